@@ -1,0 +1,269 @@
+// The autograd side of the native ops, for every device: in C++, because on small tensors Python's share of the time
+// would exceed the kernels'.
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/library.h>
+
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace sivae {
+namespace {
+
+using at::Tensor;
+using std::optional;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow((std::string("sivae_native::") + name).c_str(), "")
+      .typed<Signature>();
+}
+
+using Reparameterize = Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t);
+using GaussianKl = Tensor(const Tensor&, const Tensor&, double, double, int64_t);
+using ReparameterizeKl = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, double, double);
+using LatentBackward = std::tuple<Tensor, Tensor, Tensor>(const optional<Tensor>&, const optional<Tensor>&,
+                                                          const Tensor&, const Tensor&, const optional<Tensor>&,
+                                                          int64_t, double, double, int64_t, bool, bool, bool);
+using Reconstruction = Tensor(const Tensor&, const Tensor&, int64_t, int64_t);
+using ReconstructionBackward = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t,
+                                                          bool, bool);
+using ExpElbo = Tensor(const Tensor&, const Tensor&, double, double, double, double, int64_t);
+using ExpElboBackward = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, double, double, double,
+                                                   double, int64_t, bool, bool);
+
+optional<Tensor> if_defined(const Tensor& tensor) {
+  return tensor.defined() ? optional<Tensor>(tensor) : std::nullopt;
+}
+
+Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
+
+// Everything latent_backward is told besides gradients and tensors.
+struct LatentSettings {
+  int64_t offset = 0;
+  double prior_mu = 0.0;
+  double prior_logvar = 0.0;
+  int64_t reduction = 0;
+};
+
+void save(AutogradContext* ctx, const LatentSettings& s) {
+  ctx->saved_data["settings"] = std::make_tuple(s.offset, s.prior_mu, s.prior_logvar, s.reduction);
+  ctx->set_materialize_grads(false);
+}
+
+variable_list latent_gradients(AutogradContext* ctx, const Tensor& grad_z, const Tensor& grad_kl, const Tensor& mu,
+                               const Tensor& logvar, const optional<Tensor>& noise) {
+  static const auto op = find_op<LatentBackward>("latent_backward");
+  const auto [offset, prior_mu, prior_logvar, reduction] =
+      ctx->saved_data["settings"].to<std::tuple<int64_t, double, double, int64_t>>();
+  const bool need_mu = ctx->needs_input_grad(0), need_logvar = ctx->needs_input_grad(1);
+  const bool need_noise = noise.has_value() && ctx->needs_input_grad(2);
+  auto [grad_mu, grad_logvar, grad_noise] =
+      op.call(if_defined(grad_z), if_defined(grad_kl), mu, logvar, noise, offset, prior_mu, prior_logvar, reduction,
+              need_mu, need_logvar, need_noise);
+  return {if_needed(grad_mu, need_mu), if_needed(grad_logvar, need_logvar), if_needed(grad_noise, need_noise)};
+}
+
+struct ReparameterizeFunction : Function<ReparameterizeFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& mu, const Tensor& logvar, const Tensor& noise,
+                        int64_t offset) {
+    static const auto op = find_op<Reparameterize>("reparameterize");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({mu, logvar, noise});
+    save(ctx, {.offset = offset});
+    return op.call(mu, logvar, noise, offset);
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto out = latent_gradients(ctx, grads[0], {}, saved[0], saved[1], saved[2]);
+    out.resize(4);
+    return out;
+  }
+};
+
+struct GaussianKlFunction : Function<GaussianKlFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& mu, const Tensor& logvar, double prior_mu,
+                        double prior_logvar, int64_t reduction) {
+    static const auto op = find_op<GaussianKl>("gaussian_kl");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({mu, logvar});
+    save(ctx, {.prior_mu = prior_mu, .prior_logvar = prior_logvar, .reduction = reduction});
+    return op.call(mu, logvar, prior_mu, prior_logvar, reduction);
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto out = latent_gradients(ctx, {}, grads[0], saved[0], saved[1], std::nullopt);
+    out.resize(5);
+    return out;
+  }
+};
+
+struct ReparameterizeKlFunction : Function<ReparameterizeKlFunction> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& mu, const Tensor& logvar, const Tensor& noise,
+                               int64_t offset, double prior_mu, double prior_logvar) {
+    static const auto op = find_op<ReparameterizeKl>("reparameterize_kl");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({mu, logvar, noise});
+    save(ctx, {.offset = offset, .prior_mu = prior_mu, .prior_logvar = prior_logvar});
+    auto [z, kl] = op.call(mu, logvar, noise, offset, prior_mu, prior_logvar);
+    return {z, kl};
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto out = latent_gradients(ctx, grads[0], grads[1], saved[0], saved[1], saved[2]);
+    out.resize(6);
+    return out;
+  }
+};
+
+struct ReconstructionFunction : Function<ReconstructionFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& recon, const Tensor& target, int64_t kind,
+                        int64_t reduction) {
+    static const auto op = find_op<Reconstruction>("reconstruction_error");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({recon, target});
+    ctx->saved_data["settings"] = std::make_tuple(kind, reduction);
+    return op.call(recon, target, kind, reduction);
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    static const auto op = find_op<ReconstructionBackward>("reconstruction_error_backward");
+    const auto saved = ctx->get_saved_variables();
+    const auto [kind, reduction] = ctx->saved_data["settings"].to<std::tuple<int64_t, int64_t>>();
+    const bool need_recon = ctx->needs_input_grad(0), need_target = ctx->needs_input_grad(1);
+    auto [grad_recon, grad_target] = op.call(grads[0], saved[0], saved[1], kind, reduction, need_recon, need_target);
+    return {if_needed(grad_recon, need_recon), if_needed(grad_target, need_target), Tensor(), Tensor()};
+  }
+};
+
+struct ExpElboFunction : Function<ExpElboFunction> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& rec, const Tensor& kl, double scale, double beta_rec,
+                        double beta_kl, double alpha, int64_t reduction) {
+    static const auto op = find_op<ExpElbo>("exp_elbo");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({rec, kl});
+    ctx->saved_data["settings"] = std::make_tuple(scale, beta_rec, beta_kl, alpha, reduction);
+    return op.call(rec, kl, scale, beta_rec, beta_kl, alpha, reduction);
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    static const auto op = find_op<ExpElboBackward>("exp_elbo_backward");
+    const auto saved = ctx->get_saved_variables();
+    const auto [scale, beta_rec, beta_kl, alpha, reduction] =
+        ctx->saved_data["settings"].to<std::tuple<double, double, double, double, int64_t>>();
+    const bool need_rec = ctx->needs_input_grad(0), need_kl = ctx->needs_input_grad(1);
+    auto [grad_rec, grad_kl] =
+        op.call(grads[0], saved[0], saved[1], scale, beta_rec, beta_kl, alpha, reduction, need_rec, need_kl);
+    variable_list out{if_needed(grad_rec, need_rec), if_needed(grad_kl, need_kl)};
+    out.resize(7);
+    return out;
+  }
+};
+
+Tensor reparameterize(const Tensor& mu, const Tensor& logvar, const Tensor& noise, int64_t offset) {
+  return ReparameterizeFunction::apply(mu, logvar, noise, offset);
+}
+
+Tensor gaussian_kl(const Tensor& mu, const Tensor& logvar, double prior_mu, double prior_logvar, int64_t reduction) {
+  return GaussianKlFunction::apply(mu, logvar, prior_mu, prior_logvar, reduction);
+}
+
+std::tuple<Tensor, Tensor> reparameterize_kl(const Tensor& mu, const Tensor& logvar, const Tensor& noise,
+                                             int64_t offset, double prior_mu, double prior_logvar) {
+  auto out = ReparameterizeKlFunction::apply(mu, logvar, noise, offset, prior_mu, prior_logvar);
+  return {out[0], out[1]};
+}
+
+Tensor reconstruction_error(const Tensor& recon, const Tensor& target, int64_t kind, int64_t reduction) {
+  return ReconstructionFunction::apply(recon, target, kind, reduction);
+}
+
+Tensor exp_elbo(const Tensor& rec, const Tensor& kl, double scale, double beta_rec, double beta_kl, double alpha,
+                int64_t reduction) {
+  return ExpElboFunction::apply(rec, kl, scale, beta_rec, beta_kl, alpha, reduction);
+}
+
+// Backward ops are not differentiable: whoever differentiates their results is told so, by the forward's name.
+template <class Compute>
+struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
+  static variable_list forward(AutogradContext* ctx, const variable_list& inputs, const Compute& compute,
+                               const std::string& name) {
+    ctx->saved_data["name"] = name;
+    return std::apply([](auto... output) { return variable_list{output...}; }, compute());
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list&) {
+    TORCH_CHECK(false, "sivae.ops.", ctx->saved_data["name"].toStringRef(),
+                ": no second derivative on this backend; pass backend=\"reference\" where you differentiate twice");
+  }
+};
+
+template <class Compute>
+auto once_differentiable(const char* name, const variable_list& inputs, const Compute& compute) {
+  const auto below = [&] {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return compute();
+  };
+  if (!at::GradMode::is_enabled() || !torch::autograd::compute_requires_grad(inputs)) return below();
+  variable_list defined;
+  for (const Tensor& input : inputs) {
+    if (input.defined()) defined.push_back(input);
+  }
+  const variable_list out = OnceDifferentiable<decltype(below)>::apply(defined, below, std::string(name));
+  decltype(below()) outputs;
+  size_t index = 0;
+  std::apply([&](auto&... output) { ((output = out[index++]), ...); }, outputs);
+  return outputs;
+}
+
+Tensor value_or_undefined(const optional<Tensor>& tensor) { return tensor.value_or(Tensor()); }
+
+std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_z, const optional<Tensor>& grad_kl,
+                                                   const Tensor& mu, const Tensor& logvar,
+                                                   const optional<Tensor>& noise, int64_t offset, double prior_mu,
+                                                   double prior_logvar, int64_t reduction, bool need_mu,
+                                                   bool need_logvar, bool need_noise) {
+  static const auto op = find_op<LatentBackward>("latent_backward");
+  const char* name = !noise.has_value() ? "gaussian_kl" : "reparameterize";
+  return once_differentiable(
+      name, {value_or_undefined(grad_z), value_or_undefined(grad_kl), mu, logvar, value_or_undefined(noise)}, [&] {
+        return op.call(grad_z, grad_kl, mu, logvar, noise, offset, prior_mu, prior_logvar, reduction, need_mu,
+                       need_logvar, need_noise);
+      });
+}
+
+std::tuple<Tensor, Tensor> reconstruction_error_backward(const Tensor& grad, const Tensor& recon, const Tensor& target,
+                                                         int64_t kind, int64_t reduction, bool need_recon,
+                                                         bool need_target) {
+  static const auto op = find_op<ReconstructionBackward>("reconstruction_error_backward");
+  return once_differentiable("reconstruction_error", {grad, recon, target}, [&] {
+    return op.call(grad, recon, target, kind, reduction, need_recon, need_target);
+  });
+}
+
+std::tuple<Tensor, Tensor> exp_elbo_backward(const Tensor& grad, const Tensor& rec, const Tensor& kl, double scale,
+                                             double beta_rec, double beta_kl, double alpha, int64_t reduction,
+                                             bool need_rec, bool need_kl) {
+  static const auto op = find_op<ExpElboBackward>("exp_elbo_backward");
+  return once_differentiable("exp_elbo", {grad, rec, kl}, [&] {
+    return op.call(grad, rec, kl, scale, beta_rec, beta_kl, alpha, reduction, need_rec, need_kl);
+  });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(sivae_native, Autograd, m) {
+  m.impl("reparameterize", &reparameterize);
+  m.impl("gaussian_kl", &gaussian_kl);
+  m.impl("reparameterize_kl", &reparameterize_kl);
+  m.impl("latent_backward", &latent_backward);
+  m.impl("reconstruction_error", &reconstruction_error);
+  m.impl("reconstruction_error_backward", &reconstruction_error_backward);
+  m.impl("exp_elbo", &exp_elbo);
+  m.impl("exp_elbo_backward", &exp_elbo_backward);
+}
+
+}  // namespace sivae

@@ -1,0 +1,27 @@
+// The Python module sivae._C. Importing it registers the native ops; what it exports itself is about the build.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+
+#include "cpu/kernels.h"
+#include "philox.h"
+
+namespace {
+
+std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+  sivae::philox4x32_10(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);
+  return counter;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native kernels of sivae.ops";
+  m.attr("torch_version") = SIVAE_TORCH_VERSION;  // that the module was compiled against
+  m.attr("compiler") = SIVAE_COMPILER;
+  m.def("cpu_isa", [] { return sivae::cpu::kernels().name; }, "The instruction set that the CPU kernels run with.");
+  m.def("philox4x32_10", &philox4x32_10, pybind11::arg("counter"), pybind11::arg("key"),
+        "The raw generator: four 32-bit words from a counter of four and a key of two.");
+}

@@ -1,0 +1,136 @@
+// Reading and writing pieces of strided tensors through small buffers.
+#pragma once
+
+#include <cstdint>
+
+#include "dtypes.h"
+#include "kernels.h"
+
+namespace sivae::cpu {
+
+// Where a segment lies: rows [row, row + rows), columns [col, col + cols).
+struct Piece {
+  int64_t row, rows, col, cols;
+};
+
+SIVAE_HD Piece piece_of(const Layout& layout, const Segments& segments, int64_t index) {
+  if (segments.per_row == 1) {
+    const int64_t row = index * segments.rows_each;
+    const int64_t rows = layout.rows - row < segments.rows_each ? layout.rows - row : segments.rows_each;
+    return {row, rows, 0, layout.cols};
+  }
+  const int64_t row = index / segments.per_row;
+  const int64_t col = (index % segments.per_row) * segments.cols_each;
+  return {row, 1, col, layout.cols - col < segments.cols_each ? layout.cols - col : segments.cols_each};
+}
+
+SIVAE_HD bool is_contiguous_row(const Layout& layout, const Strided& t) {
+  return layout.ndim == 1 && (t.strides[0] == 1 || layout.sizes[0] == 1);
+}
+
+// Whether the piece is one run of memory; then where it starts.
+template <class S>
+SIVAE_HD S* dense_run(const Layout& layout, const Strided& t, const Piece& p) {
+  if (!is_contiguous_row(layout, t) || (p.rows > 1 && t.row_stride != layout.cols)) return nullptr;
+  return static_cast<S*>(t.data) + p.row * t.row_stride + p.col;
+}
+
+// Strided access is out of line and without unrolling: its loops are many and none is hot next to the arithmetic.
+#define SIVAE_OUT_OF_LINE static __attribute__((noinline))
+
+// Calls visit(memory offset, index within the piece's row, run length, stride) for each run along the innermost
+// dimension, in logical order.
+template <class Visit>
+SIVAE_HD void for_each_run(const Layout& layout, const Strided& t, int64_t col, int64_t cols, Visit visit) {
+  const int inner = layout.ndim - 1;
+  int64_t index[kMaxDims];
+  int64_t rest = col;
+  for (int d = inner; d >= 0; --d) {
+    index[d] = rest % layout.sizes[d];
+    rest /= layout.sizes[d];
+  }
+  for (int64_t done = 0; done < cols;) {
+    int64_t offset = 0;
+    for (int d = 0; d <= inner; ++d) offset += index[d] * t.strides[d];
+    const int64_t left = layout.sizes[inner] - index[inner];
+    const int64_t run = left < cols - done ? left : cols - done;
+    visit(offset, done, run, t.strides[inner]);
+    done += run;
+    index[inner] = 0;
+    for (int d = inner - 1; d >= 0; --d) {
+      if (++index[d] < layout.sizes[d]) break;
+      index[d] = 0;
+    }
+  }
+}
+
+template <class S, class T>
+SIVAE_OUT_OF_LINE void gather(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const S* row = static_cast<const S*>(t.data) + (p.row + r) * t.row_stride;
+    T* out = buffer + r * p.cols;
+    for_each_run(layout, t, p.col, p.cols, [&](int64_t offset, int64_t at, int64_t run, int64_t stride) {
+      for (int64_t i = 0; i < run; ++i) out[at + i] = widen(row[offset + i * stride]);
+    });
+  }
+}
+
+template <class S, class T>
+SIVAE_OUT_OF_LINE void scatter(const Layout& layout, const Strided& t, const Piece& p, const T* values) {
+  for (int64_t r = 0; r < p.rows; ++r) {
+    S* row = static_cast<S*>(t.data) + (p.row + r) * t.row_stride;
+    const T* in = values + r * p.cols;
+    for_each_run(layout, t, p.col, p.cols, [&](int64_t offset, int64_t at, int64_t run, int64_t stride) {
+      for (int64_t i = 0; i < run; ++i) narrow(in[at + i], row[offset + i * stride]);
+    });
+  }
+}
+
+template <class S, class T>
+SIVAE_OUT_OF_LINE void widen_run(const S* in, T* out, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]);
+}
+
+template <class S, class T>
+SIVAE_OUT_OF_LINE void narrow_run(const T* in, S* out, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) narrow(in[i], out[i]);
+}
+
+// The piece as a run of T: in place where memory already is one, else gathered into `buffer`.
+template <class S, class T>
+SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
+  const S* run = dense_run<const S>(layout, t, p);
+  if (run == nullptr) {
+    gather<S>(layout, t, p, buffer);
+    return buffer;
+  }
+  if constexpr (sizeof(S) == sizeof(T)) {
+    return run;
+  } else {
+    widen_run(run, buffer, p.rows * p.cols);
+    return buffer;
+  }
+}
+
+// Where results of the piece can be written as a run of T: memory itself, or `buffer`, which `store` then spreads.
+template <class S, class T>
+SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
+  if constexpr (sizeof(S) == sizeof(T)) {
+    if (S* run = dense_run<S>(layout, t, p)) return run;
+  }
+  return buffer;
+}
+
+template <class S, class T>
+SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, const T* values) {
+  S* run = dense_run<S>(layout, t, p);
+  if (run == nullptr) return scatter<S>(layout, t, p, values);
+  if constexpr (sizeof(S) == sizeof(T)) {
+    if (run == values) return;
+  }
+  narrow_run(values, run, p.rows * p.cols);
+}
+
+}  // namespace sivae::cpu

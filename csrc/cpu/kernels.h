@@ -1,0 +1,154 @@
+// The CPU kernels as the torch side sees them: plain structs and one table of functions per instruction set.
+//
+// Kernel sources are compiled once for each instruction set (see CMakeLists.txt) and include no torch header, so that
+// no inline function of a library is ever compiled for a set that the machine may lack.
+#pragma once
+
+#include <cstdint>
+
+namespace sivae::cpu {
+
+enum class DType : int { kFloat64, kFloat32, kBFloat16, kFloat16 };
+
+constexpr int kMaxDims = 16;
+
+// How the elements of one sample lie in memory: `sizes` are shared by all tensors of a call, coalesced as far as all
+// their strides allow; the last is the innermost.
+struct Layout {
+  int64_t rows = 0;  // samples
+  int64_t cols = 1;  // elements of one sample
+  int ndim = 1;
+  int64_t sizes[kMaxDims] = {1};
+};
+
+struct Strided {
+  void* data = nullptr;  // null: this operand is absent
+  int64_t row_stride = 0;
+  int64_t strides[kMaxDims] = {1};
+};
+
+// A call's work is cut into segments: whole rows where a row is short, else pieces of one row. The cut depends on the
+// shape alone, so sums do not depend on the number of threads.
+struct Segments {
+  int64_t rows_each = 1;       // rows of a segment where rows are short
+  int64_t cols_each = 1;       // columns of a segment where rows are long, else all
+  int64_t per_row = 1;         // segments of one row
+  int64_t count = 0;
+
+  Segments(const Layout& layout, int64_t elements) {
+    if (layout.cols <= elements) {
+      rows_each = layout.cols > 0 ? elements / layout.cols : elements;
+      cols_each = layout.cols;
+      count = (layout.rows + rows_each - 1) / rows_each;
+    } else {
+      cols_each = elements;
+      per_row = (layout.cols + elements - 1) / elements;
+      count = layout.rows * per_row;
+    }
+  }
+};
+
+constexpr int64_t kLatentSegment = 1024;           // with its noise and four operands it stays in the L1 cache
+constexpr int64_t kReconstructionSegment = 8192;
+
+struct Noise {
+  Strided eps;              // explicit noise, or absent:
+  uint64_t seed = 0;
+  uint64_t offset = 0;
+};
+
+struct PriorParameters {
+  double mu = 0.0;
+  double logvar = 0.0;
+};
+
+struct LatentForward {
+  DType dtype = DType::kFloat32;
+  Layout layout{};
+  Strided mu{}, logvar{};
+  Strided z{};              // absent: no sample is wanted
+  Noise noise{};
+  PriorParameters prior{};
+  double* kl_partial = nullptr;  // [rows, segments per row], or null: no KL is wanted
+};
+
+struct LatentBackward {
+  DType dtype = DType::kFloat32;
+  Layout layout{};
+  Strided mu{}, logvar{};
+  Strided grad_z{};                  // absent: z has no gradient
+  const double* grad_kl = nullptr;   // [rows], or null: kl has no gradient
+  Noise noise{};
+  PriorParameters prior{};
+  Strided grad_mu{}, grad_logvar{}, grad_eps{};  // absent where not needed
+};
+
+struct RecForward {
+  DType dtype = DType::kFloat32;
+  Layout layout{};
+  int kind = 0;
+  Strided recon{}, target{};
+  double* partial = nullptr;  // [rows, segments per row]
+};
+
+struct RecBackward {
+  DType dtype = DType::kFloat32;
+  Layout layout{};
+  int kind = 0;
+  Strided recon{}, target{};
+  const double* grad = nullptr;  // [rows]
+  Strided grad_recon{}, grad_target{};  // absent where not needed
+};
+
+struct ExpElboParameters {
+  double scale, beta_rec, beta_kl, alpha;
+};
+
+struct ExpElboForward {
+  DType dtype;
+  ExpElboParameters parameters;
+  const void* rec;
+  const void* kl;
+  int64_t rec_stride, kl_stride;
+  double* values;  // [B]
+};
+
+struct ExpElboBackward {
+  DType dtype;
+  ExpElboParameters parameters;
+  const void* rec;
+  const void* kl;
+  int64_t rec_stride, kl_stride;
+  const double* grad;  // [B]
+  void* grad_rec;      // null where not needed
+  void* grad_kl;
+  int64_t grad_rec_stride, grad_kl_stride;
+};
+
+// Each works on segments (elements for exp_elbo and philox_normal) [begin, end).
+struct KernelTable {
+  const char* name;
+  void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
+  void (*latent_backward)(const LatentBackward&, int64_t begin, int64_t end);
+  void (*rec_forward)(const RecForward&, int64_t begin, int64_t end);
+  void (*rec_backward)(const RecBackward&, int64_t begin, int64_t end);
+  void (*exp_elbo_forward)(const ExpElboForward&, int64_t begin, int64_t end);
+  void (*exp_elbo_backward)(const ExpElboBackward&, int64_t begin, int64_t end);
+  void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
+};
+
+// The table for the best instruction set of this machine; SIVAE_CPU_ISA names a lesser one.
+const KernelTable& kernels();
+
+#define SIVAE_DECLARE_KERNELS(isa)                                                                        \
+  namespace isa {                                                                                         \
+  void latent_forward(const LatentForward&, int64_t begin, int64_t end);                                  \
+  void latent_backward(const LatentBackward&, int64_t begin, int64_t end);                                \
+  void rec_forward(const RecForward&, int64_t begin, int64_t end);                                        \
+  void rec_backward(const RecBackward&, int64_t begin, int64_t end);                                      \
+  void exp_elbo_forward(const ExpElboForward&, int64_t begin, int64_t end);                               \
+  void exp_elbo_backward(const ExpElboBackward&, int64_t begin, int64_t end);                             \
+  void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
+  }
+
+}  // namespace sivae::cpu

@@ -1,0 +1,223 @@
+// Sampling and KL of the posterior, forward and backward, and plain Philox normals. Compiled per instruction set.
+#include "access.h"
+#include "isa.h"
+#include "../gaussian.h"
+#include "../philox.h"
+
+namespace sivae::cpu::SIVAE_ISA {
+namespace {
+
+constexpr int64_t kBuffer = kLatentSegment + 64;  // a segment, and slack for noise that starts inside a group of four
+
+// Normals of the logical indices [first, first + count); the result points into `buffer`.
+template <class T>
+SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offset, uint64_t first, int64_t count) {
+  const uint64_t group = first / 4;
+  const int64_t skip = static_cast<int64_t>(first % 4);
+  const int32_t groups = static_cast<int32_t>((skip + count + 3) / 4);
+  const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  const uint32_t offset_low = static_cast<uint32_t>(offset), offset_high = static_cast<uint32_t>(offset >> 32);
+  const uint32_t low = static_cast<uint32_t>(group), high = static_cast<uint32_t>(group >> 32);
+#pragma omp simd
+  for (int32_t g = 0; g < groups; ++g) {
+    uint32_t c0 = low + static_cast<uint32_t>(g);
+    uint32_t c1 = high + (c0 < low ? 1u : 0u);
+    uint32_t c2 = offset_low, c3 = offset_high;
+    philox4x32_10(c0, c1, c2, c3, k0, k1);
+    T n0, n1, n2, n3;
+    box_muller(c0, c1, n0, n1);
+    box_muller(c2, c3, n2, n3);
+    buffer[4 * g] = n0;
+    buffer[4 * g + 1] = n1;
+    buffer[4 * g + 2] = n2;
+    buffer[4 * g + 3] = n3;
+  }
+  return buffer + skip;
+}
+
+template <class S, class T>
+const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* buffer) {
+  if (noise.eps.data != nullptr) return load<S>(layout, noise.eps, p, buffer);
+  const uint64_t first = static_cast<uint64_t>(p.row) * layout.cols + p.col;
+  return fill_normals(buffer, noise.seed, noise.offset, first, p.rows * p.cols);
+}
+
+template <class T>
+Prior<T> prior_of(const PriorParameters& p) {
+  return {static_cast<T>(p.mu), static_cast<T>(p.logvar), static_cast<T>(exp(-0.5 * p.logvar))};
+}
+
+template <class T>
+SIVAE_OUT_OF_LINE double sum_run(const T* values, int64_t count) {
+  T sum = T(0);
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += values[i];
+  return static_cast<double>(sum);
+}
+
+// The arithmetic of one segment; conversion and strides stay outside, so it exists once per compute type.
+template <class T>
+SIVAE_OUT_OF_LINE void sample_run(const T* __restrict mu, const T* __restrict logvar, const T* __restrict eps,
+                                  T* __restrict z, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) z[i] = mu[i] + std_of(logvar[i]) * eps[i];
+}
+
+template <class T>
+SIVAE_OUT_OF_LINE void kl_run(const T* __restrict mu, const T* __restrict logvar, const Prior<T>& prior,
+                              T* __restrict kl, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) kl[i] = kl_term(mu[i], logvar[i], std_of(logvar[i]), prior);
+}
+
+template <class T>
+SIVAE_OUT_OF_LINE void sample_kl_run(const T* __restrict mu, const T* __restrict logvar, const T* __restrict eps,
+                                     const Prior<T>& prior, T* __restrict z, T* __restrict kl, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const T std = std_of(logvar[i]);
+    z[i] = mu[i] + std * eps[i];
+    kl[i] = kl_term(mu[i], logvar[i], std, prior);
+  }
+}
+
+// Gradients; a null grad_z or grad_kl is a gradient of 0.
+template <class T>
+SIVAE_OUT_OF_LINE void grad_mu_run(const T* __restrict grad_z, const T* __restrict grad_kl, const T* __restrict mu,
+                                   const Prior<T>& prior, T* __restrict out, int64_t count) {
+  if (grad_kl == nullptr) {
+    for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i];
+  } else if (grad_z == nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) out[i] = grad_kl[i] * kl_grad_mu(mu[i], prior);
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i] + grad_kl[i] * kl_grad_mu(mu[i], prior);
+  }
+}
+
+template <class T>
+SIVAE_OUT_OF_LINE void grad_logvar_run(const T* __restrict grad_z, const T* __restrict grad_kl,
+                                       const T* __restrict logvar, const T* __restrict eps, const Prior<T>& prior,
+                                       T* __restrict out, int64_t count) {
+  if (grad_kl == nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) out[i] = T(0.5) * grad_z[i] * std_of(logvar[i]) * eps[i];
+  } else if (grad_z == nullptr) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) out[i] = grad_kl[i] * kl_grad_logvar(logvar[i], std_of(logvar[i]), prior);
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const T std = std_of(logvar[i]);
+      out[i] = T(0.5) * grad_z[i] * std * eps[i] + grad_kl[i] * kl_grad_logvar(logvar[i], std, prior);
+    }
+  }
+}
+
+template <class T>
+SIVAE_OUT_OF_LINE void grad_eps_run(const T* __restrict grad_z, const T* __restrict logvar, T* __restrict out,
+                                    int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i] * std_of(logvar[i]);
+}
+
+template <class S>
+void forward(const LatentForward& a, int64_t begin, int64_t end) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
+  alignas(64) T z_buffer[kLatentSegment], kl_buffer[kLatentSegment];
+  const Segments segments(a.layout, kLatentSegment);
+  const Prior<T> prior = prior_of<T>(a.prior);
+  const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_partial != nullptr;
+  for (int64_t index = begin; index < end; ++index) {
+    const Piece p = piece_of(a.layout, segments, index);
+    const int64_t count = p.rows * p.cols;
+    const T* mu = load<S>(a.layout, a.mu, p, mu_buffer);
+    const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
+    if (wants_z) {
+      const T* eps = noise_of<S>(a.layout, a.noise, p, noise_buffer);
+      T* z = place_for<S>(a.layout, a.z, p, z_buffer);
+      if (wants_kl) {
+        sample_kl_run(mu, logvar, eps, prior, z, kl_buffer, count);
+      } else {
+        sample_run(mu, logvar, eps, z, count);
+      }
+      store<S>(a.layout, a.z, p, z);
+    } else {
+      kl_run(mu, logvar, prior, kl_buffer, count);
+    }
+    if (wants_kl) {
+      double* partial = a.kl_partial + (segments.per_row == 1 ? p.row : index);
+      for (int64_t r = 0; r < p.rows; ++r) partial[r] = sum_run(kl_buffer + r * p.cols, p.cols);
+    }
+  }
+}
+
+template <class S>
+void backward(const LatentBackward& a, int64_t begin, int64_t end) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
+  alignas(64) T grad_z_buffer[kLatentSegment], grad_kl_buffer[kLatentSegment], out_buffer[kLatentSegment];
+  const Segments segments(a.layout, kLatentSegment);
+  const Prior<T> prior = prior_of<T>(a.prior);
+  const bool through_z = a.grad_z.data != nullptr;
+  for (int64_t index = begin; index < end; ++index) {
+    const Piece p = piece_of(a.layout, segments, index);
+    const int64_t count = p.rows * p.cols;
+    const T* grad_z = through_z ? load<S>(a.layout, a.grad_z, p, grad_z_buffer) : nullptr;
+    const T* grad_kl = nullptr;
+    if (a.grad_kl != nullptr) {
+      for (int64_t r = 0; r < p.rows; ++r) {
+        const T g = static_cast<T>(a.grad_kl[p.row + r]);
+        for (int64_t i = 0; i < p.cols; ++i) grad_kl_buffer[r * p.cols + i] = g;
+      }
+      grad_kl = grad_kl_buffer;
+    }
+    if (a.grad_mu.data != nullptr) {
+      T* out = place_for<S>(a.layout, a.grad_mu, p, out_buffer);
+      grad_mu_run(grad_z, grad_kl, load<S>(a.layout, a.mu, p, mu_buffer), prior, out, count);
+      store<S>(a.layout, a.grad_mu, p, out);
+    }
+    if (a.grad_logvar.data == nullptr && a.grad_eps.data == nullptr) continue;
+    const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
+    if (a.grad_logvar.data != nullptr) {
+      T* out = place_for<S>(a.layout, a.grad_logvar, p, out_buffer);
+      const T* eps = through_z ? noise_of<S>(a.layout, a.noise, p, noise_buffer) : nullptr;
+      grad_logvar_run(grad_z, grad_kl, logvar, eps, prior, out, count);
+      store<S>(a.layout, a.grad_logvar, p, out);
+    }
+    if (a.grad_eps.data != nullptr) {
+      T* out = place_for<S>(a.layout, a.grad_eps, p, out_buffer);
+      grad_eps_run(grad_z, logvar, out, count);
+      store<S>(a.layout, a.grad_eps, p, out);
+    }
+  }
+}
+
+template <class S>
+void normals(S* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) T buffer[kBuffer];
+  for (int64_t at = begin; at < end; at += kLatentSegment) {
+    const int64_t count = end - at < kLatentSegment ? end - at : kLatentSegment;
+    const T* values = fill_normals(buffer, seed, offset, static_cast<uint64_t>(at), count);
+    narrow_run(values, out + at, count);
+  }
+}
+
+}  // namespace
+
+void latent_forward(const LatentForward& a, int64_t begin, int64_t end) {
+  with_storage_type(a.dtype, [&](auto s) { forward<decltype(s)>(a, begin, end); });
+}
+
+void latent_backward(const LatentBackward& a, int64_t begin, int64_t end) {
+  with_storage_type(a.dtype, [&](auto s) { backward<decltype(s)>(a, begin, end); });
+}
+
+void philox_normal(DType dtype, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end) {
+  with_storage_type(dtype, [&](auto s) { normals(static_cast<decltype(s)*>(out), seed, offset, begin, end); });
+}
+
+}  // namespace sivae::cpu::SIVAE_ISA

@@ -1,0 +1,44 @@
+// From tensors to what the kernels read: a common layout, dtypes, per-sample sums.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <initializer_list>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+
+namespace sivae::cpu {
+
+DType dtype_of(const at::Tensor& tensor);
+
+at::ScalarType sum_dtype(at::ScalarType dtype);
+
+struct Operand {
+  const at::Tensor* tensor;  // null or undefined: absent
+  Strided* strided;
+};
+
+// The layout that all present operands (of one shape, [B, ...]) share, with their strides filled in. With
+// `any_order` the elements of a sample may be visited in the first operand's memory order instead of the logical one.
+Layout share_layout(std::initializer_list<Operand> operands, bool any_order);
+
+// One double per segment of each row, in a fixed order.
+class PartialSums {
+ public:
+  PartialSums(const Layout& layout, const Segments& segments)
+      : rows_(layout.rows), per_row_(segments.per_row), values_(new double[rows_ * per_row_]()) {}
+  double* data() { return values_.get(); }
+  // [B] or, reduced (1: mean, 2: sum), a scalar.
+  at::Tensor finish(int64_t reduction, const at::Tensor& like) const;
+
+ private:
+  int64_t rows_, per_row_;
+  std::unique_ptr<double[]> values_;
+};
+
+// The gradient that reaches each sample's sum, [rows].
+std::vector<double> per_sample_gradient(const at::Tensor& grad, int64_t rows, int64_t reduction);
+
+}  // namespace sivae::cpu

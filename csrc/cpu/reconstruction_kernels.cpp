@@ -1,0 +1,116 @@
+// The reconstruction error, forward and backward. Compiled per instruction set.
+#include "access.h"
+#include "isa.h"
+#include "../reconstruction.h"
+
+namespace sivae::cpu::SIVAE_ISA {
+namespace {
+
+// Elements handled at a time: small enough that converted operands stay in the L1 cache, and that a float sum over one
+// block, in lanes, loses little; sums of blocks are added in double.
+constexpr int64_t kBlock = 1024;
+
+template <Kind kind, class T>
+double sum_terms(const T* __restrict recon, const T* __restrict target, int64_t count) {
+  T sum = T(0);
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += rec_term<kind>(recon[i], target[i]);
+  return static_cast<double>(sum);
+}
+
+template <Kind kind, class T>
+void grad_recon_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) out[i] = weight * rec_grad_recon<kind>(recon[i], target[i]);
+}
+
+template <Kind kind, class T>
+void grad_target_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out,
+                     int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) out[i] = weight * rec_grad_target<kind>(recon[i], target[i]);
+}
+
+// The arithmetic of one kind; conversion and strides stay outside, so it exists once per compute type.
+template <class T>
+struct KindFunctions {
+  double (*sum_terms)(const T*, const T*, int64_t);
+  void (*grad_recon)(const T*, const T*, T, T*, int64_t);
+  void (*grad_target)(const T*, const T*, T, T*, int64_t);
+};
+
+template <class T>
+KindFunctions<T> functions_of(int kind) {
+  switch (static_cast<Kind>(kind)) {
+    case Kind::kMse: return {sum_terms<Kind::kMse, T>, grad_recon_run<Kind::kMse, T>, grad_target_run<Kind::kMse, T>};
+    case Kind::kL1: return {sum_terms<Kind::kL1, T>, grad_recon_run<Kind::kL1, T>, grad_target_run<Kind::kL1, T>};
+    case Kind::kBce: return {sum_terms<Kind::kBce, T>, grad_recon_run<Kind::kBce, T>, grad_target_run<Kind::kBce, T>};
+    case Kind::kBceWithLogits: break;
+  }
+  return {sum_terms<Kind::kBceWithLogits, T>, grad_recon_run<Kind::kBceWithLogits, T>,
+          grad_target_run<Kind::kBceWithLogits, T>};
+}
+
+// Calls visit(block) for pieces of at most kBlock columns of one row each.
+template <class Visit>
+void for_each_block(const Piece& p, Visit visit) {
+  for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t c = 0; c < p.cols; c += kBlock) {
+      visit(Piece{p.row + r, 1, p.col + c, p.cols - c < kBlock ? p.cols - c : kBlock});
+    }
+  }
+}
+
+template <class S>
+void forward(const RecForward& a, int64_t begin, int64_t end) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) T recon_buffer[kBlock], target_buffer[kBlock];
+  const Segments segments(a.layout, kReconstructionSegment);
+  const KindFunctions<T> functions = functions_of<T>(a.kind);
+  for (int64_t index = begin; index < end; ++index) {
+    const Piece p = piece_of(a.layout, segments, index);
+    double* partial = a.partial + (segments.per_row == 1 ? p.row : index);
+    for_each_block(p, [&](const Piece& block) {
+      const T* recon = load<S>(a.layout, a.recon, block, recon_buffer);
+      const T* target = load<S>(a.layout, a.target, block, target_buffer);
+      partial[block.row - p.row] += functions.sum_terms(recon, target, block.cols);
+    });
+  }
+}
+
+template <class S>
+void backward(const RecBackward& a, int64_t begin, int64_t end) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) T recon_buffer[kBlock], target_buffer[kBlock], out_buffer[kBlock];
+  const Segments segments(a.layout, kReconstructionSegment);
+  const KindFunctions<T> functions = functions_of<T>(a.kind);
+  for (int64_t index = begin; index < end; ++index) {
+    for_each_block(piece_of(a.layout, segments, index), [&](const Piece& block) {
+      const T* recon = load<S>(a.layout, a.recon, block, recon_buffer);
+      const T* target = load<S>(a.layout, a.target, block, target_buffer);
+      const T weight = static_cast<T>(a.grad[block.row]);
+      if (a.grad_recon.data != nullptr) {
+        T* out = place_for<S>(a.layout, a.grad_recon, block, out_buffer);
+        functions.grad_recon(recon, target, weight, out, block.cols);
+        store<S>(a.layout, a.grad_recon, block, out);
+      }
+      if (a.grad_target.data != nullptr) {
+        T* out = place_for<S>(a.layout, a.grad_target, block, out_buffer);
+        functions.grad_target(recon, target, weight, out, block.cols);
+        store<S>(a.layout, a.grad_target, block, out);
+      }
+    });
+  }
+}
+
+}  // namespace
+
+void rec_forward(const RecForward& a, int64_t begin, int64_t end) {
+  with_storage_type(a.dtype, [&](auto s) { forward<decltype(s)>(a, begin, end); });
+}
+
+void rec_backward(const RecBackward& a, int64_t begin, int64_t end) {
+  with_storage_type(a.dtype, [&](auto s) { backward<decltype(s)>(a, begin, end); });
+}
+
+}  // namespace sivae::cpu::SIVAE_ISA

@@ -1,0 +1,10 @@
+// What lets one formula serve the host's vector loops and CUDA kernels alike.
+#pragma once
+
+#if defined(__CUDACC__)
+#define SIVAE_HD __host__ __device__ __forceinline__
+#else
+// Forced, so that every copy is compiled for the instruction set of the kernel around it and none is shared between
+// translation units that are built for different ones.
+#define SIVAE_HD static inline __attribute__((always_inline))
+#endif

@@ -1,0 +1,23 @@
+"""Fused VAE loss ops with autograd. This package imports torch and nothing else."""
+
+from sivae.ops.backends import available_backends, backend_status, use_backend
+from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
+from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
+from sivae.ops.noise import PhiloxNoise, draw_seed, philox_normal
+from sivae.ops.reconstruction import reconstruction_error
+
+__all__ = [
+    "PhiloxNoise",
+    "available_backends",
+    "backend_status",
+    "draw_seed",
+    "elbo",
+    "exp_elbo",
+    "gaussian_kl",
+    "log_exp_elbo",
+    "philox_normal",
+    "reconstruction_error",
+    "reparameterize",
+    "reparameterize_kl",
+    "use_backend",
+]

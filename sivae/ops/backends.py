@@ -1,0 +1,121 @@
+"""Which implementation of the ops runs: what is there, what is not and why, and the choice between them.
+
+A backend is an object with one callable per op of `library.OP_NAMES`, all of the signature in the schema list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sivae.ops import library, reference
+
+_REFERENCE = SimpleNamespace(**{name: getattr(reference, name) for name in library.OP_NAMES})
+_native_library: torch.library.Library | None = None
+_forced: str | None = None  # set by use_backend, for the whole process
+
+
+def _load_native() -> tuple[SimpleNamespace | None, Any, str | None]:
+    """The native ops and the extension module, or why they are missing."""
+    global _native_library
+    try:
+        extension = importlib.import_module("sivae._C")
+    except ImportError as error:
+        return None, None, _why_no_extension(error)
+    _native_library = library.define_ops("sivae_native")
+    namespace = torch.ops.sivae_native
+    ops = SimpleNamespace(**{name: getattr(namespace, name).default for name in library.OP_NAMES})
+    return ops, extension, None
+
+
+def _why_no_extension(error: ImportError) -> str:
+    """The build's own word where it left one (setup.py writes it), else the loader's."""
+    try:
+        built = importlib.import_module("sivae._build_status")
+    except ImportError:
+        return f"the extension sivae._C is not built ({error}); reinstall with a C++ compiler: pip install --no-build-isolation ."
+    return built.REASON or f"the extension sivae._C does not load: {error}; rebuild it against the installed torch"
+
+
+_native, extension, _native_reason = _load_native()
+
+# In order of preference: the first that is there for a device is its default.
+_PREFERENCE = ("native", "reference")
+_OPS: dict[str, SimpleNamespace] = {"reference": _REFERENCE}
+if _native is not None:
+    _OPS["native"] = _native
+
+
+def _missing_reason(name: str, device_type: str) -> str | None:
+    """None where backend `name` is there for the device, else one sentence that says why it is not."""
+    if name == "reference":
+        return None
+    if _native_reason is not None:
+        return _native_reason
+    if device_type == "cpu":
+        return None
+    return f"the native backend has no kernels for device {device_type!r}"
+
+
+def backend_status() -> dict[str, dict[str, str | None]]:
+    """For each backend and device type: None where it is available, else the reason why not."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return {name: {device: _missing_reason(name, device) for device in devices} for name in reversed(_PREFERENCE)}
+
+
+def available_backends(device: torch.device | str = "cpu") -> list[str]:
+    """Names of the backends that can run on `device`, the fastest first."""
+    device_type = torch.device(device).type
+    return [name for name in _PREFERENCE if _missing_reason(name, device_type) is None]
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op that does not name a backend on `name` inside the `with` block.
+
+    The choice holds for the whole process, all threads included; an op's own `backend=` still wins.
+
+    Raises:
+        ValueError: no backend is called that.
+    """
+    global _forced
+    _check_name("use_backend", name)
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _check_name(op: str, name: str) -> None:
+    if name not in _PREFERENCE:
+        raise ValueError(f"{op}: backend is {name!r}, expected one of {', '.join(map(repr, _PREFERENCE))} or None")
+
+
+_default_for: dict[str, SimpleNamespace] = {}
+
+
+def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
+    """The ops of the backend asked for, or of the fastest that is there.
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: the backend is not available on this device; the message says why.
+    """
+    if name is None:
+        name = _forced
+    if name is None:
+        ops = _default_for.get(device.type)
+        if ops is None:
+            ops = _default_for[device.type] = _OPS[available_backends(device)[0]]
+        return ops
+    _check_name(op, name)
+    reason = _missing_reason(name, device.type)
+    if reason is not None:
+        raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
+    return _OPS[name]

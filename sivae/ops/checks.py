@@ -1,0 +1,69 @@
+"""Argument checks of the public ops: before any launch, and naming op, argument, what came and what was expected."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sivae.ops.library import KINDS, REDUCTIONS
+
+_FLOATING = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
+_REDUCTION_INDEX = {name: index for index, name in enumerate(REDUCTIONS)}
+_KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
+
+
+def check_pair(op: str, first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
+    """Two floating tensors [B, ...] of one shape, dtype and device."""
+    check_floating(op, first_name, first)
+    check_like(op, second_name, second, first_name, first)
+
+
+def check_floating(op: str, name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
+    if tensor.dtype not in _FLOATING:
+        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected float64, float32, bfloat16 or float16")
+    if tensor.dim() == 0:
+        raise ValueError(f"{op}: {name} has no dimensions, expected the batch first: [B, ...]")
+
+
+def check_like(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
+    if tensor.dtype != like.dtype:
+        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {like.dtype} as {like_name}")
+    if tensor.shape != like.shape:
+        raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}, expected {list(like.shape)} as {like_name}")
+    if tensor.device != like.device:
+        raise ValueError(f"{op}: {name} is on {tensor.device}, expected {like.device} as {like_name}")
+
+
+def check_per_sample(op: str, name: str, tensor: Tensor) -> None:
+    if tensor.dim() != 1:
+        raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}, expected [B], one value per sample")
+
+
+def check_scalar(op: str, name: str, value: float, *, positive: bool = False) -> float:
+    if type(value) is not float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{op}: {name} is {type(value).__name__}, expected a number")
+        value = float(value)
+    if not math.isfinite(value) or (positive and value <= 0.0):
+        raise ValueError(f"{op}: {name} is {value}, expected a finite number{' above 0' if positive else ''}")
+    return value
+
+
+def reduction_index(op: str, reduction: str) -> int:
+    index = _REDUCTION_INDEX.get(reduction)
+    if index is None:
+        raise ValueError(f"{op}: reduction is {reduction!r}, expected 'none', 'mean' or 'sum'")
+    return index
+
+
+def kind_index(op: str, kind: str) -> int:
+    index = _KIND_INDEX.get(kind)
+    if index is None:
+        raise ValueError(f"{op}: kind is {kind!r}, expected one of {', '.join(map(repr, KINDS))}")
+    return index

@@ -1,0 +1,113 @@
+"""The torch.library side of the fused ops: one list of schemas, their fake kernels, one definition per backend.
+
+Every compiled backend offers the same low-level ops in a namespace of its own (`sivae_native`, later others), so the
+public functions call any of them the same way. Conventions of the schemas:
+
+* `noise` is either an int64 tensor of one element, a Philox seed, or an explicit eps of mu's shape and dtype.
+* `reduction` and `kind` are positions in `REDUCTIONS` and `KINDS`.
+* A backward op returns an empty tensor of shape [0] in place of a gradient that its `need_*` flags do not ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("none", "mean", "sum")
+KINDS = ("mse", "l1", "bce", "bce_with_logits")
+
+_SCHEMAS = (
+    "reparameterize(Tensor mu, Tensor logvar, Tensor noise, int offset) -> Tensor",
+    "gaussian_kl(Tensor mu, Tensor logvar, float prior_mu, float prior_logvar, int reduction) -> Tensor",
+    "reparameterize_kl(Tensor mu, Tensor logvar, Tensor noise, int offset, float prior_mu, float prior_logvar)"
+    " -> (Tensor, Tensor)",
+    "latent_backward(Tensor? grad_z, Tensor? grad_kl, Tensor mu, Tensor logvar, Tensor? noise, int offset,"
+    " float prior_mu, float prior_logvar, int reduction, bool need_mu, bool need_logvar, bool need_noise)"
+    " -> (Tensor, Tensor, Tensor)",
+    "reconstruction_error(Tensor recon, Tensor target, int kind, int reduction) -> Tensor",
+    "reconstruction_error_backward(Tensor grad, Tensor recon, Tensor target, int kind, int reduction,"
+    " bool need_recon, bool need_target) -> (Tensor, Tensor)",
+    "exp_elbo(Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha, int reduction)"
+    " -> Tensor",
+    "exp_elbo_backward(Tensor grad, Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha,"
+    " int reduction, bool need_rec, bool need_kl) -> (Tensor, Tensor)",
+    "philox_normal(Tensor seed, int offset, SymInt[] shape, ScalarType dtype) -> Tensor",
+)
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums and losses come out in: float64 for float64, else float32."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def _per_sample_like(tensor: Tensor, reduction: int) -> Tensor:
+    shape = (tensor.shape[0],) if REDUCTIONS[reduction] == "none" else ()
+    return tensor.new_empty(shape, dtype=sum_dtype(tensor.dtype))
+
+
+def _grad_like(tensor: Tensor, needed: bool) -> Tensor:
+    return torch.empty_like(tensor) if needed else tensor.new_empty((0,))
+
+
+def _fake_reparameterize(mu, logvar, noise, offset):
+    return torch.empty_like(mu)
+
+
+def _fake_gaussian_kl(mu, logvar, prior_mu, prior_logvar, reduction):
+    return _per_sample_like(mu, reduction)
+
+
+def _fake_reparameterize_kl(mu, logvar, noise, offset, prior_mu, prior_logvar):
+    return torch.empty_like(mu), _per_sample_like(mu, REDUCTIONS.index("none"))
+
+
+def _fake_latent_backward(
+    grad_z, grad_kl, mu, logvar, noise, offset, prior_mu, prior_logvar, reduction, need_mu, need_logvar, need_noise
+):
+    return _grad_like(mu, need_mu), _grad_like(logvar, need_logvar), _grad_like(mu if noise is None else noise, need_noise)
+
+
+def _fake_reconstruction_error(recon, target, kind, reduction):
+    return _per_sample_like(recon, reduction)
+
+
+def _fake_reconstruction_error_backward(grad, recon, target, kind, reduction, need_recon, need_target):
+    return _grad_like(recon, need_recon), _grad_like(target, need_target)
+
+
+def _fake_exp_elbo(rec, kl, scale, beta_rec, beta_kl, alpha, reduction):
+    return _per_sample_like(rec, reduction)
+
+
+def _fake_exp_elbo_backward(grad, rec, kl, scale, beta_rec, beta_kl, alpha, reduction, need_rec, need_kl):
+    return _grad_like(rec, need_rec), _grad_like(kl, need_kl)
+
+
+def _fake_philox_normal(seed, offset, shape, dtype):
+    return torch.empty(shape, dtype=dtype, device=seed.device)
+
+
+_FAKES: dict[str, Callable[..., object]] = {
+    "reparameterize": _fake_reparameterize,
+    "gaussian_kl": _fake_gaussian_kl,
+    "reparameterize_kl": _fake_reparameterize_kl,
+    "latent_backward": _fake_latent_backward,
+    "reconstruction_error": _fake_reconstruction_error,
+    "reconstruction_error_backward": _fake_reconstruction_error_backward,
+    "exp_elbo": _fake_exp_elbo,
+    "exp_elbo_backward": _fake_exp_elbo_backward,
+    "philox_normal": _fake_philox_normal,
+}
+OP_NAMES = tuple(name for name in _FAKES if not name.endswith("_backward"))  # what the public functions call
+
+
+def define_ops(namespace: str) -> torch.library.Library:
+    """Define every op of the list in `namespace`, with its fake kernel. The caller keeps the result alive."""
+    library = torch.library.Library(namespace, "DEF")
+    for schema in _SCHEMAS:
+        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+    return library

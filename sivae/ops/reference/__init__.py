@@ -1,0 +1,19 @@
+"""The ops in plain PyTorch: the definition that every other backend is held to.
+
+Composed of differentiable PyTorch calls, so autograd, torch.compile and second derivatives work by themselves. Each
+function has the signature of its schema in `sivae.ops.library`.
+"""
+
+from sivae.ops.reference.exp_elbo import exp_elbo
+from sivae.ops.reference.latent import gaussian_kl, reparameterize, reparameterize_kl
+from sivae.ops.reference.philox import philox_normal
+from sivae.ops.reference.reconstruction import reconstruction_error
+
+__all__ = [
+    "exp_elbo",
+    "gaussian_kl",
+    "philox_normal",
+    "reconstruction_error",
+    "reparameterize",
+    "reparameterize_kl",
+]
