@@ -1,0 +1,32 @@
+"""The fully connected pair for point data."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import nn
+
+from sivae.models.base import VAEModel
+
+
+def _mlp(sizes: list[int]) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(sizes):
+        modules += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+class MLPVAE(VAEModel):
+    """Encoder data_dim -> hidden x layers -> 2 z_dim and decoder z_dim -> hidden x layers -> data_dim, with ReLU.
+
+    The defaults are the networks of the Soft-IntroVAE paper's 2D experiments.
+    """
+
+    def __init__(self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4) -> None:
+        super().__init__()
+        for name, value in {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}.items():
+            if value < 1:
+                raise ValueError(f"MLPVAE: {name} is {value}, expected at least 1")
+        self.z_dim = z_dim
+        self.encoder = _mlp([data_dim, *[hidden] * layers, 2 * z_dim])
+        self.decoder = _mlp([z_dim, *[hidden] * layers, data_dim])

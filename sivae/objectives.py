@@ -1,0 +1,200 @@
+"""What is minimised: VAE, IntroVAE and Soft-IntroVAE as functions of the per-sample rec and kl.
+
+Notation of "Soft-IntroVAE" (Daniel & Tamar, CVPR 2021): rec is the summed reconstruction error of a sample, kl its
+divergence from the prior in nats, a fake f is a decoded prior sample or a reconstruction, decoded from outside the
+data. `rec_fakes` and `kl_fakes` are [F, B], one row per kind of fake.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from sivae import ops
+from sivae.ops.library import KINDS
+
+Semantics = Literal["official", "paper"]
+Fake = Literal["prior", "reconstruction"]
+FAKES: tuple[Fake, ...] = get_args(Fake)
+
+NEGLIGIBLE = 2.0**-24  # a weight this small beside another is below float32's resolution
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEObjective:
+    """The negative ELBO, beta_rec rec + beta_kl kl, averaged over the batch.
+
+    Args:
+        beta_rec, beta_kl: weights, at least 0.
+        kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
+    """
+
+    beta_rec: float = 1.0
+    beta_kl: float = 1.0
+    kind: str = "mse"
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "beta_rec", "beta_kl")
+        _check_kind(self)
+
+    def loss(self, rec: Tensor, kl: Tensor) -> Tensor:
+        """rec, kl [B] -> scalar."""
+        return self.beta_rec * rec.mean() + self.beta_kl * kl.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntroObjective:
+    """IntroVAE's hinge (Huang et al., NeurIPS 2018, Eqs. 11 and 12), on each sample before the batch mean.
+
+    encoder: beta_kl kl(real) + alpha sum_f [margin - kl(f)]+ + beta_rec rec
+    decoder: alpha sum_f kl(f) + beta_rec rec
+
+    Args:
+        beta_rec, beta_kl: weights of the real sample's terms.
+        margin: m, the kl in nats up to which a fake is pushed away. The default suits 2D data with a latent of 2; for
+            images it grows with the latent (IntroVAE used 90 to 110 for 512).
+        alpha: weight of the fakes.
+        fakes: which fakes enter, out of "prior" and "reconstruction".
+        kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
+    """
+
+    beta_rec: float = 1.0
+    beta_kl: float = 1.0
+    margin: float = 5.0
+    alpha: float = 0.25
+    fakes: tuple[Fake, ...] = FAKES
+    kind: str = "mse"
+
+    semantics = "official"
+    needs_fake_rec = False
+    decoder_fake_rec_matters = False
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "beta_rec", "beta_kl", "margin", "alpha")
+        _check_kind(self)
+        _check_fakes(self)
+
+    def scale_for(self, elements: int) -> float:
+        return 1.0
+
+    def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, None]:
+        return self.alpha * (self.margin - kl_fakes).relu().mean(1).sum(), None
+
+    def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
+        return self.alpha * kl_fakes.mean(1).sum()
+
+    @property
+    def decoder_fake_kl_matters(self) -> bool:
+        return self.alpha > 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftIntroObjective:
+    """Soft-IntroVAE (Daniel & Tamar 2021, Algorithm 1), written as losses to minimise.
+
+    encoder: s (beta_rec rec + beta_kl kl) + mean_f (1/alpha) exp(-alpha s (beta_rec rec(f) + beta_neg kl(f)))
+    decoder: s beta_rec rec + s mean_f (beta_kl kl(f) + gamma_r beta_rec rec(f))
+
+    Args:
+        beta_rec, beta_kl: weights of the reconstruction error and of the kl.
+        beta_neg: weight of the fakes' kl in the encoder's exponential.
+        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. Terms below 2^-24 of the term beside
+            them (the default is) are not computed.
+        alpha: sharpness of the exponential.
+        scale: the constant s; None is 1 / (elements of one sample).
+        semantics: "official", as the authors' program, or "paper", as Algorithm 1. They differ in two gradients.
+            In the encoder's rec(f) of a reconstruction, official lets a gradient through the target x_f; paper does
+            not. In the decoder's gamma_r term, official detaches x_f and z and trains the outer decode x_ff; paper
+            detaches x_ff and trains x_f.
+        fakes: which fakes enter; Algorithm 1 has ("prior",), the authors' program both.
+        kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
+    """
+
+    beta_rec: float = 1.0
+    beta_kl: float = 1.0
+    beta_neg: float = 256.0
+    gamma_r: float = 1e-8
+    alpha: float = 2.0
+    scale: float | None = None
+    semantics: Semantics = "official"
+    fakes: tuple[Fake, ...] = FAKES
+    kind: str = "mse"
+
+    needs_fake_rec = True
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "beta_rec", "beta_kl", "beta_neg", "gamma_r")
+        _check_positive(self, "alpha", self.alpha)
+        if self.scale is not None:
+            _check_positive(self, "scale", self.scale)
+        if self.semantics not in get_args(Semantics):
+            raise ValueError(f"SoftIntroObjective: semantics is {self.semantics!r}, expected 'official' or 'paper'")
+        _check_kind(self)
+        _check_fakes(self)
+
+    @property
+    def decoder_fake_rec_matters(self) -> bool:
+        return self.gamma_r > NEGLIGIBLE and self.beta_rec > 0.0
+
+    @property
+    def decoder_fake_kl_matters(self) -> bool:
+        return self.beta_kl > 0.0
+
+    def scale_for(self, elements: int) -> float:
+        """s for samples of that many elements."""
+        return 1.0 / elements if self.scale is None else self.scale
+
+    def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """The fakes' share of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F]."""
+        assert rec_fakes is not None
+        exp_elbo = ops.exp_elbo(
+            rec_fakes.flatten(),
+            kl_fakes.flatten(),
+            scale=scale,
+            beta_rec=self.beta_rec,
+            beta_kl=self.beta_neg,
+            alpha=self.alpha,
+            reduction="none",
+        )
+        per_kind = exp_elbo.view_as(kl_fakes).mean(1)  # [F]
+        return per_kind.mean(), per_kind
+
+    def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
+        """The fakes' share of the decoder's loss."""
+        loss = scale * self.beta_kl * kl_fakes.mean()
+        if rec_fakes is not None:
+            loss = loss + scale * self.gamma_r * self.beta_rec * rec_fakes.mean()
+        return loss
+
+
+Objective = VAEObjective | IntroObjective | SoftIntroObjective
+
+
+def _check_weights(objective: object, *names: str) -> None:
+    for name in names:
+        value = getattr(objective, name)
+        if not (math.isfinite(value) and value >= 0.0):
+            raise ValueError(f"{type(objective).__name__}: {name} is {value}, expected a finite number of at least 0")
+
+
+def _check_positive(objective: object, name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0.0):
+        raise ValueError(f"{type(objective).__name__}: {name} is {value}, expected a finite number above 0")
+
+
+def _check_kind(objective: Objective) -> None:
+    if objective.kind not in KINDS:
+        raise ValueError(
+            f"{type(objective).__name__}: kind is {objective.kind!r}, expected one of {', '.join(map(repr, KINDS))}"
+        )
+
+
+def _check_fakes(objective: IntroObjective | SoftIntroObjective) -> None:
+    fakes = objective.fakes
+    if not fakes or len(set(fakes)) != len(fakes) or not set(fakes) <= set(FAKES):
+        raise ValueError(
+            f"{type(objective).__name__}: fakes is {fakes!r}, expected 'prior', 'reconstruction' or both, once each"
+        )

@@ -1,0 +1,259 @@
+"""One training step: the encoder's update, then the decoder's, with the forward passes that both can share run once.
+
+Read it beside Algorithm 1 of "Soft-IntroVAE" (Daniel & Tamar, CVPR 2021). E is the encoder, D the decoder. The plain
+loop makes 5 passes of E and 8 of D; the noise and z of the decoder's update are those of the encoder's, and so is the
+decoder until its own update, so D(z) and D(noise) are computed once and serve both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sivae import ops
+from sivae.models import VAEModel
+from sivae.objectives import FAKES, IntroObjective, SoftIntroObjective, VAEObjective
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNoise:
+    """Every noise draw of one step, each [B, z_dim]; what is None is drawn from the step's generator.
+
+    "rec" and "fake" name the fakes that are reconstructions and decoded prior samples; "encoder" and "decoder" the
+    update that re-encodes them. The decoder's two are used only where its gamma_r term is computed.
+    """
+
+    prior: Tensor | None = None
+    eps_real: Tensor | None = None
+    eps_rec_encoder: Tensor | None = None
+    eps_fake_encoder: Tensor | None = None
+    eps_rec_decoder: Tensor | None = None
+    eps_fake_decoder: Tensor | None = None
+
+
+_PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET = range(4)  # the draws of a step, told apart
+_NO_NOISE = StepNoise()
+
+
+class VAEStep:
+    """One joint update of encoder and decoder on the negative ELBO; also the warm-up of the other steps.
+
+    Args:
+        model: the pair to train.
+        encoder_optimizer, decoder_optimizer: over `model.encoder` and `model.decoder`.
+        objective: the weights of the loss.
+        generator: where the noise comes from; default: the default generator of the batch's device.
+    """
+
+    def __init__(
+        self,
+        model: VAEModel,
+        encoder_optimizer: torch.optim.Optimizer,
+        decoder_optimizer: torch.optim.Optimizer,
+        objective: VAEObjective,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.model = model
+        self.encoder_optimizer = encoder_optimizer
+        self.decoder_optimizer = decoder_optimizer
+        self.objective = objective
+        self.generator = generator
+
+    def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE) -> Metrics:
+        """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
+        self.encoder_optimizer.zero_grad(set_to_none=True)
+        self.decoder_optimizer.zero_grad(set_to_none=True)
+        mu, logvar = self.model.encode(batch)
+        z, kl = ops.reparameterize_kl(mu, logvar, noise=noise.eps_real, generator=_unless(noise.eps_real, self.generator))
+        rec = ops.reconstruction_error(self.model.decode(z), batch, kind=self.objective.kind)
+        loss = self.objective.loss(rec, kl)
+        loss.backward()
+        self.encoder_optimizer.step()
+        self.decoder_optimizer.step()
+        return {"loss": loss.detach(), "rec": rec.detach().mean(), "kl_real": kl.detach().mean()}
+
+
+class _IntrospectiveStep:
+    """The alternating update that IntroVAE and Soft-IntroVAE share; the objective says what is done with rec and kl."""
+
+    def __init__(
+        self,
+        model: VAEModel,
+        encoder_optimizer: torch.optim.Optimizer,
+        decoder_optimizer: torch.optim.Optimizer,
+        objective: IntroObjective | SoftIntroObjective,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.model = model
+        self.encoder_optimizer = encoder_optimizer
+        self.decoder_optimizer = decoder_optimizer
+        self.objective = objective
+        self.generator = generator
+        self._encoder_parameters = list(model.encoder.parameters())
+        self._decoder_parameters = list(model.decoder.parameters())
+        self._fakes = tuple(kind for kind in FAKES if kind in objective.fakes)
+
+    def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE) -> Metrics:
+        """Update the encoder, then the decoder, on `batch` [B, ...].
+
+        Returns:
+            Detached scalars on the batch's device, batch means: loss_encoder, loss_decoder, rec, kl_real, kl_fake,
+            kl_rec, exp_elbo_fake, exp_elbo_rec; of the fakes only those in use, and exp_elbo only for Soft-IntroVAE.
+        """
+        objective, model = self.objective, self.model
+        scale = objective.scale_for(batch[0].numel())
+        seed = ops.draw_seed(batch.device, self.generator)
+        self.encoder_optimizer.zero_grad(set_to_none=True)
+        self.decoder_optimizer.zero_grad(set_to_none=True)
+
+        # Forward passes that both updates use. D(z) starts at a leaf: its gradient there completes the encoder's.
+        mu, logvar = model.encode(batch)
+        z, kl_real = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
+        z_leaf = z.detach().requires_grad_()
+        recon = model.decode(z_leaf)
+        rec = ops.reconstruction_error(recon, batch, kind=objective.kind)  # [B]
+        fakes = [recon if kind == "reconstruction" else self._decode_prior(z, noise, seed) for kind in self._fakes]
+
+        # Encoder's update: everything but the real kl ends at z_leaf or in the encoder's second pass.
+        fake_inputs = [fake.detach() for fake in fakes]
+        fake_mu, fake_logvar = self._encode(fake_inputs)
+        fake_eps = self._fake_noise({"reconstruction": noise.eps_rec_encoder, "prior": noise.eps_fake_encoder}, seed, _ENCODER_OFFSET)
+        z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=fake_eps)
+        kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
+        rec_fakes = None
+        if objective.needs_fake_rec:
+            with _frozen(self._decoder_parameters):
+                again = self._decode(z_fakes)
+            official = objective.semantics == "official"
+            # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
+            targets = [
+                fake if official and kind == "reconstruction" else fake.detach()
+                for kind, fake in zip(self._fakes, fakes, strict=True)
+            ]
+            rec_fakes = self._fake_rec(again, targets)
+        fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
+        shared_loss = scale * objective.beta_rec * rec.mean() + fake_loss
+        kl_loss = scale * objective.beta_kl * kl_real.mean()
+        torch.autograd.backward(shared_loss, inputs=[z_leaf, *self._encoder_parameters], retain_graph=True)
+        torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=self._encoder_parameters)
+        self.encoder_optimizer.step()
+
+        # Decoder's update: through the updated, frozen encoder.
+        loss_decoder = scale * objective.beta_rec * rec.mean()
+        if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
+            with _frozen(self._encoder_parameters):
+                fake_mu, fake_logvar = self._encode(fakes)
+            rec_fakes_decoder = None
+            if objective.decoder_fake_rec_matters:
+                eps = self._fake_noise({"reconstruction": noise.eps_rec_decoder, "prior": noise.eps_fake_decoder}, seed, _DECODER_OFFSET)
+                z_fakes, kl_fakes_decoder = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+                rec_fakes_decoder = self._decoder_fake_rec(z_fakes.detach(), fakes)
+            else:
+                kl_fakes_decoder = ops.gaussian_kl(fake_mu, fake_logvar)
+            kl_fakes_decoder = kl_fakes_decoder.view(len(fakes), -1)
+            loss_decoder = loss_decoder + objective.decoder_fake_loss(rec_fakes_decoder, kl_fakes_decoder, scale)
+        torch.autograd.backward(loss_decoder, inputs=self._decoder_parameters)
+        self.decoder_optimizer.step()
+
+        metrics = {
+            "loss_encoder": shared_loss.detach() + kl_loss.detach(),
+            "loss_decoder": loss_decoder.detach(),
+            "rec": rec.detach().mean(),
+            "kl_real": kl_real.detach().mean(),
+        }
+        per_kind = {"kl": kl_fakes.detach().mean(1)}
+        if exp_elbo is not None:
+            per_kind["exp_elbo"] = exp_elbo.detach()
+        for name, values in per_kind.items():
+            for index, kind in enumerate(self._fakes):
+                metrics[f"{name}_{'rec' if kind == 'reconstruction' else 'fake'}"] = values[index]
+        return metrics
+
+    def _decode_prior(self, like: Tensor, noise: StepNoise, seed: Tensor) -> Tensor:
+        prior = noise.prior
+        if prior is None:
+            prior = ops.philox_normal(seed, like.shape, offset=_PRIOR_OFFSET, dtype=like.dtype)
+        return self.model.decode(prior)
+
+    def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor]) -> Tensor:
+        """rec(x_f, x_ff) of the gamma_r term, [F, B]."""
+        if self.objective.semantics == "official":
+            return self._fake_rec(self._decode(z_fakes), [fake.detach() for fake in fakes])
+        with torch.no_grad():
+            again = self._decode(z_fakes)
+        return self._fake_rec(again, fakes)
+
+    def _fake_rec(self, again: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        parts = again.chunk(len(targets))
+        kind = self.objective.kind
+        return torch.stack(
+            [ops.reconstruction_error(part, target, kind=kind) for part, target in zip(parts, targets, strict=True)]
+        )
+
+    def _encode(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        mu, logvar = _through(self.model.encoder, batches, self.model.mixes_samples).chunk(2, dim=1)
+        return mu, logvar
+
+    def _decode(self, z: Tensor) -> Tensor:
+        if self.model.mixes_samples:
+            return _through(self.model.decoder, z.chunk(len(self._fakes)), separately=True)
+        return self.model.decode(z)
+
+    def _fake_noise(self, given: dict[str, Tensor | None], seed: Tensor, offset: int) -> Tensor | ops.PhiloxNoise:
+        """eps of the fakes' posteriors, [F B, z_dim], in the order of the fakes."""
+        parts = [given[kind] for kind in self._fakes]
+        known = [part for part in parts if part is not None]
+        if not known:
+            return ops.PhiloxNoise(seed, offset)
+        if len(known) != len(parts):
+            raise ValueError("StepNoise: the noise of some fakes is given and of others is not, expected all or none")
+        return torch.cat(known)
+
+
+class IntroStep(_IntrospectiveStep):
+    """One update of IntroVAE; arguments as `VAEStep`, with an `IntroObjective`."""
+
+    objective: IntroObjective
+
+
+class SoftIntroStep(_IntrospectiveStep):
+    """One update of Soft-IntroVAE; arguments as `VAEStep`, with a `SoftIntroObjective`."""
+
+    objective: SoftIntroObjective
+
+
+def _through(network: nn.Module, batches: Sequence[Tensor], separately: bool) -> Tensor:
+    """The network's outputs for all batches, one below the other; in one pass where no sample sees another."""
+    if len(batches) == 1:
+        return network(batches[0])
+    if separately:
+        return torch.cat([network(batch) for batch in batches])
+    return network(torch.cat(list(batches)))
+
+
+@contextlib.contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Passes inside record gradients for their inputs only."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _or_philox(eps: Tensor | None, seed: Tensor, offset: int) -> Tensor | ops.PhiloxNoise:
+    return ops.PhiloxNoise(seed, offset) if eps is None else eps
+
+
+def _unless(eps: Tensor | None, generator: torch.Generator | None) -> torch.Generator | None:
+    return generator if eps is None else None
