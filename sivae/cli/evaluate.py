@@ -1,0 +1,54 @@
+"""`sivae evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from sivae.cli.options import Text, Whole, one
+
+
+@dataclass
+class Arguments:
+    """Compute a run's metrics again from its last whole checkpoint. Writes nothing.
+
+    With the run's own seed, which is the default, these are the figures of the training's end.
+
+    examples:
+      sivae evaluate runs/8gaussians-seed0
+      sivae evaluate runs/8gaussians-seed0 --seed 1 --json
+    """
+
+    run: Annotated[Positional[Path], one(Path, "RUN"), arg(help="The run's folder.", metavar="RUN")]
+    seed: Annotated[
+        Whole, arg(help="Of the metrics' samples.", help_behavior_hint="(default: the run's)")
+    ] = None
+    device: Annotated[Text, arg(help="Where to compute.", help_behavior_hint="(default: the run's)")] = None
+    json: Annotated[FlagCreatePairsOff[bool], arg(help="Print JSON.", help_behavior_hint="")] = False
+
+
+def run(arguments: Arguments) -> None:
+    """Evaluate, and print a table or JSON."""
+    from sivae.training.run import evaluate
+
+    result = evaluate(
+        arguments.run,
+        seed=arguments.seed,
+        device=arguments.device,
+        notice=lambda text: print(f"sivae: {text}", file=sys.stderr),
+    )
+    if arguments.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from sivae.cli.tables import metrics_table
+
+    metrics = {key: value for key, value in result.items() if key not in ("step", "seed")}
+    title = f"{arguments.run.name}, step {result['step']:,}, seed {result['seed']}"
+    Console(highlight=False).print(metrics_table(title, metrics))

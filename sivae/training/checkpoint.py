@@ -1,0 +1,174 @@
+"""Checkpoints: `checkpoints/STEP/`, each a folder that appears whole or not at all.
+
+    model.safetensors   the model's parameters and buffers
+    state.pt            what resuming needs besides: tensors and plain containers only, never objects
+    manifest.json       size and SHA-256 of the two
+
+A checkpoint whose files do not match their manifest is damaged and is never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sivae.training import files
+from sivae.training.errors import CheckpointError
+
+MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, its tensors on the CPU.
+
+    Attributes:
+        path: its folder.
+        step: iterations done.
+        model: the model's state dict.
+        state: as given to :func:`save_checkpoint`.
+    """
+
+    path: Path
+    step: int
+    model: dict[str, Tensor]
+    state: dict[str, Any]
+
+    def restore(self, model: nn.Module) -> None:
+        """Load the weights into a model of the same architecture.
+
+        Raises:
+            CheckpointError: names or shapes differ.
+        """
+        try:
+            model.load_state_dict(self.model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.path / MODEL} belongs to another network ({reason}); "
+                "use it with the config.json that the run wrote"
+            ) from None
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, state: Mapping[str, Any]) -> Path:
+    """Write `folder/STEP/`, then delete all but the last two checkpoints.
+
+    Args:
+        folder: the run's `checkpoints/`; made if it is missing.
+        step: iterations done.
+        model: saved with its buffers.
+        state: tensors, numbers, text and containers of them.
+
+    Returns:
+        The checkpoint's path. It is on the disk when the call returns; the older ones stay until it is.
+    """
+    folder.mkdir(exist_ok=True)
+    path = folder / str(step)
+    with files.atomic_folder(path) as temporary:
+        files.write_safetensors(temporary / MODEL, model.state_dict())
+        torch.save({"step": step, **state}, temporary / STATE)
+        manifest = {name: _fingerprint(temporary / name) for name in (MODEL, STATE)}
+        files.write_json(temporary / MANIFEST, {"step": step, "files": manifest})
+    for old in list_checkpoints(folder)[:-_KEPT]:
+        files.remove_folder(old)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The finished checkpoints in a run's `checkpoints/`, by step, damaged ones included."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name)
+    )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint. Nothing in it is executed: the weights are safetensors, the rest plain data.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or holds objects other than tensors and plain containers.
+    """
+    damaged = "the checkpoint is damaged; delete or restore its folder, the one before it is used then"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        expected = {name: manifest["files"][name] for name in (MODEL, STATE)}
+        step = int(manifest["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / MANIFEST}: {type(error).__name__}: {error}; {damaged}") from None
+    for name, fingerprint in expected.items():
+        try:
+            actual = _fingerprint(path / name)
+        except OSError as error:
+            raise CheckpointError(f"{path / name}: {error.strerror}; {damaged}") from None
+        if actual != fingerprint:
+            raise CheckpointError(f"{path / name}: its content is not what was written; {damaged}")
+    try:
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{path / STATE}: refused, as it holds more than tensors and plain containers ({reason}); "
+            "use only checkpoints that sivae wrote"
+        ) from None
+    try:
+        model = load_file(path / MODEL)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path / MODEL}: {error}; {damaged}") from None
+    if not isinstance(state, dict) or state.get("step") != step or path.name != str(step):
+        raise CheckpointError(f"{path}: the folder's name and its files name different steps; {damaged}")
+    return Checkpoint(path, step, model, state)
+
+
+def load_latest(folder: Path, notice: Callable[[str], None]) -> Checkpoint | None:
+    """The last checkpoint that is whole, or None if there are none.
+
+    Args:
+        folder: a run's `checkpoints/`.
+        notice: told about each damaged checkpoint that is passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, but every one is damaged.
+    """
+    paths: list[Path] = []
+    failure: CheckpointError | None = None
+    while paths != (paths := list_checkpoints(folder)):  # a run that goes on meanwhile deletes the older ones
+        for path in reversed(paths):
+            try:
+                return load_checkpoint(path)
+            except CheckpointError as error:
+                if path.exists():
+                    notice(f"passed over a checkpoint: {error}")
+                    failure = error
+    if failure is not None:
+        raise CheckpointError(
+            f"no checkpoint in {folder} can be used. {failure}. "
+            "Restore the folder from a copy, or train again into another folder with --out"
+        )
+    return None
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Rename checkpoints beyond `step` to `damaged-STEP`, so that they neither count nor stand in the way."""
+    for path in list_checkpoints(folder):
+        if int(path.name) > step:
+            target = path.with_name(f"damaged-{path.name}")
+            if target.exists():
+                files.remove_folder(target)
+            path.rename(target)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,119 @@
+"""Atomic writes: whoever reads, and whenever the power fails, it is the old content or the new, never a part.
+
+Everything is first written under a temporary name in the same folder, flushed to the disk, and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+def is_temporary(path: Path) -> bool:
+    """True for a name that only a write which never finished leaves behind."""
+    return path.name.startswith(_TEMPORARY_PREFIX)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what interrupted writes left in `folder`. Only for the one process that writes there."""
+    for path in folder.iterdir():
+        if is_temporary(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; it becomes `path` when the block ends well."""
+    temporary = _temporary_sibling(path)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill with files; it becomes `path`, whole, when the block ends well.
+
+    A folder of that name that is already there is replaced.
+    """
+    temporary = _temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            sync(file)
+        sync(temporary)
+        if path.exists():
+            remove_folder(path)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder such that it is never seen half deleted under its own name."""
+    doomed = _temporary_sibling(path)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file atomically, as UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of indented JSON atomically.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no word for it.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any device to one safetensors file atomically."""
+    from safetensors.torch import save_file
+
+    with atomic_file(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or to a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_sibling(path: Path) -> Path:
+    return path.with_name(f"{_TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")

@@ -1,0 +1,86 @@
+"""What a person sees on stderr while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+_LINE_SECONDS = 10.0
+_SHOWN = {"rec": "rec", "kl_real": "kl real", "kl_fake": "kl fake", "exp_elbo_fake": "exp-ELBO"}
+
+
+class Progress:
+    """Shows where a run is.
+
+    Args:
+        title: the run's name.
+        steps: iterations in all.
+        step: iterations done.
+        enabled: False shows nothing but notices.
+    """
+
+    def __init__(self, title: str, steps: int, step: int, *, enabled: bool = True) -> None:
+        self._title, self._steps, self._enabled = title, steps, enabled
+        self._started = self._last_line = time.monotonic()
+        self._first_step = step
+        self._lines = 0
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            self._bar = self._live_bar(step)
+            self._bar.start()
+
+    def _live_bar(self, step: int) -> Any:
+        from rich import progress
+        from rich.console import Console
+
+        bar = progress.Progress(
+            progress.TextColumn("[bold]{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[losses]}"),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            expand=True,
+        )
+        self._task = bar.add_task(self._title, total=self._steps, completed=step, losses="", rate="")
+        return bar
+
+    def update(self, step: int, record: Mapping[str, Any], milliseconds: float) -> None:
+        """Show a record.
+
+        Args:
+            step: iterations done.
+            record: what :meth:`Recorder.record` returned.
+            milliseconds: time of one iteration, lately.
+        """
+        if not self._enabled:
+            return
+        losses = "  ".join(
+            f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None
+        )
+        rate = f"{1e3 / milliseconds:,.0f} it/s" if milliseconds > 0 else ""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, losses=losses, rate=rate)
+            return
+        now = time.monotonic()
+        if self._lines and step < self._steps and now - self._last_line < _LINE_SECONDS:
+            return
+        self._last_line, self._lines = now, self._lines + 1
+        left = (now - self._started) / max(1, step - self._first_step) * (self._steps - step)
+        eta = f"  ETA {int(left // 60)}:{int(left % 60):02d}" if step < self._steps else ""
+        self.notice(f"{self._title}  {step:,}/{self._steps:,}  {losses}  {rate}{eta}")
+
+    def notice(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar off the terminal's hands; it stays visible."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,119 @@
+"""The losses over time: `metrics.jsonl`, one JSON object a line, and TensorBoard's event files beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sivae.training import files
+
+METRICS = "metrics.jsonl"
+
+
+class Recorder:
+    """Appends records to a run's folder.
+
+    Args:
+        folder: the run's folder.
+        step: iterations done. Records of later steps, left by a process that got further, are removed.
+        notice: told, once, when TensorBoard is missing; the run goes on without its events.
+    """
+
+    def __init__(self, folder: Path, step: int, notice: Callable[[str], None]) -> None:
+        self._path = folder / METRICS
+        truncate_records(self._path, step)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._events: Any = None
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            notice(
+                f"no TensorBoard events: the package is missing ({error}); pip install tensorboard adds them"
+            )
+        else:
+            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def record(self, step: int, losses: Mapping[str, Tensor], **more: float | str) -> dict[str, Any]:
+        """Append one record. The losses come from the device in one transfer.
+
+        Args:
+            step: iterations done.
+            losses: scalar tensors, on one device.
+            more: host values that go beside them.
+
+        Returns:
+            The record as written: `step`, the losses as floats (None where not finite: JSON has no word for
+            it), and `more`.
+        """
+        values = torch.stack([value.detach().double() for value in losses.values()]).tolist()
+        record: dict[str, Any] = {"step": step}
+        record |= {
+            key: value if math.isfinite(value) else None for key, value in zip(losses, values, strict=True)
+        }
+        record |= more
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for key, value in record.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(key, value, step)
+        return record
+
+    def sync(self) -> None:
+        """Have the disk hold every record so far."""
+        os.fsync(self._file.fileno())
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.sync()
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All whole records of a run, by step."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    return [record for _, record in _whole_records(path.read_bytes())]
+
+
+def truncate_records(path: Path, step: int) -> None:
+    """Cut a `metrics.jsonl` behind the last whole record of at most `step`."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    end = 0
+    for offset, record in _whole_records(content):
+        if record["step"] > step:
+            break
+        end = offset
+    if end < len(content):
+        os.truncate(path, end)
+        files.sync(path)
+
+
+def _whole_records(content: bytes) -> list[tuple[int, dict[str, Any]]]:
+    """Records up to the first torn or damaged line, each with the offset of its end."""
+    records = []
+    end = 0
+    for line in content.splitlines(keepends=True):
+        end += len(line)
+        try:
+            record = json.loads(line)
+            if not line.endswith(b"\n") or not isinstance(record["step"], int):
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        records.append((end, record))
+    return records
