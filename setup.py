@@ -42,13 +42,17 @@ class CMakeBuild(build_ext):
             except (OSError, ImportError, subprocess.CalledProcessError) as error:
                 if mode != "auto":
                     raise
-                reason = f"compiling it failed ({error}); SIVAE_BUILD=cpu pip install --no-build-isolation -v . shows why"
+                reason = (
+                    f"compiling it failed ({error}); SIVAE_BUILD=cpu pip install --no-build-isolation -v . shows why"
+                )
                 self.warn(f"sivae is installed without its native kernels: {reason}")
         if reason:
             target.unlink(missing_ok=True)
         status = target.parent / "_build_status.py"
         status.parent.mkdir(parents=True, exist_ok=True)
-        status.write_text(f'"""Why the extension sivae._C is missing; empty where it was built."""\n\nREASON = {reason!r}\n')
+        status.write_text(
+            f'"""Why the extension sivae._C is missing; empty where it was built."""\n\nREASON = {reason!r}\n'
+        )
 
     def copy_extensions_to_source(self) -> None:
         """An editable install: the extension, where there is one, and the build's status go beside the sources."""

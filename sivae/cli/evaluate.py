@@ -25,9 +25,7 @@ class Arguments:
     """
 
     run: Annotated[Positional[Path], one(Path, "RUN"), arg(help="The run's folder.", metavar="RUN")]
-    seed: Annotated[
-        Whole, arg(help="Of the metrics' samples.", help_behavior_hint="(default: the run's)")
-    ] = None
+    seed: Annotated[Whole, arg(help="Of the metrics' samples.", help_behavior_hint="(default: the run's)")] = None
     device: Annotated[Text, arg(help="Where to compute.", help_behavior_hint="(default: the run's)")] = None
     json: Annotated[FlagCreatePairsOff[bool], arg(help="Print JSON.", help_behavior_hint="")] = False
 

@@ -35,7 +35,5 @@ def _text(facts: dict[str, Any]) -> str:
     lines += [f"{'threads':<9}{facts['threads']}", "ops backends"]
     for backend, devices in facts["ops"].items():
         for device, reason in devices.items():
-            lines.append(
-                f"  {backend:<11}{device:<6}{'available' if reason is None else f'missing: {reason}'}"
-            )
+            lines.append(f"  {backend:<11}{device:<6}{'available' if reason is None else f'missing: {reason}'}")
     return "\n".join(lines)

@@ -25,7 +25,7 @@ VERBS = {
 }
 
 _HELP = f"""\
-usage: sivae [--version] [--help] VERB …
+usage: sivae [--version] [--help] VERB ...
 
 Trains Soft-IntroVAEs, fast.
 
@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; None: those of the process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode is no reason to fail
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -106,14 +109,16 @@ def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:
 
 def _one_line(box: str) -> str:
     """What a box that tyro draws around an error says, and the option that it suggests."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│ \n") for line in box.splitlines()]
     paragraphs: list[list[str]] = [[]]
-    for line in lines:
-        if line.startswith(("╭", "╰", "─")):
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
+        text = line.strip("│ ")
+        if text.startswith(("╭", "╰")) or (text and not text.strip("─-")):
             paragraphs.append([])
-        elif line:
-            paragraphs[-1].append(line)
+        elif text:
+            paragraphs[-1].append(text)
     spoken = [" ".join(paragraph) for paragraph in paragraphs if paragraph]
+    if "╭" not in box:  # drawn without a frame, the title is a paragraph of its own
+        spoken = spoken[1:]
     if not spoken:
         return "the arguments cannot be understood"
     message = re.sub(r"^Error parsing (\S+): ", r"\1: ", spoken[0]).rstrip(".")

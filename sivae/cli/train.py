@@ -31,7 +31,7 @@ def _fixed(key: str, text: str, words: str | None = None) -> Any:
 _PRESET = arg(help=f"What to learn: {', '.join(PRESETS)}.", help_behavior_hint="", metavar="PRESET")
 _OUT = arg(
     help="The run's folder; it must be new or empty.",
-    help_behavior_hint="(default: runs/PRESET-seedN, or …-2, …-3)",
+    help_behavior_hint="(default: runs/PRESET-seedN, or ...-2, ...-3)",
 )
 _RESUME = arg(
     help="Go on with the run in this folder from its last whole checkpoint, as if it had not stopped. "
@@ -67,20 +67,16 @@ class Arguments:
     steps: Annotated[Whole, _fixed("steps", "Training iterations.")] = None
     seed: Annotated[Whole, _fixed("seed", "Decides weights, data, noise and the metrics' samples.")] = None
     batch_size: Annotated[Whole, _fixed("batch_size", "Samples per iteration.")] = None
-    learning_rate: Annotated[Number, _fixed("learning_rate", "Adam's rate before the first milestone.")] = (
-        None
-    )
+    learning_rate: Annotated[Number, _fixed("learning_rate", "Adam's rate before the first milestone.")] = None
     warmup_fraction: Annotated[
         Number, _fixed("warmup_fraction", "Share of the steps that train a plain VAE first.")
     ] = None
     milestones: Annotated[
         tuple[Any, ...] | None,
-        several(number, "X …"),
+        several(number, "X ..."),
         _fixed("milestones", "Shares of the steps after which the rate drops."),
     ] = None
-    rate_factor: Annotated[
-        Number, _fixed("rate_factor", "What the rate is multiplied by at a milestone.")
-    ] = None
+    rate_factor: Annotated[Number, _fixed("rate_factor", "What the rate is multiplied by at a milestone.")] = None
     beta_rec: Annotated[Number, _key("Weight of the reconstruction error.")] = None
     beta_kl: Annotated[Number, _key("Weight of the KL divergence of real samples.")] = None
     beta_neg: Annotated[Number, _key("Weight of the KL divergence of fakes (soft-intro).")] = None
@@ -98,25 +94,21 @@ class Arguments:
     ] = None
     fakes: Annotated[
         tuple[Any, ...] | None,
-        several(str, "{prior,reconstruction} …"),
+        several(str, "{prior,reconstruction} ..."),
         _key("What counts as a fake: one or both (soft-intro, intro)."),
     ] = None
-    margin: Annotated[
-        Number, _key("KL divergence in nats that the encoder gives every fake at least (intro).")
-    ] = None
+    margin: Annotated[Number, _key("KL divergence in nats that the encoder gives every fake at least (intro).")] = None
     kind: Annotated[str | None, one_of("mse", "l1"), _key("The reconstruction error.")] = None
     z_dim: Annotated[Whole, _fixed("z_dim", "Latent dimensions.")] = None
     hidden: Annotated[Whole, _fixed("hidden", "Width of the networks' inner layers.")] = None
     layers: Annotated[Whole, _fixed("layers", "Number of inner layers.")] = None
-    device: Annotated[Text, _fixed("device", "auto (a GPU when there is one), cpu, cuda, cuda:1 …")] = None
+    device: Annotated[Text, _fixed("device", "auto (a GPU when there is one), cpu, cuda, cuda:1 ...")] = None
     ops: Annotated[
         Text, _fixed("ops", "Backend of the fused ops; sivae info lists them.", "the fastest that is there")
     ] = None
     threads: Annotated[Whole, _fixed("threads", "CPU threads.", "torch's choice")] = None
     log_every: Annotated[Whole, _fixed("log_every", "Iterations between two records of the losses.")] = None
-    checkpoint_every: Annotated[Whole, _fixed("checkpoint_every", "Iterations between two checkpoints.")] = (
-        None
-    )
+    checkpoint_every: Annotated[Whole, _fixed("checkpoint_every", "Iterations between two checkpoints.")] = None
     sample_every: Annotated[
         Whole, _fixed("sample_every", "Iterations between two pictures of samples.", "a tenth of the steps")
     ] = None
@@ -166,12 +158,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
     console = Console(highlight=False)
     folder = Path(summary["run"])
     metrics = {key: summary[key] for key in summary["metrics"]}
+    console.print(metrics_table(f"{summary['preset']}, seed {summary['seed']}, {summary['steps']:,} steps", metrics))
     console.print(
-        metrics_table(f"{summary['preset']}, seed {summary['seed']}, {summary['steps']:,} steps", metrics)
-    )
-    console.print(
-        f"{summary['ms_per_iteration']:.2f} ms per iteration on {summary['device']}, "
-        f"{summary['threads']} CPU threads",
+        f"{summary['ms_per_iteration']:.2f} ms per iteration on {summary['device']}, {summary['threads']} CPU threads",
         soft_wrap=True,
     )
     for name in ("samples.png", "density.png", "curves.png"):

@@ -96,9 +96,7 @@ def _mixture(
     return _centre_table(centres, device, dtype).index_select(0, mode).add_(noise, alpha=sigma)
 
 
-def _two_spirals(
-    count: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _two_spirals(count: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype) -> Tensor:
     uniform = torch.rand(4, count, generator=generator, device=device, dtype=dtype)
     noise = torch.randn(count, 2, generator=generator, device=device, dtype=dtype)
     turn = uniform[0].sqrt().mul_(3 * math.pi)
@@ -108,9 +106,7 @@ def _two_spirals(
     return noise.mul_(0.1).addcmul_(arm, third.unsqueeze(1))
 
 
-def _checkerboard(
-    count: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _checkerboard(count: int, generator: torch.Generator | None, device: torch.device, dtype: torch.dtype) -> Tensor:
     uniform = torch.rand(3, count, generator=generator, device=device, dtype=dtype)
     first = uniform[0].mul(4).sub_(2)
     parity = first.floor().remainder_(2)

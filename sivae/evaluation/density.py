@@ -252,9 +252,7 @@ def negative_elbo(
 def _decode(model: DensityModel, z: Tensor, device: torch.device | str | None) -> Tensor:
     place, dtype = _home(model, device)
     with _evaluating(model):
-        return torch.cat(
-            [model.decode(part.to(place, dtype)).double().cpu() for part in torch.split(z, _CHUNK)]
-        )
+        return torch.cat([model.decode(part.to(place, dtype)).double().cpu() for part in torch.split(z, _CHUNK)])
 
 
 def _grid(axis: Tensor) -> Tensor:
@@ -297,8 +295,7 @@ def evaluate_density(
     """
     # Mixing the seed keeps these streams apart from those of a training run that was given the same number.
     elbo_rng, real_rng, prior_rng = (
-        torch.Generator().manual_seed(int(state))
-        for state in np.random.SeedSequence(seed).generate_state(3, np.uint64)
+        torch.Generator().manual_seed(int(state)) for state in np.random.SeedSequence(seed).generate_state(3, np.uint64)
     )
     limit = 2 * density.extent
     axis = torch.linspace(-limit, limit, grid_resolution, dtype=torch.float64)

@@ -108,9 +108,7 @@ def plot_density(path: str | os.PathLike[str], grid: Tensor, extent: float, titl
     bar.outline.set_visible(False)
     side = values.shape[0]
     caption = f"{side} × {side} cells, normalised over the square shown"
-    caption += (
-        f"; cells that are not finite: {values.size - finite.size:,}" if finite.size < values.size else ""
-    )
+    caption += f"; cells that are not finite: {values.size - finite.size:,}" if finite.size < values.size else ""
     _finish(figure, title, caption)
     _write(path, figure)
 

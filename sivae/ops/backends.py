@@ -38,7 +38,7 @@ def _why_no_extension(error: ImportError) -> str:
     try:
         built = importlib.import_module("sivae._build_status")
     except ImportError:
-        return f"the extension sivae._C is not built ({error}); reinstall with a C++ compiler: pip install --no-build-isolation ."
+        return f"the extension sivae._C is not built ({error}); with a C++ compiler: pip install --no-build-isolation ."
     return built.REASON or f"the extension sivae._C does not load: {error}; rebuild it against the installed torch"
 
 

@@ -29,8 +29,7 @@ _SCHEMAS = (
     "reconstruction_error(Tensor recon, Tensor target, int kind, int reduction) -> Tensor",
     "reconstruction_error_backward(Tensor grad, Tensor recon, Tensor target, int kind, int reduction,"
     " bool need_recon, bool need_target) -> (Tensor, Tensor)",
-    "exp_elbo(Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha, int reduction)"
-    " -> Tensor",
+    "exp_elbo(Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha, int reduction) -> Tensor",
     "exp_elbo_backward(Tensor grad, Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha,"
     " int reduction, bool need_rec, bool need_kl) -> (Tensor, Tensor)",
     "philox_normal(Tensor seed, int offset, SymInt[] shape, ScalarType dtype) -> Tensor",
@@ -66,7 +65,11 @@ def _fake_reparameterize_kl(mu, logvar, noise, offset, prior_mu, prior_logvar):
 def _fake_latent_backward(
     grad_z, grad_kl, mu, logvar, noise, offset, prior_mu, prior_logvar, reduction, need_mu, need_logvar, need_noise
 ):
-    return _grad_like(mu, need_mu), _grad_like(logvar, need_logvar), _grad_like(mu if noise is None else noise, need_noise)
+    return (
+        _grad_like(mu, need_mu),
+        _grad_like(logvar, need_logvar),
+        _grad_like(mu if noise is None else noise, need_noise),
+    )
 
 
 def _fake_reconstruction_error(recon, target, kind, reduction):

@@ -89,9 +89,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints in a run's `checkpoints/`, by step, damaged ones included."""
     if not folder.is_dir():
         return []
-    return sorted(
-        (path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name)
-    )
+    return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

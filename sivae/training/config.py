@@ -75,13 +75,9 @@ class ObjectiveConfig:
                     f"leave it out, or choose the objective {users}"
                 )
             if field.name in used and value is None and field.name != "scale":
-                raise ConfigError(
-                    f"{field.name} is missing: the objective {self.name!r} needs a value for it"
-                )
+                raise ConfigError(f"{field.name} is missing: the objective {self.name!r} needs a value for it")
         if self.fakes is not None and (not self.fakes or len(set(self.fakes)) != len(self.fakes)):
-            raise ConfigError(
-                f"fakes = {_show(list(self.fakes))}: name prior, reconstruction, or both, each once"
-            )
+            raise ConfigError(f"fakes = {_show(list(self.fakes))}: name prior, reconstruction, or both, each once")
 
     def build(self) -> VAEObjective | IntroObjective | SoftIntroObjective:
         """The objective itself."""
@@ -229,9 +225,7 @@ class RunConfig:
         values.pop("format")
         _check_keys(values, [field.name for field in dataclasses.fields(cls)], "")
         if not isinstance(values["objective"], dict):
-            raise ConfigError(
-                "objective: expected an object with a name and weights; restore the file as it was"
-            )
+            raise ConfigError("objective: expected an object with a name and weights; restore the file as it was")
         return cls(**{**values, "objective": ObjectiveConfig.from_dict(values["objective"])})
 
     @classmethod

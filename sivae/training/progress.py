@@ -58,9 +58,7 @@ class Progress:
         """
         if not self._enabled:
             return
-        losses = "  ".join(
-            f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None
-        )
+        losses = "  ".join(f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None)
         rate = f"{1e3 / milliseconds:,.0f} it/s" if milliseconds > 0 else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=step, losses=losses, rate=rate)

@@ -34,9 +34,7 @@ class Recorder:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
-            notice(
-                f"no TensorBoard events: the package is missing ({error}); pip install tensorboard adds them"
-            )
+            notice(f"no TensorBoard events: the package is missing ({error}); pip install tensorboard adds them")
         else:
             self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
@@ -54,9 +52,7 @@ class Recorder:
         """
         values = torch.stack([value.detach().double() for value in losses.values()]).tolist()
         record: dict[str, Any] = {"step": step}
-        record |= {
-            key: value if math.isfinite(value) else None for key, value in zip(losses, values, strict=True)
-        }
+        record |= {key: value if math.isfinite(value) else None for key, value in zip(losses, values, strict=True)}
         record |= more
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()

@@ -122,16 +122,11 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
     decoder_optimizer = _adam(model.decoder, config)
     optimizers = {"encoder": encoder_optimizer, "decoder": decoder_optimizer}
     generators = {
-        name: torch.Generator(device).manual_seed(_derived_seed(config.seed, name))
-        for name in ("data", "noise")
+        name: torch.Generator(device).manual_seed(_derived_seed(config.seed, name)) for name in ("data", "noise")
     }
     objective = config.objective.build()
-    warmup_objective = VAEObjective(
-        beta_rec=objective.beta_rec, beta_kl=objective.beta_kl, kind=objective.kind
-    )
-    warmup_step = VAEStep(
-        model, encoder_optimizer, decoder_optimizer, warmup_objective, generator=generators["noise"]
-    )
+    warmup_objective = VAEObjective(beta_rec=objective.beta_rec, beta_kl=objective.beta_kl, kind=objective.kind)
+    warmup_step = VAEStep(model, encoder_optimizer, decoder_optimizer, warmup_objective, generator=generators["noise"])
     step_of_objective: Callable[[torch.Tensor], dict[str, torch.Tensor]]
     if isinstance(objective, SoftIntroObjective):
         step_of_objective = SoftIntroStep(
@@ -220,9 +215,7 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
     task.picture_samples(folder / "samples.png", model, _derived_seed(config.seed, "pictures"), config.steps)
     task.picture_run(folder, model, records, config.steps)
     final = {
-        key: value
-        for key, value in records[-1].items()
-        if key not in ("step", "phase", "seconds", "learning_rate")
+        key: value for key, value in records[-1].items() if key not in ("step", "phase", "seconds", "learning_rate")
     }
     summary: dict[str, Any] = {
         "preset": config.preset,
@@ -278,17 +271,12 @@ def evaluate(
     config = config.replace(device=_device(config.device))
     if config.ops not in ops.available_backends(config.device):
         fastest = ops.available_backends(config.device)[0]
-        notice(
-            f"the run's ops backend {config.ops!r} is not there on {config.device}; "
-            f"evaluating with {fastest!r}"
-        )
+        notice(f"the run's ops backend {config.ops!r} is not there on {config.device}; evaluating with {fastest!r}")
         config = config.replace(ops=fastest)
     with _settings_of(config):
         checkpoint = load_latest(folder / CHECKPOINTS, notice)
         if checkpoint is None:
-            raise RunFolderError(
-                f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}"
-            )
+            raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
         where = torch.device(config.device)
         task = ToyTask(config, where)
         with _global_seed(0):
@@ -312,9 +300,7 @@ def resolve(config: RunConfig) -> RunConfig:
     available = ops.available_backends(device)
     if config.ops is not None and config.ops not in available:
         reason = status[config.ops].get(torch.device(device).type) or f"it has no kernels for {device}"
-        raise ConfigError(
-            f"ops = {config.ops!r} is not there: {reason}; or choose one of {', '.join(available)}"
-        )
+        raise ConfigError(f"ops = {config.ops!r} is not there: {reason}; or choose one of {', '.join(available)}")
     return config.replace(
         device=device,
         ops=config.ops or available[0],
@@ -361,11 +347,7 @@ def _device(name: str) -> str:
 
 
 def _device_name(device: torch.device) -> str:
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
 
 
 def _sample_every(config: RunConfig) -> int:
@@ -533,9 +515,7 @@ def read_config(folder: str | os.PathLike[str]) -> RunConfig:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise RunFolderError(
-            f"{folder}: there is no such folder; name the folder of a run (runs/… by default)"
-        )
+        raise RunFolderError(f"{folder}: there is no such folder; name the folder of a run (runs/… by default)")
     if not (folder / CONFIG).exists():
         raise RunFolderError(f"{folder} holds no {CONFIG}, so it is not a run's folder; name one that is")
     return RunConfig.read(folder / CONFIG)

@@ -8,17 +8,21 @@ decoder until its own update, so D(z) and D(noise) are computed once and serve b
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sivae import ops
 from sivae.models import VAEModel
-from sivae.objectives import FAKES, IntroObjective, SoftIntroObjective, VAEObjective
+from sivae.objectives import FAKES, Fake, IntroObjective, Objective, SoftIntroObjective, VAEObjective
 
+AnyObjective = TypeVar("AnyObjective", bound=Objective)
+Introspective = TypeVar("Introspective", bound=IntroObjective | SoftIntroObjective)
 Metrics = dict[str, Tensor]
+_SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +40,23 @@ class StepNoise:
     eps_rec_decoder: Tensor | None = None
     eps_fake_decoder: Tensor | None = None
 
+    def of_fakes(self, kinds: Sequence[Fake], update: Literal["encoder", "decoder"]) -> Tensor | None:
+        """eps of the re-encoded fakes of one update, one kind below the other, [F B, z_dim]; None: to be drawn."""
+        names = [f"eps_{_SHORT[kind]}_{update}" for kind in kinds]
+        given = [eps for eps in (getattr(self, name) for name in names) if eps is not None]
+        if not given:
+            return None
+        if len(given) != len(names):
+            raise ValueError(f"StepNoise: of {', '.join(names)} some are given and some not, expected all or none")
+        return torch.cat(given)
+
 
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET = range(4)  # the draws of a step, told apart
 _NO_NOISE = StepNoise()
 
 
-class VAEStep:
-    """One joint update of encoder and decoder on the negative ELBO; also the warm-up of the other steps.
+class _Step(Generic[AnyObjective]):
+    """What every step holds.
 
     Args:
         model: the pair to train.
@@ -56,7 +70,7 @@ class VAEStep:
         model: VAEModel,
         encoder_optimizer: torch.optim.Optimizer,
         decoder_optimizer: torch.optim.Optimizer,
-        objective: VAEObjective,
+        objective: AnyObjective,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -66,12 +80,17 @@ class VAEStep:
         self.objective = objective
         self.generator = generator
 
+
+class VAEStep(_Step[VAEObjective]):
+    """One joint update of encoder and decoder on the negative ELBO; also the warm-up of the other steps."""
+
     def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE) -> Metrics:
         """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
         self.encoder_optimizer.zero_grad(set_to_none=True)
         self.decoder_optimizer.zero_grad(set_to_none=True)
         mu, logvar = self.model.encode(batch)
-        z, kl = ops.reparameterize_kl(mu, logvar, noise=noise.eps_real, generator=_unless(noise.eps_real, self.generator))
+        seed = ops.draw_seed(batch.device, self.generator)
+        z, kl = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
         rec = ops.reconstruction_error(self.model.decode(z), batch, kind=self.objective.kind)
         loss = self.objective.loss(rec, kl)
         loss.backward()
@@ -80,7 +99,7 @@ class VAEStep:
         return {"loss": loss.detach(), "rec": rec.detach().mean(), "kl_real": kl.detach().mean()}
 
 
-class _IntrospectiveStep:
+class _IntrospectiveStep(_Step[Introspective]):
     """The alternating update that IntroVAE and Soft-IntroVAE share; the objective says what is done with rec and kl."""
 
     def __init__(
@@ -88,15 +107,11 @@ class _IntrospectiveStep:
         model: VAEModel,
         encoder_optimizer: torch.optim.Optimizer,
         decoder_optimizer: torch.optim.Optimizer,
-        objective: IntroObjective | SoftIntroObjective,
+        objective: Introspective,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.model = model
-        self.encoder_optimizer = encoder_optimizer
-        self.decoder_optimizer = decoder_optimizer
-        self.objective = objective
-        self.generator = generator
+        super().__init__(model, encoder_optimizer, decoder_optimizer, objective, generator=generator)
         self._encoder_parameters = list(model.encoder.parameters())
         self._decoder_parameters = list(model.decoder.parameters())
         self._fakes = tuple(kind for kind in FAKES if kind in objective.fakes)
@@ -125,8 +140,8 @@ class _IntrospectiveStep:
         # Encoder's update: everything but the real kl ends at z_leaf or in the encoder's second pass.
         fake_inputs = [fake.detach() for fake in fakes]
         fake_mu, fake_logvar = self._encode(fake_inputs)
-        fake_eps = self._fake_noise({"reconstruction": noise.eps_rec_encoder, "prior": noise.eps_fake_encoder}, seed, _ENCODER_OFFSET)
-        z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=fake_eps)
+        eps = _or_philox(noise.of_fakes(self._fakes, "encoder"), seed, _ENCODER_OFFSET)
+        z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
         kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
         rec_fakes = None
         if objective.needs_fake_rec:
@@ -153,7 +168,7 @@ class _IntrospectiveStep:
                 fake_mu, fake_logvar = self._encode(fakes)
             rec_fakes_decoder = None
             if objective.decoder_fake_rec_matters:
-                eps = self._fake_noise({"reconstruction": noise.eps_rec_decoder, "prior": noise.eps_fake_decoder}, seed, _DECODER_OFFSET)
+                eps = _or_philox(noise.of_fakes(self._fakes, "decoder"), seed, _DECODER_OFFSET)
                 z_fakes, kl_fakes_decoder = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
                 rec_fakes_decoder = self._decoder_fake_rec(z_fakes.detach(), fakes)
             else:
@@ -174,7 +189,7 @@ class _IntrospectiveStep:
             per_kind["exp_elbo"] = exp_elbo.detach()
         for name, values in per_kind.items():
             for index, kind in enumerate(self._fakes):
-                metrics[f"{name}_{'rec' if kind == 'reconstruction' else 'fake'}"] = values[index]
+                metrics[f"{name}_{_SHORT[kind]}"] = values[index]
         return metrics
 
     def _decode_prior(self, like: Tensor, noise: StepNoise, seed: Tensor) -> Tensor:
@@ -207,27 +222,13 @@ class _IntrospectiveStep:
             return _through(self.model.decoder, z.chunk(len(self._fakes)), separately=True)
         return self.model.decode(z)
 
-    def _fake_noise(self, given: dict[str, Tensor | None], seed: Tensor, offset: int) -> Tensor | ops.PhiloxNoise:
-        """eps of the fakes' posteriors, [F B, z_dim], in the order of the fakes."""
-        parts = [given[kind] for kind in self._fakes]
-        known = [part for part in parts if part is not None]
-        if not known:
-            return ops.PhiloxNoise(seed, offset)
-        if len(known) != len(parts):
-            raise ValueError("StepNoise: the noise of some fakes is given and of others is not, expected all or none")
-        return torch.cat(known)
+
+class IntroStep(_IntrospectiveStep[IntroObjective]):
+    """One update of IntroVAE."""
 
 
-class IntroStep(_IntrospectiveStep):
-    """One update of IntroVAE; arguments as `VAEStep`, with an `IntroObjective`."""
-
-    objective: IntroObjective
-
-
-class SoftIntroStep(_IntrospectiveStep):
-    """One update of Soft-IntroVAE; arguments as `VAEStep`, with a `SoftIntroObjective`."""
-
-    objective: SoftIntroObjective
+class SoftIntroStep(_IntrospectiveStep[SoftIntroObjective]):
+    """One update of Soft-IntroVAE."""
 
 
 def _through(network: nn.Module, batches: Sequence[Tensor], separately: bool) -> Tensor:
@@ -253,7 +254,3 @@ def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
 
 def _or_philox(eps: Tensor | None, seed: Tensor, offset: int) -> Tensor | ops.PhiloxNoise:
     return ops.PhiloxNoise(seed, offset) if eps is None else eps
-
-
-def _unless(eps: Tensor | None, generator: torch.Generator | None) -> torch.Generator | None:
-    return generator if eps is None else None

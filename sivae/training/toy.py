@@ -38,9 +38,7 @@ class ToyTask:
 
     def build_model(self) -> MLPVAE:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
-        return MLPVAE(
-            data_dim=2, z_dim=self._config.z_dim, hidden=self._config.hidden, layers=self._config.layers
-        )
+        return MLPVAE(data_dim=2, z_dim=self._config.z_dim, hidden=self._config.hidden, layers=self._config.layers)
 
     def batch(self, generator: torch.Generator) -> Tensor:
         """Fresh points ``[batch_size, 2]``."""
@@ -61,9 +59,7 @@ class ToyTask:
             fake = model.decode(noise.to(self._device))
         plot_samples(path, real, fake, self._density.extent, self._title(step))
 
-    def picture_run(
-        self, folder: Path, model: MLPVAE, records: Sequence[Mapping[str, Any]], step: int
-    ) -> None:
+    def picture_run(self, folder: Path, model: MLPVAE, records: Sequence[Mapping[str, Any]], step: int) -> None:
         """Draw `density.png` and `curves.png`."""
         from sivae.evaluation.plots import plot_curves, plot_density
 

@@ -1,0 +1,51 @@
+# make demo    build everything, train a Soft-IntroVAE on eight Gaussians for about three minutes, draw pictures
+# make test    the tests
+# make lint    ruff and mypy
+# make venv    only the environment: .venv with torch, the dependencies and the package, rebuilt where out of date
+#
+# TORCH picks another torch (make demo TORCH=torch), PYTHON another interpreter, SIVAE_BUILD what is compiled.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+SIVAE_BUILD ?= auto
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py
+
+.PHONY: venv demo test lint clean FORCE
+
+venv: $(VENV)/.native
+
+demo: venv
+	$(BIN)/sivae train 8gaussians --steps 4500
+
+# One thread a worker: the workers share the cores.
+test: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build $(VENV) sivae/_C.*.so sivae/_build_status.py
+
+# What was asked for; its time changes only when that does.
+$(VENV)/.request: FORCE
+	@mkdir -p $(VENV)
+	@echo '$(PYTHON) $(TORCH) $(SIVAE_BUILD)' | cmp -s - $@ || echo '$(PYTHON) $(TORCH) $(SIVAE_BUILD)' > $@
+
+$(VENV)/.ready: pyproject.toml $(VENV)/.request
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sivae needs Python 3.11 or newer; make PYTHON=python3.12 takes another one")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip setuptools
+	$(BIN)/python -m pip install -q '$(TORCH)' pybind11 cmake ninja
+	SIVAE_BUILD=none $(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/.native: $(VENV)/.ready $(NATIVE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" SIVAE_BUILD=$(SIVAE_BUILD) $(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
