@@ -13,25 +13,26 @@ struct Prior {
   T inv_std;  // exp(-logvar / 2)
 };
 
+// The last power of the series below: the first term left out is under half an ulp of the sum.
 template <class T>
-struct SeriesTerms;
-template <>
-struct SeriesTerms<float> {
-  static constexpr int value = 12;
-};
-template <>
-struct SeriesTerms<double> {
-  static constexpr int value = 20;
-};
+constexpr int kSeriesDegree = sizeof(T) == 4 ? 12 : 20;
 
-// exp(x) - 1 - x = x^2/2 (1 + x/3 (1 + x/4 (...))) for |x| <= 1, where the plain form cancels; the first term left
-// out is below half an ulp of the sum.
+constexpr double inverse_factorial(int k) { return k < 2 ? 1.0 : inverse_factorial(k - 1) / k; }
+
+// exp(x) - 1 - x = x^2 (1/2! + x/3! + x^2/4! + ...) for |x| <= 1, where the plain form cancels.
+template <class T, int k = 2>
+SIVAE_HD T series_from(T x) {
+  constexpr T coefficient = static_cast<T>(inverse_factorial(k));
+  if constexpr (k == kSeriesDegree<T>) {
+    return coefficient;
+  } else {
+    return coefficient + x * series_from<T, k + 1>(x);
+  }
+}
+
 template <class T>
 SIVAE_HD T expm1_minus_x_series(T x) {
-  T p = T(1);
-#pragma GCC unroll 20
-  for (int k = SeriesTerms<T>::value; k > 2; --k) p = T(1) + p * (x * (T(1) / T(k)));
-  return T(0.5) * x * x * p;
+  return x * x * series_from(x);
 }
 
 // exp(x) - 1 - x, given exp(x).

@@ -8,16 +8,18 @@
 
 namespace sivae {
 
-// Four words of counter in, four random words out.
-SIVAE_HD void philox4x32_10(uint32_t& c0, uint32_t& c1, uint32_t& c2, uint32_t& c3, uint32_t k0, uint32_t k1) {
+// Four words of counter in, four random words out. A Word holds 32 bits; uint64_t, where the vector unit multiplies
+// 32-bit halves of 64-bit lanes, saves moving them there and back.
+template <class Word>
+SIVAE_HD void philox4x32_10(Word& c0, Word& c1, Word& c2, Word& c3, uint32_t k0, uint32_t k1) {
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = static_cast<uint64_t>(c0) * 0xD2511F53u;
-    const uint64_t p1 = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
-    const uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
-    const uint32_t n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
-    c1 = static_cast<uint32_t>(p1);
-    c3 = static_cast<uint32_t>(p0);
+    const uint64_t p0 = static_cast<uint64_t>(c0 & 0xffffffffu) * 0xD2511F53u;
+    const uint64_t p1 = static_cast<uint64_t>(c2 & 0xffffffffu) * 0xCD9E8D57u;
+    const Word n0 = static_cast<Word>(p1 >> 32) ^ c1 ^ k0;
+    const Word n2 = static_cast<Word>(p0 >> 32) ^ c3 ^ k1;
+    c1 = static_cast<Word>(p1 & 0xffffffffu);
+    c3 = static_cast<Word>(p0 & 0xffffffffu);
     c0 = n0;
     c2 = n2;
     k0 += 0x9E3779B9u;

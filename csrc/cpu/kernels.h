@@ -98,6 +98,7 @@ struct RecBackward {
   Strided recon{}, target{};
   const double* grad = nullptr;  // [rows]
   Strided grad_recon{}, grad_target{};  // absent where not needed
+  bool stream = false;                  // write dense results past the caches
 };
 
 struct ExpElboParameters {

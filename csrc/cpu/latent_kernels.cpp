@@ -8,10 +8,18 @@ namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
 constexpr int64_t kBuffer = kLatentSegment + 64;  // a segment, and slack for noise that starts inside a group of four
+constexpr int64_t kGroups = kBuffer / 4;
+
+#if defined(__AVX512F__)
+using PhiloxWord = uint64_t;
+#else
+using PhiloxWord = uint32_t;
+#endif
 
 // Normals of the logical indices [first, first + count); the result points into `buffer`.
 template <class T>
 SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offset, uint64_t first, int64_t count) {
+  alignas(64) uint32_t words[4][kGroups];
   const uint64_t group = first / 4;
   const int64_t skip = static_cast<int64_t>(first % 4);
   const int32_t groups = static_cast<int32_t>((skip + count + 3) / 4);
@@ -20,17 +28,18 @@ SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offse
   const uint32_t low = static_cast<uint32_t>(group), high = static_cast<uint32_t>(group >> 32);
 #pragma omp simd
   for (int32_t g = 0; g < groups; ++g) {
-    uint32_t c0 = low + static_cast<uint32_t>(g);
-    uint32_t c1 = high + (c0 < low ? 1u : 0u);
-    uint32_t c2 = offset_low, c3 = offset_high;
+    const uint32_t counter = low + static_cast<uint32_t>(g);
+    PhiloxWord c0 = counter, c1 = high + (counter < low ? 1u : 0u), c2 = offset_low, c3 = offset_high;
     philox4x32_10(c0, c1, c2, c3, k0, k1);
-    T n0, n1, n2, n3;
-    box_muller(c0, c1, n0, n1);
-    box_muller(c2, c3, n2, n3);
-    buffer[4 * g] = n0;
-    buffer[4 * g + 1] = n1;
-    buffer[4 * g + 2] = n2;
-    buffer[4 * g + 3] = n3;
+    words[0][g] = static_cast<uint32_t>(c0);
+    words[1][g] = static_cast<uint32_t>(c1);
+    words[2][g] = static_cast<uint32_t>(c2);
+    words[3][g] = static_cast<uint32_t>(c3);
+  }
+#pragma omp simd
+  for (int32_t g = 0; g < groups; ++g) {
+    box_muller(words[0][g], words[1][g], buffer[4 * g], buffer[4 * g + 1]);
+    box_muller(words[2][g], words[3][g], buffer[4 * g + 2], buffer[4 * g + 3]);
   }
   return buffer + skip;
 }

@@ -1,6 +1,9 @@
 #include "operands.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 
@@ -60,6 +63,21 @@ Layout share_layout(std::initializer_list<Operand> operands, bool any_order) {
   }
   layout.ndim = std::max(layout.ndim, 1);
   return layout;
+}
+
+at::Tensor empty_result(const at::Tensor& like) {
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  at::Tensor result = at::empty_like(like);
+#if defined(MADV_HUGEPAGE)
+  if (result.nbytes() >= 2 * kHugePage) {
+    const auto start = reinterpret_cast<uintptr_t>(result.data_ptr());
+    const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage;
+    const uintptr_t last = (start + result.nbytes()) / kHugePage * kHugePage;
+    // Advice only: where the kernel does not take it, nothing changes.
+    if (last > first) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+  return result;
 }
 
 at::Tensor PartialSums::finish(int64_t reduction, const at::Tensor& like) const {

@@ -24,6 +24,13 @@ struct Operand {
 // `any_order` the elements of a sample may be visited in the first operand's memory order instead of the logical one.
 Layout share_layout(std::initializer_list<Operand> operands, bool any_order);
 
+// An uninitialised result of `like`'s dtype and shape (empty_like's strides). A large one asks for huge pages: the first
+// touch of fresh memory would otherwise take longer than the kernel that fills it.
+at::Tensor empty_result(const at::Tensor& like);
+
+// Results from this size on are written past the caches, which would not hold them for their reader anyway.
+constexpr int64_t kStreamBytes = int64_t{8} << 20;
+
 // One double per segment of each row, in a fixed order.
 class PartialSums {
  public:

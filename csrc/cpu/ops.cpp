@@ -1,6 +1,6 @@
 // The CPU implementations of the low-level ops (schemas: sivae/ops/library.py).
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -28,7 +28,7 @@ int64_t grain_of(const Layout& layout, const Segments& segments, int64_t element
 }
 
 Tensor empty_or_like(const Tensor& tensor, bool needed) {
-  return needed ? at::empty_like(tensor) : at::empty({0}, tensor.options());
+  return needed ? empty_result(tensor) : at::empty({0}, tensor.options());
 }
 
 const Tensor* if_needed(const Tensor& tensor, bool needed) { return needed ? &tensor : nullptr; }
@@ -55,7 +55,7 @@ Latents latents(const Tensor& mu, const Tensor& logvar, const Tensor* noise, int
   Latents out;
   const Tensor* eps = nullptr;
   if (noise != nullptr) {
-    out.z = at::empty_like(mu);
+    out.z = empty_result(mu);
     args.noise = noise_of(*noise, offset);
     eps = is_seed(*noise) ? nullptr : noise;
   }
@@ -149,6 +149,7 @@ std::tuple<Tensor, Tensor> reconstruction_error_backward(const Tensor& grad, con
                              true);
   const std::vector<double> weights = per_sample_gradient(grad, args.layout.rows, reduction);
   args.grad = weights.data();
+  args.stream = static_cast<int64_t>(recon.nbytes()) >= kStreamBytes;
   if (recon.numel() > 0) {
     const Segments segments(args.layout, kReconstructionSegment);
     at::parallel_for(0, segments.count, grain_of(args.layout, segments, kReconstructionGrain),

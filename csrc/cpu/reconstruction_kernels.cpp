@@ -78,6 +78,24 @@ void forward(const RecForward& a, int64_t begin, int64_t end) {
   }
 }
 
+// One gradient of one block.
+template <class S, class T>
+void grad_block(const RecBackward& a, const Strided& grad, const Piece& block, const T* recon, const T* target,
+                void (*run)(const T*, const T*, T, T*, int64_t), T* buffer) {
+  const T weight = static_cast<T>(a.grad[block.row]);
+  S* dense = a.stream ? dense_run<S>(a.layout, grad, block) : nullptr;
+  T* out = dense != nullptr ? buffer : place_for<S>(a.layout, grad, block, buffer);
+  run(recon, target, weight, out, block.cols);
+  if (dense == nullptr) return store<S>(a.layout, grad, block, out);
+  if constexpr (sizeof(S) == sizeof(T)) {
+    stream_run(out, dense, block.cols);
+  } else {
+    alignas(64) S narrowed[kBlock];
+    narrow_run(out, narrowed, block.cols);
+    stream_run(narrowed, dense, block.cols);
+  }
+}
+
 template <class S>
 void backward(const RecBackward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
@@ -88,19 +106,15 @@ void backward(const RecBackward& a, int64_t begin, int64_t end) {
     for_each_block(piece_of(a.layout, segments, index), [&](const Piece& block) {
       const T* recon = load<S>(a.layout, a.recon, block, recon_buffer);
       const T* target = load<S>(a.layout, a.target, block, target_buffer);
-      const T weight = static_cast<T>(a.grad[block.row]);
       if (a.grad_recon.data != nullptr) {
-        T* out = place_for<S>(a.layout, a.grad_recon, block, out_buffer);
-        functions.grad_recon(recon, target, weight, out, block.cols);
-        store<S>(a.layout, a.grad_recon, block, out);
+        grad_block<S>(a, a.grad_recon, block, recon, target, functions.grad_recon, out_buffer);
       }
       if (a.grad_target.data != nullptr) {
-        T* out = place_for<S>(a.layout, a.grad_target, block, out_buffer);
-        functions.grad_target(recon, target, weight, out, block.cols);
-        store<S>(a.layout, a.grad_target, block, out);
+        grad_block<S>(a, a.grad_target, block, recon, target, functions.grad_target, out_buffer);
       }
     });
   }
+  if (a.stream) stream_fence();
 }
 
 }  // namespace
