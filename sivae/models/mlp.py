@@ -10,9 +10,10 @@ from sivae.models.base import VAEModel
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:
+    # In place: a linear layer does not keep its output for the backward pass, and fresh memory costs more than ReLU.
     modules: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
-        modules += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        modules += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*modules[:-1])
 
 

@@ -1,5 +1,45 @@
-"""Training: one step, and the runs built of it."""
+"""Training: one step, and the runs built of it. Names load on first use, so that the command line starts fast."""
 
-from sivae.training.step import IntroStep, SoftIntroStep, StepNoise, VAEStep
+from __future__ import annotations
 
-__all__ = ["IntroStep", "SoftIntroStep", "StepNoise", "VAEStep"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sivae.training.config import ObjectiveConfig, RunConfig
+    from sivae.training.presets import PRESETS, preset_config
+    from sivae.training.run import evaluate, train
+    from sivae.training.step import IntroStep, SoftIntroStep, StepNoise, VAEStep
+
+_HOMES = {
+    "IntroStep": "step",
+    "ObjectiveConfig": "config",
+    "PRESETS": "presets",
+    "RunConfig": "config",
+    "SoftIntroStep": "step",
+    "StepNoise": "step",
+    "VAEStep": "step",
+    "evaluate": "run",
+    "preset_config": "presets",
+    "train": "run",
+}
+
+__all__ = [
+    "PRESETS",
+    "IntroStep",
+    "ObjectiveConfig",
+    "RunConfig",
+    "SoftIntroStep",
+    "StepNoise",
+    "VAEStep",
+    "evaluate",
+    "preset_config",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -26,27 +26,31 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._first_step = step
         self._lines = 0
-        self._bar: Any = None
+        self._live: Any = None
         if enabled and sys.stderr.isatty():
-            self._bar = self._live_bar(step)
-            self._bar.start()
+            self._live = self._live_display(step)
+            self._live.start()
 
-    def _live_bar(self, step: int) -> Any:
+    def _live_display(self, step: int) -> Any:
         from rich import progress
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.text import Text
 
-        bar = progress.Progress(
+        console = Console(stderr=True)
+        self._bar = progress.Progress(
             progress.TextColumn("[bold]{task.description}"),
             progress.BarColumn(bar_width=None),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[losses]}"),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             expand=True,
         )
-        self._task = bar.add_task(self._title, total=self._steps, completed=step, losses="", rate="")
-        return bar
+        self._task = self._bar.add_task(self._title, total=self._steps, completed=step, rate="")
+        self._losses = Text()
+        # The losses have a line of their own: beside the bar they would not fit into 80 columns.
+        return Live(Group(self._bar, self._losses), console=console)
 
     def update(self, step: int, record: Mapping[str, Any], milliseconds: float) -> None:
         """Show a record.
@@ -60,8 +64,9 @@ class Progress:
             return
         losses = "  ".join(f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None)
         rate = f"{1e3 / milliseconds:,.0f} it/s" if milliseconds > 0 else ""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, losses=losses, rate=rate)
+        if self._live is not None:
+            self._bar.update(self._task, completed=step, rate=rate)
+            self._losses.plain = losses
             return
         now = time.monotonic()
         if self._lines and step < self._steps and now - self._last_line < _LINE_SECONDS:
@@ -73,12 +78,12 @@ class Progress:
 
     def notice(self, text: str) -> None:
         """Print a line above the bar."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar off the terminal's hands; it stays visible."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()

@@ -134,9 +134,7 @@ def test_mode_centres_are_where_the_definition_puts_them() -> None:
     eight, many = get_density("8gaussians").modes, get_density("25gaussians").modes
     assert eight is not None and many is not None
     axis = [k / 2.828 * 2 for k in (-4, -2, 0, 2, 4)]
-    circle = [
-        (2 * math.cos(k * math.pi / 4) / 1.414, 2 * math.sin(k * math.pi / 4) / 1.414) for k in range(8)
-    ]
+    circle = [(2 * math.cos(k * math.pi / 4) / 1.414, 2 * math.sin(k * math.pi / 4) / 1.414) for k in range(8)]
     # Only the order of the divisions may differ: a few roundings of numbers below 4, 4e-16 each.
     torch.testing.assert_close(eight, torch.tensor(circle, dtype=torch.float64), rtol=0, atol=2e-15)
     wanted = torch.tensor([(x, y) for x in axis for y in axis], dtype=torch.float64)

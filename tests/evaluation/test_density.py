@@ -146,9 +146,7 @@ class TestHistogram:
     def test_points_outside_and_nans_are_dropped_before_normalising(self) -> None:
         inside = sample("8gaussians", 50, 2)
         nan, inf = float("nan"), float("inf")
-        stray = torch.tensor(
-            [[2.001, 0], [0, -3], [nan, 0], [0, nan], [inf, 0], [0, -inf]], dtype=torch.float64
-        )
+        stray = torch.tensor([[2.001, 0], [0, -3], [nan, 0], [0, nan], [inf, 0], [0, -inf]], dtype=torch.float64)
         assert torch.equal(density_histogram(torch.cat((inside, stray)), 1.0), density_histogram(inside, 1.0))
 
     def test_integrates_to_one(self) -> None:

@@ -1,0 +1,210 @@
+"""The command line, end to end: what it prints, what it returns, and that a mistake costs one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sivae
+from sivae.cli.main import main
+from sivae.training.config import RunConfig
+from sivae.training.presets import PRESETS
+
+_TINY = "--steps 12 --hidden 8 --layers 1 --batch-size 16 --threads 1 --log-every 4 --checkpoint-every 8"
+
+
+def _run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    code: Any = 0
+    try:
+        main(list(words))
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(["train", "rings", "--out", str(folder), "--seed", "5", "--quiet", *_TINY.split()])
+    return folder
+
+
+def test_help_and_version_are_there_at_once() -> None:
+    script = "import sys\nfrom sivae.cli.main import main\nmain([sys.argv[1]])\nassert 'torch' not in sys.modules"
+    for word in ("--help", "--version"):
+        process = subprocess.run([sys.executable, "-c", script, word], capture_output=True, text=True, check=True)
+        assert "sivae" in process.stdout
+        assert process.stderr == ""
+
+
+def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _run(capsys, "--help")
+    assert code == 0
+    assert "sivae train 8gaussians" in out
+    for verb in ("train", "evaluate", "info"):
+        assert f"  {verb}" in out
+        code, out_verb, _ = _run(capsys, verb, "--help")
+        assert code == 0
+        assert "examples:" in out_verb
+    _, out, _ = _run(capsys, "train", "--help")
+    for word in (*PRESETS, "--beta-neg", "--resume", "--checkpoint-every", "--objective", "(default: 30000)"):
+        assert word in " ".join(out.replace("│", " ").split())
+    assert _run(capsys, "--version")[1] == f"sivae {sivae.__version__}\n"
+
+
+def test_training_prints_figures_and_where_the_pictures_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "train 8gaussians --seed 4 --beta-neg 0.8 --semantics paper --fakes prior --milestones 0.5 0.75"
+    code, out, err = _run(capsys, *words.split(), *_TINY.split())
+    assert code == 0, err
+    folder = Path("runs/8gaussians-seed4")
+    for word in ("gnelbo", "official_kl", "jsd", "ms per iteration", f"{folder}/samples.png"):
+        assert word in out
+    assert (folder / "samples.png").exists()
+    assert "8gaussians-seed4  12/12  rec " in err
+    config = RunConfig.read(folder / "config.json")
+    assert (config.objective.beta_neg, config.objective.semantics) == (0.8, "paper")
+    assert (config.objective.fakes, config.milestones) == (("prior",), (0.5, 0.75))
+
+
+def test_evaluating_prints_the_figures_of_the_training_s_end(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    code, out, err = _run(capsys, "evaluate", str(trained), "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result == {"step": 12, "seed": 5} | {key: summary[key] for key in summary["metrics"]}
+    code, out, _ = _run(capsys, "evaluate", str(trained))
+    assert code == 0
+    assert f"{summary['gnelbo']:.4g}" in out
+
+
+def test_resuming_takes_the_run_s_own_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _run(capsys, "train", "--resume", str(trained), "--checkpoint-every", "3")
+    assert code == 0
+    assert err == f"{trained} is finished; nothing is left to train\n"
+    assert str(trained / "samples.png") in out
+
+
+def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _run(capsys, "info")
+    assert code == 0
+    for word in ("torch", "python", "threads", "reference", "native", "available"):
+        assert word in out
+    facts = json.loads(_run(capsys, "info", "--json")[1])
+    assert facts["ops"]["reference"]["cpu"] is None
+    assert facts["versions"]["sivae"] == sivae.__version__
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "name a verb: train, evaluate, info; see sivae --help"),
+        ("trian", "'trian' is not a verb; did you mean train? see sivae --help"),
+        (
+            "train",
+            "name a preset (8gaussians, 2spirals, checkerboard, rings, 25gaussians), or a run to go on with",
+        ),
+        ("train 8gausians", "there is no preset '8gausians'; did you mean 8gaussians?"),
+        (
+            "train rings --stepz 5",
+            "unrecognized options: --stepz, 5; did you mean --steps?; see sivae train --help",
+        ),
+        ("train rings --steps 1.5", "--steps: '1.5' is not a whole number; see sivae train --help"),
+        ("train rings --steps", "missing value for argument '--steps'"),
+        ("train rings --steps 0", "steps = 0: it must be 1 or more"),
+        ("train rings --objective gan", "invalid choice 'gan' for argument '--objective'"),
+        ("train rings --beta-neg much", "--beta-neg: 'much' is not a number"),
+        (
+            "train rings --objective vae --beta-neg 1",
+            "beta_neg = 1.0: it has no effect with the objective 'vae'",
+        ),
+        ("train rings --fakes prior other", 'fakes = "other": expected one of prior, reconstruction'),
+        ("train rings --device abacus", "device = 'abacus' is not there"),
+        ("train rings --ops fastest", "ops = 'fastest': expected one of"),
+        ("train --resume nowhere", "nowhere: there is no such folder; name the folder of a run"),
+        ("evaluate", "missing from sivae evaluate: RUN"),
+        ("evaluate nowhere", "nowhere: there is no such folder; name the folder of a run"),
+    ],
+)
+def test_a_mistake_costs_one_line(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = _run(capsys, *words.split())
+    assert code == 2
+    assert out == ""
+    assert err.startswith("sivae: ")
+    assert err.count("\n") == 1
+    assert message.lower() in err.lower()
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_about_folders_cost_one_line(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(trained)
+    for words, message in (
+        (["train", "rings", "--out", folder], f"is not empty; go on with it by --resume {folder}, or choose"),
+        (["train", "rings", "--resume", folder], "a preset does not go with --resume"),
+        (["train", "--resume", folder, "--beta-neg", "1"], "--beta-neg does not go with --resume"),
+        (["train", "--resume", folder, "--steps", "99"], "--steps does not go with --resume"),
+        (["evaluate", folder, "--seed", "-1"], "seed = -1: it must be from 0"),
+    ):
+        code, _, err = _run(capsys, *words)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert message in err
+
+
+def test_failures_return_1_and_debug_shows_where(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "run"
+    (broken / "checkpoints" / "7").mkdir(parents=True)
+    (broken / "config.json").write_bytes((trained / "config.json").read_bytes())
+    code, _, err = _run(capsys, "evaluate", str(broken))
+    assert code == 1
+    assert "Traceback" not in err
+    assert "manifest.json" in err
+    assert "Restore the folder from a copy" in err
+    code, _, err = _run(capsys, "evaluate", str(broken), "--debug")
+    assert code == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("sivae: no checkpoint in ")
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    words = ["train", "8gaussians", "--out", str(tmp_path / "run"), *_TINY.split()]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sivae", *words], stderr=follower, stdout=subprocess.DEVNULL, env=environment
+    )
+    os.close(follower)
+    shown = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            shown += chunk
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    finally:
+        os.close(leader)
+    assert process.wait(timeout=120) == 0
+    text = shown.decode()
+    assert "12/12" in text
+    for name in ("rec", "kl real", "kl fake", "exp-ELBO", "it/s"):
+        assert name in text
+    assert "\x1b[" in text

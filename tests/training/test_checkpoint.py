@@ -1,0 +1,169 @@
+"""Checkpoints appear whole or not at all, are kept in small number, and are never trusted blindly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sivae.training import files
+from sivae.training.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    save_checkpoint,
+    set_aside_after,
+)
+from sivae.training.errors import CheckpointError
+
+
+def _model(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def _save(folder: Path, step: int) -> Path:
+    state = {"generator": torch.Generator().manual_seed(step).get_state(), "note": "x", "nested": {"lr": 0.5}}
+    return save_checkpoint(folder, step, _model(step), state)
+
+
+def _steps(folder: Path) -> list[int]:
+    return [int(path.name) for path in list_checkpoints(folder)]
+
+
+def _silent(text: str) -> None:
+    raise AssertionError(f"unexpected notice: {text}")
+
+
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    path = _save(tmp_path, 7)
+    checkpoint = load_checkpoint(path)
+    model = _model(99)
+    checkpoint.restore(model)
+    for name, value in _model(7).state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert checkpoint.step == 7
+    assert checkpoint.state["nested"] == {"lr": 0.5}
+    assert torch.equal(checkpoint.state["generator"], torch.Generator().manual_seed(7).get_state())
+    assert sorted(file.name for file in path.iterdir()) == ["manifest.json", "model.safetensors", "state.pt"]
+
+
+def test_the_last_two_are_kept_and_the_latest_is_by_number_not_by_spelling(tmp_path: Path) -> None:
+    assert load_latest(tmp_path / "none", _silent) is None
+    for step in (8, 9, 10):
+        _save(tmp_path, step)
+    assert _steps(tmp_path) == [9, 10]
+    latest = load_latest(tmp_path, _silent)
+    assert latest is not None
+    assert latest.step == 10
+
+
+def test_an_unfinished_write_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _save(tmp_path, 1)
+
+    def power_cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            _save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+    # A process that dies has no time to tidy up.
+    leftover = tmp_path / ".tmp-2-abcd"
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_bytes(b"half")
+    assert _steps(tmp_path) == [1]
+    files.remove_leftovers(tmp_path)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, name: str, damage: str) -> None:
+    _save(tmp_path, 1)
+    file = _save(tmp_path, 2) / name
+    content = file.read_bytes()
+    if damage == "truncate":
+        os.truncate(file, len(content) // 2)
+    elif damage == "flip":
+        middle = content.index(b'"sha256": "') + 11 if name == "manifest.json" else len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    else:
+        file.unlink()
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(tmp_path / "2")
+    notices: list[str] = []
+    latest = load_latest(tmp_path, notices.append)
+    assert latest is not None
+    assert latest.step == 1
+    (notice,) = notices
+    assert str(tmp_path / "2") in notice
+
+
+def test_when_all_are_damaged_the_error_names_a_file_and_the_remedy(tmp_path: Path) -> None:
+    (_save(tmp_path, 1) / "state.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"1/state\.pt.*Restore the folder from a copy, or train again"):
+        load_latest(tmp_path, lambda text: None)
+
+
+class _Foreign:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["SIVAE_TEST_TRAP"],)
+
+
+def test_objects_in_the_state_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trap = tmp_path / "sprung"
+    monkeypatch.setenv("SIVAE_TEST_TRAP", str(trap))
+    path = _save(tmp_path / "checkpoints", 1)
+    torch.save({"step": 1, "payload": _Foreign()}, path / "state.pt")
+    manifest = json.loads((path / "manifest.json").read_text())
+    content = (path / "state.pt").read_bytes()
+    manifest["files"]["state.pt"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"state\.pt: refused.*use only checkpoints that sivae wrote"):
+        load_checkpoint(path)
+    assert not trap.exists()
+
+
+def test_a_folder_renamed_to_another_step_is_damaged(tmp_path: Path) -> None:
+    _save(tmp_path, 1).rename(tmp_path / "5")
+    with pytest.raises(CheckpointError, match="different steps"):
+        load_checkpoint(tmp_path / "5")
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(_save(tmp_path, 1))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors belongs to another network .*size mismatch"):
+        checkpoint.restore(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)))
+
+
+def test_damaged_later_checkpoints_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    for step in (1, 2):
+        _save(tmp_path, step)
+    (tmp_path / "2" / "state.pt").unlink()
+    set_aside_after(tmp_path, 1)
+    assert _steps(tmp_path) == [1]
+    assert (tmp_path / "damaged-2").is_dir()
+    _save(tmp_path, 2)
+    assert _steps(tmp_path) == [1, 2]
+
+
+def test_files_are_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    with pytest.raises(RuntimeError, match="stop"), files.atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]

@@ -1,0 +1,117 @@
+"""A run's configuration: what it accepts, what it says about the rest, and that a file keeps it unchanged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
+from sivae.training.config import RunConfig
+from sivae.training.errors import ConfigError
+from sivae.training.presets import PRESETS, preset_config
+
+
+@pytest.mark.parametrize("objective", ["soft-intro", "intro", "vae"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_configuration_comes_back_from_json_unchanged(preset: str, objective: str) -> None:
+    config = preset_config(preset, objective=objective, steps=123, seed=2**62, threads=3, sample_every=7)
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "beta_kl", "beta_rec", "beta_neg"),
+    [
+        ("8gaussians", 0.3, 0.2, 0.9),
+        ("2spirals", 0.5, 0.2, 1.0),
+        ("checkerboard", 0.1, 0.2, 0.2),
+        ("rings", 0.2, 0.2, 1.0),
+    ],
+)
+def test_presets_are_the_published_settings(preset: str, beta_kl: float, beta_rec: float, beta_neg: float) -> None:
+    config = preset_config(preset)
+    assert config.objective.build() == SoftIntroObjective(
+        beta_kl=beta_kl, beta_rec=beta_rec, beta_neg=beta_neg, gamma_r=1e-8, alpha=2.0, scale=0.5
+    )
+    assert (config.steps, config.batch_size, config.learning_rate) == (30_000, 512, 2e-4)
+    assert (config.z_dim, config.hidden, config.layers) == (2, 256, 4)
+    assert config.warmup_steps == 2_000
+    rates = [config.learning_rate_at(step) for step in (1, 10_000, 10_001, 15_000, 15_001, 30_000)]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-5, 2e-6, 2e-6])
+
+
+def test_warm_up_and_rate_steps_scale_with_the_length() -> None:
+    config = preset_config("rings", steps=300)
+    assert config.warmup_steps == 20
+    rates = [config.learning_rate_at(step) for step in (100, 101, 150, 151)]
+    assert rates == pytest.approx([2e-4, 2e-5, 2e-5, 2e-6])
+
+
+def test_every_objective_is_built_from_its_own_keys() -> None:
+    intro = preset_config("rings", objective="intro", margin=7, alpha=0.5, fakes=["prior"]).objective.build()
+    assert intro == IntroObjective(beta_rec=0.2, beta_kl=0.2, margin=7.0, alpha=0.5, fakes=("prior",))
+    vae = preset_config("rings", objective="vae", beta_kl=1, kind="l1").objective.build()
+    assert vae == VAEObjective(beta_rec=0.2, beta_kl=1.0, kind="l1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps = 0: it must be 1 or more"),
+        ({"steps": 1.5}, "steps = 1.5: expected a whole number"),
+        ({"steps": True}, "steps = True: expected a whole number"),
+        ({"seed": -1}, "seed = -1: it must be from 0 to 2^63 - 1"),
+        ({"beta_neg": -0.5}, "beta_neg = -0.5: it must be 0 or more"),
+        ({"beta_neg": float("nan")}, "beta_neg = nan: expected a finite number"),
+        ({"learning_rate": "fast"}, 'learning_rate = "fast": expected a finite number'),
+        ({"learning_rate": 0}, "learning_rate = 0.0: it must be more than 0"),
+        ({"warmup_fraction": 2}, "warmup_fraction = 2.0: it must be between 0 and 1"),
+        ({"milestones": [0.5, 0.2]}, "milestones = [0.5, 0.2]: give them in ascending order"),
+        ({"milestones": 0.5}, "milestones = 0.5: expected a list"),
+        ({"semantics": "mine"}, 'semantics = "mine": expected one of official, paper'),
+        ({"fakes": []}, "fakes = []: name prior, reconstruction, or both, each once"),
+        ({"fakes": ["prior", "none"]}, 'fakes = "none": expected one of prior, reconstruction'),
+        ({"kind": "bce"}, "kind = 'bce': points in the plane are not in [0, 1]; choose mse or l1"),
+        ({"beta_negg": 1}, "beta_negg is not a known key; did you mean beta_neg?"),
+        ({"margin": 3}, "margin = 3.0: it has no effect with the objective 'soft-intro'; leave it out, or "),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_remedy(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        preset_config("8gaussians", **changes)
+    assert message in str(caught.value)
+
+
+def test_unknown_presets_and_objectives_are_named() -> None:
+    with pytest.raises(ConfigError, match="there is no preset '8gausians'; did you mean 8gaussians"):
+        preset_config("8gausians")
+    with pytest.raises(ConfigError, match="objective = 'gan': expected one of soft-intro, intro, vae"):
+        preset_config("rings", objective="gan")
+
+
+def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != key}
+
+
+def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    good = json.loads(preset_config("rings").to_json())
+    cases = {
+        "{": "not JSON",
+        "[]": "not a JSON object",
+        json.dumps(_without(good, "steps")): "steps is missing; put it back",
+        json.dumps({**good, "stepz": 1}): "stepz is not a known key; did you mean steps?",
+        json.dumps({**good, "format": 99}): "format = 99: this version reads format 1",
+        json.dumps({**good, "objective": "vae"}): "objective: expected an object",
+        json.dumps({**good, "objective": {**good["objective"], "margin": 1}}): "objective.margin is not a known key",
+        json.dumps({**good, "objective": _without(good["objective"], "alpha")}): "objective.alpha is missing",
+        json.dumps({**good, "objective": {"name": "gan"}}): 'objective.name = "gan": expected one of',
+    }
+    for text, message in cases.items():
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            RunConfig.read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert message in str(caught.value)
