@@ -1,0 +1,182 @@
+"""One training iteration of Soft-IntroVAE in 2D: the plain loop against the shared-forward step.
+
+Batch 512 of 8gaussians, the 2D network and the recommended hyper-parameters. Timed is a whole update of encoder and
+decoder on a batch that is ready, the drawing of its noise included. The baseline is `PlainSoftIntroStep` with torch's
+Adam as it comes; `SoftIntroStep` runs with the fused Adam. The matrix products alone are timed in the same rounds, as
+a floor.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
+from benchmarks.measure import QUICK, Call, Effort, measure
+from benchmarks.results import CaseResult
+from sivae import ops
+from sivae.data.densities import get_density
+from sivae.models import MLPVAE
+from sivae.objectives import SoftIntroObjective
+from sivae.training import SoftIntroStep
+
+Log = Callable[[str], None]
+
+PLAIN, PRODUCTS = "plain loop", "matrix products alone"
+DENSITY = "8gaussians"
+BETA_REC, BETA_KL, BETA_NEG, SCALE = 0.2, 0.3, 0.9, 0.5
+RATE = 2e-4
+_BATCHES = 16  # drawn beforehand; every contender goes round them
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """A batch size and the width and depth of the 2D network."""
+
+    batch: int = 512
+    hidden: int = 256
+    layers: int = 4
+
+    @property
+    def name(self) -> str:
+        return f"Soft-IntroVAE iteration, {DENSITY}, batch {self.batch}, {self.layers} x {self.hidden}"
+
+
+CASE = StepCase()
+QUICK_CASE = StepCase(batch=8, hidden=8, layers=2)
+
+
+def build_model(case: StepCase) -> MLPVAE:
+    """The same initial weights at each call, whatever the global generator's state, which is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLPVAE(hidden=case.hidden, layers=case.layers)
+
+
+def plain_step(case: StepCase) -> PlainSoftIntroStep:
+    """The baseline."""
+    model = build_model(case)
+    return PlainSoftIntroStep(
+        model,
+        torch.optim.Adam(model.encoder.parameters(), lr=RATE),
+        torch.optim.Adam(model.decoder.parameters(), lr=RATE),
+        scale=SCALE,
+        beta_rec=BETA_REC,
+        beta_kl=BETA_KL,
+        beta_neg=BETA_NEG,
+    )
+
+
+def shared_step(case: StepCase) -> SoftIntroStep:
+    """The step under test; its ops run on whichever backend is in force when it is called."""
+    model = build_model(case)
+    objective = SoftIntroObjective(beta_rec=BETA_REC, beta_kl=BETA_KL, beta_neg=BETA_NEG, scale=SCALE)
+    return SoftIntroStep(
+        model,
+        torch.optim.Adam(model.encoder.parameters(), lr=RATE, fused=True),
+        torch.optim.Adam(model.decoder.parameters(), lr=RATE, fused=True),
+        objective,
+    )
+
+
+class MatrixProducts:
+    """The matrix products that a shared-forward step cannot do without, and nothing else of it.
+
+    In forward passes at the batch size, with the gradient of a layer's input or of its weight as 1 each:
+    encoder 13 = 5 forward (data; two fakes, twice) + 3 weight + 5 input gradients,
+    decoder 11 = 4 forward (z, noise, two fakes) + 2 weight + 5 input gradients.
+    Two fakes run as one batch of twice the size, as they do in the step.
+
+    Args:
+        case: batch size and network.
+        model: whose linear layers' shapes to take.
+    """
+
+    # (forward passes, weight gradients, input gradients) at the batch size, then at twice the batch size.
+    ENCODER = ((1, 1, 1), (2, 1, 2))
+    DECODER = ((2, 2, 3), (1, 0, 1))
+
+    def __init__(self, case: StepCase, model: MLPVAE) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.products: list[tuple[Tensor, Tensor]] = []
+        for network, counts in ((model.encoder, self.ENCODER), (model.decoder, self.DECODER)):
+            for layer in network.modules():
+                if isinstance(layer, nn.Linear):
+                    for rows, (forward, weight_gradient, input_gradient) in zip(
+                        (case.batch, 2 * case.batch), counts, strict=True
+                    ):
+                        x = torch.randn(rows, layer.in_features, generator=generator)
+                        g = torch.randn(rows, layer.out_features, generator=generator)
+                        w = layer.weight.detach()
+                        self.products += [(x, w.t())] * forward
+                        self.products += [(g.t(), x)] * weight_gradient
+                        self.products += [(g, w)] * input_gradient
+
+    def __call__(self) -> None:
+        for left, right in self.products:
+            torch.mm(left, right)
+
+
+def batches(case: StepCase) -> list[Tensor]:
+    """Batches [B, 2] of the density."""
+    generator = torch.Generator().manual_seed(0)
+    density = get_density(DENSITY)
+    return [density.sample(case.batch, generator=generator) for _ in range(_BATCHES)]
+
+
+def calls(case: StepCase) -> dict[str, Call]:
+    """Every contender: one iteration on the next batch per call, each with a model of its own."""
+    data = batches(case)
+    available = ops.available_backends()
+    contenders: dict[str, Call] = {PLAIN: _iteration(plain_step(case), data)}
+    for backend in ("native", "reference"):
+        if backend in available:
+            contenders[f"SoftIntroStep, {backend}"] = _iteration(shared_step(case), data, backend)
+    contenders[PRODUCTS] = MatrixProducts(case, build_model(case))
+    return contenders
+
+
+def _iteration(step: Callable[[Tensor], object], data: list[Tensor], backend: str | None = None) -> Call:
+    turns: Iterator[Tensor] = itertools.cycle(data)
+    if backend is None:
+        return lambda: step(next(turns))
+    return functools.partial(_iteration_on, step, turns, backend)
+
+
+def _iteration_on(step: Callable[[Tensor], object], turns: Iterator[Tensor], backend: str) -> None:
+    with ops.use_backend(backend):
+        step(next(turns))
+
+
+def run(*, quick: bool, effort: Effort | None, log: Log) -> list[CaseResult]:
+    """The one case.
+
+    Args:
+        quick: a tiny network and batch, few rounds.
+        effort: None is 100 rounds of at least 20 ms, or the least there is where quick.
+        log: told before it runs.
+    """
+    case = QUICK_CASE if quick else CASE
+    log(f"step: {case.name}")
+    contenders = calls(case)
+    skipped = {}
+    if "native" not in ops.available_backends():
+        skipped["SoftIntroStep, native"] = ops.backend_status()["native"]["cpu"] or "not available"
+        log(f"step: without the native backend: {skipped['SoftIntroStep, native']}")
+    measurement = measure(contenders, effort or (QUICK if quick else Effort(rounds=100, sample_seconds=2e-2)))
+    result = CaseResult(
+        suite="step",
+        name=case.name,
+        dtype="float32",
+        shapes={"batch": (case.batch, 2)},
+        baseline=PLAIN,
+        contenders=tuple(contenders),
+        measurement=measurement,
+        skipped=skipped,
+    )
+    return [result]
