@@ -8,20 +8,21 @@
 
 namespace sivae {
 
-// Four words of counter in, four random words out. A Word holds 32 bits; uint64_t, where the vector unit multiplies
-// 32-bit halves of 64-bit lanes, saves moving them there and back.
+// The full product of two 32-bit words and its high half; a Word that holds several counters has its own overloads.
+SIVAE_HD uint64_t multiply_full(uint32_t a, uint32_t b) { return static_cast<uint64_t>(a) * b; }
+SIVAE_HD uint32_t high_word(uint64_t a) { return static_cast<uint32_t>(a >> 32); }
+
+// Four words of counter in, four random words out: each in the low 32 bits of its Word.
 template <class Word>
 SIVAE_HD void philox4x32_10(Word& c0, Word& c1, Word& c2, Word& c3, uint32_t k0, uint32_t k1) {
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = static_cast<uint64_t>(c0 & 0xffffffffu) * 0xD2511F53u;
-    const uint64_t p1 = static_cast<uint64_t>(c2 & 0xffffffffu) * 0xCD9E8D57u;
-    const Word n0 = static_cast<Word>(p1 >> 32) ^ c1 ^ k0;
-    const Word n2 = static_cast<Word>(p0 >> 32) ^ c3 ^ k1;
-    c1 = static_cast<Word>(p1 & 0xffffffffu);
-    c3 = static_cast<Word>(p0 & 0xffffffffu);
-    c0 = n0;
-    c2 = n2;
+    const auto p0 = multiply_full(c0, 0xD2511F53u);
+    const auto p1 = multiply_full(c2, 0xCD9E8D57u);
+    c0 = high_word(p1) ^ c1 ^ k0;
+    c2 = high_word(p0) ^ c3 ^ k1;
+    c1 = static_cast<Word>(p1);
+    c3 = static_cast<Word>(p0);
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
@@ -35,7 +36,7 @@ SIVAE_HD T uniform_of(uint32_t word) {
 
 template <class T>
 SIVAE_HD void box_muller(uint32_t word_a, uint32_t word_b, T& first, T& second) {
-  const T radius = sqrt_(T(-2) * log_(uniform_of<T>(word_a)));
+  const T radius = sqrt_(T(-2) * log_of_normal(uniform_of<T>(word_a)));
   T cosine, sine;
   cos_sin_turn(uniform_of<T>(word_b), cosine, sine);
   first = radius * cosine;

@@ -1,5 +1,5 @@
-// exp, log, log1p and the sine pair for float and double. Without branches on the host, so that loops over them
-// vectorise; float errors are a few ulp (tests/ops/test_accuracy.py holds the ops to it), double is the C library's.
+// exp, log, log1p and the sine pair for float and double. Float without branches on the host, so that loops over them
+// vectorise, to a few ulp (tests/ops/test_accuracy.py holds the ops to it); double is the C library's.
 // On the device CUDA's accurate single-precision functions take their place.
 #pragma once
 
@@ -23,29 +23,52 @@ SIVAE_HD float float_of(uint32_t bits) {
   return x;
 }
 
+// The float polynomials are minimax fits of the relative error (weighted least squares, reweighted towards the maximum,
+// in double), each good to a few parts in 10^9 on its interval.
+
+// c[0] + x (c[1] + x (c[2] + ...)).
+template <int n, int k = 0>
+SIVAE_HD float polynomial(const float (&c)[n], float x) {
+  if constexpr (k == n - 1) {
+    return c[k];
+  } else {
+    return c[k] + x * polynomial<n, k + 1>(c, x);
+  }
+}
+
 // Comparisons below are written so that a NaN fails the test and passes through unchanged.
 SIVAE_HD float exp_(float x) {
 #if defined(__CUDA_ARCH__)
   return expf(x);
 #else
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer and leaves that in the low bits
-  x = x > 89.0f ? 89.0f : x;             // above, the result is infinite anyway
-  x = x < -104.0f ? -104.0f : x;         // below, it is 0 anyway
-  const float shifted = x * 1.44269504f + kShift;
-  const float n = shifted - kShift;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // |r| <= ln(2) / 2; ln(2) in two parts, the first exact
-  float p = 1.9841270e-4f;
-  p = p * r + 1.3888889e-3f;
-  p = p * r + 8.3333333e-3f;
-  p = p * r + 4.1666667e-2f;
-  p = p * r + 1.6666667e-1f;
-  p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
-  // 2^n in two factors: n runs from -150 to 128, past the exponents of normal floats on both sides.
-  const int32_t exponent = static_cast<int32_t>(bits_of(shifted)) - static_cast<int32_t>(bits_of(kShift));
-  const int32_t half = exponent >> 1;
-  return p * float_of(static_cast<uint32_t>(half + 127) << 23) *
-         float_of(static_cast<uint32_t>(exponent - half + 127) << 23);
+  constexpr float kExp[] = {0.5f, 0.16666675f, 0.041666526f, 0.0083325263f, 0.0013893711f, 0.00020110063f, 2.4439814e-05f};
+  constexpr float kShift = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the bias of float's exponent
+  x = x > 89.0f ? 89.0f : x;                      // above, the result is infinite anyway
+  x = x < -104.0f ? -104.0f : x;                  // below, it is 0 anyway
+  // x = 2 m ln 2 + r with m an integer: adding kShift rounds to it and leaves it, biased, in the low bits. The even
+  // power lets 2^(2m) be the square of one normal float where a single one would leave float's range on either side.
+  const float shifted = x * 0.721347520f + kShift;
+  const float m = shifted - kShift;
+  const float r = (x - m * 1.38671875f) - m * -4.24388880e-4f;  // 2 ln 2 in two parts, the products by the first exact
+  const float power = float_of(bits_of(shifted) << 23);         // 2^m
+  return (1.0f + (r + r * r * polynomial(kExp, r))) * power * power;
+#endif
+}
+
+// ln x of a positive normal x.
+SIVAE_HD float log_of_normal(float x) {
+#if defined(__CUDA_ARCH__)
+  return logf(x);
+#else
+  constexpr float kLog[] = {0.33333331f, -0.2500082f, 0.20001227f,  -0.16623357f,
+                            0.14201759f, -0.13160183f, 0.12761575f, -0.07634493f};
+  // x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), so that the result keeps its relative accuracy next to x = 1.
+  const uint32_t shifted = bits_of(x) - 0x3f3504f3u;
+  const float e = static_cast<float>(static_cast<int32_t>(shifted) >> 23);
+  const float f = float_of((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  const float f2 = f * f;
+  const float tail = f2 * f * polynomial(kLog, f) - 0.5f * f2 + e * -2.12194440e-4f;  // ln 2 in two parts, the first exact
+  return e * 0.693359375f + (f + tail);
 #endif
 }
 
@@ -53,23 +76,8 @@ SIVAE_HD float log_(float x) {
 #if defined(__CUDA_ARCH__)
   return logf(x);
 #else
-  constexpr float kSmallestNormal = 1.17549435e-38f;
-  const bool subnormal = x < kSmallestNormal;
-  const float scaled = subnormal ? x * 8388608.0f : x;
-  // m in [sqrt(1/2), sqrt(2)) and x = m 2^e, so that ln m keeps its relative accuracy next to x = 1.
-  const uint32_t shifted = bits_of(scaled) - 0x3f3504f3u;
-  const float e = static_cast<float>(static_cast<int32_t>(shifted) >> 23) - (subnormal ? 23.0f : 0.0f);
-  const float f = float_of((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
-  // ln(1 + f) = 2 atanh(s) = 2 s + 2/3 s^3 + ..., s = f / (2 + f), |s| <= 0.1716.
-  const float s = f / (2.0f + f);
-  const float s2 = s * s;
-  float p = 0.22222222f;
-  p = p * s2 + 0.28571429f;
-  p = p * s2 + 0.4f;
-  p = p * s2 + 0.66666667f;
-  // 2 s = f - s f, which is exact in its first term.
-  const float tail = s2 * s * p - s * f;
-  const float result = e * 0.693359375f + (f + (tail + e * -2.12194440e-4f));
+  const bool subnormal = x < 1.17549435e-38f;
+  const float result = log_of_normal(subnormal ? x * 8388608.0f : x) - (subnormal ? 15.9423847f : 0.0f);  // 23 ln 2
   const float edge = x == 0.0f ? -INFINITY : (x > 3.4028235e38f ? INFINITY : NAN);
   return (x > 0.0f && x <= 3.4028235e38f) ? result : edge;
 #endif
@@ -97,18 +105,10 @@ SIVAE_HD void cos_sin_turn(float u, float& cosine, float& sine) {
   const float shifted = quarters + kShift;
   const uint32_t quadrant = bits_of(shifted);  // its low bits are the nearest integer, 0 to 4
   const float r = quarters - (shifted - kShift);  // exact, |r| <= 1/2 of a quarter turn
-  const float a = r * 1.57079633f;
-  const float a2 = a * a;
-  float c = 2.4801587e-5f;
-  c = c * a2 - 1.3888889e-3f;
-  c = c * a2 + 4.1666667e-2f;
-  c = c * a2 - 0.5f;
-  c = c * a2 + 1.0f;
-  float s = 2.7557319e-6f;
-  s = s * a2 - 1.9841270e-4f;
-  s = s * a2 + 8.3333333e-3f;
-  s = s * a2 - 1.6666667e-1f;
-  s = s * a2 * a + a;
+  constexpr float kCos[] = {1.0f, -1.2337005f, 0.25366917f, -0.020859936f, 0.00090336299f};
+  constexpr float kSin[] = {1.57079637f, -0.64596349f, 0.079680033f, -0.0046016579f};
+  const float c = polynomial(kCos, r * r);
+  const float s = r * polynomial(kSin, r * r);
   const bool swap = (quadrant & 1u) != 0;
   const float cos_magnitude = swap ? s : c;
   const float sin_magnitude = swap ? c : s;
@@ -122,6 +122,7 @@ SIVAE_HD float abs_(float x) { return fabsf(x); }
 
 SIVAE_HD double exp_(double x) { return exp(x); }
 SIVAE_HD double log_(double x) { return log(x); }
+SIVAE_HD double log_of_normal(double x) { return log(x); }
 SIVAE_HD double log1p_(double x) { return log1p(x); }
 SIVAE_HD double sqrt_(double x) { return sqrt(x); }
 SIVAE_HD double abs_(double x) { return fabs(x); }

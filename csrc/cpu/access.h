@@ -118,25 +118,6 @@ SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T
   }
 }
 
-// Where results of the piece can be written as a run of T: memory itself, or `buffer`, which `store` then spreads.
-template <class S, class T>
-SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
-  if constexpr (sizeof(S) == sizeof(T)) {
-    if (S* run = dense_run<S>(layout, t, p)) return run;
-  }
-  return buffer;
-}
-
-template <class S, class T>
-SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, const T* values) {
-  S* run = dense_run<S>(layout, t, p);
-  if (run == nullptr) return scatter<S>(layout, t, p, values);
-  if constexpr (sizeof(S) == sizeof(T)) {
-    if (run == values) return;
-  }
-  narrow_run(values, run, p.rows * p.cols);
-}
-
 // Copies past the caches: without reading the lines it overwrites first, which for a result larger than the cache saves
 // a quarter of the traffic. Follow the last call of a thread with stream_fence().
 template <class S>
@@ -177,6 +158,34 @@ SIVAE_HD void stream_fence() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
+}
+
+// Where results of the piece can be written as a run of T: memory itself, or `buffer`, which `store` then spreads.
+template <class S, class T>
+SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer, bool stream = false) {
+  if constexpr (sizeof(S) == sizeof(T)) {
+    S* run = stream ? nullptr : dense_run<S>(layout, t, p);
+    if (run != nullptr) return run;
+  }
+  return buffer;
+}
+
+// Brings what was computed in the place above to memory, past the caches where `stream` says so.
+template <class S, class T>
+SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, const T* values,
+                    bool stream = false) {
+  S* run = dense_run<S>(layout, t, p);
+  const int64_t count = p.rows * p.cols;
+  if (run == nullptr) return scatter<S>(layout, t, p, values);
+  if constexpr (sizeof(S) == sizeof(T)) {
+    if (stream) stream_run(values, run, count);
+  } else if (stream) {
+    alignas(64) S narrowed[kPieceElements];
+    narrow_run(values, narrowed, count);
+    stream_run(narrowed, run, count);
+  } else {
+    narrow_run(values, run, count);
+  }
 }
 
 }  // namespace sivae::cpu

@@ -48,8 +48,11 @@ struct Segments {
   }
 };
 
-constexpr int64_t kLatentSegment = 1024;           // with its noise and four operands it stays in the L1 cache
-constexpr int64_t kReconstructionSegment = 8192;
+// Elements that a kernel holds in buffers at a time: with a noise and four operands of this size it stays in the L1
+// cache, and a float sum of so many, in lanes, loses little; longer sums are added in double.
+constexpr int64_t kPieceElements = 1024;
+constexpr int64_t kLatentSegment = kPieceElements;
+constexpr int64_t kReconstructionSegment = 8 * kPieceElements;
 
 struct Noise {
   Strided eps;              // explicit noise, or absent:
@@ -98,7 +101,7 @@ struct RecBackward {
   Strided recon{}, target{};
   const double* grad = nullptr;  // [rows]
   Strided grad_recon{}, grad_target{};  // absent where not needed
-  bool stream = false;                  // write dense results past the caches
+  bool stream = false;                  // write them past the caches
 };
 
 struct ExpElboParameters {

@@ -1,6 +1,7 @@
 // Sampling and KL of the posterior, forward and backward, and plain Philox normals. Compiled per instruction set.
 #include "access.h"
 #include "isa.h"
+#include "philox_lanes.h"
 #include "../gaussian.h"
 #include "../philox.h"
 
@@ -9,33 +10,45 @@ namespace {
 
 constexpr int64_t kBuffer = kLatentSegment + 64;  // a segment, and slack for noise that starts inside a group of four
 constexpr int64_t kGroups = kBuffer / 4;
+constexpr int32_t kSpare = 7;  // counters that a full vector may run past the last one wanted
 
-#if defined(__AVX512F__)
-using PhiloxWord = uint64_t;
+// The random words of `groups` counters from `group` on, plane by plane; a few more may be written, as kGroups allows.
+SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, uint64_t offset, uint64_t group,
+                                  int32_t groups) {
+  const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  const uint32_t offset_low = static_cast<uint32_t>(offset), offset_high = static_cast<uint32_t>(offset >> 32);
+  const uint32_t low = static_cast<uint32_t>(group), high = static_cast<uint32_t>(group >> 32);
+#pragma omp simd
+  for (int32_t g = 0; g < groups + kSpare; ++g) {
+    words[0][g] = low + static_cast<uint32_t>(g);
+    words[1][g] = high + (words[0][g] < low ? 1u : 0u);
+  }
+#if defined(SIVAE_PHILOX_LANES)
+  for (int32_t g = 0; g < groups; g += PhiloxLanes::kCount) {
+    PhiloxLanes c0 = load_lanes(&words[0][g]), c1 = load_lanes(&words[1][g]);
+    PhiloxLanes c2 = lanes_of(offset_low), c3 = lanes_of(offset_high);
+    philox4x32_10(c0, c1, c2, c3, k0, k1);
+    store_lanes(c0, &words[0][g]);
+    store_lanes(c1, &words[1][g]);
+    store_lanes(c2, &words[2][g]);
+    store_lanes(c3, &words[3][g]);
+  }
 #else
-using PhiloxWord = uint32_t;
+  for (int32_t g = 0; g < groups; ++g) {
+    words[2][g] = offset_low;
+    words[3][g] = offset_high;
+    philox4x32_10(words[0][g], words[1][g], words[2][g], words[3][g], k0, k1);
+  }
 #endif
+}
 
 // Normals of the logical indices [first, first + count); the result points into `buffer`.
 template <class T>
 SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offset, uint64_t first, int64_t count) {
   alignas(64) uint32_t words[4][kGroups];
-  const uint64_t group = first / 4;
   const int64_t skip = static_cast<int64_t>(first % 4);
   const int32_t groups = static_cast<int32_t>((skip + count + 3) / 4);
-  const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  const uint32_t offset_low = static_cast<uint32_t>(offset), offset_high = static_cast<uint32_t>(offset >> 32);
-  const uint32_t low = static_cast<uint32_t>(group), high = static_cast<uint32_t>(group >> 32);
-#pragma omp simd
-  for (int32_t g = 0; g < groups; ++g) {
-    const uint32_t counter = low + static_cast<uint32_t>(g);
-    PhiloxWord c0 = counter, c1 = high + (counter < low ? 1u : 0u), c2 = offset_low, c3 = offset_high;
-    philox4x32_10(c0, c1, c2, c3, k0, k1);
-    words[0][g] = static_cast<uint32_t>(c0);
-    words[1][g] = static_cast<uint32_t>(c1);
-    words[2][g] = static_cast<uint32_t>(c2);
-    words[3][g] = static_cast<uint32_t>(c3);
-  }
+  fill_words(words, seed, offset, first / 4, groups);
 #pragma omp simd
   for (int32_t g = 0; g < groups; ++g) {
     box_muller(words[0][g], words[1][g], buffer[4 * g], buffer[4 * g + 1]);
@@ -142,10 +155,10 @@ void forward(const LatentForward& a, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
+    const T* eps = wants_z ? noise_of<S>(a.layout, a.noise, p, noise_buffer) : nullptr;
     const T* mu = load<S>(a.layout, a.mu, p, mu_buffer);
     const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
     if (wants_z) {
-      const T* eps = noise_of<S>(a.layout, a.noise, p, noise_buffer);
       T* z = place_for<S>(a.layout, a.z, p, z_buffer);
       if (wants_kl) {
         sample_kl_run(mu, logvar, eps, prior, z, kl_buffer, count);
@@ -174,6 +187,8 @@ void backward(const LatentBackward& a, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
+    const bool needs_eps = through_z && a.grad_logvar.data != nullptr;
+    const T* eps = needs_eps ? noise_of<S>(a.layout, a.noise, p, noise_buffer) : nullptr;
     const T* grad_z = through_z ? load<S>(a.layout, a.grad_z, p, grad_z_buffer) : nullptr;
     const T* grad_kl = nullptr;
     if (a.grad_kl != nullptr) {
@@ -192,7 +207,6 @@ void backward(const LatentBackward& a, int64_t begin, int64_t end) {
     const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
     if (a.grad_logvar.data != nullptr) {
       T* out = place_for<S>(a.layout, a.grad_logvar, p, out_buffer);
-      const T* eps = through_z ? noise_of<S>(a.layout, a.noise, p, noise_buffer) : nullptr;
       grad_logvar_run(grad_z, grad_kl, logvar, eps, prior, out, count);
       store<S>(a.layout, a.grad_logvar, p, out);
     }

@@ -28,9 +28,6 @@ Layout share_layout(std::initializer_list<Operand> operands, bool any_order);
 // touch of fresh memory would otherwise take longer than the kernel that fills it.
 at::Tensor empty_result(const at::Tensor& like);
 
-// Results from this size on are written past the caches, which would not hold them for their reader anyway.
-constexpr int64_t kStreamBytes = int64_t{8} << 20;
-
 // One double per segment of each row, in a fixed order.
 class PartialSums {
  public:

@@ -21,6 +21,9 @@ constexpr int64_t kLatentGrain = 8 * kLatentSegment;
 constexpr int64_t kReconstructionGrain = 4 * kReconstructionSegment;
 constexpr int64_t kExpElboGrain = 16384;
 
+// A gradient from this size on is written past the caches, which would not hold it for its reader anyway.
+constexpr size_t kStreamBytes = size_t{8} << 20;
+
 // Segments that make up `elements` elements.
 int64_t grain_of(const Layout& layout, const Segments& segments, int64_t elements) {
   const int64_t each = std::max<int64_t>(segments.rows_each * segments.cols_each, 1);
@@ -149,7 +152,7 @@ std::tuple<Tensor, Tensor> reconstruction_error_backward(const Tensor& grad, con
                              true);
   const std::vector<double> weights = per_sample_gradient(grad, args.layout.rows, reduction);
   args.grad = weights.data();
-  args.stream = static_cast<int64_t>(recon.nbytes()) >= kStreamBytes;
+  args.stream = recon.nbytes() >= kStreamBytes;
   if (recon.numel() > 0) {
     const Segments segments(args.layout, kReconstructionSegment);
     at::parallel_for(0, segments.count, grain_of(args.layout, segments, kReconstructionGrain),

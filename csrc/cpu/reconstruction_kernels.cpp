@@ -6,10 +6,6 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-// Elements handled at a time: small enough that converted operands stay in the L1 cache, and that a float sum over one
-// block, in lanes, loses little; sums of blocks are added in double.
-constexpr int64_t kBlock = 1024;
-
 template <Kind kind, class T>
 double sum_terms(const T* __restrict recon, const T* __restrict target, int64_t count) {
   T sum = T(0);
@@ -51,12 +47,12 @@ KindFunctions<T> functions_of(int kind) {
           grad_target_run<Kind::kBceWithLogits, T>};
 }
 
-// Calls visit(block) for pieces of at most kBlock columns of one row each.
+// Calls visit(block) for pieces of at most kPieceElements columns of one row each.
 template <class Visit>
 void for_each_block(const Piece& p, Visit visit) {
   for (int64_t r = 0; r < p.rows; ++r) {
-    for (int64_t c = 0; c < p.cols; c += kBlock) {
-      visit(Piece{p.row + r, 1, p.col + c, p.cols - c < kBlock ? p.cols - c : kBlock});
+    for (int64_t c = 0; c < p.cols; c += kPieceElements) {
+      visit(Piece{p.row + r, 1, p.col + c, p.cols - c < kPieceElements ? p.cols - c : kPieceElements});
     }
   }
 }
@@ -64,7 +60,7 @@ void for_each_block(const Piece& p, Visit visit) {
 template <class S>
 void forward(const RecForward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  alignas(64) T recon_buffer[kBlock], target_buffer[kBlock];
+  alignas(64) T recon_buffer[kPieceElements], target_buffer[kPieceElements];
   const Segments segments(a.layout, kReconstructionSegment);
   const KindFunctions<T> functions = functions_of<T>(a.kind);
   for (int64_t index = begin; index < end; ++index) {
@@ -82,24 +78,15 @@ void forward(const RecForward& a, int64_t begin, int64_t end) {
 template <class S, class T>
 void grad_block(const RecBackward& a, const Strided& grad, const Piece& block, const T* recon, const T* target,
                 void (*run)(const T*, const T*, T, T*, int64_t), T* buffer) {
-  const T weight = static_cast<T>(a.grad[block.row]);
-  S* dense = a.stream ? dense_run<S>(a.layout, grad, block) : nullptr;
-  T* out = dense != nullptr ? buffer : place_for<S>(a.layout, grad, block, buffer);
-  run(recon, target, weight, out, block.cols);
-  if (dense == nullptr) return store<S>(a.layout, grad, block, out);
-  if constexpr (sizeof(S) == sizeof(T)) {
-    stream_run(out, dense, block.cols);
-  } else {
-    alignas(64) S narrowed[kBlock];
-    narrow_run(out, narrowed, block.cols);
-    stream_run(narrowed, dense, block.cols);
-  }
+  T* out = place_for<S>(a.layout, grad, block, buffer, a.stream);
+  run(recon, target, static_cast<T>(a.grad[block.row]), out, block.cols);
+  store<S>(a.layout, grad, block, out, a.stream);
 }
 
 template <class S>
 void backward(const RecBackward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  alignas(64) T recon_buffer[kBlock], target_buffer[kBlock], out_buffer[kBlock];
+  alignas(64) T recon_buffer[kPieceElements], target_buffer[kPieceElements], out_buffer[kPieceElements];
   const Segments segments(a.layout, kReconstructionSegment);
   const KindFunctions<T> functions = functions_of<T>(a.kind);
   for (int64_t index = begin; index < end; ++index) {
