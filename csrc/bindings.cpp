@@ -21,6 +21,11 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of sivae.ops";
   m.attr("torch_version") = SIVAE_TORCH_VERSION;  // that the module was compiled against
   m.attr("compiler") = SIVAE_COMPILER;
+#if defined(SIVAE_CUDA)
+  m.attr("has_cuda") = true;  // CUDA kernels were compiled in
+#else
+  m.attr("has_cuda") = false;
+#endif
   m.def("cpu_isa", [] { return sivae::cpu::kernels().name; }, "The instruction set that the CPU kernels run with.");
   m.def("philox4x32_10", &philox4x32_10, pybind11::arg("counter"), pybind11::arg("key"),
         "The raw generator: four 32-bit words from a counter of four and a key of two.");
