@@ -44,6 +44,39 @@ optional<Tensor> if_defined(const Tensor& tensor) {
 
 Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
 
+// Backward passes are not differentiable: whoever differentiates their results is told so, by the op's name.
+template <class Compute>
+struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
+  static variable_list forward(AutogradContext* ctx, at::TensorList /* what the outputs depend on */,
+                               const Compute& compute, const std::string& name) {
+    ctx->saved_data["name"] = name;
+    return std::apply([](auto... output) { return variable_list{output...}; }, compute());
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list&) {
+    TORCH_CHECK(false, "sivae.ops.", ctx->saved_data["name"].toStringRef(),
+                ": no second derivative on this backend; pass backend=\"reference\" where you differentiate twice");
+  }
+};
+
+template <class Compute>
+auto once_differentiable(const char* name, const variable_list& inputs, const Compute& compute) {
+  const auto below = [&] {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return compute();
+  };
+  if (!at::GradMode::is_enabled() || !torch::autograd::compute_requires_grad(inputs)) return below();
+  variable_list defined;
+  for (const Tensor& input : inputs) {
+    if (input.defined()) defined.push_back(input);
+  }
+  const variable_list out =
+      OnceDifferentiable<decltype(below)>::apply(at::TensorList(defined), below, std::string(name));
+  decltype(below()) outputs;
+  size_t index = 0;
+  std::apply([&](auto&... output) { ((output = out[index++]), ...); }, outputs);
+  return outputs;
+}
+
 // Everything latent_backward is told besides gradients and tensors.
 struct LatentSettings {
   int64_t offset = 0;
@@ -57,16 +90,18 @@ void save(AutogradContext* ctx, const LatentSettings& s) {
   ctx->set_materialize_grads(false);
 }
 
-variable_list latent_gradients(AutogradContext* ctx, const Tensor& grad_z, const Tensor& grad_kl, const Tensor& mu,
-                               const Tensor& logvar, const optional<Tensor>& noise) {
+variable_list latent_gradients(const char* name, AutogradContext* ctx, const Tensor& grad_z, const Tensor& grad_kl,
+                               const Tensor& mu, const Tensor& logvar, const optional<Tensor>& noise) {
   static const auto op = find_op<LatentBackward>("latent_backward");
-  const auto [offset, prior_mu, prior_logvar, reduction] =
-      ctx->saved_data["settings"].to<std::tuple<int64_t, double, double, int64_t>>();
+  const auto settings = ctx->saved_data["settings"].to<std::tuple<int64_t, double, double, int64_t>>();
   const bool need_mu = ctx->needs_input_grad(0), need_logvar = ctx->needs_input_grad(1);
   const bool need_noise = noise.has_value() && ctx->needs_input_grad(2);
   auto [grad_mu, grad_logvar, grad_noise] =
-      op.call(if_defined(grad_z), if_defined(grad_kl), mu, logvar, noise, offset, prior_mu, prior_logvar, reduction,
-              need_mu, need_logvar, need_noise);
+      once_differentiable(name, {grad_z, grad_kl, mu, logvar, noise.value_or(Tensor())}, [&] {
+        const auto& [offset, prior_mu, prior_logvar, reduction] = settings;
+        return op.call(if_defined(grad_z), if_defined(grad_kl), mu, logvar, noise, offset, prior_mu, prior_logvar,
+                       reduction, need_mu, need_logvar, need_noise);
+      });
   return {if_needed(grad_mu, need_mu), if_needed(grad_logvar, need_logvar), if_needed(grad_noise, need_noise)};
 }
 
@@ -81,7 +116,7 @@ struct ReparameterizeFunction : Function<ReparameterizeFunction> {
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    auto out = latent_gradients(ctx, grads[0], {}, saved[0], saved[1], saved[2]);
+    auto out = latent_gradients("reparameterize", ctx, grads[0], {}, saved[0], saved[1], saved[2]);
     out.resize(4);
     return out;
   }
@@ -98,7 +133,7 @@ struct GaussianKlFunction : Function<GaussianKlFunction> {
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    auto out = latent_gradients(ctx, {}, grads[0], saved[0], saved[1], std::nullopt);
+    auto out = latent_gradients("gaussian_kl", ctx, {}, grads[0], saved[0], saved[1], std::nullopt);
     out.resize(5);
     return out;
   }
@@ -116,7 +151,7 @@ struct ReparameterizeKlFunction : Function<ReparameterizeKlFunction> {
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    auto out = latent_gradients(ctx, grads[0], grads[1], saved[0], saved[1], saved[2]);
+    auto out = latent_gradients("reparameterize_kl", ctx, grads[0], grads[1], saved[0], saved[1], saved[2]);
     out.resize(6);
     return out;
   }
@@ -134,9 +169,12 @@ struct ReconstructionFunction : Function<ReconstructionFunction> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     static const auto op = find_op<ReconstructionBackward>("reconstruction_error_backward");
     const auto saved = ctx->get_saved_variables();
-    const auto [kind, reduction] = ctx->saved_data["settings"].to<std::tuple<int64_t, int64_t>>();
+    const auto settings = ctx->saved_data["settings"].to<std::tuple<int64_t, int64_t>>();
     const bool need_recon = ctx->needs_input_grad(0), need_target = ctx->needs_input_grad(1);
-    auto [grad_recon, grad_target] = op.call(grads[0], saved[0], saved[1], kind, reduction, need_recon, need_target);
+    auto [grad_recon, grad_target] = once_differentiable("reconstruction_error", {grads[0], saved[0], saved[1]}, [&] {
+      const auto& [kind, reduction] = settings;
+      return op.call(grads[0], saved[0], saved[1], kind, reduction, need_recon, need_target);
+    });
     return {if_needed(grad_recon, need_recon), if_needed(grad_target, need_target), Tensor(), Tensor()};
   }
 };
@@ -153,11 +191,12 @@ struct ExpElboFunction : Function<ExpElboFunction> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     static const auto op = find_op<ExpElboBackward>("exp_elbo_backward");
     const auto saved = ctx->get_saved_variables();
-    const auto [scale, beta_rec, beta_kl, alpha, reduction] =
-        ctx->saved_data["settings"].to<std::tuple<double, double, double, double, int64_t>>();
+    const auto settings = ctx->saved_data["settings"].to<std::tuple<double, double, double, double, int64_t>>();
     const bool need_rec = ctx->needs_input_grad(0), need_kl = ctx->needs_input_grad(1);
-    auto [grad_rec, grad_kl] =
-        op.call(grads[0], saved[0], saved[1], scale, beta_rec, beta_kl, alpha, reduction, need_rec, need_kl);
+    auto [grad_rec, grad_kl] = once_differentiable("exp_elbo", {grads[0], saved[0], saved[1]}, [&] {
+      const auto& [scale, beta_rec, beta_kl, alpha, reduction] = settings;
+      return op.call(grads[0], saved[0], saved[1], scale, beta_rec, beta_kl, alpha, reduction, need_rec, need_kl);
+    });
     variable_list out{if_needed(grad_rec, need_rec), if_needed(grad_kl, need_kl)};
     out.resize(7);
     return out;
@@ -187,83 +226,14 @@ Tensor exp_elbo(const Tensor& rec, const Tensor& kl, double scale, double beta_r
   return ExpElboFunction::apply(rec, kl, scale, beta_rec, beta_kl, alpha, reduction);
 }
 
-// Backward ops are not differentiable: whoever differentiates their results is told so, by the forward's name.
-template <class Compute>
-struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
-  static variable_list forward(AutogradContext* ctx, const variable_list& inputs, const Compute& compute,
-                               const std::string& name) {
-    ctx->saved_data["name"] = name;
-    return std::apply([](auto... output) { return variable_list{output...}; }, compute());
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list&) {
-    TORCH_CHECK(false, "sivae.ops.", ctx->saved_data["name"].toStringRef(),
-                ": no second derivative on this backend; pass backend=\"reference\" where you differentiate twice");
-  }
-};
-
-template <class Compute>
-auto once_differentiable(const char* name, const variable_list& inputs, const Compute& compute) {
-  const auto below = [&] {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return compute();
-  };
-  if (!at::GradMode::is_enabled() || !torch::autograd::compute_requires_grad(inputs)) return below();
-  variable_list defined;
-  for (const Tensor& input : inputs) {
-    if (input.defined()) defined.push_back(input);
-  }
-  const variable_list out = OnceDifferentiable<decltype(below)>::apply(defined, below, std::string(name));
-  decltype(below()) outputs;
-  size_t index = 0;
-  std::apply([&](auto&... output) { ((output = out[index++]), ...); }, outputs);
-  return outputs;
-}
-
-Tensor value_or_undefined(const optional<Tensor>& tensor) { return tensor.value_or(Tensor()); }
-
-std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_z, const optional<Tensor>& grad_kl,
-                                                   const Tensor& mu, const Tensor& logvar,
-                                                   const optional<Tensor>& noise, int64_t offset, double prior_mu,
-                                                   double prior_logvar, int64_t reduction, bool need_mu,
-                                                   bool need_logvar, bool need_noise) {
-  static const auto op = find_op<LatentBackward>("latent_backward");
-  const char* name = !noise.has_value() ? "gaussian_kl" : "reparameterize";
-  return once_differentiable(
-      name, {value_or_undefined(grad_z), value_or_undefined(grad_kl), mu, logvar, value_or_undefined(noise)}, [&] {
-        return op.call(grad_z, grad_kl, mu, logvar, noise, offset, prior_mu, prior_logvar, reduction, need_mu,
-                       need_logvar, need_noise);
-      });
-}
-
-std::tuple<Tensor, Tensor> reconstruction_error_backward(const Tensor& grad, const Tensor& recon, const Tensor& target,
-                                                         int64_t kind, int64_t reduction, bool need_recon,
-                                                         bool need_target) {
-  static const auto op = find_op<ReconstructionBackward>("reconstruction_error_backward");
-  return once_differentiable("reconstruction_error", {grad, recon, target}, [&] {
-    return op.call(grad, recon, target, kind, reduction, need_recon, need_target);
-  });
-}
-
-std::tuple<Tensor, Tensor> exp_elbo_backward(const Tensor& grad, const Tensor& rec, const Tensor& kl, double scale,
-                                             double beta_rec, double beta_kl, double alpha, int64_t reduction,
-                                             bool need_rec, bool need_kl) {
-  static const auto op = find_op<ExpElboBackward>("exp_elbo_backward");
-  return once_differentiable("exp_elbo", {grad, rec, kl}, [&] {
-    return op.call(grad, rec, kl, scale, beta_rec, beta_kl, alpha, reduction, need_rec, need_kl);
-  });
-}
-
 }  // namespace
 
 TORCH_LIBRARY_IMPL(sivae_native, Autograd, m) {
   m.impl("reparameterize", &reparameterize);
   m.impl("gaussian_kl", &gaussian_kl);
   m.impl("reparameterize_kl", &reparameterize_kl);
-  m.impl("latent_backward", &latent_backward);
   m.impl("reconstruction_error", &reconstruction_error);
-  m.impl("reconstruction_error_backward", &reconstruction_error_backward);
   m.impl("exp_elbo", &exp_elbo);
-  m.impl("exp_elbo_backward", &exp_elbo_backward);
 }
 
 }  // namespace sivae

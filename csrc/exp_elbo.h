@@ -6,32 +6,39 @@
 
 namespace sivae {
 
-template <class T>
 struct ExpElbo {
-  T weight_rec;  // dt/drec = -alpha s beta_rec
-  T weight_kl;   // dt/dkl = -alpha s beta_kl
-  T inv_alpha;
+  double weight_rec;  // dt/drec = -alpha s beta_rec
+  double weight_kl;   // dt/dkl = -alpha s beta_kl
+  double inv_alpha;
 };
 
 constexpr double kLinearAbove = 32.0;
 constexpr double kExpLinearAbove = 78962960182680.69;  // exp(32)
 
+// In double for every dtype: the exponential turns an absolute error of t into a relative one of the result.
+SIVAE_HD double exponent(double rec, double kl, const ExpElbo& p) { return p.weight_rec * rec + p.weight_kl * kl; }
+
+// exp(t) for t <= kLinearAbove in T, from the two halves of a double t: exp(high) (1 + low).
 template <class T>
-SIVAE_HD T exponent(T rec, T kl, const ExpElbo<T>& p) {
-  return p.weight_rec * rec + p.weight_kl * kl;
+SIVAE_HD T exp_of_exponent(double t) {
+  const double held = t < -1000.0 ? -1000.0 : t;  // an infinite t has no low half; the result is 0 long before
+  const T high = static_cast<T>(held);
+  const T low = static_cast<T>(held - static_cast<double>(high));
+  const T value = exp_(high);
+  return value + value * low;
 }
 
 template <class T>
-SIVAE_HD T soft_exp(T t, const ExpElbo<T>& p) {
-  const T held = t > T(kLinearAbove) ? T(kLinearAbove) : t;
-  const T value = t > T(kLinearAbove) ? T(kExpLinearAbove) * (T(1) + (t - T(kLinearAbove))) : exp_(held);
-  return value * p.inv_alpha;
+SIVAE_HD T soft_exp(double t, const ExpElbo& p) {
+  const bool linear = t > kLinearAbove;
+  const T tangent = static_cast<T>(kExpLinearAbove * (1.0 + (t - kLinearAbove)));
+  return (linear ? tangent : exp_of_exponent<T>(linear ? kLinearAbove : t)) * static_cast<T>(p.inv_alpha);
 }
 
 // d soft_exp / dt
 template <class T>
-SIVAE_HD T soft_exp_slope(T t, const ExpElbo<T>& p) {
-  return (t > T(kLinearAbove) ? T(kExpLinearAbove) : exp_(t > T(kLinearAbove) ? T(kLinearAbove) : t)) * p.inv_alpha;
+SIVAE_HD T soft_exp_slope(double t, const ExpElbo& p) {
+  return exp_of_exponent<T>(t > kLinearAbove ? kLinearAbove : t) * static_cast<T>(p.inv_alpha);
 }
 
 }  // namespace sivae

@@ -22,7 +22,7 @@ SIVAE_HD float expm1_minus_x_near(float x) {
 
 SIVAE_HD double expm1_minus_x_near(double x) {
   double sum = 1.0;  // nested Taylor terms; the first left out, x^21/21!, is under 1e-19 of the sum
-#pragma GCC unroll 20
+  SIVAE_UNROLL
   for (int k = 20; k > 2; --k) sum = 1.0 + sum * (x / k);
   return 0.5 * x * x * sum;
 }

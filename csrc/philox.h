@@ -15,7 +15,7 @@ SIVAE_HD uint32_t high_word(uint64_t a) { return static_cast<uint32_t>(a >> 32);
 // Four words of counter in, four random words out: each in the low 32 bits of its Word.
 template <class Word>
 SIVAE_HD void philox4x32_10(Word& c0, Word& c1, Word& c2, Word& c3, uint32_t k0, uint32_t k1) {
-#pragma GCC unroll 10
+  SIVAE_UNROLL
   for (int round = 0; round < 10; ++round) {
     const auto p0 = multiply_full(c0, 0xD2511F53u);
     const auto p1 = multiply_full(c2, 0xCD9E8D57u);

@@ -23,8 +23,8 @@ SIVAE_HD T rec_term(T recon, T target) {
   } else if constexpr (kind == Kind::kBce) {
     return -(target * floored_log(log_(recon)) + (T(1) - target) * floored_log(log1p_(-recon)));
   } else {
-    const T positive = recon < T(0) ? T(0) : recon;
-    return positive - recon * target + log1p_(exp_(-abs_(recon)));
+    // max(recon, 0) - recon target without its cancellation.
+    return recon * (recon >= T(0) ? T(1) - target : -target) + log1p_of_unit(exp_(-abs_(recon)));
   }
 }
 

@@ -95,6 +95,16 @@ SIVAE_HD float log1p_(float x) {
 #endif
 }
 
+// ln(1 + x) for x in [0, 1]; a NaN stays.
+SIVAE_HD float log1p_of_unit(float x) {
+#if defined(__CUDA_ARCH__)
+  return log1pf(x);
+#else
+  const float u = 1.0f + x;
+  return log_of_normal(u) + (x - (u - 1.0f)) / u;
+#endif
+}
+
 // cos and sin of 2 pi u for u in [0, 1].
 SIVAE_HD void cos_sin_turn(float u, float& cosine, float& sine) {
 #if defined(__CUDA_ARCH__)
@@ -124,6 +134,7 @@ SIVAE_HD double exp_(double x) { return exp(x); }
 SIVAE_HD double log_(double x) { return log(x); }
 SIVAE_HD double log_of_normal(double x) { return log(x); }
 SIVAE_HD double log1p_(double x) { return log1p(x); }
+SIVAE_HD double log1p_of_unit(double x) { return log1p(x); }
 SIVAE_HD double sqrt_(double x) { return sqrt(x); }
 SIVAE_HD double abs_(double x) { return fabs(x); }
 SIVAE_HD void cos_sin_turn(double u, double& cosine, double& sine) {

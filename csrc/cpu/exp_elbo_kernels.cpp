@@ -5,38 +5,36 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-template <class T>
-ExpElbo<T> typed(const ExpElboParameters& p) {
-  return {static_cast<T>(-p.alpha * p.scale * p.beta_rec), static_cast<T>(-p.alpha * p.scale * p.beta_kl),
-          static_cast<T>(1.0 / p.alpha)};
+ExpElbo weights_of(const ExpElboParameters& p) {
+  return {-p.alpha * p.scale * p.beta_rec, -p.alpha * p.scale * p.beta_kl, 1.0 / p.alpha};
 }
 
 template <class S>
 void forward(const ExpElboForward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  const ExpElbo<T> p = typed<T>(a.parameters);
+  const ExpElbo p = weights_of(a.parameters);
   const S* rec = static_cast<const S*>(a.rec);
   const S* kl = static_cast<const S*>(a.kl);
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    const T t = exponent(widen(rec[i * a.rec_stride]), widen(kl[i * a.kl_stride]), p);
-    a.values[i] = static_cast<double>(soft_exp(t, p));
+    const double t = exponent(widen(rec[i * a.rec_stride]), widen(kl[i * a.kl_stride]), p);
+    a.values[i] = static_cast<double>(soft_exp<T>(t, p));
   }
 }
 
 template <class S>
 void backward(const ExpElboBackward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  const ExpElbo<T> p = typed<T>(a.parameters);
+  const ExpElbo p = weights_of(a.parameters);
   const S* rec = static_cast<const S*>(a.rec);
   const S* kl = static_cast<const S*>(a.kl);
   S* grad_rec = static_cast<S*>(a.grad_rec);
   S* grad_kl = static_cast<S*>(a.grad_kl);
   for (int64_t i = begin; i < end; ++i) {
-    const T t = exponent(widen(rec[i * a.rec_stride]), widen(kl[i * a.kl_stride]), p);
-    const T slope = static_cast<T>(a.grad[i]) * soft_exp_slope(t, p);
-    if (grad_rec != nullptr) narrow(slope * p.weight_rec, grad_rec[i * a.grad_rec_stride]);
-    if (grad_kl != nullptr) narrow(slope * p.weight_kl, grad_kl[i * a.grad_kl_stride]);
+    const double t = exponent(widen(rec[i * a.rec_stride]), widen(kl[i * a.kl_stride]), p);
+    const double slope = a.grad[i] * static_cast<double>(soft_exp_slope<T>(t, p));
+    if (grad_rec != nullptr) narrow(static_cast<T>(slope * p.weight_rec), grad_rec[i * a.grad_rec_stride]);
+    if (grad_kl != nullptr) narrow(static_cast<T>(slope * p.weight_kl), grad_kl[i * a.grad_kl_stride]);
   }
 }
 

@@ -34,7 +34,8 @@ Layout share_layout(std::initializer_list<Operand> operands, bool any_order) {
                      first.scalar_type(), " and ", operand.tensor->scalar_type(), ", expected one dtype");
     TORCH_CHECK_VALUE(operand.tensor->device().is_cpu(), "sivae: an operand is on ", operand.tensor->device(),
                       ", expected cpu");
-    operand.strided->data = operand.tensor->data_ptr();
+    operand.strided->data =
+        operand.written ? operand.tensor->mutable_data_ptr() : const_cast<void*>(operand.tensor->const_data_ptr());
     operand.strided->row_stride = operand.tensor->stride(0);
   }
   Layout layout;

@@ -18,6 +18,7 @@ at::ScalarType sum_dtype(at::ScalarType dtype);
 struct Operand {
   const at::Tensor* tensor;  // null or undefined: absent
   Strided* strided;
+  bool written = false;  // an input is only ever read: a copy-on-write tensor stays one
 };
 
 // The layout that all present operands (of one shape, [B, ...]) share, with their strides filled in. With

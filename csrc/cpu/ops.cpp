@@ -62,7 +62,8 @@ Latents latents(const Tensor& mu, const Tensor& logvar, const Tensor* noise, int
     args.noise = noise_of(*noise, offset);
     eps = is_seed(*noise) ? nullptr : noise;
   }
-  args.layout = share_layout({{&mu, &args.mu}, {&logvar, &args.logvar}, {&out.z, &args.z}, {eps, &args.noise.eps}}, false);
+  args.layout = share_layout(
+      {{&mu, &args.mu}, {&logvar, &args.logvar}, {&out.z, &args.z, true}, {eps, &args.noise.eps}}, false);
   const Segments segments(args.layout, kLatentSegment);
   std::optional<PartialSums> sums;
   if (wants_kl) {
@@ -110,9 +111,9 @@ std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_
                               {&logvar, &args.logvar},
                               {through_z ? &*grad_z : nullptr, &args.grad_z},
                               {explicit_noise ? &*noise : nullptr, &args.noise.eps},
-                              {if_needed(grad_mu, need_mu), &args.grad_mu},
-                              {if_needed(grad_logvar, need_logvar), &args.grad_logvar},
-                              {if_needed(grad_noise, need_noise && through_z), &args.grad_eps}},
+                              {if_needed(grad_mu, need_mu), &args.grad_mu, true},
+                              {if_needed(grad_logvar, need_logvar), &args.grad_logvar, true},
+                              {if_needed(grad_noise, need_noise && through_z), &args.grad_eps, true}},
                              false);
   std::vector<double> kl_weights;
   if (through_kl) {
@@ -147,8 +148,8 @@ std::tuple<Tensor, Tensor> reconstruction_error_backward(const Tensor& grad, con
   RecBackward args{.dtype = dtype_of(recon), .kind = static_cast<int>(kind)};
   args.layout = share_layout({{&recon, &args.recon},
                               {&target, &args.target},
-                              {if_needed(grad_recon, need_recon), &args.grad_recon},
-                              {if_needed(grad_target, need_target), &args.grad_target}},
+                              {if_needed(grad_recon, need_recon), &args.grad_recon, true},
+                              {if_needed(grad_target, need_target), &args.grad_target, true}},
                              true);
   const std::vector<double> weights = per_sample_gradient(grad, args.layout.rows, reduction);
   args.grad = weights.data();

@@ -59,7 +59,9 @@ def _missing_reason(name: str, device_type: str) -> str | None:
         return _native_reason
     if device_type == "cpu":
         return None
-    return f"the native backend has no kernels for device {device_type!r}"
+    if device_type == "cuda":
+        return "its CUDA kernels are not complete in this version"
+    return f"it has no kernels for device {device_type!r}"
 
 
 def backend_status() -> dict[str, dict[str, str | None]]:

@@ -49,21 +49,25 @@ def check_scalar(op: str, name: str, value: float, *, positive: bool = False) ->
     if type(value) is not float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{op}: {name} is {type(value).__name__}, expected a number")
-        value = float(value)
-    if not math.isfinite(value) or (positive and value <= 0.0):
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
+    # A comparison, not math.isfinite: torch.compile traces it for a value that changes between calls.
+    if not (-math.inf < value < math.inf) or (positive and value <= 0.0):
         raise ValueError(f"{op}: {name} is {value}, expected a finite number{' above 0' if positive else ''}")
     return value
 
 
 def reduction_index(op: str, reduction: str) -> int:
-    index = _REDUCTION_INDEX.get(reduction)
+    index = _REDUCTION_INDEX.get(reduction) if isinstance(reduction, str) else None
     if index is None:
         raise ValueError(f"{op}: reduction is {reduction!r}, expected 'none', 'mean' or 'sum'")
     return index
 
 
 def kind_index(op: str, kind: str) -> int:
-    index = _KIND_INDEX.get(kind)
+    index = _KIND_INDEX.get(kind) if isinstance(kind, str) else None
     if index is None:
         raise ValueError(f"{op}: kind is {kind!r}, expected one of {', '.join(map(repr, KINDS))}")
     return index

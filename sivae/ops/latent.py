@@ -64,6 +64,9 @@ def gaussian_kl(
     Returns:
         kl: [B] or a scalar, float32 (float64 for float64).
 
+    Relative error against float64 (float32, n elements a sample, prior given in float32 numbers):
+    (48 + min(n, 1024) / 4 [+ max |logvar - prior_logvar| where the prior is not standard]) * 6e-8.
+
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.

@@ -65,11 +65,8 @@ def _fake_reparameterize_kl(mu, logvar, noise, offset, prior_mu, prior_logvar):
 def _fake_latent_backward(
     grad_z, grad_kl, mu, logvar, noise, offset, prior_mu, prior_logvar, reduction, need_mu, need_logvar, need_noise
 ):
-    return (
-        _grad_like(mu, need_mu),
-        _grad_like(logvar, need_logvar),
-        _grad_like(mu if noise is None else noise, need_noise),
-    )
+    eps = mu if noise is None or noise.dtype == torch.int64 else noise
+    return _grad_like(mu, need_mu), _grad_like(logvar, need_logvar), _grad_like(eps, need_noise)
 
 
 def _fake_reconstruction_error(recon, target, kind, reduction):

@@ -68,8 +68,12 @@ def philox_normal(
     """
     if dtype not in _DTYPES:
         raise TypeError(f"philox_normal: dtype is {dtype}, expected float64, float32, bfloat16 or float16")
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"philox_normal: shape is {type(shape).__name__}, expected a sequence of sizes")
     sizes = list(shape)
     for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, (int, torch.SymInt)):
+            raise TypeError(f"philox_normal: shape is {sizes}, expected ints")
         if size < 0:
             raise ValueError(f"philox_normal: shape is {sizes}, expected sizes of at least 0")
     _check_offset("philox_normal", offset)
@@ -83,8 +87,11 @@ def resolve_noise(
 ) -> tuple[Tensor, int]:
     """What the low-level ops take: (eps of mu's shape, 0) or (seed of one int64 element, offset)."""
     if noise is None:
-        if generator is not None and generator.device.type != mu.device.type:
-            raise ValueError(f"{op}: generator is on {generator.device}, expected {mu.device} as mu")
+        if generator is not None:
+            if not isinstance(generator, torch.Generator):
+                raise TypeError(f"{op}: generator is {type(generator).__name__}, expected a torch.Generator or None")
+            if generator.device.type != mu.device.type:
+                raise ValueError(f"{op}: generator is on {generator.device}, expected {mu.device} as mu")
         return draw_seed(mu.device, generator), 0
     if generator is not None:
         raise ValueError(f"{op}: both noise and generator are given, expected at most one of them")

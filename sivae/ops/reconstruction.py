@@ -28,6 +28,8 @@ def reconstruction_error(
     Returns:
         rec: [B] or a scalar, float32 (float64 for float64).
 
+    Relative error against float64 (float32, n elements a sample): (16 + min(n, 1024) / 4) * 6e-8.
+
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.

@@ -16,8 +16,9 @@ LINEAR_ABOVE = 32.0  # the exponent from which the exponential goes on as its ta
 def exp_elbo(
     rec: Tensor, kl: Tensor, scale: float, beta_rec: float, beta_kl: float, alpha: float, reduction: int
 ) -> Tensor:
-    dtype = sum_dtype(rec.dtype)
-    t = (-alpha * scale * beta_rec) * rec.to(dtype) + (-alpha * scale * beta_kl) * kl.to(dtype)  # [B]
+    # In float64 for every dtype: the exponential turns an absolute error of t into a relative one of the result.
+    t = (-alpha * scale * beta_rec) * rec.double() + (-alpha * scale * beta_kl) * kl.double()  # [B]
+    linear = t > LINEAR_ABOVE
     tangent = math.exp(LINEAR_ABOVE) * (1.0 + (t - LINEAR_ABOVE))
-    values = torch.where(t > LINEAR_ABOVE, tangent, torch.exp(t.clamp(max=LINEAR_ABOVE))) / alpha
-    return reduce_batch(values, reduction)
+    values = torch.where(linear, tangent, torch.exp(torch.where(linear, LINEAR_ABOVE, t))) / alpha
+    return reduce_batch(values, reduction).to(sum_dtype(rec.dtype))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sivae.ops.library import KINDS, sum_dtype
 from sivae.ops.reference.reduce import reduce_batch, sum_per_sample
@@ -39,9 +38,13 @@ def reconstruction_error(recon: Tensor, target: Tensor, kind: int, reduction: in
     if name == "mse":
         terms = (r - t) * (r - t)
     elif name == "l1":
-        terms = (r - t).abs()
+        difference = r - t
+        # abs() has derivative 0 at a NaN, which would hide it.
+        terms = difference * torch.where(difference.isnan(), difference, difference.sign()).detach()
     elif name == "bce":
         terms = _BinaryCrossEntropy.apply(r, t)
     else:
-        terms = F.relu(r) - r * t + (-r.abs()).exp().log1p()
+        # max(r, 0) - r t without its cancellation, and with the derivative 1/2 - t at r = 0.
+        positive = r >= 0.0
+        terms = r * torch.where(positive, 1.0 - t, -t) + torch.where(positive, -r, r).exp().log1p()
     return reduce_batch(sum_per_sample(terms), reduction)

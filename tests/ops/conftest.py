@@ -1,0 +1,33 @@
+"""A test that takes `backend` runs on each backend this machine has; `compiled_backend` leaves out the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sivae import ops
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = ops.available_backends()
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", names)
+    if "compiled_backend" in metafunc.fixturenames:
+        metafunc.parametrize("compiled_backend", [name for name in names if name != "reference"])
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> Iterator[None]:
+    """The same inputs in every run, whatever ran before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20240607)
+        yield
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
