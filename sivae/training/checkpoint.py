@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sivae.training import files
+from sivae import files
 from sivae.training.errors import CheckpointError
 
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sivae.training import files
+from sivae import files
 
 METRICS = "metrics.jsonl"
 

@@ -32,9 +32,8 @@ import torch
 from torch import nn
 
 import sivae
-from sivae import ops
+from sivae import files, ops
 from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
-from sivae.training import files
 from sivae.training.checkpoint import (
     STATE,
     Checkpoint,

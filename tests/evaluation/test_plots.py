@@ -100,7 +100,7 @@ def test_the_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch
     for name in ("fsync", "replace"):
         monkeypatch.setattr(os, name, recorded(name))
     draw_density(tmp_path / "picture.png")
-    assert order == ["fsync", "replace"]
+    assert order == ["fsync", "replace", "fsync"]  # the file, its name, and the folder that holds the name
 
 
 def test_the_file_has_ordinary_permissions(tmp_path: Path) -> None:

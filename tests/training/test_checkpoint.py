@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from sivae.training import files
+from sivae import files
 from sivae.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,

@@ -1,6 +1,7 @@
 """Atomic writes: whoever reads, and whenever the power fails, it is the old content or the new, never a part.
 
-Everything is first written under a temporary name in the same folder, flushed to the disk, and then renamed.
+Everything is first written under a temporary name in the same folder, flushed to the disk, and then renamed. This file
+belongs to no floor: any may write.
 """
 
 from __future__ import annotations
