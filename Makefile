@@ -31,21 +31,28 @@ lint: venv
 	$(BIN)/mypy
 
 clean:
-	rm -rf build $(VENV) sivae/_C.*.so sivae/_build_status.py
+	rm -rf build $(VENV) sivae.egg-info sivae/_C.*.so sivae/_build_status.py
 
-# What was asked for; its time changes only when that does.
+# What was asked for, by two files whose times change only when their content does.
 $(VENV)/.request: FORCE
 	@mkdir -p $(VENV)
-	@echo '$(PYTHON) $(TORCH) $(SIVAE_BUILD)' | cmp -s - $@ || echo '$(PYTHON) $(TORCH) $(SIVAE_BUILD)' > $@
+	@echo '$(PYTHON) $(TORCH)' | cmp -s - $@ || echo '$(PYTHON) $(TORCH)' > $@
+
+$(VENV)/.build-request: FORCE
+	@mkdir -p $(VENV)
+	@echo '$(SIVAE_BUILD)' | cmp -s - $@ || echo '$(SIVAE_BUILD)' > $@
 
 $(VENV)/.ready: pyproject.toml $(VENV)/.request
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sivae needs Python 3.11 or newer; make PYTHON=python3.12 takes another one")'
+	@same=$$($(PYTHON) -c 'import sys; print(sys.version_info[:3])'); \
+	[ "$$same" = "$$($(BIN)/python -c 'import sys; print(sys.version_info[:3])' 2>/dev/null)" ] || rm -rf $(VENV)/bin $(VENV)/lib
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip setuptools
 	$(BIN)/python -m pip install -q '$(TORCH)' pybind11 cmake ninja
 	SIVAE_BUILD=none $(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]'
 	@touch $@
 
-$(VENV)/.native: $(VENV)/.ready $(NATIVE)
+# Not marked as done where the compiler failed, so that the next call tries again.
+$(VENV)/.native: $(VENV)/.ready $(VENV)/.build-request $(NATIVE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" SIVAE_BUILD=$(SIVAE_BUILD) $(BIN)/python setup.py -q build_ext --inplace
-	@touch $@
+	@grep -q "^REASON = .compiling" sivae/_build_status.py || touch $@

@@ -2,7 +2,7 @@
 
 SIVAE_BUILD says what is built:
     auto (default)  the CPU kernels, and the CUDA ones where torch has CUDA and nvcc is found (no GPU is needed);
-                    where compiling fails the package is installed without its extension and says why.
+                    what does not compile is left out, and `sivae info` says why.
     cpu, cuda       exactly these; a failure is an error.
     none            no extension: the reference backend only.
 """
@@ -17,9 +17,12 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 MODES = ("auto", "none", "cpu", "cuda")
+STATUS = "_build_status.py"
+BUILD_ERRORS = (OSError, ImportError, subprocess.CalledProcessError)
 
 
 def build_mode() -> str:
@@ -33,75 +36,102 @@ class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         mode = build_mode()
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        reason = ""
+        target.unlink(missing_ok=True)
+        reason, cuda_reason = "", ""
         if mode == "none":
             reason = "it was not built (SIVAE_BUILD=none); reinstall without that setting"
+        elif mode != "auto":
+            compile_extension(target, cuda=mode == "cuda")
         else:
             try:
-                self._compile(target, mode)
-            except (OSError, ImportError, subprocess.CalledProcessError) as error:
-                if mode != "auto":
-                    raise
+                cuda_reason = self._best_of(target)
+            except BUILD_ERRORS as error:
                 reason = (
                     f"compiling it failed ({error}); SIVAE_BUILD=cpu pip install --no-build-isolation -v . shows why"
                 )
                 self.warn(f"sivae is installed without its native kernels: {reason}")
-        if reason:
-            target.unlink(missing_ok=True)
-        status = target.parent / "_build_status.py"
-        status.parent.mkdir(parents=True, exist_ok=True)
-        status.write_text(
-            f'"""Why the extension sivae._C is missing; empty where it was built."""\n\nREASON = {reason!r}\n'
-        )
+        write_status(target.parent, reason, cuda_reason)
 
     def copy_extensions_to_source(self) -> None:
         """An editable install: the extension, where there is one, and the build's status go beside the sources."""
         for ext in self.extensions:
             built = Path(self.build_lib, self.get_ext_filename(ext.name))
             package = ROOT / "sivae"
-            for file in (built, built.parent / "_build_status.py"):
+            for file in (built, built.parent / STATUS):
                 place = package / file.name
                 place.unlink(missing_ok=True)  # a process that has the old one mapped keeps it
                 if file.exists():
                     shutil.copy2(file, place)
 
-    def _compile(self, target: Path, mode: str) -> None:
-        import pybind11
+    def _best_of(self, target: Path) -> str:
+        """Compile with CUDA where it is there, without it where that fails; return why there is no CUDA."""
         import torch
-        from torch.utils import cpp_extension
 
-        torch_root = Path(torch.__file__).parent
-        include = ";".join([*cpp_extension.include_paths()])
-        build = ROOT / "build" / f"native-{sys.implementation.cache_tag}-torch{torch.__version__}"
-        build.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [
-                "cmake",
-                "-S",
-                str(ROOT),
-                "-B",
-                str(build),
-                "-G",
-                "Ninja",
-                f"-DPython_EXECUTABLE={sys.executable}",
-                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-                f"-DSIVAE_TORCH_INCLUDE={include}",
-                f"-DSIVAE_TORCH_LIB={torch_root / 'lib'}",
-                f"-DSIVAE_TORCH_VERSION={torch.__version__}",
-                f"-DSIVAE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-                f"-DSIVAE_CUDA={'ON' if self._wants_cuda(mode, torch.version.cuda) else 'OFF'}",
-            ],
-            check=True,
-        )
-        subprocess.run(["cmake", "--build", str(build)], check=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(next(build.glob("_C.*.so")), target)
-
-    @staticmethod
-    def _wants_cuda(mode: str, torch_cuda: str | None) -> bool:
-        if mode == "auto":
-            return torch_cuda is not None and shutil.which("nvcc") is not None
-        return mode == "cuda"
+        if torch.version.cuda is None:
+            reason = "the installed torch has no CUDA"
+        elif shutil.which("nvcc") is None:
+            reason = "nvcc is not found"
+        else:
+            try:
+                compile_extension(target, cuda=True)
+                return ""
+            except BUILD_ERRORS as error:
+                reason = (
+                    f"compiling them failed ({error}); SIVAE_BUILD=cuda pip install --no-build-isolation -v . shows why"
+                )
+                self.warn(f"sivae is installed without its CUDA kernels: {reason}")
+        compile_extension(target, cuda=False)
+        return reason
 
 
-setup(ext_modules=[Extension("sivae._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+class FreshBuild(build_py):
+    def run(self) -> None:
+        # What an earlier build copied there, renamed or deleted since, would be packed into the wheel.
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
+def compile_extension(target: Path, cuda: bool) -> None:
+    import pybind11
+    import torch
+    from torch.utils import cpp_extension
+
+    torch_root = Path(torch.__file__).parent
+    flavour = "cuda" if cuda else "cpu"
+    build = ROOT / "build" / f"native-{sys.implementation.cache_tag}-torch{torch.__version__}-{flavour}"
+    build.mkdir(parents=True, exist_ok=True)
+    definitions = {
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "SIVAE_TORCH_INCLUDE": ";".join(cpp_extension.include_paths()),
+        "SIVAE_TORCH_LIB": torch_root / "lib",
+        "SIVAE_TORCH_VERSION": torch.__version__,
+        "SIVAE_CXX11_ABI": int(torch.compiled_with_cxx11_abi()),
+        "SIVAE_CUDA": "ON" if cuda else "OFF",
+    }
+    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+    subprocess.run([*configure, *(f"-D{name}={value}" for name, value in definitions.items())], check=True)
+    subprocess.run(["cmake", "--build", str(build)], check=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(next(build.glob("_C.*.so")), target)
+
+
+def write_status(folder: Path, reason: str, cuda_reason: str) -> None:
+    """What `sivae info` says of the build."""
+    try:
+        import torch
+
+        torch_version = str(torch.__version__)
+    except ImportError:
+        torch_version = ""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STATUS).write_text(
+        '"""How the extension sivae._C was built; written by setup.py."""\n\n'
+        f"REASON = {reason!r}  # why it is missing; empty where it was built\n"
+        f"CUDA_REASON = {cuda_reason!r}  # why it has no CUDA kernels\n"
+        f"TORCH_VERSION = {torch_version!r}  # that it was compiled against\n"
+    )
+
+
+setup(ext_modules=[Extension("sivae._C", sources=[])], cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuild})

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from sivae import ops
@@ -56,7 +57,7 @@ class IntroObjective:
         beta_rec, beta_kl: weights of the real sample's terms.
         margin: m, the kl in nats up to which a fake is pushed away. The default suits 2D data with a latent of 2; for
             images it grows with the latent (IntroVAE used 90 to 110 for 512).
-        alpha: weight of the fakes.
+        alpha: weight of the fakes, above 0.
         fakes: which fakes enter, out of "prior" and "reconstruction".
         kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
     """
@@ -70,10 +71,12 @@ class IntroObjective:
 
     semantics = "official"
     needs_fake_rec = False
+    decoder_fake_kl_matters = True
     decoder_fake_rec_matters = False
 
     def __post_init__(self) -> None:
-        _check_weights(self, "beta_rec", "beta_kl", "margin", "alpha")
+        _check_weights(self, "beta_rec", "beta_kl", "margin")
+        _check_positive(self, "alpha", self.alpha)
         _check_kind(self)
         _check_fakes(self)
 
@@ -85,10 +88,6 @@ class IntroObjective:
 
     def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
         return self.alpha * kl_fakes.mean(1).sum()
-
-    @property
-    def decoder_fake_kl_matters(self) -> bool:
-        return self.alpha > 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +122,6 @@ class SoftIntroObjective:
     fakes: tuple[Fake, ...] = FAKES
     kind: str = "mse"
 
-    needs_fake_rec = True
-
     def __post_init__(self) -> None:
         _check_weights(self, "beta_rec", "beta_kl", "beta_neg", "gamma_r")
         _check_positive(self, "alpha", self.alpha)
@@ -134,6 +131,10 @@ class SoftIntroObjective:
             raise ValueError(f"SoftIntroObjective: semantics is {self.semantics!r}, expected 'official' or 'paper'")
         _check_kind(self)
         _check_fakes(self)
+
+    @property
+    def needs_fake_rec(self) -> bool:
+        return self.beta_rec > 0.0
 
     @property
     def decoder_fake_rec_matters(self) -> bool:
@@ -149,9 +150,9 @@ class SoftIntroObjective:
 
     def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """The fakes' share of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F]."""
-        assert rec_fakes is not None
+        rec = torch.zeros_like(kl_fakes) if rec_fakes is None else rec_fakes  # absent where beta_rec is 0
         exp_elbo = ops.exp_elbo(
-            rec_fakes.flatten(),
+            rec.flatten(),
             kl_fakes.flatten(),
             scale=scale,
             beta_rec=self.beta_rec,

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "../platform.h"
+
 namespace sivae::cpu {
 
 enum class DType : int { kFloat64, kFloat32, kBFloat16, kFloat16 };
@@ -35,7 +37,7 @@ struct Segments {
   int64_t per_row = 1;         // segments of one row
   int64_t count = 0;
 
-  Segments(const Layout& layout, int64_t elements) {
+  SIVAE_HD_MEMBER Segments(const Layout& layout, int64_t elements) {
     if (layout.cols <= elements) {
       rows_each = layout.cols > 0 ? elements / layout.cols : elements;
       cols_each = layout.cols;

@@ -12,8 +12,8 @@ class VAEModel(nn.Module):
         encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim].
         decoder: z [B, z_dim] -> x [B, ...].
         z_dim: latent values per sample.
-        mixes_samples: whether a sample's output depends on the batch around it (batch norm). Where it does not, the
-            training step runs batches that meet the same weights together.
+        mixes_samples: whether a sample's output depends on the batch around it (batch norm). The introspective steps
+            run batches that meet the same weights together and so refuse such a model.
     """
 
     encoder: nn.Module

@@ -9,7 +9,6 @@ import contextlib
 import importlib
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 
@@ -20,29 +19,31 @@ _native_library: torch.library.Library | None = None
 _forced: str | None = None  # set by use_backend, for the whole process
 
 
-def _load_native() -> tuple[SimpleNamespace | None, Any, str | None]:
-    """The native ops and the extension module, or why they are missing."""
+def _load_native() -> tuple[SimpleNamespace | None, str | None]:
+    """The native ops, or why they are missing."""
     global _native_library
-    try:
-        extension = importlib.import_module("sivae._C")
-    except ImportError as error:
-        return None, None, _why_no_extension(error)
-    _native_library = library.define_ops("sivae_native")
-    namespace = torch.ops.sivae_native
-    ops = SimpleNamespace(**{name: getattr(namespace, name).default for name in library.OP_NAMES})
-    return ops, extension, None
-
-
-def _why_no_extension(error: ImportError) -> str:
-    """The build's own word where it left one (setup.py writes it), else the loader's."""
     try:
         built = importlib.import_module("sivae._build_status")
     except ImportError:
-        return f"the extension sivae._C is not built ({error}); with a C++ compiler: pip install --no-build-isolation ."
-    return built.REASON or f"the extension sivae._C does not load: {error}; rebuild it against the installed torch"
+        return None, "the extension sivae._C is not built; with a C++ compiler: pip install --no-build-isolation ."
+    if built.REASON:
+        return None, built.REASON
+    if str(torch.__version__) != built.TORCH_VERSION:
+        # Looked at before the import: a module made for another torch may crash instead of failing to load.
+        return None, (
+            f"the extension sivae._C was compiled against torch {built.TORCH_VERSION}, and {torch.__version__} is "
+            "installed; reinstall: pip install --no-build-isolation ."
+        )
+    try:
+        importlib.import_module("sivae._C")
+    except ImportError as error:
+        return None, f"the extension sivae._C does not load ({error}); reinstall: pip install --no-build-isolation ."
+    _native_library = library.define_ops("sivae_native")
+    namespace = torch.ops.sivae_native
+    return SimpleNamespace(**{name: getattr(namespace, name).default for name in library.OP_NAMES}), None
 
 
-_native, extension, _native_reason = _load_native()
+_native, _native_reason = _load_native()
 
 # In order of preference: the first that is there for a device is its default.
 _PREFERENCE = ("native", "reference")

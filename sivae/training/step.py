@@ -8,6 +8,7 @@ decoder until its own update, so D(z) and D(noise) are computed once and serve b
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -100,7 +101,13 @@ class VAEStep(_Step[VAEObjective]):
 
 
 class _IntrospectiveStep(_Step[Introspective]):
-    """The alternating update that IntroVAE and Soft-IntroVAE share; the objective says what is done with rec and kl."""
+    """The alternating update that IntroVAE and Soft-IntroVAE share; the objective says what is done with rec and kl.
+
+    Parameters that do not require a gradient when the step is called are left as they are.
+
+    Raises:
+        NotImplementedError: the model mixes the samples of a batch (batch norm).
+    """
 
     def __init__(
         self,
@@ -112,19 +119,25 @@ class _IntrospectiveStep(_Step[Introspective]):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model, encoder_optimizer, decoder_optimizer, objective, generator=generator)
-        self._encoder_parameters = list(model.encoder.parameters())
-        self._decoder_parameters = list(model.decoder.parameters())
+        if model.mixes_samples:
+            raise NotImplementedError(
+                f"{type(self).__name__}: {type(model).__name__} mixes the samples of a batch (batch norm); "
+                "real and fake batches share passes here, so use a norm that treats each sample alone"
+            )
         self._fakes = tuple(kind for kind in FAKES if kind in objective.fakes)
 
     def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE) -> Metrics:
-        """Update the encoder, then the decoder, on `batch` [B, ...].
+        """Update the encoder, then the decoder, on `batch` [B, ...], B at least 1.
 
         Returns:
             Detached scalars on the batch's device, batch means: loss_encoder, loss_decoder, rec, kl_real, kl_fake,
             kl_rec, exp_elbo_fake, exp_elbo_rec; of the fakes only those in use, and exp_elbo only for Soft-IntroVAE.
         """
+        if batch.shape[0] == 0:
+            raise ValueError(f"{type(self).__name__}: the batch has no samples")
         objective, model = self.objective, self.model
-        scale = objective.scale_for(batch[0].numel())
+        encoder_parameters, decoder_parameters = _trainable(model.encoder), _trainable(model.decoder)
+        scale = objective.scale_for(math.prod(batch.shape[1:]))
         seed = ops.draw_seed(batch.device, self.generator)
         self.encoder_optimizer.zero_grad(set_to_none=True)
         self.decoder_optimizer.zero_grad(set_to_none=True)
@@ -138,15 +151,14 @@ class _IntrospectiveStep(_Step[Introspective]):
         fakes = [recon if kind == "reconstruction" else self._decode_prior(z, noise, seed) for kind in self._fakes]
 
         # Encoder's update: everything but the real kl ends at z_leaf or in the encoder's second pass.
-        fake_inputs = [fake.detach() for fake in fakes]
-        fake_mu, fake_logvar = self._encode(fake_inputs)
+        fake_mu, fake_logvar = model.encode(_joined([fake.detach() for fake in fakes]))
         eps = _or_philox(noise.of_fakes(self._fakes, "encoder"), seed, _ENCODER_OFFSET)
         z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
         kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
         rec_fakes = None
         if objective.needs_fake_rec:
-            with _frozen(self._decoder_parameters):
-                again = self._decode(z_fakes)
+            with _frozen(decoder_parameters):
+                again = model.decode(z_fakes)
             official = objective.semantics == "official"
             # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
             targets = [
@@ -157,15 +169,16 @@ class _IntrospectiveStep(_Step[Introspective]):
         fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
         shared_loss = scale * objective.beta_rec * rec.mean() + fake_loss
         kl_loss = scale * objective.beta_kl * kl_real.mean()
-        torch.autograd.backward(shared_loss, inputs=[z_leaf, *self._encoder_parameters], retain_graph=True)
-        torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=self._encoder_parameters)
+        torch.autograd.backward(shared_loss, inputs=[z_leaf, *encoder_parameters], retain_graph=True)
+        if encoder_parameters:
+            torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=encoder_parameters)
         self.encoder_optimizer.step()
 
         # Decoder's update: through the updated, frozen encoder.
         loss_decoder = scale * objective.beta_rec * rec.mean()
         if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
-            with _frozen(self._encoder_parameters):
-                fake_mu, fake_logvar = self._encode(fakes)
+            with _frozen(encoder_parameters):
+                fake_mu, fake_logvar = model.encode(_joined(fakes))
             rec_fakes_decoder = None
             if objective.decoder_fake_rec_matters:
                 eps = _or_philox(noise.of_fakes(self._fakes, "decoder"), seed, _DECODER_OFFSET)
@@ -175,7 +188,8 @@ class _IntrospectiveStep(_Step[Introspective]):
                 kl_fakes_decoder = ops.gaussian_kl(fake_mu, fake_logvar)
             kl_fakes_decoder = kl_fakes_decoder.view(len(fakes), -1)
             loss_decoder = loss_decoder + objective.decoder_fake_loss(rec_fakes_decoder, kl_fakes_decoder, scale)
-        torch.autograd.backward(loss_decoder, inputs=self._decoder_parameters)
+        if decoder_parameters:
+            torch.autograd.backward(loss_decoder, inputs=decoder_parameters)
         self.decoder_optimizer.step()
 
         metrics = {
@@ -201,9 +215,9 @@ class _IntrospectiveStep(_Step[Introspective]):
     def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor]) -> Tensor:
         """rec(x_f, x_ff) of the gamma_r term, [F, B]."""
         if self.objective.semantics == "official":
-            return self._fake_rec(self._decode(z_fakes), [fake.detach() for fake in fakes])
+            return self._fake_rec(self.model.decode(z_fakes), [fake.detach() for fake in fakes])
         with torch.no_grad():
-            again = self._decode(z_fakes)
+            again = self.model.decode(z_fakes)
         return self._fake_rec(again, fakes)
 
     def _fake_rec(self, again: Tensor, targets: Sequence[Tensor]) -> Tensor:
@@ -212,15 +226,6 @@ class _IntrospectiveStep(_Step[Introspective]):
         return torch.stack(
             [ops.reconstruction_error(part, target, kind=kind) for part, target in zip(parts, targets, strict=True)]
         )
-
-    def _encode(self, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        mu, logvar = _through(self.model.encoder, batches, self.model.mixes_samples).chunk(2, dim=1)
-        return mu, logvar
-
-    def _decode(self, z: Tensor) -> Tensor:
-        if self.model.mixes_samples:
-            return _through(self.model.decoder, z.chunk(len(self._fakes)), separately=True)
-        return self.model.decode(z)
 
 
 class IntroStep(_IntrospectiveStep[IntroObjective]):
@@ -231,18 +236,18 @@ class SoftIntroStep(_IntrospectiveStep[SoftIntroObjective]):
     """One update of Soft-IntroVAE."""
 
 
-def _through(network: nn.Module, batches: Sequence[Tensor], separately: bool) -> Tensor:
-    """The network's outputs for all batches, one below the other; in one pass where no sample sees another."""
-    if len(batches) == 1:
-        return network(batches[0])
-    if separately:
-        return torch.cat([network(batch) for batch in batches])
-    return network(torch.cat(list(batches)))
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    """Batches that meet the same weights, one below the other, for one pass."""
+    return batches[0] if len(batches) == 1 else torch.cat(list(batches))
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 @contextlib.contextmanager
 def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Passes inside record gradients for their inputs only."""
+    """Passes inside record gradients for their inputs only; `parameters` are those that otherwise train."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

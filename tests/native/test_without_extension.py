@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -82,22 +83,32 @@ def assert_runs_on_the_reference(found: dict[str, object]) -> None:
     assert found["refusal"] == f"gaussian_kl: backend 'native' is not available on cpu: {found['reason']}"
 
 
-def copy_package(folder: Path, status: str | None) -> None:
+def copy_package(folder: Path, status: str | None, torch_version: str = str(torch.__version__)) -> None:
     shutil.copytree(
         ROOT / "sivae", folder / "sivae", ignore=shutil.ignore_patterns("*.so", "_build_status.py", "__pycache__")
     )
     if status is not None:
-        (folder / "sivae" / "_build_status.py").write_text(f"REASON = {status!r}\n")
+        (folder / "sivae" / "_build_status.py").write_text(f"REASON = {status!r}\nTORCH_VERSION = {torch_version!r}\n")
 
 
 def test_an_extension_that_does_not_load(tmp_path):
-    """Built, as its status says, but against another torch: the loader's own words reach the user."""
+    """Built, as its status says: the loader's own words reach the user."""
     copy_package(tmp_path, status="")
     found = report(WITHOUT_EXTENSION + REPORT, tmp_path)
     assert_runs_on_the_reference(found)
     assert found["reason"] == (
-        "the extension sivae._C does not load: undefined symbol: _ZN5torch6thrownE; "
-        "rebuild it against the installed torch"
+        "the extension sivae._C does not load (undefined symbol: _ZN5torch6thrownE); "
+        "reinstall: pip install --no-build-isolation ."
+    )
+
+
+def test_an_extension_for_another_torch_is_not_even_loaded(tmp_path):
+    copy_package(tmp_path, status="", torch_version="1.0.0")
+    found = report(REPORT, tmp_path)
+    assert_runs_on_the_reference(found)
+    assert found["reason"] == (
+        f"the extension sivae._C was compiled against torch 1.0.0, and {torch.__version__} is installed; "
+        "reinstall: pip install --no-build-isolation ."
     )
 
 
@@ -121,45 +132,64 @@ def test_a_plain_copy_of_the_sources(tmp_path):
     found = report(REPORT, tmp_path)
     assert_runs_on_the_reference(found)
     reason = str(found["reason"])
-    assert reason.startswith("the extension sivae._C is not built (")
-    assert reason.endswith("with a C++ compiler: pip install --no-build-isolation .")
+    assert reason == "the extension sivae._C is not built; with a C++ compiler: pip install --no-build-isolation ."
 
 
-@pytest.mark.slow
-def test_pip_install_without_native_kernels(tmp_path):
-    """The real thing: SIVAE_BUILD=none from a clean copy of the tree."""
-    source, target = tmp_path / "source", tmp_path / "target"
+@pytest.fixture
+def source(tmp_path):
+    """The sources as a fresh clone has them."""
     ignored = shutil.ignore_patterns("*.so", "_build_status.py", "__pycache__", "*.egg-info")
-    source.mkdir()
     for name in ("sivae", "csrc"):
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy2(ROOT / name, source / name)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--no-build-isolation",
-        "--no-deps",
-        "--target",
-        str(target),
-        ".",
-    ]
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)
+    names = ("setup.py", "pyproject.toml", "MANIFEST.in", "CMakeLists.txt", "CITATION.cff", "README.md", "LICENSE")
+    for name in names:
+        shutil.copy2(ROOT / name, tmp_path / "source" / name)
+    return tmp_path / "source"
+
+
+def run_in(source: Path, *command: str, **environment: str) -> None:
     done = subprocess.run(
         command,
         cwd=source,
-        env=os.environ | {"SIVAE_BUILD": "none"},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target")
+
+
+def test_install_without_native_kernels(tmp_path, source):
+    target = tmp_path / "target"
+    stale = source / "build" / "lib" / "sivae" / "gone.py"  # as an earlier build may have left it
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    run_in(source, *PIP_INSTALL, str(target), ".", SIVAE_BUILD="none")
     assert not list(target.rglob("*.so"))
+    assert not (target / "sivae" / "gone.py").exists()
     assert (target / "sivae" / "py.typed").exists()
     found = report(REPORT, target)
     assert Path(str(found["file"])).is_relative_to(target)
     assert_runs_on_the_reference(found)
     assert found["reason"] == "it was not built (SIVAE_BUILD=none); reinstall without that setting"
+
+
+def test_install_where_compiling_fails(tmp_path, source):
+    target = tmp_path / "target"
+    run_in(source, *PIP_INSTALL, str(target), ".", SIVAE_BUILD="auto", CXX="/bin/false")
+    found = report(REPORT, target)
+    assert_runs_on_the_reference(found)
+    assert str(found["reason"]).startswith("compiling it failed (")
+
+
+def test_source_distribution_has_the_native_sources(source):
+    run_in(source, sys.executable, "setup.py", "-q", "sdist")
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    native = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*") if path.is_file()}
+    assert native | {"CMakeLists.txt", "setup.py"} <= names
