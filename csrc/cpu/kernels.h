@@ -6,11 +6,10 @@
 
 #include <cstdint>
 
+#include "../dtype.h"
 #include "../platform.h"
 
 namespace sivae::cpu {
-
-enum class DType : int { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
 constexpr int kMaxDims = 16;
 

@@ -9,16 +9,6 @@
 
 namespace sivae::cpu {
 
-DType dtype_of(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kDouble: return DType::kFloat64;
-    case at::kFloat: return DType::kFloat32;
-    case at::kBFloat16: return DType::kBFloat16;
-    case at::kHalf: return DType::kFloat16;
-    default: TORCH_CHECK_TYPE(false, "sivae: dtype ", tensor.scalar_type(), " is not supported");
-  }
-}
-
 at::ScalarType sum_dtype(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
 Layout share_layout(std::initializer_list<Operand> operands, bool any_order) {

@@ -11,8 +11,6 @@
 
 namespace sivae::cpu {
 
-DType dtype_of(const at::Tensor& tensor);
-
 at::ScalarType sum_dtype(at::ScalarType dtype);
 
 struct Operand {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../torch_dtype.h"
 #include "kernels.h"
 #include "operands.h"
 
@@ -54,7 +55,7 @@ struct Latents {
 
 Latents latents(const Tensor& mu, const Tensor& logvar, const Tensor* noise, int64_t offset, bool wants_kl,
                 PriorParameters prior, int64_t reduction) {
-  LatentForward args{.dtype = dtype_of(mu), .prior = prior};
+  LatentForward args{.dtype = dtype_of(mu.scalar_type()), .prior = prior};
   Latents out;
   const Tensor* eps = nullptr;
   if (noise != nullptr) {
@@ -105,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_
   if (!through_z && !through_kl) return {grad_mu.zero_(), grad_logvar.zero_(), grad_noise.zero_()};
   if (!through_z && need_noise) grad_noise.zero_();
 
-  LatentBackward args{.dtype = dtype_of(mu), .prior = {prior_mu, prior_logvar}};
+  LatentBackward args{.dtype = dtype_of(mu.scalar_type()), .prior = {prior_mu, prior_logvar}};
   if (through_z && noise.has_value() && noise->defined()) args.noise = noise_of(*noise, offset);
   args.layout = share_layout({{&mu, &args.mu},
                               {&logvar, &args.logvar},
@@ -129,7 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_
 }
 
 Tensor reconstruction_error(const Tensor& recon, const Tensor& target, int64_t kind, int64_t reduction) {
-  RecForward args{.dtype = dtype_of(recon), .kind = static_cast<int>(kind)};
+  RecForward args{.dtype = dtype_of(recon.scalar_type()), .kind = static_cast<int>(kind)};
   args.layout = share_layout({{&recon, &args.recon}, {&target, &args.target}}, true);
   const Segments segments(args.layout, kReconstructionSegment);
   PartialSums sums(args.layout, segments);
@@ -145,7 +146,7 @@ std::tuple<Tensor, Tensor> reconstruction_error_backward(const Tensor& grad, con
                                                          int64_t kind, int64_t reduction, bool need_recon,
                                                          bool need_target) {
   Tensor grad_recon = empty_or_like(recon, need_recon), grad_target = empty_or_like(target, need_target);
-  RecBackward args{.dtype = dtype_of(recon), .kind = static_cast<int>(kind)};
+  RecBackward args{.dtype = dtype_of(recon.scalar_type()), .kind = static_cast<int>(kind)};
   args.layout = share_layout({{&recon, &args.recon},
                               {&target, &args.target},
                               {if_needed(grad_recon, need_recon), &args.grad_recon, true},
@@ -173,7 +174,7 @@ Tensor exp_elbo(const Tensor& rec, const Tensor& kl, double scale, double beta_r
   Layout layout;
   layout.rows = rec.size(0);
   PartialSums sums(layout, Segments(layout, kExpElboGrain));
-  const ExpElboForward args{dtype_of(rec),       {scale, beta_rec, beta_kl, alpha},
+  const ExpElboForward args{dtype_of(rec.scalar_type()),       {scale, beta_rec, beta_kl, alpha},
                             rec.const_data_ptr(), kl.const_data_ptr(),
                             rec.stride(0),        kl.stride(0),
                             sums.data()};
@@ -188,7 +189,7 @@ std::tuple<Tensor, Tensor> exp_elbo_backward(const Tensor& grad, const Tensor& r
   check_per_sample(rec, kl);
   Tensor grad_rec = empty_or_like(rec, need_rec), grad_kl = empty_or_like(kl, need_kl);
   const std::vector<double> weights = per_sample_gradient(grad, rec.size(0), reduction);
-  const ExpElboBackward args{dtype_of(rec),
+  const ExpElboBackward args{dtype_of(rec.scalar_type()),
                              {scale, beta_rec, beta_kl, alpha},
                              rec.const_data_ptr(),
                              kl.const_data_ptr(),
@@ -207,7 +208,7 @@ std::tuple<Tensor, Tensor> exp_elbo_backward(const Tensor& grad, const Tensor& r
 Tensor philox_normal(const Tensor& seed, int64_t offset, at::IntArrayRef shape, at::ScalarType dtype) {
   const Noise noise = noise_of(seed, offset);
   Tensor out = at::empty(shape, seed.options().dtype(dtype));
-  const DType kernel_dtype = dtype_of(out);
+  const DType kernel_dtype = dtype_of(out.scalar_type());
   void* data = out.data_ptr();
   at::parallel_for(0, out.numel(), kLatentGrain, [&](int64_t begin, int64_t end) {
     kernels().philox_normal(kernel_dtype, data, noise.seed, noise.offset, begin, end);

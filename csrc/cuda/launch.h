@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace sivae::cuda {
+#include "../dtype.h"
 
-enum class DType : int { kFloat64, kFloat32, kBFloat16, kFloat16 };
+namespace sivae::cuda {
 
 // Fills out[count] with the normals of (*seed, offset); `seed` lies on the device, so nothing waits for the host.
 // Returns the launch's cudaError_t.

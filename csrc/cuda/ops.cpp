@@ -4,22 +4,13 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/library.h>
 
+#include "../torch_dtype.h"
 #include "launch.h"
 
 namespace sivae::cuda {
 namespace {
 
 using at::Tensor;
-
-DType dtype_of(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kDouble: return DType::kFloat64;
-    case at::kFloat: return DType::kFloat32;
-    case at::kBFloat16: return DType::kBFloat16;
-    case at::kHalf: return DType::kFloat16;
-    default: TORCH_CHECK_TYPE(false, "sivae: dtype ", dtype, " is not supported");
-  }
-}
 
 uint64_t current_stream(const Tensor& tensor) {
   const c10::impl::VirtualGuardImpl guard(tensor.device().type());

@@ -1,0 +1,8 @@
+// The storage types of the kernels, on every device, without a torch header.
+#pragma once
+
+namespace sivae {
+
+enum class DType : int { kFloat64, kFloat32, kBFloat16, kFloat16 };
+
+}  // namespace sivae
