@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
-import sivae
 from benchmarks.measure import Spread, last_level_cache_bytes
 from benchmarks.results import CaseResult
 from sivae import ops
+from sivae.machine import cpu_model, versions
 
 _HEADINGS = {"ops": "Fused ops, forward and backward", "step": "One training iteration"}
 _COLUMNS = ("contender", "time", "time over baseline", "times faster")
@@ -34,22 +32,9 @@ def environment(threads: int) -> dict[str, Any]:
         "last_level_cache_bytes": last_level_cache_bytes(),
         "system": f"{platform.system()} {platform.release()}",
         "commit": git_commit(),
-        "versions": {"sivae": sivae.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "backends": ops.available_backends(),
     }
-
-
-def cpu_model() -> str:
-    """As the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    model = names.get("model name") or platform.processor() or platform.machine()
-    family = f", family {names['cpu family']} model {names['model']}" if {"cpu family", "model"} <= names.keys() else ""
-    return model + family
 
 
 def git_commit() -> str | None:

@@ -11,6 +11,9 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Text, Whole, one
+from sivae.training.errors import RunFolderError
+
+_RUN = arg(help="The run's folder.", help_behavior_hint="", metavar="RUN")
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Arguments:
       sivae evaluate runs/8gaussians-seed0 --seed 1 --json
     """
 
-    run: Annotated[Positional[Path], one(Path, "RUN"), arg(help="The run's folder.", metavar="RUN")]
+    run: Annotated[Positional[Path | None], one(Path, "RUN"), _RUN] = None
     seed: Annotated[Whole, arg(help="Of the metrics' samples.", help_behavior_hint="(default: the run's)")] = None
     device: Annotated[Text, arg(help="Where to compute.", help_behavior_hint="(default: the run's)")] = None
     json: Annotated[FlagCreatePairsOff[bool], arg(help="Print JSON.", help_behavior_hint="")] = False
@@ -32,6 +35,8 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Evaluate, and print a table or JSON."""
+    if arguments.run is None:
+        raise RunFolderError("name the run's folder, as sivae train printed it; runs/8gaussians-seed0, for instance")
     from sivae.training.run import evaluate
 
     result = evaluate(

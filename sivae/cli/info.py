@@ -23,7 +23,7 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Print what this machine has to offer."""
-    from sivae.training.run import machine
+    from sivae.machine import machine
 
     facts = machine()
     print(json.dumps(facts, indent=2) if arguments.json else _text(facts))

@@ -1,16 +1,21 @@
 """The `sivae` command: finds the verb, parses its arguments, turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM; 141 nobody
+reads the output any more.
 torch is imported by the verb that needs it, so that help appears at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import io
+import itertools
+import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -43,6 +48,9 @@ sivae VERB --help lists a verb's options. --debug, with any verb, shows where an
 """
 
 
+_POSITIONAL = ("preset", "run")  # no options are called that
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit the process where it fails.
 
@@ -52,7 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode is no reason to fail
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. What is still buffered must not fail once more at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _run(given: list[str]) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     if not given:
@@ -71,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         module = importlib.import_module(f"sivae.cli.{verb}")
         module.run(_parse(module.Arguments, verb, given[1:]))
+    except BrokenPipeError:
+        raise
     except Exception as error:
         from sivae.training.errors import SivaeError
 
@@ -97,37 +120,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:
     import tyro
 
+    parsed: Any
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(arguments_type, prog=f"sivae {verb}", args=arguments)
+            parsed, unknown = tyro.cli(arguments_type, prog=f"sivae {verb}", args=arguments, return_unknown_args=True)
     except SystemExit as stop:
         if stop.code:
-            _fail(f"{_one_line(printed.getvalue())}; see sivae {verb} --help", 2)
+            _fail(f"{_without_frame(printed.getvalue())}; see sivae {verb} --help", 2)
         raise
+    if unknown:
+        _fail(f"unknown: {' '.join(unknown)};{_suggestion(unknown, arguments_type)} see sivae {verb} --help", 2)
+    return parsed
 
 
-def _one_line(box: str) -> str:
-    """What a box that tyro draws around an error says, and the option that it suggests."""
-    paragraphs: list[list[str]] = [[]]
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        text = line.strip("│ ")
-        if text.startswith(("╭", "╰")) or (text and not text.strip("─-")):
-            paragraphs.append([])
-        elif text:
-            paragraphs[-1].append(text)
-    spoken = [" ".join(paragraph) for paragraph in paragraphs if paragraph]
-    if "╭" not in box:  # drawn without a frame, the title is a paragraph of its own
-        spoken = spoken[1:]
-    if not spoken:
-        return "the arguments cannot be understood"
-    message = re.sub(r"^Error parsing (\S+): ", r"\1: ", spoken[0]).rstrip(".")
-    message = message[0].lower() + message[1:]
-    for text in spoken[1:]:
-        suggestion = re.search(r"--[\w-]+", text)
-        if text.startswith("Perhaps you meant") and suggestion:
-            message += f"; did you mean {suggestion[0]}?"
-    return message
+def _suggestion(unknown: Sequence[str], arguments_type: type) -> str:
+    names = [field.name for field in dataclasses.fields(arguments_type) if field.name not in _POSITIONAL]
+    options = [f"--{name.replace('_', '-')}" for name in names]
+    for word in unknown:
+        close = difflib.get_close_matches(word.split("=")[0], options, n=1)
+        if word.startswith("--") and close:
+            return f" did you mean {close[0]}?"
+    return ""
+
+
+def _without_frame(box: str) -> str:
+    """What tyro says of a value that is missing or cannot be read, without title, frame and help."""
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-")
+
+    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
+    said = " ".join(itertools.takewhile(lambda line: not is_rule(line), itertools.dropwhile(is_rule, lines)))
+    said = said.removeprefix("Error parsing ").rstrip(".") or "the arguments cannot be understood"
+    return said[0].lower() + said[1:]
 
 
 def _fail(message: str, code: int) -> NoReturn:

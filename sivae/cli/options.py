@@ -25,7 +25,7 @@ def number(word: str) -> float:
         raise ValueError(f"{word!r} is not a number") from None
 
 
-def one(parse: Callable[[str], Any], metavar: str, choices: tuple[str, ...] | None = None) -> Any:
+def one(parse: Callable[[str], Any], metavar: str) -> Any:
     """Annotation of an option with one value."""
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -33,13 +33,12 @@ def one(parse: Callable[[str], Any], metavar: str, choices: tuple[str, ...] | No
         instance_from_str=lambda words: parse(words[0]),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [str(value)],
-        choices=choices,
     )
 
 
 def one_of(*names: str) -> Any:
-    """Annotation of an option whose value is one of some names."""
-    return one(str, "{" + ",".join(names) + "}", names)
+    """Annotation of an option whose value is one of some names, which the configuration checks."""
+    return one(str, "{" + ",".join(names) + "}")
 
 
 def several(parse: Callable[[str], Any], metavar: str) -> Any:

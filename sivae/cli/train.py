@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Folder, Number, Text, Whole, number, one, one_of, several
-from sivae.training.config import RunConfig
+from sivae.training.config import PLANE_KINDS, Fake, ObjectiveName, RunConfig, Semantics
 from sivae.training.errors import ConfigError
-from sivae.training.presets import PRESETS, preset_config
+from sivae.training.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
 
 
-def _key(text: str) -> Any:
-    return arg(help=text, help_behavior_hint=lambda shown: "(default: the preset's)")
+def _of_preset(text: str) -> Any:
+    return arg(help=text, help_behavior_hint="(default: the preset's)")
+
+
+def _of_objective(text: str) -> Any:
+    return arg(help=text, help_behavior_hint="(default: the objective's)")
 
 
 def _fixed(key: str, text: str, words: str | None = None) -> Any:
@@ -61,8 +65,8 @@ class Arguments:
     resume: Annotated[Folder, _RESUME] = None
     objective: Annotated[
         str | None,
-        one_of("soft-intro", "intro", "vae"),
-        arg(help="What is minimised.", help_behavior_hint="(default: soft-intro)"),
+        one_of(*get_args(ObjectiveName)),
+        arg(help="What is minimised.", help_behavior_hint=f"(default: {DEFAULT_OBJECTIVE})"),
     ] = None
     steps: Annotated[Whole, _fixed("steps", "Training iterations.")] = None
     seed: Annotated[Whole, _fixed("seed", "Decides weights, data, noise and the metrics' samples.")] = None
@@ -77,28 +81,30 @@ class Arguments:
         _fixed("milestones", "Shares of the steps after which the rate drops."),
     ] = None
     rate_factor: Annotated[Number, _fixed("rate_factor", "What the rate is multiplied by at a milestone.")] = None
-    beta_rec: Annotated[Number, _key("Weight of the reconstruction error.")] = None
-    beta_kl: Annotated[Number, _key("Weight of the KL divergence of real samples.")] = None
-    beta_neg: Annotated[Number, _key("Weight of the KL divergence of fakes (soft-intro).")] = None
+    beta_rec: Annotated[Number, _of_preset("Weight of the reconstruction error.")] = None
+    beta_kl: Annotated[Number, _of_preset("Weight of the KL divergence of real samples.")] = None
+    beta_neg: Annotated[Number, _of_preset("Weight of the KL divergence of fakes (soft-intro).")] = None
     gamma_r: Annotated[
-        Number, _key("Weight of the fakes' reconstruction error in the decoder's update (soft-intro).")
+        Number, _of_objective("Weight of the fakes' reconstruction error in the decoder's update (soft-intro).")
     ] = None
     alpha: Annotated[
-        Number, _key("Sharpness of the exponential (soft-intro), or weight of the adversarial terms (intro).")
+        Number, _of_objective("Sharpness of the exponential (soft-intro), or weight of the adversarial terms (intro).")
     ] = None
-    scale: Annotated[Number, _key("The constant that multiplies every ELBO (soft-intro).")] = None
+    scale: Annotated[Number, _of_preset("The constant that multiplies every ELBO (soft-intro).")] = None
     semantics: Annotated[
         str | None,
-        one_of("official", "paper"),
-        _key("Whose gradients, where the published code and the paper's Algorithm 1 differ (soft-intro)."),
+        one_of(*get_args(Semantics)),
+        _of_objective("Whose gradients, where the published code and the paper's Algorithm 1 differ (soft-intro)."),
     ] = None
     fakes: Annotated[
         tuple[Any, ...] | None,
-        several(str, "{prior,reconstruction} ..."),
-        _key("What counts as a fake: one or both (soft-intro, intro)."),
+        several(str, "{" + ",".join(get_args(Fake)) + "} ..."),
+        _of_objective("What counts as a fake: one or both (soft-intro, intro)."),
     ] = None
-    margin: Annotated[Number, _key("KL divergence in nats that the encoder gives every fake at least (intro).")] = None
-    kind: Annotated[str | None, one_of("mse", "l1"), _key("The reconstruction error.")] = None
+    margin: Annotated[
+        Number, _of_objective("KL divergence in nats that the encoder gives every fake at least (intro).")
+    ] = None
+    kind: Annotated[str | None, one_of(*PLANE_KINDS), _of_objective("The reconstruction error.")] = None
     z_dim: Annotated[Whole, _fixed("z_dim", "Latent dimensions.")] = None
     hidden: Annotated[Whole, _fixed("hidden", "Width of the networks' inner layers.")] = None
     layers: Annotated[Whole, _fixed("layers", "Number of inner layers.")] = None
@@ -115,7 +121,7 @@ class Arguments:
     quiet: Annotated[FlagCreatePairsOff[bool], arg(help="Show no progress.", help_behavior_hint="")] = False
 
 
-_NOT_SETTINGS = ("preset", "out", "resume", "objective", "quiet")
+_NOT_SETTINGS = ("preset", "out", "resume", "quiet")
 
 
 def run(arguments: Arguments) -> None:
@@ -128,7 +134,7 @@ def run(arguments: Arguments) -> None:
     elif arguments.preset is None:
         raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or a run to go on with by --resume DIR")
     else:
-        config = preset_config(arguments.preset, objective=arguments.objective or "soft-intro", **changes)
+        config = preset_config(arguments.preset, **changes)
         from sivae.training.run import train
 
         summary = train(config, arguments.out, progress=not arguments.quiet)

@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
 
 ObjectiveName = Literal["soft-intro", "intro", "vae"]
+Phase = Literal["warm-up", "soft-intro", "intro", "vae"]
 ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]
 Fake = Literal["prior", "reconstruction"]
+Semantics = Literal["official", "paper"]
+
+PLANE_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for points of any coordinates
 
 FORMAT = 1  # of config.json; raised when an old reader would misread a new file
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """The objective and its weights. A key that the named objective does not use is None.
+    """The objective and its weights.
+
+    None stands for the objective's own default, which :meth:`resolved` fills in. A key that the named objective does
+    not use stays None.
 
     Attributes:
         name: "soft-intro", "intro" (IntroVAE's hinge) or "vae".
@@ -42,25 +49,26 @@ class ObjectiveConfig:
         alpha: soft-intro: the sharpness of the exponential; intro: the weight of the adversarial terms.
         beta_neg: weight of the KL divergence of fakes in the encoder's update (soft-intro).
         gamma_r: weight of the fakes' reconstruction error in the decoder's update (soft-intro).
-        scale: the constant `s` that multiplies every ELBO; None: 1/(elements of one sample) (soft-intro).
+        scale: the constant `s` that multiplies every ELBO; None: 1/(elements of one sample), which stays None
+            (soft-intro).
         semantics: "official" or "paper": whose gradients, where the published code and the paper's Algorithm
             1 differ (soft-intro).
         margin: KL divergence, in nats, that the encoder gives every fake at least (intro).
 
     Raises:
-        ConfigError: a value is of the wrong type or out of range, missing, or of no effect.
+        ConfigError: a value is of the wrong type or out of range, or of no effect.
     """
 
     name: ObjectiveName
     beta_rec: float
     beta_kl: float
-    kind: ErrorKind = "mse"
+    kind: ErrorKind | None = None
     fakes: tuple[Fake, ...] | None = None
     alpha: float | None = None
     beta_neg: float | None = None
     gamma_r: float | None = None
     scale: float | None = None
-    semantics: Literal["official", "paper"] | None = None
+    semantics: Semantics | None = None
     margin: float | None = None
 
     def __post_init__(self) -> None:
@@ -74,8 +82,6 @@ class ObjectiveConfig:
                     f"{field.name} = {_show(value)}: it has no effect with the objective {self.name!r}; "
                     f"leave it out, or choose the objective {users}"
                 )
-            if field.name in used and value is None and field.name != "scale":
-                raise ConfigError(f"{field.name} is missing: the objective {self.name!r} needs a value for it")
         if self.fakes is not None and (not self.fakes or len(set(self.fakes)) != len(self.fakes)):
             raise ConfigError(f"fakes = {_show(list(self.fakes))}: name prior, reconstruction, or both, each once")
 
@@ -88,9 +94,16 @@ class ObjectiveConfig:
             "intro": objectives.IntroObjective,
             "soft-intro": objectives.SoftIntroObjective,
         }
-        arguments = {key: getattr(self, key) for key in objective_keys(self.name) if key != "name"}
-        built: VAEObjective | IntroObjective | SoftIntroObjective = classes[self.name](**arguments)
+        values = {key: getattr(self, key) for key in objective_keys(self.name) if key != "name"}
+        given = {key: value for key, value in values.items() if value is not None}
+        built: VAEObjective | IntroObjective | SoftIntroObjective = classes[self.name](**given)
         return built
+
+    def resolved(self) -> ObjectiveConfig:
+        """A copy with the objective's defaults in the place of None."""
+        built = self.build()
+        keys = [key for key in objective_keys(self.name) if key != "name"]
+        return dataclasses.replace(self, **{key: getattr(built, key) for key in keys})
 
     def to_dict(self) -> dict[str, Any]:
         """The keys that the objective uses, ready for JSON."""
@@ -181,15 +194,20 @@ class RunConfig:
         _conform(self)
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones = {_show(list(self.milestones))}: give them in ascending order")
-        if self.objective.kind not in ("mse", "l1"):
+        if self.objective.kind is not None and self.objective.kind not in PLANE_KINDS:
             raise ConfigError(
-                f"kind = {self.objective.kind!r}: points in the plane are not in [0, 1]; choose mse or l1"
+                f"kind = {self.objective.kind!r}: points in the plane are not in [0, 1]; "
+                f"choose {' or '.join(PLANE_KINDS)}"
             )
 
     @property
     def warmup_steps(self) -> int:
         """Iterations that train a plain VAE first."""
         return round(self.warmup_fraction * self.steps)
+
+    def phase_at(self, step: int) -> Phase:
+        """What iteration `step`, counted from 1, trains: a plain VAE to warm up, or the objective."""
+        return "warm-up" if step <= self.warmup_steps else self.objective.name
 
     def learning_rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`, counted from 1."""

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from sivae.training.config import Phase
 from sivae.training.errors import NonFiniteError
+
+# What to try for a new run where the gradients of a phase stopped being finite, the likeliest first.
+_VAE_CAUSES = "a rate too high for the batch, or data that is not finite"
+_INTRO_CAUSES = "a rate too high for the batch, or the fakes' KL running away"
+_ADVICE: dict[Phase, tuple[str, str]] = {
+    "warm-up": (_VAE_CAUSES, "raise --beta-kl if kl_real grew while rec fell"),
+    "vae": (_VAE_CAUSES, "raise --beta-kl if kl_real grew while rec fell"),
+    "intro": (_INTRO_CAUSES, "lower --alpha, or --margin, if the fakes' KL was far above kl_real"),
+    "soft-intro": (
+        _INTRO_CAUSES,
+        "raise --beta-neg if the fakes' KL was far above kl_real, lower it if it was near kl_real while rec grew",
+    ),
+}
 
 
 class FiniteGuard:
@@ -20,10 +34,12 @@ class FiniteGuard:
 
     Args:
         optimizers: whose parameters to watch.
+        phase_at: what an iteration trains, which decides the advice.
         step: iterations done so far.
     """
 
-    def __init__(self, optimizers: Iterable[Optimizer], step: int = 0) -> None:
+    def __init__(self, optimizers: Iterable[Optimizer], phase_at: Callable[[int], Phase], step: int = 0) -> None:
+        self._phase_at = phase_at
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         device = self._parameters[0].device
@@ -53,19 +69,19 @@ class FiniteGuard:
         if finite >= step:
             self._checked = step
             return
+        phase = self._phase_at(finite + 1)
+        causes, remedy = _ADVICE[phase]
         seen = ", ".join(f"{key} {value:.4g}" for key, value in self._last.items())
         raise NonFiniteError(
             f"training diverged: gradients stopped being finite in step {finite + 1} "
-            f"(between the checks at steps {self._checked} and {step}"
+            f"({phase}; between the checks at steps {self._checked} and {step}"
             f"{f'; at the earlier one {seen}' if seen else ''}). "
-            "Likely causes: a rate too high for the batch, or the fakes' KL running away. "
-            "Remedies, in this order: lower learning_rate (half of it, say); raise beta_neg if kl_fake was "
-            "far above kl_real, lower it if kl_fake was near kl_real while rec grew; check that the data is "
-            "finite. "
-            f"{last_good}",
+            f"Likely causes: {causes}. "
+            f"Remedies for a new run, in this order: lower --learning-rate (half of it, say); {remedy}; "
+            f"check that the data is finite. {last_good}",
             finite + 1,
         )
 
     def remember(self, values: Mapping[str, float]) -> None:
         """Keep the losses of a step that was checked, for the message when a later one fails."""
-        self._last = {key: values[key] for key in ("rec", "kl_real", "kl_fake") if key in values}
+        self._last = {key: values[key] for key in ("rec", "kl_real", "kl_fake", "kl_rec") if key in values}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, cast
 
-from sivae.training.config import ObjectiveConfig, RunConfig, objective_keys
+from sivae.training.config import ObjectiveConfig, ObjectiveName, RunConfig
 from sivae.training.errors import ConfigError
+
+DEFAULT_OBJECTIVE: ObjectiveName = "soft-intro"
 
 # beta_rec, beta_kl, beta_neg. Published with Soft-IntroVAE, except for 25gaussians: nobody published any,
 # so it takes those of the rings, another density of extent 2 made of narrow, equally likely pieces.
@@ -21,8 +23,10 @@ _WEIGHTS = {
 PRESETS: tuple[str, ...] = tuple(_WEIGHTS)
 
 
-def preset_config(preset: str, *, objective: str = "soft-intro", **changes: Any) -> RunConfig:
+def preset_config(preset: str, *, objective: str = DEFAULT_OBJECTIVE, **changes: Any) -> RunConfig:
     """The recommended configuration for a density, with changes.
+
+    What the preset does not say is the objective's default, see :meth:`ObjectiveConfig.resolved`.
 
     Args:
         preset: one of :data:`PRESETS`.
@@ -39,21 +43,12 @@ def preset_config(preset: str, *, objective: str = "soft-intro", **changes: Any)
         raise ConfigError(f"there is no preset {preset!r}; {hint} {', '.join(PRESETS)}")
     beta_rec, beta_kl, beta_neg = _WEIGHTS[preset]
     weights: dict[str, dict[str, Any]] = {
-        "soft-intro": {
-            "fakes": ("prior", "reconstruction"),
-            "alpha": 2.0,
-            "beta_neg": beta_neg,
-            "gamma_r": 1e-8,
-            "scale": 0.5,
-            "semantics": "official",
-        },
-        "intro": {"fakes": ("prior", "reconstruction"), "alpha": 0.25, "margin": 5.0},
+        "soft-intro": {"beta_neg": beta_neg, "scale": 0.5},
+        "intro": {},
         "vae": {},
     }
     if objective not in weights:
         raise ConfigError(f"objective = {objective!r}: expected one of {', '.join(weights)}")
-    assert set(weights[objective]) <= set(objective_keys(objective))
-    chosen = ObjectiveConfig.from_dict(
-        {"name": objective, "beta_rec": beta_rec, "beta_kl": beta_kl, "kind": "mse", **weights[objective]}
-    )
+    name = cast(ObjectiveName, objective)
+    chosen = ObjectiveConfig(name=name, beta_rec=beta_rec, beta_kl=beta_kl, **weights[name])
     return RunConfig(preset=preset, density=preset, objective=chosen).replace(**changes)

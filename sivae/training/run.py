@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import shlex
 import signal
 import sys
@@ -26,13 +25,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
 
-import sivae
 from sivae import files, ops
+from sivae.machine import device_name, versions
 from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.training.checkpoint import (
     STATE,
@@ -54,6 +53,12 @@ CONFIG, SUMMARY, CHECKPOINTS, SAMPLES = "config.json", "summary.json", "checkpoi
 
 # What a resumed run may change: keys that decide when the run writes, never what it computes or records.
 RESUME_MAY_CHANGE = ("checkpoint_every",)
+
+# What a summary holds beside the metrics, which its key "metrics" names. One that lacks any of it is none.
+_SUMMARY_KEYS = (
+    *("preset", "objective", "steps", "seed", "metrics", "ms_per_iteration", "train_seconds", "wall_seconds", "final"),
+    *("device", "device_name", "ops", "threads", "versions"),
+)
 
 
 def train(
@@ -77,7 +82,8 @@ def train(
         progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
 
     Returns:
-        The content of `summary.json`: metrics, final losses, steps, times, versions, and where it ran.
+        The content of `summary.json` (metrics, final losses, steps, times, versions, and where it ran), and as
+        `run` the folder, which the file does not hold, as folders move.
 
     Raises:
         ConfigError: the configuration cannot be, here.
@@ -100,9 +106,9 @@ def train(
         if resume and (finished := _read_summary(folder)):
             if progress:
                 print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
-            return finished
+            return {**finished, "run": str(folder)}
         files.write_text(folder / CONFIG, config.to_json())
-        return _run(config, folder, progress)
+        return {**_run(config, folder, progress), "run": str(folder)}
 
 
 def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
             display.notice(text)
         recorder = Recorder(folder, start, display.notice)
         stack.callback(recorder.close)
-        guard = FiniteGuard(optimizers.values(), start)
+        guard = FiniteGuard(optimizers.values(), config.phase_at, start)
         stop = stack.enter_context(_StopSignals())
 
         def write_checkpoint(step: int) -> None:
@@ -163,7 +169,6 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
             state = {
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
                 "generators": {name: generator.get_state() for name, generator in generators.items()},
-                "guard": {"finite_until": step},
                 "train_seconds": clock.seconds,
                 "wall_seconds": wall_before + time.perf_counter() - started,
             }
@@ -177,8 +182,8 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
             for optimizer in optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            warming_up = step <= config.warmup_steps
-            losses = (warmup_step if warming_up else step_of_objective)(task.batch(generators["data"]))
+            phase = config.phase_at(step)
+            losses = (warmup_step if phase == "warm-up" else step_of_objective)(task.batch(generators["data"]))
             guard.watch()
 
             last = step == config.steps
@@ -187,7 +192,6 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
                 clock.lap()
                 milliseconds = 1e3 * (clock.seconds - logged_seconds) / (step - logged)
                 logged, logged_seconds = step, clock.seconds
-                phase = "warm-up" if warming_up else config.objective.name
                 record = recorder.record(step, losses, learning_rate=rate, phase=phase, seconds=clock.seconds)
                 guard.remember(record)
                 display.update(step, record, milliseconds)
@@ -228,12 +232,12 @@ def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
         "wall_seconds": wall_before + time.perf_counter() - started,
         "final": final,
         "device": config.device,
-        "device_name": _device_name(device),
+        "device_name": device_name(device),
         "ops": config.ops,
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "run": str(folder),
     }
+    assert _is_summary(summary)
     files.write_json(folder / SUMMARY, summary)
     return summary
 
@@ -286,7 +290,7 @@ def evaluate(
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Fill in what depends on the machine: device, ops backend, threads, and how often pictures are made.
+    """Fill in what the settings leave open: the objective's defaults, device, ops backend, threads, pictures.
 
     Raises:
         ConfigError: the device, the backend or the density is not there.
@@ -301,32 +305,12 @@ def resolve(config: RunConfig) -> RunConfig:
         reason = status[config.ops].get(torch.device(device).type) or f"it has no kernels for {device}"
         raise ConfigError(f"ops = {config.ops!r} is not there: {reason}; or choose one of {', '.join(available)}")
     return config.replace(
+        objective=config.objective.resolved(),
         device=device,
         ops=config.ops or available[0],
         threads=config.threads or torch.get_num_threads(),
         sample_every=_sample_every(config),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {"sivae": sivae.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def machine() -> dict[str, Any]:
-    """What this machine has to offer: versions, devices by name, threads, and the ops' backends.
-
-    `ops` maps backend and device to None where it runs, and to the reason where it does not.
-    """
-    devices = [torch.device("cpu")]
-    if torch.cuda.is_available():
-        devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    return {
-        "versions": versions(),
-        "devices": {str(device): _device_name(device) for device in devices},
-        "threads": torch.get_num_threads(),
-        "ops": ops.backend_status(),
-    }
 
 
 def _device(name: str) -> str:
@@ -343,10 +327,6 @@ def _device(name: str) -> str:
             f"device = {name!r} is not there ({reason}); use cpu, or auto to take what there is"
         ) from None
     return name
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
 
 
 def _sample_every(config: RunConfig) -> int:
@@ -537,7 +517,14 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
         content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if _is_summary(content) else None
+
+
+def _is_summary(content: object) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(content, dict) or not all(key in content for key in _SUMMARY_KEYS):
+        return False
+    names = content["metrics"]
+    return isinstance(names, list) and all(isinstance(name, str) and name in content for name in names)
 
 
 def _way_back(folder: Path) -> str:

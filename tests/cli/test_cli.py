@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import sivae
 from sivae.cli.main import main
+from sivae.machine import cpu_model
 from sivae.training.config import RunConfig
 from sivae.training.presets import PRESETS
 
@@ -96,6 +98,36 @@ def test_resuming_takes_the_run_s_own_settings(trained: Path, capsys: pytest.Cap
     assert str(trained / "samples.png") in out
 
 
+def test_a_run_that_was_moved_is_shown_where_it_is(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "moved"
+    shutil.copytree(trained, folder)
+    code, out, _ = _run(capsys, "train", "--resume", str(folder))
+    assert code == 0
+    assert str(folder / "samples.png") in out
+    assert str(trained) not in out
+
+
+def test_info_needs_no_training() -> None:
+    script = (
+        "import sys\nfrom sivae.cli.main import main\nmain(['info'])\n"
+        "assert not [name for name in sys.modules if name.startswith(('sivae.training', 'sivae.evaluation'))]"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("words", ["info", "--help", "train --help"])
+def test_a_reader_that_has_seen_enough_is_no_error(words: str) -> None:
+    command = [sys.executable, "-m", "sivae", *words.split()]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (141, "")
+
+
 def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(capsys, "info")
     assert code == 0
@@ -104,6 +136,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
     facts = json.loads(_run(capsys, "info", "--json")[1])
     assert facts["ops"]["reference"]["cpu"] is None
     assert facts["versions"]["sivae"] == sivae.__version__
+    assert facts["devices"]["cpu"] == cpu_model()
 
 
 @pytest.mark.parametrize(
@@ -118,12 +151,14 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train 8gausians", "there is no preset '8gausians'; did you mean 8gaussians?"),
         (
             "train rings --stepz 5",
-            "unrecognized options: --stepz, 5; did you mean --steps?; see sivae train --help",
+            "unknown: --stepz 5; did you mean --steps? see sivae train --help",
         ),
+        ("train rings extra --hiden=3", "unknown: extra --hiden=3; did you mean --hidden? see sivae train --help"),
+        ("info more", "unknown: more; see sivae info --help"),
         ("train rings --steps 1.5", "--steps: '1.5' is not a whole number; see sivae train --help"),
         ("train rings --steps", "missing value for argument '--steps'"),
         ("train rings --steps 0", "steps = 0: it must be 1 or more"),
-        ("train rings --objective gan", "invalid choice 'gan' for argument '--objective'"),
+        ("train rings --objective gan", "objective = 'gan': expected one of soft-intro, intro, vae"),
         ("train rings --beta-neg much", "--beta-neg: 'much' is not a number"),
         (
             "train rings --objective vae --beta-neg 1",
@@ -133,7 +168,9 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train rings --device abacus", "device = 'abacus' is not there"),
         ("train rings --ops fastest", "ops = 'fastest': expected one of"),
         ("train --resume nowhere", "nowhere: there is no such folder; name the folder of a run"),
-        ("evaluate", "missing from sivae evaluate: RUN"),
+        ("train rings --kind bce", "kind = 'bce': points in the plane are not in [0, 1]; choose mse or l1"),
+        ("evaluate", "name the run's folder, as sivae train printed it"),
+        ("evaluate --seed 1 --json", "name the run's folder, as sivae train printed it"),
         ("evaluate nowhere", "nowhere: there is no such folder; name the folder of a run"),
     ],
 )

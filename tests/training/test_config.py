@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from sivae import objectives
 from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
-from sivae.training.config import RunConfig
+from sivae.ops.library import KINDS
+from sivae.training import config as config_module
+from sivae.training.config import RunConfig, objective_keys
 from sivae.training.errors import ConfigError
 from sivae.training.presets import PRESETS, preset_config
 
@@ -89,6 +93,27 @@ def test_unknown_presets_and_objectives_are_named() -> None:
         preset_config("8gausians")
     with pytest.raises(ConfigError, match="objective = 'gan': expected one of soft-intro, intro, vae"):
         preset_config("rings", objective="gan")
+
+
+def test_what_a_preset_leaves_open_is_the_objective_s_default() -> None:
+    for name, kind in (("soft-intro", SoftIntroObjective), ("intro", IntroObjective), ("vae", VAEObjective)):
+        left_open = preset_config("rings", objective=name)
+        resolved = left_open.replace(objective=left_open.objective.resolved())
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        assert set(objective_keys(name)) == {"name", *defaults}
+        of_preset = {"name", "beta_rec", "beta_kl", "beta_neg", "scale"}
+        values = {**resolved.objective.to_dict(), "fakes": resolved.objective.fakes}
+        for key in defaults.keys() - of_preset:
+            assert values[key] == defaults[key], key
+        assert resolved.objective.build() == left_open.objective.build()
+        assert RunConfig.from_json(resolved.to_json()) == resolved
+
+
+def test_the_choices_are_the_objectives() -> None:
+    assert get_args(config_module.Fake) == objectives.FAKES
+    assert get_args(config_module.Semantics) == get_args(objectives.Semantics)
+    assert get_args(config_module.ErrorKind) == tuple(KINDS)
+    assert set(get_args(config_module.Phase)) == {"warm-up", *get_args(config_module.ObjectiveName)}
 
 
 def _without(content: dict[str, Any], key: str) -> dict[str, Any]:

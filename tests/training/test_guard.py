@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
+from sivae.training.config import ObjectiveName, Phase
 from sivae.training.errors import NonFiniteError
 from sivae.training.guard import FiniteGuard
+from sivae.training.presets import preset_config
+
+
+def _phase(step: int) -> Phase:
+    return "soft-intro"
 
 
 def _guarded(start: int = 0) -> tuple[FiniteGuard, nn.Linear, nn.Linear]:
@@ -15,7 +24,7 @@ def _guarded(start: int = 0) -> tuple[FiniteGuard, nn.Linear, nn.Linear]:
     optimizers = [torch.optim.Adam(network.parameters()) for network in (encoder, decoder)]
     for parameter in (*encoder.parameters(), *decoder.parameters()):
         parameter.grad = torch.ones_like(parameter)
-    return FiniteGuard(optimizers, start), encoder, decoder
+    return FiniteGuard(optimizers, _phase, start), encoder, decoder
 
 
 def test_finite_gradients_pass() -> None:
@@ -47,17 +56,34 @@ def test_one_bad_element_is_found_even_when_later_steps_are_fine(part: str, valu
         guard.check(113, "The last good checkpoint is runs/x/checkpoints/110.")
     assert caught.value.step == 112
     message = str(caught.value)
-    assert "in step 112 (between the checks at steps 110 and 113; at the earlier one rec 0.5, " in message
+    assert "in step 112 (soft-intro; between the checks at steps 110 and 113; at the earlier one rec 0.5, " in message
     assert "kl_fake 9e+09" in message
-    for remedy in ("lower learning_rate", "raise beta_neg", "lower it"):
+    for remedy in ("lower --learning-rate", "raise --beta-neg", "lower it"):
         assert remedy in message
     assert message.endswith("The last good checkpoint is runs/x/checkpoints/110.")
+
+
+@pytest.mark.parametrize("objective", get_args(ObjectiveName))
+def test_the_advice_is_what_the_objective_accepts(objective: ObjectiveName) -> None:
+    config = preset_config("rings", objective=objective, steps=30)
+    for step, phase in ((2, "warm-up"), (3, objective)):
+        parameter = nn.Parameter(torch.zeros(1))
+        guard = FiniteGuard([torch.optim.SGD([parameter], lr=0.1)], config.phase_at, step - 1)
+        parameter.grad = torch.full((1,), torch.nan)
+        guard.watch()
+        with pytest.raises(NonFiniteError, match=rf"in step {step} \({phase}; ") as caught:
+            guard.check(step, "")
+        options = re.findall(r"--([a-z-]+)", str(caught.value))
+        assert len(options) > 1
+        config.replace(**{option.replace("-", "_"): 0.5 for option in options})  # refuses what has no effect
+        assert ("beta-neg" in options) == (phase == "soft-intro")
+        assert ("margin" in options) == (phase == "intro")
 
 
 def test_watching_reads_nothing_from_the_device() -> None:
     parameter = nn.Parameter(torch.empty(4, device="meta"))  # whatever reads a value of it raises
     parameter.grad = torch.empty(4, device="meta")
-    guard = FiniteGuard([torch.optim.SGD([parameter], lr=0.1)])
+    guard = FiniteGuard([torch.optim.SGD([parameter], lr=0.1)], _phase)
     guard.watch()
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         guard.check(1, "")

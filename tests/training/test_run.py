@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from sivae.evaluation.density import evaluate_density
+from sivae.machine import cpu_model
 from sivae.training import checkpoint as checkpoints
 from sivae.training import run as run_module
 from sivae.training import toy
@@ -117,6 +118,9 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
     assert summary["final"]["rec"] == records[-1]["rec"]
     assert (summary["steps"], summary["seed"], summary["threads"]) == (60, 3, 1)
     assert summary["versions"].keys() == {"sivae", "torch", "python"}
+    assert summary["device_name"] == cpu_model()
+    assert "run" not in summary  # folders move
+    assert (config.objective.gamma_r, config.objective.alpha) == (1e-8, 2.0)  # defaults are on record too
 
 
 def test_evaluating_gives_the_figures_of_the_training_s_end(whole: Path) -> None:
@@ -212,6 +216,39 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(
         evaluate(folder)
     train(out=folder, resume=True, progress=False)
     _assert_same_outcome(folder, whole)
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("content", ['{"a": 1}', "[]", "{", '{"metrics": ["gnelbo"]}'])
+def test_a_summary_that_is_none_leaves_the_run_unfinished(whole: Path, tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "moved"
+    shutil.copytree(whole, folder)
+    finished = train(out=folder, resume=True, progress=False)
+    assert finished["run"] == str(folder)
+    (folder / "summary.json").write_text(content)
+    summary = train(out=folder, resume=True, progress=False)
+    assert summary.keys() == finished.keys()
+    _assert_same_outcome(folder, whole)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_checkpoint_with_what_older_versions_kept_goes_on_exactly(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_as_once(folder: Path, step: int, model: torch.nn.Module, state: dict[str, Any]) -> Path:
+        return checkpoints.save_checkpoint(folder, step, model, {**state, "guard": {"finite_until": step}})
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr(run_module, "save_checkpoint", save_as_once)
+    train(_config(), folder, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(ToyTask, "picture_samples", lambda *_: None)
+    monkeypatch.setattr(ToyTask, "picture_run", lambda *_: None)
+    shutil.rmtree(folder / "checkpoints" / "60")
+    (folder / "summary.json").unlink()
+    train(out=folder, resume=True, progress=False)
+    _assert_same_outcome(folder, whole)
+    assert "guard" not in checkpoints.load_checkpoint(folder / "checkpoints" / "60").state
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -313,7 +350,9 @@ def test_divergence_stops_the_run_and_leaves_the_last_good_checkpoint(
         return points * float("nan") if drawn == 38 else points
 
     monkeypatch.setattr(ToyTask, "batch", batch)
-    with pytest.raises(NonFiniteError, match=r"in step 38 \(between the checks at steps 35 and 40") as caught:
+    with pytest.raises(
+        NonFiniteError, match=r"in step 38 \(soft-intro; between the checks at steps 35 and 40"
+    ) as caught:
         train(_config(), folder, progress=False)
     assert str(folder / "checkpoints" / "20") in str(caught.value)
     (path,) = list_checkpoints(folder / "checkpoints")
