@@ -13,6 +13,7 @@ import torch
 from benchmarks import ops_suite, report, step_suite
 from benchmarks.measure import QUICK, Effort, copy_bandwidth, read_bandwidth
 from benchmarks.results import CaseResult
+from sivae.training.memory import keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,6 +72,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         results += ops_suite.run(quick=options.quick, effort=effort, with_compile=not options.no_compile, log=_log)
     if options.suite in ("step", "all"):
         effort = Effort(rounds=options.rounds, sample_seconds=2e-2) if options.rounds and not options.quick else None
+        keep_freed_memory()  # as `sivae train` does; for both contenders
         results += step_suite.run(quick=options.quick, effort=effort, log=_log)
     report.print_tables(results)
     if options.json:

@@ -2,7 +2,8 @@
 
 Batch 512 of 8gaussians, the 2D network and the recommended hyper-parameters. Timed is a whole update of encoder and
 decoder on a batch that is ready, the drawing of its noise included. The baseline is `PlainSoftIntroStep` with torch's
-Adam as it comes; `SoftIntroStep` runs with the fused Adam. The matrix products alone are timed in the same rounds, as
+Adam as it comes; `SoftIntroStep` runs with the fused Adam. Both run in a process that keeps its freed memory, as
+`sivae train` does. The matrix products alone are timed in the same rounds, as
 a floor.
 """
 

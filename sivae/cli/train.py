@@ -12,6 +12,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from sivae.cli.options import Folder, Number, Text, Whole, number, one, one_of, several
 from sivae.training.config import PLANE_KINDS, Fake, ObjectiveName, RunConfig, Semantics
 from sivae.training.errors import ConfigError
+from sivae.training.memory import keep_freed_memory
 from sivae.training.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
 
 
@@ -129,6 +130,7 @@ def run(arguments: Arguments) -> None:
     fields = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Arguments)}
     given = {key: value for key, value in fields.items() if value is not None and key != "quiet"}
     changes = {key: value for key, value in given.items() if key not in _NOT_SETTINGS}
+    keep_freed_memory()
     if arguments.resume is not None:
         summary = _resume(arguments.resume, given, not arguments.quiet)
     elif arguments.preset is None:
