@@ -24,4 +24,5 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     settings = {_MMAP_THRESHOLD: _LARGEST_HEAP_BLOCK, _TRIM_THRESHOLD: 1 << 30, _TOP_PAD: 64 << 20}
-    return all([mallopt(name, value) == 1 for name, value in settings.items()])
+    taken = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(taken)
