@@ -19,7 +19,7 @@ NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py
 venv: $(VENV)/.native
 
 demo: venv
-	$(BIN)/sivae train 8gaussians --steps 4500
+	$(BIN)/sivae train 8gaussians --steps 4000
 
 # One thread a worker: the workers share the cores.
 test: venv
