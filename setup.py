@@ -106,7 +106,6 @@ def compile_extension(target: Path, cuda: bool) -> None:
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "SIVAE_TORCH_INCLUDE": ";".join(cpp_extension.include_paths()),
         "SIVAE_TORCH_LIB": torch_root / "lib",
-        "SIVAE_TORCH_VERSION": torch.__version__,
         "SIVAE_CXX11_ABI": int(torch.compiled_with_cxx11_abi()),
         "SIVAE_CUDA": "ON" if cuda else "OFF",
     }

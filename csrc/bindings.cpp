@@ -19,7 +19,6 @@ std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter, std::arra
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native kernels of sivae.ops";
-  m.attr("torch_version") = SIVAE_TORCH_VERSION;  // that the module was compiled against
   m.attr("compiler") = SIVAE_COMPILER;
 #if defined(SIVAE_CUDA)
   m.attr("has_cuda") = true;  // CUDA kernels were compiled in

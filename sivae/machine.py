@@ -45,7 +45,8 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """What this machine has to offer: versions, devices by name, threads, and the ops' backends.
 
-    `ops` maps backend and device to None where it runs, and to the reason where it does not.
+    `ops` maps backend and device to None where it runs, and to the reason where it does not; `native` says how the
+    native backend was compiled, None where it is missing.
     """
     import torch
 
@@ -59,4 +60,5 @@ def machine() -> dict[str, Any]:
         "devices": {str(device): device_name(device) for device in devices},
         "threads": torch.get_num_threads(),
         "ops": ops.backend_status(),
+        "native": ops.native_build(),
     }

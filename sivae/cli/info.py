@@ -36,4 +36,6 @@ def _text(facts: dict[str, Any]) -> str:
     for backend, devices in facts["ops"].items():
         for device, reason in devices.items():
             lines.append(f"  {backend:<11}{device:<6}{'available' if reason is None else f'missing: {reason}'}")
+    if facts["native"] is not None:
+        lines += ["native build", *(f"  {name:<14}{words}" for name, words in facts["native"].items())]
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Fused VAE loss ops with autograd. This package imports torch and nothing else."""
 
-from sivae.ops.backends import available_backends, backend_status, use_backend
+from sivae.ops.backends import available_backends, backend_status, native_build, use_backend
 from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.noise import PhiloxNoise, draw_seed, philox_normal
@@ -15,6 +15,7 @@ __all__ = [
     "exp_elbo",
     "gaussian_kl",
     "log_exp_elbo",
+    "native_build",
     "philox_normal",
     "reconstruction_error",
     "reparameterize",

@@ -71,6 +71,15 @@ def backend_status() -> dict[str, dict[str, str | None]]:
     return {name: {device: _missing_reason(name, device) for device in devices} for name in reversed(_PREFERENCE)}
 
 
+def native_build() -> dict[str, str] | None:
+    """How the native backend was compiled and what it runs with, in words; None where it is missing."""
+    if _native is None:
+        return None
+    extension, built = importlib.import_module("sivae._C"), importlib.import_module("sivae._build_status")
+    cuda = "compiled" if extension.has_cuda else f"not compiled: {built.CUDA_REASON or 'not asked for'}"
+    return {"compiler": extension.compiler, "instructions": extension.cpu_isa(), "CUDA kernels": cuda}
+
+
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
     """Names of the backends that can run on `device`, the fastest first."""
     device_type = torch.device(device).type

@@ -135,6 +135,10 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         assert word in out
     facts = json.loads(_run(capsys, "info", "--json")[1])
     assert facts["ops"]["reference"]["cpu"] is None
+    if facts["ops"]["native"]["cpu"] is None:
+        assert set(facts["native"]) == {"compiler", "instructions", "CUDA kernels"}
+    else:
+        assert facts["native"] is None
     assert facts["versions"]["sivae"] == sivae.__version__
     assert facts["devices"]["cpu"] == cpu_model()
 
