@@ -41,7 +41,7 @@ class CMakeBuild(build_ext):
         if mode == "none":
             reason = "it was not built (SIVAE_BUILD=none); reinstall without that setting"
         elif mode != "auto":
-            compile_extension(target, cuda=mode == "cuda")
+            compile_extension(target, mode)
         else:
             try:
                 cuda_reason = self._best_of(target)
@@ -73,14 +73,14 @@ class CMakeBuild(build_ext):
             reason = "nvcc is not found"
         else:
             try:
-                compile_extension(target, cuda=True)
+                compile_extension(target, "cuda")
                 return ""
             except BUILD_ERRORS as error:
                 reason = (
                     f"compiling them failed ({error}); SIVAE_BUILD=cuda pip install --no-build-isolation -v . shows why"
                 )
                 self.warn(f"sivae is installed without its CUDA kernels: {reason}")
-        compile_extension(target, cuda=False)
+        compile_extension(target, "cpu")
         return reason
 
 
@@ -92,13 +92,13 @@ class FreshBuild(build_py):
         super().run()
 
 
-def compile_extension(target: Path, cuda: bool) -> None:
+def compile_extension(target: Path, flavour: str, **settings: str) -> None:
+    """Flavour "cpu" or "cuda"; another name has its own build folder, and says by CMake `settings` what it is."""
     import pybind11
     import torch
     from torch.utils import cpp_extension
 
     torch_root = Path(torch.__file__).parent
-    flavour = "cuda" if cuda else "cpu"
     build = ROOT / "build" / f"native-{sys.implementation.cache_tag}-torch{torch.__version__}-{flavour}"
     build.mkdir(parents=True, exist_ok=True)
     definitions = {
@@ -107,7 +107,8 @@ def compile_extension(target: Path, cuda: bool) -> None:
         "SIVAE_TORCH_INCLUDE": ";".join(cpp_extension.include_paths()),
         "SIVAE_TORCH_LIB": torch_root / "lib",
         "SIVAE_CXX11_ABI": int(torch.compiled_with_cxx11_abi()),
-        "SIVAE_CUDA": "ON" if cuda else "OFF",
+        "SIVAE_CUDA": "ON" if flavour == "cuda" else "OFF",
+        **settings,
     }
     configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
     subprocess.run([*configure, *(f"-D{name}={value}" for name, value in definitions.items())], check=True)
@@ -133,4 +134,5 @@ def write_status(folder: Path, reason: str, cuda_reason: str) -> None:
     )
 
 
-setup(ext_modules=[Extension("sivae._C", sources=[])], cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuild})
+if __name__ == "__main__":
+    setup(ext_modules=[Extension("sivae._C", sources=[])], cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuild})

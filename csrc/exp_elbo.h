@@ -12,6 +12,10 @@ struct ExpElbo {
   double inv_alpha;
 };
 
+SIVAE_HD ExpElbo exp_elbo_of(double scale, double beta_rec, double beta_kl, double alpha) {
+  return {-alpha * scale * beta_rec, -alpha * scale * beta_kl, 1.0 / alpha};
+}
+
 constexpr double kLinearAbove = 32.0;
 constexpr double kExpLinearAbove = 78962960182680.69;  // exp(32)
 

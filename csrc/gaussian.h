@@ -8,10 +8,17 @@ namespace sivae {
 
 template <class T>
 struct Prior {
-  T mu;
-  T logvar;
-  T inv_std;  // exp(-logvar / 2)
+  T mu = T(0);
+  T logvar = T(0);
+  T inv_std = T(1);  // exp(-logvar / 2)
+
+  template <class U>
+  SIVAE_HD_MEMBER Prior<U> to() const {
+    return {static_cast<U>(mu), static_cast<U>(logvar), static_cast<U>(inv_std)};
+  }
 };
+
+SIVAE_HD Prior<double> prior_of(double mu, double logvar) { return {mu, logvar, exp(-0.5 * logvar)}; }
 
 // exp(x) - 1 - x = x^2 (1/2! + x/3! + x^2/4! + ...) for |x| <= 1, where the plain form cancels.
 SIVAE_HD float expm1_minus_x_near(float x) {

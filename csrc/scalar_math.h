@@ -138,9 +138,13 @@ SIVAE_HD double log1p_of_unit(double x) { return log1p(x); }
 SIVAE_HD double sqrt_(double x) { return sqrt(x); }
 SIVAE_HD double abs_(double x) { return fabs(x); }
 SIVAE_HD void cos_sin_turn(double u, double& cosine, double& sine) {
+#if defined(__CUDA_ARCH__)
+  sincospi(2.0 * u, &sine, &cosine);  // without the large-angle reduction, which takes local memory
+#else
   constexpr double kTwoPi = 6.283185307179586476925286766559;
   cosine = cos(kTwoPi * u);
   sine = sin(kTwoPi * u);
+#endif
 }
 
 }  // namespace sivae

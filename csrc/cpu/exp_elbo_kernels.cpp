@@ -5,14 +5,10 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-ExpElbo weights_of(const ExpElboParameters& p) {
-  return {-p.alpha * p.scale * p.beta_rec, -p.alpha * p.scale * p.beta_kl, 1.0 / p.alpha};
-}
-
 template <class S>
 void forward(const ExpElboForward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  const ExpElbo p = weights_of(a.parameters);
+  const ExpElbo& p = a.parameters;
   const S* rec = static_cast<const S*>(a.rec);
   const S* kl = static_cast<const S*>(a.kl);
 #pragma omp simd
@@ -25,7 +21,7 @@ void forward(const ExpElboForward& a, int64_t begin, int64_t end) {
 template <class S>
 void backward(const ExpElboBackward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  const ExpElbo p = weights_of(a.parameters);
+  const ExpElbo& p = a.parameters;
   const S* rec = static_cast<const S*>(a.rec);
   const S* kl = static_cast<const S*>(a.kl);
   S* grad_rec = static_cast<S*>(a.grad_rec);

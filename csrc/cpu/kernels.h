@@ -7,26 +7,12 @@
 #include <cstdint>
 
 #include "../dtype.h"
+#include "../exp_elbo.h"
+#include "../gaussian.h"
+#include "../layout.h"
 #include "../platform.h"
 
 namespace sivae::cpu {
-
-constexpr int kMaxDims = 16;
-
-// How the elements of one sample lie in memory: `sizes` are shared by all tensors of a call, coalesced as far as all
-// their strides allow; the last is the innermost.
-struct Layout {
-  int64_t rows = 0;  // samples
-  int64_t cols = 1;  // elements of one sample
-  int ndim = 1;
-  int64_t sizes[kMaxDims] = {1};
-};
-
-struct Strided {
-  void* data = nullptr;  // null: this operand is absent
-  int64_t row_stride = 0;
-  int64_t strides[kMaxDims] = {1};
-};
 
 // A call's work is cut into segments: whole rows where a row is short, else pieces of one row. The cut depends on the
 // shape alone, so sums do not depend on the number of threads.
@@ -61,18 +47,13 @@ struct Noise {
   uint64_t offset = 0;
 };
 
-struct PriorParameters {
-  double mu = 0.0;
-  double logvar = 0.0;
-};
-
 struct LatentForward {
   DType dtype = DType::kFloat32;
   Layout layout{};
   Strided mu{}, logvar{};
   Strided z{};              // absent: no sample is wanted
   Noise noise{};
-  PriorParameters prior{};
+  Prior<double> prior{};
   double* kl_partial = nullptr;  // [rows, segments per row], or null: no KL is wanted
 };
 
@@ -83,7 +64,7 @@ struct LatentBackward {
   Strided grad_z{};                  // absent: z has no gradient
   const double* grad_kl = nullptr;   // [rows], or null: kl has no gradient
   Noise noise{};
-  PriorParameters prior{};
+  Prior<double> prior{};
   Strided grad_mu{}, grad_logvar{}, grad_eps{};  // absent where not needed
 };
 
@@ -105,13 +86,9 @@ struct RecBackward {
   bool stream = false;                  // write them past the caches
 };
 
-struct ExpElboParameters {
-  double scale, beta_rec, beta_kl, alpha;
-};
-
 struct ExpElboForward {
   DType dtype;
-  ExpElboParameters parameters;
+  ExpElbo parameters;
   const void* rec;
   const void* kl;
   int64_t rec_stride, kl_stride;
@@ -120,7 +97,7 @@ struct ExpElboForward {
 
 struct ExpElboBackward {
   DType dtype;
-  ExpElboParameters parameters;
+  ExpElbo parameters;
   const void* rec;
   const void* kl;
   int64_t rec_stride, kl_stride;

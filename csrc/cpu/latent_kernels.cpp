@@ -65,11 +65,6 @@ const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* b
 }
 
 template <class T>
-Prior<T> prior_of(const PriorParameters& p) {
-  return {static_cast<T>(p.mu), static_cast<T>(p.logvar), static_cast<T>(exp(-0.5 * p.logvar))};
-}
-
-template <class T>
 SIVAE_OUT_OF_LINE double sum_run(const T* values, int64_t count) {
   T sum = T(0);
 #pragma omp simd reduction(+ : sum)
@@ -150,7 +145,7 @@ void forward(const LatentForward& a, int64_t begin, int64_t end) {
   alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
   alignas(64) T z_buffer[kLatentSegment], kl_buffer[kLatentSegment];
   const Segments segments(a.layout, kLatentSegment);
-  const Prior<T> prior = prior_of<T>(a.prior);
+  const Prior<T> prior = a.prior.template to<T>();
   const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_partial != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
@@ -182,7 +177,7 @@ void backward(const LatentBackward& a, int64_t begin, int64_t end) {
   alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
   alignas(64) T grad_z_buffer[kLatentSegment], grad_kl_buffer[kLatentSegment], out_buffer[kLatentSegment];
   const Segments segments(a.layout, kLatentSegment);
-  const Prior<T> prior = prior_of<T>(a.prior);
+  const Prior<T> prior = a.prior.template to<T>();
   const bool through_z = a.grad_z.data != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);

@@ -7,9 +7,10 @@
 #include <optional>
 #include <tuple>
 
+#include "../operands.h"
 #include "../torch_dtype.h"
 #include "kernels.h"
-#include "operands.h"
+#include "results.h"
 
 namespace sivae::cpu {
 namespace {
@@ -54,7 +55,7 @@ struct Latents {
 };
 
 Latents latents(const Tensor& mu, const Tensor& logvar, const Tensor* noise, int64_t offset, bool wants_kl,
-                PriorParameters prior, int64_t reduction) {
+                const Prior<double>& prior, int64_t reduction) {
   LatentForward args{.dtype = dtype_of(mu.scalar_type()), .prior = prior};
   Latents out;
   const Tensor* eps = nullptr;
@@ -84,12 +85,12 @@ Tensor reparameterize(const Tensor& mu, const Tensor& logvar, const Tensor& nois
 }
 
 Tensor gaussian_kl(const Tensor& mu, const Tensor& logvar, double prior_mu, double prior_logvar, int64_t reduction) {
-  return latents(mu, logvar, nullptr, 0, true, {prior_mu, prior_logvar}, reduction).kl;
+  return latents(mu, logvar, nullptr, 0, true, prior_of(prior_mu, prior_logvar), reduction).kl;
 }
 
 std::tuple<Tensor, Tensor> reparameterize_kl(const Tensor& mu, const Tensor& logvar, const Tensor& noise,
                                              int64_t offset, double prior_mu, double prior_logvar) {
-  Latents out = latents(mu, logvar, &noise, offset, true, {prior_mu, prior_logvar}, 0);
+  Latents out = latents(mu, logvar, &noise, offset, true, prior_of(prior_mu, prior_logvar), 0);
   return {out.z, out.kl};
 }
 
@@ -106,7 +107,7 @@ std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_
   if (!through_z && !through_kl) return {grad_mu.zero_(), grad_logvar.zero_(), grad_noise.zero_()};
   if (!through_z && need_noise) grad_noise.zero_();
 
-  LatentBackward args{.dtype = dtype_of(mu.scalar_type()), .prior = {prior_mu, prior_logvar}};
+  LatentBackward args{.dtype = dtype_of(mu.scalar_type()), .prior = prior_of(prior_mu, prior_logvar)};
   if (through_z && noise.has_value() && noise->defined()) args.noise = noise_of(*noise, offset);
   args.layout = share_layout({{&mu, &args.mu},
                               {&logvar, &args.logvar},
@@ -174,7 +175,7 @@ Tensor exp_elbo(const Tensor& rec, const Tensor& kl, double scale, double beta_r
   Layout layout;
   layout.rows = rec.size(0);
   PartialSums sums(layout, Segments(layout, kExpElboGrain));
-  const ExpElboForward args{dtype_of(rec.scalar_type()),       {scale, beta_rec, beta_kl, alpha},
+  const ExpElboForward args{dtype_of(rec.scalar_type()),       exp_elbo_of(scale, beta_rec, beta_kl, alpha),
                             rec.const_data_ptr(), kl.const_data_ptr(),
                             rec.stride(0),        kl.stride(0),
                             sums.data()};
@@ -190,7 +191,7 @@ std::tuple<Tensor, Tensor> exp_elbo_backward(const Tensor& grad, const Tensor& r
   Tensor grad_rec = empty_or_like(rec, need_rec), grad_kl = empty_or_like(kl, need_kl);
   const std::vector<double> weights = per_sample_gradient(grad, rec.size(0), reduction);
   const ExpElboBackward args{dtype_of(rec.scalar_type()),
-                             {scale, beta_rec, beta_kl, alpha},
+                             exp_elbo_of(scale, beta_rec, beta_kl, alpha),
                              rec.const_data_ptr(),
                              kl.const_data_ptr(),
                              rec.stride(0),

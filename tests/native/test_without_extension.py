@@ -60,7 +60,8 @@ def report(program: str, path: Path | None = None) -> dict[str, object]:
 
     -S keeps out the .pth files of site-packages, through which an editable install would lend a copy its extension.
     """
-    options, environment = [], dict(os.environ)
+    options: list[str] = []
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     if path is not None:
         packages = {str(Path(torch.__file__).parents[1]), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         options, environment["PYTHONPATH"] = ["-S"], os.pathsep.join([str(path), *sorted(packages)])

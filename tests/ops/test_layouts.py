@@ -102,6 +102,32 @@ class TestLayouts:
             assert torch.equal(strided[key], value), key
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("offset", [0, 1, 2, 4])
+@pytest.mark.parametrize("gap", [0, 1, 4, 8])
+def test_samples_of_whole_vectors(compiled_backend, dtype, offset, gap):
+    """64 elements each, `gap` apart, from an element `offset` on: every alignment that vector accesses ask for."""
+
+    def placed(values: Tensor) -> Tensor:
+        room = values.new_full((offset + 5 * (64 + gap),), math.nan)
+        return room[offset:].view(5, 64 + gap)[:, :64].copy_(values)
+
+    mu, logvar, eps, grad = (torch.randn(5, 64).to(dtype) for _ in range(4))
+    assert_latent_parity(compiled_backend, placed(mu), logvar, NOISE)
+    assert_latent_parity(compiled_backend, mu, placed(logvar), placed(eps))
+    recon, target = reconstruction_pair("mse", (5, 64), dtype)
+    assert_reconstruction_parity(compiled_backend, placed(recon), target, "mse", "none")
+    assert_reconstruction_parity(compiled_backend, recon, placed(target), "mse", "none")
+
+    def sample(**t: Tensor) -> Tensor:
+        return ops.reparameterize(**t, noise=NOISE, backend=compiled_backend)
+
+    latents = {"mu": mu, "logvar": logvar}
+    plain, strided = evaluate(sample, latents, (grad,)), evaluate(sample, latents, (placed(grad),))
+    for key, value in plain.items():
+        assert torch.equal(strided[key], value), key
+
+
 @pytest.mark.parametrize("dims", [(0,), (1,), (2, 3), (0, 1, 2, 3)], ids=str)
 def test_expanded_inputs(compiled_backend, dims):
     """Stride 0: the same memory read as many elements."""

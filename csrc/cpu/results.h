@@ -1,27 +1,14 @@
-// From tensors to what the kernels read: a common layout, dtypes, per-sample sums.
+// Where the CPU kernels' results go, and the per-sample sums.
 #pragma once
 
 #include <ATen/ATen.h>
 
-#include <initializer_list>
 #include <memory>
 #include <vector>
 
 #include "kernels.h"
 
 namespace sivae::cpu {
-
-at::ScalarType sum_dtype(at::ScalarType dtype);
-
-struct Operand {
-  const at::Tensor* tensor;  // null or undefined: absent
-  Strided* strided;
-  bool written = false;  // an input is only ever read: a copy-on-write tensor stays one
-};
-
-// The layout that all present operands (of one shape, [B, ...]) share, with their strides filled in. With
-// `any_order` the elements of a sample may be visited in the first operand's memory order instead of the logical one.
-Layout share_layout(std::initializer_list<Operand> operands, bool any_order);
 
 // An uninitialised result of `like`'s dtype and shape (empty_like's strides). A large one asks for huge pages: the first
 // touch of fresh memory would otherwise take longer than the kernel that fills it.

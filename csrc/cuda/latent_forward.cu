@@ -1,0 +1,89 @@
+// Sample and KL of the posterior in one pass, or either of them alone.
+#include "access.cuh"
+#include "launch.h"
+#include "noise.cuh"
+#include "teams.cuh"
+
+namespace sivae::cuda {
+namespace {
+
+constexpr int kLoads = 2;  // of each operand, in flight per thread
+
+template <class Access, class T>
+__device__ __forceinline__ T forward_pack(const LatentForward& a, const Prior<T>& prior, uint64_t key, const Place& p,
+                                          const typename Access::Raw& mu, const typename Access::Raw& logvar) {
+  const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_sums != nullptr;
+  T eps[Access::kPack];
+  if (wants_z) noise_of<Access>(a.layout, a.noise, key, p, eps);
+  typename Access::Raw z;
+  T kl = T(0);
+#pragma unroll
+  for (int i = 0; i < Access::kPack; ++i) {
+    const T m = widen(mu.elements[i]), lv = widen(logvar.elements[i]);
+    const T std = std_of(lv);
+    if (wants_z) narrow(m + std * eps[i], z.elements[i]);
+    if (wants_kl && Access::holds(a.layout, p, i)) kl += kl_term(m, lv, std, prior);
+  }
+  if (wants_z) Access::store(a.layout, a.z, p, z);
+  return kl;
+}
+
+template <class Access>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ LatentForward a,
+                                                           const __grid_constant__ Cut cut) {
+  using T = typename ComputeType<typename Access::S>::type;
+  constexpr int kAtOnce = Access::template kPacks<kLoads>;
+  const Share share = share_of(cut);
+  const Prior<T> prior = a.prior.template to<T>();
+  const uint64_t key = key_of(a.noise);
+  T kl = T(0);
+  for_each_pack<kAtOnce>(
+      share, cut.lanes(),
+      [&](int64_t pack) {
+        typename Access::Raw mu[kAtOnce], logvar[kAtOnce];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
+          mu[k] = Access::load(a.layout, a.mu, p);
+          logvar[k] = Access::load(a.layout, a.logvar, p);
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
+          kl += forward_pack<Access, T>(a, prior, key, p, mu[k], logvar[k]);
+        }
+      },
+      [&](int64_t pack) {
+        const Place p = Access::place(a.layout, share.row, pack);
+        kl += forward_pack<Access, T>(a, prior, key, p, Access::load(a.layout, a.mu, p),
+                                      Access::load(a.layout, a.logvar, p));
+      });
+  if (a.kl_sums == nullptr) return;
+  kl = sum_over_team(kl, cut.lanes());
+  if (share.lane == 0 && share.segment < cut.segments) static_cast<T*>(a.kl_sums)[share.segment] = kl;
+}
+
+template <class F>
+auto with_access_of(const LatentForward& a, F call) {
+  return with_storage_type(a.dtype, [&](auto s) {
+    return with_access<decltype(s)>(a.layout, call, a.mu, a.logvar, a.z, a.noise.eps);
+  });
+}
+
+}  // namespace
+
+int64_t sums_per_row(const LatentForward& a) {
+  return with_access_of(a, [&](auto access) {
+    return cut_rows(a.layout.rows, decltype(access)::packs_per_row(a.layout)).per_row;
+  });
+}
+
+int launch_latent_forward(const LatentForward& a, uint64_t stream) {
+  return with_access_of(a, [&](auto access) {
+    using Access = decltype(access);
+    const Cut cut = cut_rows(a.layout.rows, Access::packs_per_row(a.layout));
+    return launch(forward_kernel<Access>, blocks_of(cut), kThreads, stream, a, cut);
+  });
+}
+
+}  // namespace sivae::cuda

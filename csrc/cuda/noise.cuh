@@ -1,0 +1,40 @@
+// The noise of a pack: Philox normals computed where they are used, or an explicit eps read from memory.
+#pragma once
+
+#include "../philox.h"
+#include "access.cuh"
+#include "launch.h"
+
+namespace sivae::cuda {
+
+// The four normals of one counter.
+template <class T>
+__device__ __forceinline__ void normals_of(uint64_t key, uint64_t offset, uint64_t group, T* normals) {
+  uint32_t c0 = static_cast<uint32_t>(group), c1 = static_cast<uint32_t>(group >> 32);
+  uint32_t c2 = static_cast<uint32_t>(offset), c3 = static_cast<uint32_t>(offset >> 32);
+  philox4x32_10(c0, c1, c2, c3, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32));
+  box_muller(c0, c1, normals[0], normals[1]);
+  box_muller(c2, c3, normals[2], normals[3]);
+}
+
+template <class Access, class T>
+__device__ __forceinline__ void noise_of(const DeviceLayout& layout, const Noise& noise, uint64_t key, const Place& p,
+                                         T (&eps)[Access::kPack]) {
+  if (noise.eps.data != nullptr) {
+    const auto raw = Access::load(layout, noise.eps, p);
+#pragma unroll
+    for (int i = 0; i < Access::kPack; ++i) eps[i] = widen(raw.elements[i]);
+    return;
+  }
+  // A multiple of 4, by the definition of a pack; before the row's start only where the row itself starts later.
+  const uint64_t index = static_cast<uint64_t>(p.row * layout.cols + p.first);
+#pragma unroll
+  for (int i = 0; i < Access::kPack; i += 4) normals_of(key, noise.offset, (index + i) / 4, eps + i);
+}
+
+// Null in place of a seed: the noise is explicit, or not used.
+__device__ __forceinline__ uint64_t key_of(const Noise& noise) {
+  return noise.seed == nullptr ? 0 : static_cast<uint64_t>(*noise.seed);
+}
+
+}  // namespace sivae::cuda

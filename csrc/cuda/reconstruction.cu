@@ -1,0 +1,165 @@
+// The reconstruction error: per-sample sums forward, gradients backward.
+#include "../reconstruction.h"
+
+#include "access.cuh"
+#include "launch.h"
+#include "row_gradient.cuh"
+#include "teams.cuh"
+
+namespace sivae::cuda {
+namespace {
+
+constexpr int kLoads = 4;  // of each operand, in flight per thread
+
+template <Kind kind, class Access, class T>
+__device__ __forceinline__ T sum_pack(const RecForward& a, const Place& p, const typename Access::Raw& recon,
+                                      const typename Access::Raw& target) {
+  T sum = T(0);
+#pragma unroll
+  for (int i = 0; i < Access::kPack; ++i) {
+    const T term = rec_term<kind>(static_cast<T>(widen(recon.elements[i])), static_cast<T>(widen(target.elements[i])));
+    if (Access::holds(a.layout, p, i)) sum += term;
+  }
+  return sum;
+}
+
+template <Kind kind, class Access>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ RecForward a,
+                                                           const __grid_constant__ Cut cut) {
+  using T = typename ComputeType<typename Access::S>::type;
+  constexpr int kAtOnce = Access::template kPacks<kLoads>;
+  const Share share = share_of(cut);
+  T sum = T(0);
+  for_each_pack<kAtOnce>(
+      share, cut.lanes(),
+      [&](int64_t pack) {
+        typename Access::Raw recon[kAtOnce], target[kAtOnce];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
+          recon[k] = Access::load(a.layout, a.recon, p);
+          target[k] = Access::load(a.layout, a.target, p);
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
+          sum += sum_pack<kind, Access, T>(a, p, recon[k], target[k]);
+        }
+      },
+      [&](int64_t pack) {
+        const Place p = Access::place(a.layout, share.row, pack);
+        sum += sum_pack<kind, Access, T>(a, p, Access::load(a.layout, a.recon, p), Access::load(a.layout, a.target, p));
+      });
+  sum = sum_over_team(sum, cut.lanes());
+  if (share.lane == 0 && share.segment < cut.segments) static_cast<T*>(a.sums)[share.segment] = sum;
+}
+
+template <Kind kind, class Access, class T>
+__device__ __forceinline__ void backward_pack(const RecBackward& a, T weight, const Place& p,
+                                              const typename Access::Raw& recon, const typename Access::Raw& target) {
+  typename Access::Raw out;
+  if (a.grad_recon.data != nullptr) {
+#pragma unroll
+    for (int i = 0; i < Access::kPack; ++i) {
+      const T r = widen(recon.elements[i]), t = widen(target.elements[i]);
+      narrow(weight * rec_grad_recon<kind>(r, t), out.elements[i]);
+    }
+    Access::store(a.layout, a.grad_recon, p, out);
+  }
+  if (a.grad_target.data != nullptr) {
+#pragma unroll
+    for (int i = 0; i < Access::kPack; ++i) {
+      const T r = widen(recon.elements[i]), t = widen(target.elements[i]);
+      narrow(weight * rec_grad_target<kind>(r, t), out.elements[i]);
+    }
+    Access::store(a.layout, a.grad_target, p, out);
+  }
+}
+
+template <Kind kind, class Access>
+__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ RecBackward a,
+                                                            const __grid_constant__ Cut cut) {
+  using T = typename ComputeType<typename Access::S>::type;
+  constexpr int kAtOnce = Access::template kPacks<kLoads>;
+  const Share share = share_of(cut);
+  if (share.first >= share.last) return;
+  const T weight = row_gradient<T>(a.grad, share.row);
+  for_each_pack<kAtOnce>(
+      share, cut.lanes(),
+      [&](int64_t pack) {
+        typename Access::Raw recon[kAtOnce], target[kAtOnce];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
+          recon[k] = Access::load(a.layout, a.recon, p);
+          target[k] = Access::load(a.layout, a.target, p);
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
+          backward_pack<kind, Access>(a, weight, p, recon[k], target[k]);
+        }
+      },
+      [&](int64_t pack) {
+        const Place p = Access::place(a.layout, share.row, pack);
+        backward_pack<kind, Access>(a, weight, p, Access::load(a.layout, a.recon, p),
+                                    Access::load(a.layout, a.target, p));
+      });
+}
+
+template <Kind k>
+struct KindTag {
+  static constexpr Kind kind = k;
+};
+
+template <class F>
+int with_kind(int kind, F call) {
+  switch (static_cast<Kind>(kind)) {
+    case Kind::kMse: return call(KindTag<Kind::kMse>());
+    case Kind::kL1: return call(KindTag<Kind::kL1>());
+    case Kind::kBce: return call(KindTag<Kind::kBce>());
+    case Kind::kBceWithLogits: return call(KindTag<Kind::kBceWithLogits>());
+  }
+  return static_cast<int>(cudaErrorInvalidValue);
+}
+
+template <class F>
+auto with_access_of(const RecForward& a, F call) {
+  return with_storage_type(
+      a.dtype, [&](auto s) { return with_access<decltype(s)>(a.layout, call, a.recon, a.target); });
+}
+
+}  // namespace
+
+int64_t sums_per_row(const RecForward& a) {
+  return with_access_of(a, [&](auto access) {
+    return cut_rows(a.layout.rows, decltype(access)::packs_per_row(a.layout)).per_row;
+  });
+}
+
+int launch_rec_forward(const RecForward& a, uint64_t stream) {
+  return with_access_of(a, [&](auto access) {
+    using Access = decltype(access);
+    const Cut cut = cut_rows(a.layout.rows, Access::packs_per_row(a.layout));
+    return with_kind(a.kind, [&](auto tag) {
+      return launch(forward_kernel<decltype(tag)::kind, Access>, blocks_of(cut), kThreads, stream, a, cut);
+    });
+  });
+}
+
+int launch_rec_backward(const RecBackward& a, uint64_t stream) {
+  return with_storage_type(a.dtype, [&](auto s) {
+    return with_access<decltype(s)>(
+        a.layout,
+        [&](auto access) {
+          using Access = decltype(access);
+          const Cut cut = cut_rows(a.layout.rows, Access::packs_per_row(a.layout));
+          return with_kind(a.kind, [&](auto tag) {
+            return launch(backward_kernel<decltype(tag)::kind, Access>, blocks_of(cut), kThreads, stream, a, cut);
+          });
+        },
+        a.recon, a.target, a.grad_recon, a.grad_target);
+  });
+}
+
+}  // namespace sivae::cuda

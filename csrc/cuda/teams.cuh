@@ -1,0 +1,126 @@
+// How the samples of a call are shared out among threads, and sums over those that work together.
+//
+// A team is 1 to 32 neighbouring threads of a warp, or a whole block; it works on one segment: a sample, or a part of one
+// where samples are large. The cut depends on the shape alone.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "divisor.h"
+
+namespace sivae::cuda {
+
+constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+
+constexpr int kLanesLog2 = 8;  // of a block
+static_assert(kThreads == 1 << kLanesLog2);
+
+struct Cut {
+  int lanes_log2 = kLanesLog2;  // of a team's threads
+  int64_t per_row = 1;          // segments of a row
+  Divisor by_per_row{1};
+  int64_t packs_each = 0;       // packs of a segment, the last one's perhaps fewer
+  int64_t packs_per_row = 0;
+  int64_t segments = 0;
+
+  __host__ __device__ __forceinline__ int lanes() const { return 1 << lanes_log2; }
+};
+
+inline Cut cut_rows(int64_t rows, int64_t packs_per_row) {
+  // Blocks that fill a large chip several times over (132 multiprocessors take 8 of these each at once), and the packs
+  // of a thread from which on starting another block costs nothing any more.
+  constexpr int64_t kBlocksWanted = 1024, kPacksEnough = 8;
+  Cut cut;
+  cut.packs_per_row = packs_per_row;
+  const int64_t total = rows * packs_per_row;
+  // Packs per thread that leave as many threads at work as the chip takes.
+  int64_t depth = total / (kBlocksWanted * kThreads);
+  depth = depth < 1 ? 1 : (depth > kPacksEnough ? kPacksEnough : depth);
+  if (packs_per_row <= kWarp * depth) {
+    cut.lanes_log2 = 0;
+    while (cut.lanes() < kWarp && cut.lanes() * depth < packs_per_row) ++cut.lanes_log2;
+    cut.packs_each = packs_per_row;
+  } else {
+    cut.packs_each = depth * kThreads;
+    cut.per_row = (packs_per_row + cut.packs_each - 1) / cut.packs_each;
+    cut.by_per_row = Divisor(cut.per_row);
+  }
+  cut.segments = rows * cut.per_row;
+  return cut;
+}
+
+// This thread's part of the work: packs first, first + lanes, ... below last, of one row; none beyond the last segment.
+struct Share {
+  int64_t segment, row, first, last;
+  int lane;
+};
+
+__device__ __forceinline__ Share share_of(const Cut& cut) {
+  Share share;
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  share.segment = thread >> cut.lanes_log2;
+  share.lane = static_cast<int>(threadIdx.x) & (cut.lanes() - 1);
+  share.row = cut.by_per_row.quotient(share.segment);
+  const int64_t start = (share.segment - share.row * cut.per_row) * cut.packs_each;
+  const int64_t end = start + cut.packs_each < cut.packs_per_row ? start + cut.packs_each : cut.packs_per_row;
+  share.first = start + share.lane;
+  share.last = share.segment < cut.segments ? end : share.first;
+  return share;
+}
+
+inline int64_t blocks_of(const Cut& cut) { return (cut.segments * cut.lanes() + kThreads - 1) / kThreads; }
+
+// Calls visit<n>(pack) for this thread's packs, n of them at a time (pack, pack + lanes, ...), the rest one by one.
+template <int kAtOnce, class Many, class One>
+__device__ __forceinline__ void for_each_pack(const Share& share, int lanes, Many many, One one) {
+  int64_t pack = share.first;
+  if constexpr (kAtOnce > 1) {
+    for (; pack + (kAtOnce - 1) * lanes < share.last; pack += kAtOnce * lanes) many(pack);
+  }
+  for (; pack < share.last; pack += lanes) one(pack);
+}
+
+template <class T>
+__device__ __forceinline__ T sum_over_lanes(T value, int lanes) {
+  for (int distance = lanes / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, distance, kWarp);
+  }
+  return value;
+}
+
+// The sum over the block's threads, in thread 0. All of them have to call it, once in a kernel.
+template <class T, int kBlock>
+__device__ __forceinline__ T sum_over_block(T value) {
+  __shared__ T warp_sums[kBlock / kWarp];
+  value = sum_over_lanes(value, kWarp);
+  if (threadIdx.x % kWarp == 0) warp_sums[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  if (threadIdx.x < kWarp) {
+    value = sum_over_lanes(threadIdx.x < kBlock / kWarp ? warp_sums[threadIdx.x] : T(0), kWarp);
+  }
+  return value;
+}
+
+// The sum over the team, in its first thread. All threads of the block have to call it, once in a kernel.
+template <class T>
+__device__ __forceinline__ T sum_over_team(T value, int lanes) {
+  return lanes <= kWarp ? sum_over_lanes(value, lanes) : sum_over_block<T, kThreads>(value);
+}
+
+// Launches `kernel` over `blocks` blocks of `threads`.
+template <class... Parameters, class... Arguments>
+int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, uint64_t stream, Arguments&&... arguments) {
+  if (blocks == 0) return static_cast<int>(cudaSuccess);
+  if (blocks > INT32_MAX) return static_cast<int>(cudaErrorInvalidConfiguration);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = reinterpret_cast<cudaStream_t>(stream);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  return static_cast<int>(error != cudaSuccess ? error : cudaGetLastError());
+}
+
+}  // namespace sivae::cuda

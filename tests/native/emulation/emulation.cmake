@@ -1,0 +1,16 @@
+# _C with the CUDA kernels run by the CPU, as the implementations of the ops for CPU tensors. For tests only, so what
+# matters is that it compiles quickly. SIVAE_EMULATION_FLAGS are further ones for the kernels, such as sanitizers.
+set(CMAKE_CXX_FLAGS_RELEASE -DNDEBUG)
+set(EMULATION tests/native/emulation)
+add_library(emulated_kernels OBJECT ${CUDA_SOURCES} ${EMULATION}/emulator.cpp)
+set_source_files_properties(${CUDA_SOURCES} PROPERTIES
+  LANGUAGE CXX
+  COMPILE_OPTIONS "-include;cuda_runtime.h") # so does nvcc
+target_include_directories(emulated_kernels PRIVATE ${EMULATION})
+# Device code may read memory through pointers of any type, as nvcc has it.
+target_compile_options(emulated_kernels PRIVATE
+  -O1 -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas ${SIVAE_EMULATION_FLAGS})
+target_sources(_C PRIVATE csrc/cuda/ops.cpp ${EMULATION}/no_cpu_kernels.cpp)
+target_compile_definitions(_C PRIVATE SIVAE_CUDA_EMULATED)
+target_link_libraries(_C PRIVATE emulated_kernels)
+target_link_options(_C PRIVATE ${SIVAE_EMULATION_FLAGS})

@@ -1,0 +1,15 @@
+// In place of the CPU kernels, which the emulated module leaves out: the name that sivae._C.cpu_isa() gives.
+#include "../../../csrc/cpu/kernels.h"
+
+namespace sivae::cpu {
+
+const KernelTable& kernels() {
+  static const KernelTable none = [] {
+    KernelTable table{};
+    table.name = "emulated CUDA";
+    return table;
+  }();
+  return none;
+}
+
+}  // namespace sivae::cpu
