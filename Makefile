@@ -1,6 +1,7 @@
 # make demo    build everything, train a Soft-IntroVAE on eight Gaussians for about three minutes, draw pictures
 # make test    the tests
 # make lint    ruff and mypy
+# make gpu-check OUT=DIR    on a machine with a GPU, with its own Python: build, tests, sanitizer, throughput
 # make venv    only the environment: .venv with torch, the dependencies and the package, rebuilt where out of date
 #
 # TORCH picks another torch (make demo TORCH=torch), PYTHON another interpreter, SIVAE_BUILD what is compiled.
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py
 
-.PHONY: venv demo test lint clean FORCE
+.PHONY: venv demo test lint gpu-check clean FORCE
 
 venv: $(VENV)/.native
 
@@ -29,6 +30,11 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# No environment of its own: torch with CUDA, nvcc and what builds are the machine's.
+gpu-check:
+	@test -n '$(OUT)' || { echo 'make gpu-check OUT=DIR: name a folder for logs and results'; exit 2; }
+	$(PYTHON) -m benchmarks.gpu_check '$(OUT)'
 
 clean:
 	rm -rf build $(VENV) sivae.egg-info sivae/_C.*.so sivae/_build_status.py

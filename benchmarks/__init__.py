@@ -1,4 +1,5 @@
 """How fast the fused ops and the training step are: ratios against plain PyTorch, taken in one process and run.
 
-`python -m benchmarks` prints them; `pytest benchmarks --benchmark-only` times the same cases for tracking over time.
+`sivae bench` or `python -m benchmarks` measures, appends rows to `results/` and prints tables;
+`pytest benchmarks --benchmark-only` times the same cases by pytest-benchmark, for tracking over time.
 """

@@ -1,8 +1,12 @@
-"""The fused ops against eager PyTorch and torch.compile of the same: forward and backward, float32.
+"""The fused ops against eager PyTorch and torch.compile of the same: forward, backward, and both.
 
-Timed is one call of the function on prepared inputs and one `torch.autograd.grad` from given upstream gradients to the
-inputs that a training step differentiates: `recon`, or mu and logvar, or rec and kl. No loss, no sum and no leaf's
-`.grad` is part of it, for any contender.
+"forward" is one call of the function on inputs that require gradients, with what autograd saves; "backward" is one
+`torch.autograd.grad` through a graph that is there already, from given upstream gradients to the inputs that a training
+step differentiates (`recon`, or mu and logvar, or rec and kl); "forward+backward" is both. No loss, no sum and no
+leaf's `.grad` is part of it, for any variant. Calls go round several sets of random inputs.
+
+On CUDA each is launched in two ways: from Python, call after call ("stream"), and as the replay of a CUDA graph that
+goes once round the sets, with the noise's seed drawn before ("graph"). On the CPU there is one way ("call").
 """
 
 from __future__ import annotations
@@ -10,271 +14,285 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import losses
+from benchmarks.cases import DTYPES, MODES, Case, Function, Inputs, Sampler
 from benchmarks.measure import (
-    QUICK,
+    CPU,
     Call,
     CopyProbe,
     Effort,
-    ReadProbe,
+    Measurement,
     last_level_cache_bytes,
     measure,
-    probe_bytes,
+    peak_extra_bytes,
+    synchronize,
 )
-from benchmarks.results import CaseResult, Probe
 from sivae import ops
 
-Function = Callable[..., Tensor | tuple[Tensor, ...]]
+EAGER, COMPILED, REFERENCE = "eager", "torch.compile", "reference"
+CALL, STREAM, GRAPH = "call", "stream", "graph"
+COPY, EMPTY = "(copy)", "(empty graph)"  # the probes' names among a measurement's contenders
+
+_MOST_SETS = 16
 Log = Callable[[str], None]
 
-EAGER, COMPILED = "eager", "torch.compile"
-
-_SCALE, _BETA_REC, _BETA_NEG = 0.5, 0.2, 0.9  # of exp_elbo: the settings of 8gaussians
-
 
 @dataclass(frozen=True)
-class Inputs:
-    """What one call works on.
+class Contender:
+    """A variant under one way of launching."""
 
-    Attributes:
-        arguments: of the function, in order.
-        leaves: those that gradients are taken to.
-        upstream: the gradients of the function's results.
-    """
-
-    arguments: tuple[Tensor, ...]
-    leaves: tuple[Tensor, ...]
-    upstream: tuple[Tensor, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.arguments, *self.upstream))
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One op and its plain counterpart.
-
-    Attributes:
-        name: what it is called in the report.
-        eager: the baseline.
-        fused: the op; takes `backend=` beside the arguments.
-        inputs: makes random inputs of a shape.
-        elements_moved: how many elements of the shape any implementation has to read and write, see `OPERATIONS`.
-    """
-
-    name: str
-    eager: Function
-    fused: Function
-    inputs: Callable[[tuple[int, ...], torch.Generator], Inputs]
-    elements_moved: int
-
-
-@dataclass(frozen=True)
-class OpCase:
-    """An operation at a shape.
-
-    Attributes:
-        operation: a key of `OPERATIONS`.
-        shape: of its inputs.
-        cold: go round several sets of inputs that no cache holds together, and compare with the memory's speed.
-            Otherwise one set is used again and again, as in a training step whose network has just produced it.
-    """
-
-    operation: str
-    shape: tuple[int, ...]
-    cold: bool = False
+    variant: str
+    launch: str
 
     @property
     def name(self) -> str:
-        return f"{self.operation} {list(self.shape)}"
+        return f"{self.variant}, {self.launch}"
 
 
-def _reconstruction_inputs(shape: tuple[int, ...], generator: torch.Generator) -> Inputs:
-    recon = torch.rand(shape, generator=generator).requires_grad_()
-    target = torch.rand(shape, generator=generator)
-    return Inputs((recon, target), (recon,), (torch.randn(shape[0], generator=generator),))
+@dataclass(frozen=True)
+class GroupResult:
+    """One case in one mode: its contenders' times in the same rounds.
+
+    Attributes:
+        case, mode: what was timed.
+        contenders: those that ran, in order; the measurement may hold `COPY` and `EMPTY` beside them.
+        measurement: the times, by the contenders' names.
+        peak_extra_bytes: by contender's name, of one call.
+        copy_moved: bytes per call of `COPY`.
+        input_bytes: of all the sets of inputs that the calls go round.
+        cold: no cache holds the sets together.
+        skipped: variants or contenders that could not run, and why.
+    """
+
+    case: Case
+    mode: str
+    contenders: Sequence[Contender]
+    measurement: Measurement
+    peak_extra_bytes: Mapping[str, int | None]
+    copy_moved: int | None
+    input_bytes: int
+    cold: bool
+    skipped: Mapping[Contender, str] = field(default_factory=dict)
 
 
-def _latent_inputs(shape: tuple[int, ...], generator: torch.Generator) -> Inputs:
-    mu = torch.randn(shape, generator=generator).requires_grad_()
-    logvar = torch.randn(shape, generator=generator).requires_grad_()
-    upstream = (torch.randn(shape, generator=generator), torch.randn(shape[0], generator=generator))
-    return Inputs((mu, logvar), (mu, logvar), upstream)
+def backends_for(device: torch.device) -> list[str]:
+    """The backends that are compared: not the reference, which says what is right and need not be fast, unless it is
+    the only one; and on the CPU not Triton, whose interpreter is for tests."""
+    names = [name for name in ops.available_backends(device) if not (name == "triton" and device.type == "cpu")]
+    return [name for name in names if name != REFERENCE] or [REFERENCE]
 
 
-def _exp_elbo_inputs(shape: tuple[int, ...], generator: torch.Generator) -> Inputs:
-    rec = torch.rand(shape, generator=generator).requires_grad_()
-    kl = torch.rand(shape, generator=generator).requires_grad_()
-    return Inputs((rec, kl), (rec, kl), (torch.randn((), generator=generator),))
+def functions(case: Case, device: torch.device = CPU, noise: ops.PhiloxNoise | None = None) -> dict[str, Function]:
+    """The variants of a case that need no compiler: the baseline and the backends."""
+    fused = {name: case.operation.fused(name, noise) for name in backends_for(device)}
+    return {EAGER: case.operation.eager, **fused}
 
 
-def _fused_exp_elbo(rec: Tensor, kl: Tensor, *, backend: str | None) -> Tensor:
-    return ops.exp_elbo(
-        rec, kl, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG, alpha=2.0, reduction="mean", backend=backend
-    )
+def compiled(case: Case, device: torch.device = CPU) -> Function:
+    """`torch.compile` of the case's baseline, compiled. Forgets what was compiled before.
+
+    Raises:
+        Exception: anything from a missing compiler to missing headers.
+    """
+    torch.compiler.reset()
+    # Else backward may write over what forward saved, and runs once per forward only. Looked at in each backward too.
+    torch._functorch.config.donated_buffer = False
+    function: Function = torch.compile(case.operation.eager, dynamic=False)
+    forward_backward(function, input_sets(case, device, most=1)[0])
+    return function
 
 
-# The least that has to be moved, in elements of the shape; vectors of one value per sample are left out where the shape
-# has more dimensions than the batch.
-#   reconstruction_error: forward reads recon, target; backward reads both and writes recon's gradient: 5.
-#   reparameterize_kl: forward reads mu, logvar and writes z; backward reads mu, logvar, z's gradient and writes two
-#       gradients: 8. The noise is computed, not moved.
-#   exp_elbo: forward reads rec, kl; backward reads both and writes two gradients: 6.
-OPERATIONS: Mapping[str, Operation] = {
-    operation.name: operation
-    for operation in (
-        Operation(
-            "reconstruction_error",
-            losses.mse,
-            functools.partial(ops.reconstruction_error, kind="mse"),
-            _reconstruction_inputs,
-            elements_moved=5,
-        ),
-        Operation(
-            "reparameterize_kl", losses.reparameterize_kl, ops.reparameterize_kl, _latent_inputs, elements_moved=8
-        ),
-        Operation(
-            "exp_elbo",
-            functools.partial(losses.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG, alpha=2.0),
-            _fused_exp_elbo,
-            _exp_elbo_inputs,
-            elements_moved=6,
-        ),
-    )
-}
-
-CASES: tuple[OpCase, ...] = (
-    OpCase("reconstruction_error", (32, 3, 256, 256), cold=True),
-    OpCase("reconstruction_error", (4, 3, 1024, 1024), cold=True),
-    OpCase("reparameterize_kl", (4096, 512), cold=True),
-    OpCase("reparameterize_kl", (32, 512)),
-    OpCase("reparameterize_kl", (512, 2)),
-    OpCase("exp_elbo", (32,)),
-    OpCase("exp_elbo", (4096,)),
-)
-
-QUICK_CASES: tuple[OpCase, ...] = (
-    OpCase("reconstruction_error", (2, 3, 8, 8), cold=True),
-    OpCase("reparameterize_kl", (5, 4)),
-    OpCase("exp_elbo", (7,)),
-)
+def results_of(function: Function, inputs: Inputs) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The function's results, and the upstream gradients in their dtypes."""
+    out = function(*inputs.arguments)
+    outputs = out if isinstance(out, tuple) else (out,)
+    upstream = tuple(g.to(o.dtype) for g, o in zip(inputs.upstream, outputs, strict=True))
+    return outputs, upstream
 
 
 def forward_backward(function: Function, inputs: Inputs) -> tuple[Tensor, ...]:
-    """What is timed: the gradients of `inputs.leaves`."""
-    return torch.autograd.grad(function(*inputs.arguments), inputs.leaves, inputs.upstream)
+    """The gradients of `inputs.leaves`."""
+    outputs, upstream = results_of(function, inputs)
+    return torch.autograd.grad(outputs, inputs.leaves, upstream)
 
 
-def functions(case: OpCase) -> dict[str, Function]:
-    """The contenders of a case that need no compiler: the baseline and every backend that is there."""
-    operation = OPERATIONS[case.operation]
-    backends = ops.available_backends()
-    return {EAGER: operation.eager} | {
-        name: functools.partial(operation.fused, backend=name) for name in ("native", "reference") if name in backends
-    }
+def input_sets(case: Case, device: torch.device = CPU, most: int = _MOST_SETS) -> list[Inputs]:
+    """Random inputs: as many sets (2 to `most`) as make up twice the last level of cache."""
+    sample = Sampler.of(device, DTYPES[case.dtype])
+    first = case.operation.inputs(case.shape, sample)
+    count = min(most, max(2, math.ceil(2 * last_level_cache_bytes(device) / first.nbytes)))
+    return [first, *(case.operation.inputs(case.shape, sample) for _ in range(count - 1))]
 
 
-def compiled(case: OpCase) -> tuple[Function | None, str]:
-    """`torch.compile` of the case's baseline, or why there is none. Forgets what was compiled before."""
-    operation = OPERATIONS[case.operation]
-    torch.compiler.reset()
-    function: Function = torch.compile(operation.eager, dynamic=False)
-    inputs = operation.inputs(case.shape, torch.Generator().manual_seed(0))
-    try:
-        forward_backward(function, inputs)
-    except Exception as error:  # anything from a missing compiler to missing headers: the suite goes on without
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else 'no message'}"
-    return function, ""
+def timed_calls(function: Function, sets: Sequence[Inputs], mode: str) -> list[Call]:
+    """What is timed, on each of the sets."""
+    calls: list[Call] = []
+    for inputs in sets:
+        if mode == "forward":
+            calls.append(functools.partial(function, *inputs.arguments))
+            continue
+        outputs, upstream = results_of(function, inputs)
+        if mode == "backward":
+            calls.append(functools.partial(torch.autograd.grad, outputs, inputs.leaves, upstream, retain_graph=True))
+        else:
+            # The upstream gradients lie ready in the results' dtype, as backward's do.
+            ready = Inputs(inputs.arguments, inputs.leaves, upstream)
+            calls.append(functools.partial(forward_backward, function, ready))
+    return calls
 
 
-def input_sets(case: OpCase) -> list[Inputs]:
-    """Random inputs: one set, or for a cold case as many (at least 2) as make up twice the last level of cache."""
-    operation = OPERATIONS[case.operation]
-    generator = torch.Generator().manual_seed(0)
-    first = operation.inputs(case.shape, generator)
-    if not case.cold:
-        return [first]
-    count = min(16, max(2, math.ceil(2 * last_level_cache_bytes() / first.nbytes)))
-    return [first, *(operation.inputs(case.shape, generator) for _ in range(count - 1))]
+def in_turn(calls: Sequence[Call]) -> Call:
+    """The next of the calls at each call."""
+    turns: Iterator[Call] = itertools.cycle(calls)
+    return lambda: next(turns)()
 
 
-def timed_call(function: Function, sets: list[Inputs]) -> Call:
-    """One forward and backward per call, on the next set of inputs."""
-    if len(sets) == 1:
-        return functools.partial(forward_backward, function, sets[0])
-    turns: Iterator[Inputs] = itertools.cycle(sets)
-    return lambda: forward_backward(function, next(turns))
+def captured(make: Callable[[], Sequence[Call]], device: torch.device) -> Call:
+    """The replay of a CUDA graph of all the calls that `make` makes, one after the other.
+
+    They are made, warmed up and captured on one side stream: a backward runs on the stream of its forward.
+    """
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        calls = make()
+        for _ in range(2):
+            for call in calls:
+                call()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for call in calls:
+            call()
+
+    def replay(owners: Sequence[Call] = calls) -> None:  # the calls own what the graph reads
+        graph.replay()
+
+    return replay
 
 
-def run_case(
-    case: OpCase, *, effort: Effort | None = None, with_compile: bool = True, buffer_bytes: int | None = None
-) -> CaseResult:
-    """Time the contenders of a case against each other, and where it is cold, against the memory.
+class CaseRunner:
+    """Times a case's modes; the inputs and what is compiled serve all of them.
 
     Args:
+        case: what to time.
+        device: where.
         effort: default: `Effort()`.
         with_compile: let torch.compile take part.
-        buffer_bytes: of the bandwidth probes; default: more than any cache holds.
+        probe: the memory's speed, to be measured in the rounds of cases whose inputs no cache holds.
     """
-    contenders = functions(case)
-    skipped = {}
-    if "native" not in contenders:
-        skipped["native"] = ops.backend_status()["native"]["cpu"] or "not available"
-    if with_compile:
-        function, reason = compiled(case)
-        if function is None:
-            skipped[COMPILED] = reason
-        else:
-            contenders = {EAGER: contenders.pop(EAGER), COMPILED: function, **contenders}
-    sets = input_sets(case)
-    calls: dict[str, Call] = {name: timed_call(function, sets) for name, function in contenders.items()}
-    probes: dict[str, Probe] = {}
-    if case.cold:
-        size = probe_bytes() if buffer_bytes is None else buffer_bytes
-        for name, probe in (("copy", CopyProbe(size)), ("read", ReadProbe(size))):
-            calls[f"({name})"] = probe
-            probes[name] = Probe(f"({name})", probe.moved)
-    operation = OPERATIONS[case.operation]
-    return CaseResult(
-        suite="ops",
-        name=case.name,
-        dtype="float32",
-        shapes={"input": case.shape},
-        baseline=EAGER,
-        contenders=tuple(contenders),
-        measurement=measure(calls, effort),
-        minimum_bytes=operation.elements_moved * math.prod(case.shape) * 4 if case.cold else None,
-        probes=probes,
-        skipped=skipped,
-    )
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        device: torch.device = CPU,
+        effort: Effort | None = None,
+        with_compile: bool = True,
+        probe: CopyProbe | None = None,
+    ) -> None:
+        self.case, self._device, self._effort, self._probe = case, device, effort, probe
+        self._sets = input_sets(case, device)
+        self._skipped: dict[str, str] = {}
+        # The seed of the graphs' noise; the other calls draw theirs, as a single call of the op does.
+        self._drawn = ops.PhiloxNoise(ops.draw_seed(device))
+        self._functions = functions(case, device)
+        if with_compile:
+            try:
+                function = compiled(case, device)
+                self._functions = {EAGER: self._functions.pop(EAGER), COMPILED: function, **self._functions}
+            except Exception as error:  # the suite goes on without
+                self._skipped[COMPILED] = reason_of(error)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Variants that take no part in any mode, and why."""
+        return self._skipped
+
+    def run(self, mode: str) -> GroupResult:
+        """Time one mode."""
+        launch = STREAM if self._device.type == "cuda" else CALL
+        calls: dict[Contender, Call] = {}
+        skipped = {Contender(name, launch): reason for name, reason in self._skipped.items()}
+        peaks: dict[str, int | None] = {}
+        repeats: dict[str, int] = {}
+        for name, function in self._functions.items():
+            contender = Contender(name, launch)
+            try:
+                ready = timed_calls(function, self._sets, mode)
+                ready[0]()  # what comes with a first call is not a call's own memory
+                peaks[contender.name] = peak_extra_bytes(ready[0], self._device)
+                calls[contender] = in_turn(ready)
+            except Exception as error:
+                skipped[contender] = reason_of(error)
+        if self._device.type == "cuda":
+            drawn = self._functions | functions(self.case, self._device, self._drawn)
+            for name, function in drawn.items():
+                contender = Contender(name, GRAPH)
+                try:
+                    make = functools.partial(timed_calls, function, self._sets, mode)
+                    calls[contender] = captured(make, self._device)
+                    repeats[contender.name] = len(self._sets)
+                except Exception as error:
+                    skipped[contender] = reason_of(error)
+        timed = {contender.name: call for contender, call in calls.items()}
+        if repeats:
+            timed[EMPTY] = captured(lambda: [_empty_kernel] * len(self._sets), self._device)
+            repeats[EMPTY] = len(self._sets)
+        input_bytes = sum(inputs.nbytes for inputs in self._sets)
+        cold = input_bytes >= 2 * last_level_cache_bytes(self._device)
+        if cold and self._probe is not None:
+            timed[COPY] = self._probe
+        synchronize(self._device)
+        return GroupResult(
+            case=self.case,
+            mode=mode,
+            contenders=tuple(calls),
+            measurement=measure(timed, self._effort, device=self._device, repeats=repeats),
+            peak_extra_bytes=peaks,
+            copy_moved=self._probe.moved if COPY in timed and self._probe is not None else None,
+            input_bytes=input_bytes,
+            cold=cold,
+            skipped=skipped,
+        )
 
 
-def run(*, quick: bool, effort: Effort | None, with_compile: bool, log: Log) -> list[CaseResult]:
-    """All cases, one after the other.
+def _empty_kernel() -> None:
+    torch.cuda._sleep(0)  # a kernel of one thread that looks at the clock and returns
+
+
+def reason_of(error: Exception) -> str:
+    """One line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def run(
+    case: Case,
+    *,
+    device: torch.device = CPU,
+    effort: Effort | None = None,
+    with_compile: bool = True,
+    probe: CopyProbe | None = None,
+    log: Log,
+) -> Iterator[GroupResult]:
+    """Every mode of a case, one after the other.
 
     Args:
-        quick: tiny shapes, few rounds, no torch.compile.
-        effort: None is the default, or the least there is where quick.
-        with_compile: let torch.compile take part where not quick.
-        log: told about each case before and after it runs.
+        log: told about each contender that is left out, and why.
+        For the others, see `CaseRunner`.
     """
-    results = []
-    for case in QUICK_CASES if quick else CASES:
-        log(f"ops: {case.name}")
-        result = run_case(
-            case,
-            effort=effort or (QUICK if quick else None),
-            with_compile=with_compile and not quick,
-            buffer_bytes=1 << 16 if quick else None,
-        )
-        for name, reason in result.skipped.items():
-            log(f"ops: {case.name}: without {name}: {reason}")
-        results.append(result)
-    return results
+    runner = CaseRunner(case, device=device, effort=effort, with_compile=with_compile, probe=probe)
+    for name, reason in runner.skipped.items():
+        log(f"{case.name}: without {name}: {reason}")
+    for mode in MODES:
+        result = runner.run(mode)
+        for contender, reason in result.skipped.items():
+            if contender.variant not in runner.skipped:
+                log(f"{case.name} {mode}: without {contender.name}: {reason}")
+        yield result

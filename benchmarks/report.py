@@ -1,167 +1,211 @@
-"""The suite's results as a table on the terminal, JSON and a Markdown page."""
+"""A page and plots from the rows of results: `sivae bench report DIR`."""
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING
 
-from benchmarks.measure import Spread, last_level_cache_bytes
-from benchmarks.results import CaseResult
-from sivae import ops
-from sivae.machine import cpu_model, versions
+from benchmarks.cases import MODES, STEP
+from benchmarks.measure import Spread
+from benchmarks.ops_suite import COMPILED, EAGER
+from benchmarks.results import Row, newest, read_rows, spread_of
+from benchmarks.tables import Table, markdown, tables, with_quartiles
+from sivae.files import atomic_file, write_text
+from sivae.training.errors import ConfigError
 
-_HEADINGS = {"ops": "Fused ops, forward and backward", "step": "One training iteration"}
-_COLUMNS = ("contender", "time", "time over baseline", "times faster")
-_MEMORY_COLUMN = "share of copy speed"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+PAGE = "report.md"
+_GRAPH = "graph"
 
-def environment(threads: int) -> dict[str, Any]:
-    """Where and with what the figures were taken."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load_average_before": os.getloadavg()[0],
-        "last_level_cache_bytes": last_level_cache_bytes(),
-        "system": f"{platform.system()} {platform.release()}",
-        "commit": git_commit(),
-        "versions": versions(),
-        "backends": ops.available_backends(),
-    }
+_EXPLANATION = """\
+All variants of a case are called in turn, round after round, in one process. Ratios are taken within each round;
+figures are medians, with the quartiles in brackets. "of copy" is the least number of bytes that has to be moved, over
+the time taken, over the speed of a large copy in the same rounds; it stands where no cache holds the inputs, and
+passes 1 where a machine reads faster than it copies and a case mostly reads. "memory" is what one call holds at its
+height, results included. The rows beside this page have all of it."""
 
 
-def git_commit() -> str | None:
-    """The checkout's commit, with "+changes" where tracked files differ from it; None outside a repository."""
-    here = Path(__file__).parent
+def device_folders(folder: Path) -> list[Path]:
+    """The folders that hold results: the one given, or those in it.
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    Raises:
+        ConfigError: there are none; the message says what to do.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; name the one that holds the results")
+    found = [path for path in (folder, *sorted(folder.iterdir())) if path.is_dir() and any(path.glob("*.jsonl"))]
+    if not found:
+        raise ConfigError(f"{folder}: it holds no results (*.jsonl); sivae bench --out {folder} measures some")
+    return found
 
+
+def write_report(folder: Path) -> tuple[list[Path], list[str]]:
+    """Write the page and the plots of one device beside its rows, over those of an earlier report.
+
+    Args:
+        folder: of one device, see `device_folders`.
+
+    Returns:
+        What was written, and notices: lines that are no rows, plots that are missing.
+
+    Raises:
+        ConfigError: no line of the files is a row.
+    """
+    everything, notices = read_rows(folder)
+    rows = newest(everything)
+    if not rows:
+        raise ConfigError(f"{folder}: no line of its *.jsonl is a row of results; sivae bench measures again")
+    written = [folder / PAGE]
+    plots: list[Path] = []
     try:
-        commit = git("rev-parse", "HEAD")
-        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        plots = draw(rows, folder)
+    except ImportError as error:
+        notices.append(f"no plots: {error}; pip install matplotlib")
+    write_text(folder / PAGE, page(rows, [path.name for path in plots]))
+    return written + plots, notices
 
 
-def to_json(meta: dict[str, Any], bandwidths: dict[str, Spread], results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Everything, in SI units: seconds, bytes, bytes per second."""
-    return {
-        "environment": meta,
-        "bytes_per_second": {name: spread.to_dict() for name, spread in bandwidths.items()},
-        "cases": [result.to_dict() for result in results],
-    }
+def page(rows: Sequence[Row], plots: Sequence[str] = ()) -> str:
+    """A Markdown page: where and with what, the summary that the README quotes, the plots, and every table."""
+    lines = [f"# Throughput on {rows[0]['device']}", "", *_facts(rows), "", _EXPLANATION]
+    if any(row["quick"] for row in rows):
+        lines += ["", "**Some of these come from quick runs: few rounds, so take them as a hint.**"]
+    summary = summary_table(rows)
+    if summary.lines:
+        lines += ["", f"## {summary.title}", "", *markdown(summary)]
+    for name in plots:
+        lines += ["", f"![{Path(name).stem.replace('-', ' ')}]({name})"]
+    for table in tables(rows, ratio=with_quartiles):
+        lines += ["", f"## {table.title}", "", *markdown(table)]
+    skipped = dict.fromkeys(f"{row['variant']}: {row['skipped']}" for row in rows if row["skipped"])
+    if skipped:
+        lines += ["", "## Not measured", "", *(f"- {line}" for line in skipped)]
+    return "\n".join(lines) + "\n"
 
 
-def format_seconds(seconds: float) -> str:
-    """Three digits and a unit."""
-    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
-        if seconds < limit:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def columns(result: CaseResult) -> tuple[str, ...]:
-    """The headings; the memory's only where the case is compared with it."""
-    return (*_COLUMNS, _MEMORY_COLUMN) if "copy" in result.probes else _COLUMNS
-
-
-def rows(result: CaseResult) -> list[tuple[str, ...]]:
-    """A row of `columns` for each contender: medians, with the 10 % and 90 % quantiles in brackets."""
-    lines: list[tuple[str, ...]] = []
-    for name in result.contenders:
-        seconds = result.measurement.spread(name)
-        time = f"{format_seconds(seconds.median)} [{format_seconds(seconds.q10)}, {format_seconds(seconds.q90)}]"
-        over = faster = "1"
-        if name != result.baseline:
-            over = _ratio(result.measurement.ratio(name, result.baseline))
-            faster = _ratio(result.measurement.ratio(result.baseline, name))
-        share = result.share_of_memory_speed(name)
-        lines.append((name, time, over, faster, *([] if share is None else [_ratio(share)])))
+def _facts(rows: Sequence[Row]) -> list[str]:
+    runs = {row["run"]: row for row in rows}
+    lines = []
+    for run, row in sorted(runs.items()):
+        cuda = f", CUDA {row['cuda']}" if row["cuda"] else ""
+        triton = f", triton {row['triton']}" if row["triton"] else ""
+        lines.append(
+            f"- {run[:16].replace('T', ' ')} UTC, commit {row['commit'] or 'unknown'}, sivae {row['sivae']}, "
+            f"torch {row['torch']}{cuda}{triton}, python {row['python']}, {row['threads']} of {row['cores']} cores, "
+            f"{row['system']}, load average before {row['load_average_before']}: `{row['command']}`"
+        )
+    copies = [row["copy_bytes_per_second"] for row in rows if row["copy_bytes_per_second"]]
+    if copies:
+        lines.append(f"- copying memory: {min(copies) / 1e9:.0f} to {max(copies) / 1e9:.0f} GB/s")
     return lines
 
 
-def _ratio(spread: Spread) -> str:
-    return f"{spread.median:.2f} [{spread.q10:.2f}, {spread.q90:.2f}]"
-
-
-def print_tables(results: Sequence[CaseResult], stream: TextIO | None = None) -> None:
-    """A table per case: by rich where it is installed, in plain text where not."""
-    stream = stream or sys.stdout
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        print_plain_tables(results, stream)
-        return
-    console = Console(file=stream, width=None if stream.isatty() else 140)
-    for result in results:
-        table = Table(title=result.name, box=box.SIMPLE_HEAD, title_justify="left")
-        for index, column in enumerate(columns(result)):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-        for row in rows(result):
-            table.add_row(*row)
-        console.print(table)
-
-
-def print_plain_tables(results: Sequence[CaseResult], stream: TextIO) -> None:
-    """The same in columns of blanks."""
-    for result in results:
-        lines = [columns(result), *rows(result)]
-        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-        print(result.name, file=stream)
-        for line in lines:
-            cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-            print("  " + "  ".join(cells).rstrip(), file=stream)
-        print(file=stream)
-
-
-def markdown(meta: dict[str, Any], bandwidths: dict[str, Spread], results: Sequence[CaseResult], command: str) -> str:
-    """A page for docs/results."""
-    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
-    commit = meta["commit"] or "none"
-    page = [
-        "# Speed on the CPU",
-        "",
-        f"`{command}`",
-        "",
-        f"- {meta['device']}, {meta['cores']} cores, {meta['threads']} threads, {meta['system']}",
-        f"- {versions}, commit {commit}, {meta['date']}",
-        f"- load average before the run: {meta['load_average_before']:.1f}",
-        *(f"- memory {name}: {_gigabytes(spread)}" for name, spread in bandwidths.items()),
-        "",
-        "All contenders of a case are called in turn, round after round, in one process. Ratios are taken within each",
-        "round. Figures are medians with the 10 % and 90 % quantiles in brackets. float32. The share of copy speed is",
-        "the least number of bytes that has to be moved, over the time taken, over the speed of a large copy in the",
-        "same round; it passes 1 where a case mostly reads, and reading is faster than copying.",
-    ]
-    if meta.get("quick"):
-        page += ["", "**Quick run on tiny shapes: these figures say nothing about speed.**"]
-    for suite, heading in _HEADINGS.items():
-        chosen = [result for result in results if result.suite == suite]
-        if not chosen:
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Forward and backward of each case on the fastest backend that was measured, launched from Python."""
+    lines = []
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["mode"] == MODES[-1] and row["launch"] != _GRAPH and row["seconds"] is not None:
+            groups.setdefault(row["group"], []).append(row)
+    for group in groups.values():
+        backends = [row for row in group if row["variant"] not in (EAGER, COMPILED)]
+        if not backends:
             continue
-        page += ["", f"## {heading}"]
-        for result in chosen:
-            headings = columns(result)
-            table = [headings, ("---", *["--:"] * (len(headings) - 1)), *rows(result)]
-            page += ["", f"### {result.name}", "", *map(_markdown_row, table)]
-            if result.skipped:
-                page += ["", *(f"Without {name}: {reason}" for name, reason in result.skipped.items())]
-    return "\n".join(page) + "\n"
+        best = min(backends, key=lambda row: row["seconds"])
+        share = spread_of(best, "share_of_copy") if best["cold"] else None
+        lines.append(
+            [
+                f"`{best['op']}` [{', '.join(map(str, best['shape']))}] {best['dtype']}",
+                best["variant"],
+                _words(spread_of(best, "speedup_over_eager")),
+                _words(spread_of(best, "speedup_over_compile")),
+                _words(share),
+            ]
+        )
+    headings = ["", "backend", "times faster than eager", "than torch.compile", "share of copy speed"]
+    return Table("Forward and backward", headings, lines, labels=2)
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _words(spread: Spread | None) -> str:
+    return "" if spread is None else with_quartiles(spread)
 
 
-def _gigabytes(spread: Spread) -> str:
-    return f"{spread.median / 1e9:.1f} GB/s [{spread.q10 / 1e9:.1f}, {spread.q90 / 1e9:.1f}]"
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """The plots: speed-ups over eager by shape, and shares of the copy speed; for CUDA graphs, ones of their own.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    written = []
+    timed = [row for row in rows if row["op"] != STEP and row["seconds"] is not None]
+    for launch in dict.fromkeys(row["launch"] for row in timed):
+        suffix = f"-{_GRAPH}" if launch == _GRAPH else ""
+        chosen = [row for row in timed if row["launch"] == launch]
+        where = f"{chosen[0]['device']}{', in a CUDA graph' if launch == _GRAPH else ''}"
+        cold = [row for row in chosen if row["cold"]]
+        for name, label, part in (
+            ("speedup", "speedup_over_eager", [row for row in chosen if row["variant"] != EAGER]),
+            ("share-of-copy", "share_of_copy", cold),
+        ):
+            if any(spread_of(row, label) for row in part):
+                path = folder / f"{name}{suffix}.png"
+                _draw_dots(part, label, where, path)
+                written.append(path)
+    return written
+
+
+_AXES = {
+    "speedup_over_eager": ("times faster than eager PyTorch", "log"),
+    "share_of_copy": ("share of the copy speed", "linear"),
+}
+
+
+def _draw_dots(rows: Sequence[Row], field: str, where: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    label, scale = _AXES[field]
+    names = list(dict.fromkeys(_case_name(row) for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    figure = Figure(figsize=(12, 1.6 + 0.32 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(MODES), sharey=True, sharex=True, squeeze=False)[0]
+    for panel, mode in zip(panels, MODES, strict=True):
+        for index, variant in enumerate(variants):
+            offset = 0.5 * ((index + 0.5) / len(variants) - 0.5)
+            part = [row for row in rows if row["mode"] == mode and row["variant"] == variant]
+            _dots(panel, part, field, names, offset, variant, f"C{index}")
+        panel.axvline(1.0, color="0.4", linewidth=1)
+        panel.set(title=mode, xlabel=label, xscale=scale)
+        panel.grid(axis="x", which="both", alpha=0.25)
+    if scale == "linear":
+        panels[0].set_xlim(left=0)
+    else:
+        for panel in panels:
+            panel.xaxis.set_major_formatter("{x:g}")
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(where)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def _dots(
+    panel: Axes, rows: Iterable[Row], field: str, names: Sequence[str], offset: float, label: str, colour: str
+) -> None:
+    found = [(names.index(_case_name(row)) + offset, spread_of(row, field)) for row in rows]
+    points = [(height, spread) for height, spread in found if spread is not None]
+    medians = [spread.median for _, spread in points]
+    whiskers = (
+        [spread.median - spread.q1 for _, spread in points],
+        [spread.q3 - spread.median for _, spread in points],
+    )
+    heights = [height for height, _ in points]
+    panel.errorbar(medians, heights, xerr=whiskers, fmt="o", markersize=4, color=colour, label=label)
+
+
+def _case_name(row: Row) -> str:
+    return f"{row['op']} {'x'.join(map(str, row['shape']))} {row['dtype']}"

@@ -1,92 +1,213 @@
-"""What a case yields, and how it is written down."""
+"""Rows of results: what a row says, and the files that rows are appended to.
+
+One row is one contender in one mode of one case; a file is JSON lines, `OUT/DEVICE/DATE-COMMIT.jsonl`. Times are in
+seconds, sizes in bytes. NAME, NAME_q1, NAME_q3 are median and quartiles over the rounds; ratios are taken within each
+round. A contender that could not run has a row without times that says why.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import STEP
 from benchmarks.measure import Measurement, Spread
+from benchmarks.ops_suite import COMPILED, COPY, EAGER, EMPTY, Contender, GroupResult
+from benchmarks.step_suite import StepResult
+from sivae.training.errors import ConfigError
+
+SCHEMA = 1
+Row = dict[str, Any]
+
+# What speed-ups are given over, as they are called in a row's keys.
+BASELINES = {EAGER: "eager", COMPILED: "compile"}
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A bandwidth probe that took part in a case's rounds.
+def spread_fields(name: str, spread: Spread | None) -> Row:
+    """A median and its quartiles as a row's fields."""
+    values = (None, None, None) if spread is None else (spread.median, spread.q1, spread.q3)
+    return dict(zip((name, f"{name}_q1", f"{name}_q3"), values, strict=True))
 
-    Attributes:
-        contender: its name in the measurement.
-        moved: bytes per call.
+
+def spread_of(row: Row, name: str) -> Spread | None:
+    """The inverse of `spread_fields`."""
+    if row.get(name) is None:
+        return None
+    return Spread(row[name], row[f"{name}_q1"], row[f"{name}_q3"])
+
+
+def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[Row]:
+    """The rows of one case in one mode.
+
+    Args:
+        result: the times.
+        facts: what goes with every row of the run: `environment` and the settings.
+        copy_bandwidth: bytes per second, measured in this run; where the case's own rounds have a copy, that counts.
     """
-
-    contender: str
-    moved: int
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """One case: its contenders' times in the same rounds.
-
-    Attributes:
-        suite: "ops" or "step".
-        name: the case.
-        dtype: of the inputs.
-        shapes: of the inputs, by name.
-        baseline: the contender that the others are compared with.
-        contenders: those to report, in order; the measurement may hold probes beside them.
-        measurement: the times.
-        minimum_bytes: what any implementation has to move to and from memory; None where that says nothing.
-        probes: bandwidth probes of the same rounds, by what they do: "copy", "read".
-        skipped: contenders that could not run, and why.
-    """
-
-    suite: str
-    name: str
-    dtype: str
-    shapes: Mapping[str, Sequence[int]]
-    baseline: str
-    contenders: Sequence[str]
-    measurement: Measurement
-    minimum_bytes: int | None = None
-    probes: Mapping[str, Probe] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
-
-    def share_of_memory_speed(self, contender: str, probe: str = "copy") -> Spread | None:
-        """Bytes that have to be moved over time, as a share of the probe's speed in the same round.
-
-        It passes 1 where a case mostly reads, and the machine reads faster than it copies.
-        """
-        if self.minimum_bytes is None or probe not in self.probes:
-            return None
-        ceiling = self.probes[probe]
-        factor = self.minimum_bytes / ceiling.moved
-        ratio = self.measurement.ratio(ceiling.contender, contender)
-        return Spread(factor * ratio.median, factor * ratio.q10, factor * ratio.q90)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: seconds, bytes, and dimensionless ratios; each with its median and 10 % and 90 % quantiles."""
-        contenders = {}
-        for name in self.contenders:
-            others = [other for other in self.contenders if other != name]
-            shares = {probe: self.share_of_memory_speed(name, probe) for probe in self.probes}
-            contenders[name] = {
-                "seconds": self.measurement.spread(name).to_dict(),
-                "rounds": len(self.measurement.seconds[name]),
-                "calls_per_sample": self.measurement.calls_per_sample[name],
-                "time_over": {other: self.measurement.ratio(name, other).to_dict() for other in others},
-                "share_of_memory_speed": {probe: share.to_dict() for probe, share in shares.items() if share},
+    case, measurement = result.case, result.measurement
+    moved = case.moved_bytes(result.mode)
+    rows = []
+    for contender in result.contenders:
+        seconds = measurement.spread(contender.name)
+        if result.copy_moved is not None:
+            copied = Spread.of([result.copy_moved / taken for taken in measurement.seconds[COPY]]).median
+            share = measurement.ratio(COPY, contender.name).times(moved / result.copy_moved)
+        else:
+            copied = copy_bandwidth.median
+            share = Spread.of([moved / taken / copied for taken in measurement.seconds[contender.name]])
+        peak = result.peak_extra_bytes.get(contender.name)
+        over_empty = measurement.ratio(contender.name, EMPTY) if EMPTY in measurement.seconds else None
+        rows.append(
+            facts
+            | _identity("ops", case.operation.name, list(case.shape), case.dtype, result.mode, contender)
+            | _times(measurement, contender.name)
+            | _speedups(measurement, contender, result.contenders)
+            | {
+                "bytes": moved,
+                "bytes_per_second": moved / seconds.median,
+                "copy_bytes_per_second": copied,
+                **spread_fields("share_of_copy", share),
+                "copy_in_rounds": result.copy_moved is not None,
+                "cold": result.cold,
+                "input_bytes": result.input_bytes,
+                "peak_extra_bytes": peak,
+                "iterations_per_second": None,
+                **spread_fields("time_over_empty_graph", over_empty if contender.launch == "graph" else None),
+                "skipped": None,
             }
-        bandwidths = {
-            name: Spread.of([probe.moved / seconds for seconds in self.measurement.seconds[probe.contender]]).to_dict()
-            for name, probe in self.probes.items()
+        )
+    for contender, reason in result.skipped.items():
+        identity = _identity("ops", case.operation.name, list(case.shape), case.dtype, result.mode, contender)
+        rows.append(_without_times(facts | identity, moved, reason))
+    return rows
+
+
+def step_rows(result: StepResult, facts: Row) -> list[Row]:
+    """The rows of the training iteration; eager is the plain loop."""
+    rows = []
+    measurement = result.measurement
+    for variant in result.variants:
+        contender = Contender(variant, "call")
+        seconds = measurement.spread(variant)
+        identity = _identity("step", STEP, [result.case.batch, 2], "float32", "iteration", contender)
+        row = _without_times(facts | identity, None, None) | _times(measurement, variant)
+        row |= {
+            "iterations_per_second": 1 / seconds.median,
+            "peak_extra_bytes": result.peak_extra_bytes.get(variant),
         }
-        return {
-            "suite": self.suite,
-            "case": self.name,
-            "dtype": self.dtype,
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "baseline": self.baseline,
-            "minimum_bytes": self.minimum_bytes,
-            "bytes_per_second": bandwidths,
-            "contenders": contenders,
-            "skipped": dict(self.skipped),
-        }
+        if variant != EAGER:
+            row |= spread_fields("speedup_over_eager", measurement.ratio(EAGER, variant))
+        rows.append(row)
+    return rows
+
+
+def _identity(suite: str, op: str, shape: list[int], dtype: str, mode: str, contender: Contender) -> Row:
+    return {
+        "schema": SCHEMA,
+        "suite": suite,
+        "group": f"{op} {shape} {dtype} {mode}",
+        "op": op,
+        "shape": shape,
+        "dtype": dtype,
+        "mode": mode,
+        "variant": contender.variant,
+        "launch": contender.launch,
+    }
+
+
+def _times(measurement: Measurement, name: str) -> Row:
+    return spread_fields("seconds", measurement.spread(name)) | {
+        "rounds": len(measurement.seconds[name]),
+        "calls_per_sample": measurement.calls_per_sample[name],
+    }
+
+
+def _without_times(row: Row, moved: int | None, reason: str | None) -> Row:
+    spreads = ("seconds", "share_of_copy", "speedup_over_eager", "speedup_over_compile", "time_over_empty_graph")
+    nothing = {key: None for name in spreads for key in spread_fields(name, None)}
+    others = (
+        "rounds",
+        "calls_per_sample",
+        "bytes_per_second",
+        "copy_bytes_per_second",
+        "copy_in_rounds",
+        "cold",
+        "input_bytes",
+        "peak_extra_bytes",
+        "iterations_per_second",
+    )
+    return row | nothing | dict.fromkeys(others) | {"bytes": moved, "skipped": reason}
+
+
+def _speedups(measurement: Measurement, contender: Contender, others: Sequence[Contender]) -> Row:
+    """How many times faster than the baselines under the same launch."""
+    fields: Row = {}
+    for variant, key in BASELINES.items():
+        baseline = Contender(variant, contender.launch)
+        present = baseline in others and baseline != contender
+        faster = measurement.ratio(baseline.name, contender.name) if present else None
+        fields |= spread_fields(f"speedup_over_{key}", faster)
+    return fields
+
+
+class RowFile:
+    """Appends rows to `out/DEVICE/DATE-COMMIT.jsonl`; what is there already stays.
+
+    Args:
+        out: the folder of all results; made where it is missing.
+        slug: the device as a folder's name.
+        facts: `environment` of the run, of which the date and the commit name the file.
+
+    Raises:
+        ConfigError: a file is in the folder's place.
+    """
+
+    def __init__(self, out: Path, slug: str, facts: Mapping[str, Any]) -> None:
+        folder = out / slug
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ConfigError(f"out = {out}: it is a file, or lies in one; name a folder for the results") from None
+        commit = facts["commit"] or "no-commit"
+        short = commit[:12] + ("-changes" if commit.endswith("+changes") else "")
+        self.path = folder / f"{facts['run'][:10]}-{short}.jsonl"
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write rows as whole lines, and have the disk hold them."""
+        lines = [json.dumps(row, allow_nan=False) for row in rows]
+        with self.path.open("ab+") as file:
+            # A line that an interrupted write left open must not swallow the next one.
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write("".join(f"{line}\n" for line in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
+    """Every row of the files directly in a folder, in order, and a line about each that is none."""
+    rows, complaints = [], []
+    for path in sorted(folder.glob("*.jsonl")):
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                if row["schema"] != SCHEMA:
+                    raise ValueError
+            except (ValueError, TypeError, KeyError):
+                complaints.append(f"{path}, line {number}: not a row of schema {SCHEMA}; left out")
+            else:
+                rows.append(row)
+    return rows, complaints
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """For each group, variant and launch the row of the latest run; those of whole runs before those of quick ones."""
+    chosen: dict[tuple[str, str, str], Row] = {}
+    for row in sorted(rows, key=lambda row: (not row["quick"], row["run"])):
+        chosen[row["group"], row["variant"], row["launch"]] = row
+    return list(chosen.values())

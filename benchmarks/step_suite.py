@@ -2,33 +2,32 @@
 
 Batch 512 of 8gaussians, the 2D network and the recommended hyper-parameters. Timed is a whole update of encoder and
 decoder on a batch that is ready, the drawing of its noise included. The baseline is `PlainSoftIntroStep` with torch's
-Adam as it comes; `SoftIntroStep` runs with the fused Adam. Both run in a process that keeps its freed memory, as
-`sivae train` does. The matrix products alone are timed in the same rounds, as
-a floor.
+Adam as it comes; `SoftIntroStep` runs with the fused Adam, once on each backend. All run in a process that keeps its
+freed memory, as `sivae train` does. The matrix products alone are timed in the same rounds, as a floor.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
-from benchmarks.measure import QUICK, Call, Effort, measure
-from benchmarks.results import CaseResult
+from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes
+from benchmarks.ops_suite import EAGER, REFERENCE, backends_for
 from sivae import ops
 from sivae.data.densities import get_density
 from sivae.models import MLPVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep
 
-Log = Callable[[str], None]
-
-PLAIN, PRODUCTS = "plain loop", "matrix products alone"
+PRODUCTS = "matrix products"
+EFFORT = Effort(rounds=60, sample_seconds=2e-2, warmup_seconds=0.2, limit_seconds=20.0)
+QUICK_EFFORT = Effort(rounds=7, sample_seconds=1e-2, limit_seconds=5.0, least_rounds=3)
 DENSITY = "8gaussians"
 BETA_REC, BETA_KL, BETA_NEG, SCALE = 0.2, 0.3, 0.9, 0.5
 RATE = 2e-4
@@ -49,19 +48,35 @@ class StepCase:
 
 
 CASE = StepCase()
-QUICK_CASE = StepCase(batch=8, hidden=8, layers=2)
 
 
-def build_model(case: StepCase) -> MLPVAE:
+@dataclass(frozen=True)
+class StepResult:
+    """The variants' times in the same rounds.
+
+    Attributes:
+        case: what was timed.
+        variants: in order; the first is the baseline.
+        measurement: the times, by variant.
+        peak_extra_bytes: by variant, of one iteration, beyond what the training holds between two.
+    """
+
+    case: StepCase
+    variants: Sequence[str]
+    measurement: Measurement
+    peak_extra_bytes: Mapping[str, int | None]
+
+
+def build_model(case: StepCase, device: torch.device = CPU) -> MLPVAE:
     """The same initial weights at each call, whatever the global generator's state, which is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MLPVAE(hidden=case.hidden, layers=case.layers)
+        return MLPVAE(hidden=case.hidden, layers=case.layers).to(device)
 
 
-def plain_step(case: StepCase) -> PlainSoftIntroStep:
+def plain_step(case: StepCase, device: torch.device = CPU) -> PlainSoftIntroStep:
     """The baseline."""
-    model = build_model(case)
+    model = build_model(case, device)
     return PlainSoftIntroStep(
         model,
         torch.optim.Adam(model.encoder.parameters(), lr=RATE),
@@ -73,9 +88,9 @@ def plain_step(case: StepCase) -> PlainSoftIntroStep:
     )
 
 
-def shared_step(case: StepCase) -> SoftIntroStep:
+def shared_step(case: StepCase, device: torch.device = CPU) -> SoftIntroStep:
     """The step under test; its ops run on whichever backend is in force when it is called."""
-    model = build_model(case)
+    model = build_model(case, device)
     objective = SoftIntroObjective(beta_rec=BETA_REC, beta_kl=BETA_KL, beta_neg=BETA_NEG, scale=SCALE)
     return SoftIntroStep(
         model,
@@ -103,7 +118,8 @@ class MatrixProducts:
     DECODER = ((2, 2, 3), (1, 0, 1))
 
     def __init__(self, case: StepCase, model: MLPVAE) -> None:
-        generator = torch.Generator().manual_seed(0)
+        device = next(model.parameters()).device
+        generator = torch.Generator(device).manual_seed(0)
         self.products: list[tuple[Tensor, Tensor]] = []
         for network, counts in ((model.encoder, self.ENCODER), (model.decoder, self.DECODER)):
             for layer in network.modules():
@@ -111,8 +127,8 @@ class MatrixProducts:
                     for rows, (forward, weight_gradient, input_gradient) in zip(
                         (case.batch, 2 * case.batch), counts, strict=True
                     ):
-                        x = torch.randn(rows, layer.in_features, generator=generator)
-                        g = torch.randn(rows, layer.out_features, generator=generator)
+                        x = torch.randn(rows, layer.in_features, generator=generator, device=device)
+                        g = torch.randn(rows, layer.out_features, generator=generator, device=device)
                         w = layer.weight.detach()
                         self.products += [(x, w.t())] * forward
                         self.products += [(g.t(), x)] * weight_gradient
@@ -123,22 +139,20 @@ class MatrixProducts:
             torch.mm(left, right)
 
 
-def batches(case: StepCase) -> list[Tensor]:
+def batches(case: StepCase, device: torch.device = CPU) -> list[Tensor]:
     """Batches [B, 2] of the density."""
     generator = torch.Generator().manual_seed(0)
     density = get_density(DENSITY)
-    return [density.sample(case.batch, generator=generator) for _ in range(_BATCHES)]
+    return [density.sample(case.batch, generator=generator).to(device) for _ in range(_BATCHES)]
 
 
-def calls(case: StepCase) -> dict[str, Call]:
-    """Every contender: one iteration on the next batch per call, each with a model of its own."""
-    data = batches(case)
-    available = ops.available_backends()
-    contenders: dict[str, Call] = {PLAIN: _iteration(plain_step(case), data)}
-    for backend in ("native", "reference"):
-        if backend in available:
-            contenders[f"SoftIntroStep, {backend}"] = _iteration(shared_step(case), data, backend)
-    contenders[PRODUCTS] = MatrixProducts(case, build_model(case))
+def calls(case: StepCase, device: torch.device = CPU) -> dict[str, Call]:
+    """Every variant: one iteration on the next batch per call, each with a model of its own."""
+    data = batches(case, device)
+    contenders: dict[str, Call] = {EAGER: _iteration(plain_step(case, device), data)}
+    for backend in dict.fromkeys([*backends_for(device), REFERENCE]):
+        contenders[backend] = _iteration(shared_step(case, device), data, backend)
+    contenders[PRODUCTS] = MatrixProducts(case, build_model(case, device))
     return contenders
 
 
@@ -154,30 +168,17 @@ def _iteration_on(step: Callable[[Tensor], object], turns: Iterator[Tensor], bac
         step(next(turns))
 
 
-def run(*, quick: bool, effort: Effort | None, log: Log) -> list[CaseResult]:
-    """The one case.
+def run(*, case: StepCase = CASE, device: torch.device = CPU, effort: Effort | None = None) -> StepResult:
+    """Time the iteration.
 
     Args:
-        quick: a tiny network and batch, few rounds.
-        effort: None is 100 rounds of at least 20 ms, or the least there is where quick.
-        log: told before it runs.
+        case: batch and network.
+        device: where.
+        effort: default: `EFFORT`.
     """
-    case = QUICK_CASE if quick else CASE
-    log(f"step: {case.name}")
-    contenders = calls(case)
-    skipped = {}
-    if "native" not in ops.available_backends():
-        skipped["SoftIntroStep, native"] = ops.backend_status()["native"]["cpu"] or "not available"
-        log(f"step: without the native backend: {skipped['SoftIntroStep, native']}")
-    measurement = measure(contenders, effort or (QUICK if quick else Effort(rounds=100, sample_seconds=2e-2)))
-    result = CaseResult(
-        suite="step",
-        name=case.name,
-        dtype="float32",
-        shapes={"batch": (case.batch, 2)},
-        baseline=PLAIN,
-        contenders=tuple(contenders),
-        measurement=measurement,
-        skipped=skipped,
-    )
-    return [result]
+    contenders = calls(case, device)
+    peaks: dict[str, int | None] = {}
+    for name, call in contenders.items():
+        call()  # the optimisers' state comes into being
+        peaks[name] = peak_extra_bytes(call, device)
+    return StepResult(case, tuple(contenders), measure(contenders, effort or EFFORT, device=device), peaks)

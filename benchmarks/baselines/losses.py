@@ -31,17 +31,17 @@ RECONSTRUCTION_ERRORS = {"mse": mse, "l1": l1, "bce": bce, "bce_with_logits": bc
 
 
 def reparameterize(mu: Tensor, logvar: Tensor) -> Tensor:
-    """mu, logvar [B, Z] -> z [B, Z], with fresh noise."""
+    """mu, logvar [B, ...] -> z [B, ...], with fresh noise."""
     return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """mu, logvar [B, Z] -> kl [B], from N(0, 1)."""
-    return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1)
+    """mu, logvar [B, ...] -> kl [B], from N(0, 1)."""
+    return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).flatten(1).sum(1)
 
 
 def reparameterize_kl(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    """mu, logvar [B, Z] -> z [B, Z], kl [B]."""
+    """mu, logvar [B, ...] -> z [B, ...], kl [B]."""
     return reparameterize(mu, logvar), gaussian_kl(mu, logvar)
 
 

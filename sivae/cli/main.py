@@ -26,6 +26,7 @@ import sivae
 VERBS = {
     "train": "train on a density, or go on with a run",
     "evaluate": "compute a run's metrics again, from its last checkpoint",
+    "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
     "info": "show versions, devices and the backends of the fused ops",
 }
 
@@ -42,6 +43,7 @@ examples:
   sivae train rings --steps 3000 --seed 7     shorter; warm-up and rate steps scale with it
   sivae train --resume runs/rings-seed7       go on where a run stopped, exactly
   sivae evaluate runs/rings-seed7             its metrics, once more
+  sivae bench --quick                         how fast the ops are here, in a minute or two
   sivae info                                  what this machine has to offer
 
 sivae VERB --help lists a verb's options. --debug, with any verb, shows where an error arose.
@@ -91,7 +93,8 @@ def _run(given: list[str]) -> None:
         _fail(f"{verb!r} is not a verb; {hint} see sivae --help", 2)
     try:
         module = importlib.import_module(f"sivae.cli.{verb}")
-        module.run(_parse(module.Arguments, verb, given[1:]))
+        parse = getattr(module, "parse", None)  # a verb's own, where its options are also another program's
+        module.run(parse(given[1:]) if parse else _parse(module.Arguments, verb, given[1:]))
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -114,7 +117,7 @@ def _run(given: list[str]) -> None:
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        _fail("stopped; a run that has a folder goes on with sivae train --resume DIR", 130)
+        _fail("stopped; a training run that has a folder goes on with sivae train --resume DIR", 130)
 
 
 def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:

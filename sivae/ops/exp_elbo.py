@@ -11,9 +11,11 @@ from sivae.ops import backends
 from sivae.ops.checks import check_pair, check_per_sample, check_scalar, reduction_index
 from sivae.ops.latent import gaussian_kl
 from sivae.ops.library import sum_dtype
+from sivae.ops.ranges import annotated
 from sivae.ops.reconstruction import reconstruction_error
 
 
+@annotated
 def exp_elbo(
     rec: Tensor,
     kl: Tensor,
@@ -37,7 +39,7 @@ def exp_elbo(
         beta_rec, beta_kl: weights of rec and kl (for fakes the latter is beta_neg).
         alpha: sharpness, above 0.
         reduction: "mean" (default), "sum" or "none"; the mean of an empty batch is NaN.
-        backend: "reference", "native" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None, the fastest that is there.
 
     Returns:
         A scalar or [B], float32 (float64 for float64). Relative error against float64 (float32, normal results):
@@ -58,6 +60,7 @@ def exp_elbo(
     return ops.exp_elbo(rec, kl, scale, beta_rec, beta_kl, alpha, index)
 
 
+@annotated
 def log_exp_elbo(
     rec: Tensor, kl: Tensor, *, scale: float, beta_rec: float = 1.0, beta_kl: float = 1.0, alpha: float = 2.0
 ) -> Tensor:
@@ -87,6 +90,7 @@ def log_exp_elbo(
     return torch.logsumexp(t, dim=0) - math.log(alpha * rec.shape[0])
 
 
+@annotated
 def elbo(
     recon: Tensor,
     target: Tensor,

@@ -8,8 +8,10 @@ from torch import Tensor
 from sivae.ops import backends
 from sivae.ops.checks import check_pair, check_scalar, reduction_index
 from sivae.ops.noise import PhiloxNoise, resolve_noise
+from sivae.ops.ranges import annotated
 
 
+@annotated
 def reparameterize(
     mu: Tensor,
     logvar: Tensor,
@@ -24,7 +26,7 @@ def reparameterize(
         mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views are read in place.
         noise: eps itself ([B, ...], mu's dtype), or a `PhiloxNoise`; None draws a fresh seed.
         generator: where the fresh seed comes from; default: the default generator of mu's device.
-        backend: "reference", "native" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None, the fastest that is there.
 
     Returns:
         z: [B, ...] in mu's dtype; arithmetic in float32 (float64 for float64).
@@ -41,6 +43,7 @@ def reparameterize(
     return ops.reparameterize(mu, logvar, noise_tensor, offset)
 
 
+@annotated
 def gaussian_kl(
     mu: Tensor,
     logvar: Tensor,
@@ -59,7 +62,7 @@ def gaussian_kl(
     Args:
         mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views are read in place.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
-        backend: "reference", "native" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None, the fastest that is there.
 
     Returns:
         kl: [B] or a scalar, float32 (float64 for float64).
@@ -78,6 +81,7 @@ def gaussian_kl(
     return backends.select("gaussian_kl", backend, mu.device).gaussian_kl(mu, logvar, prior_mu, prior_logvar, index)
 
 
+@annotated
 def reparameterize_kl(
     mu: Tensor,
     logvar: Tensor,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sivae.ops import backends
 from sivae.ops.checks import check_like
+from sivae.ops.ranges import annotated
 
 _SEED_LIMIT = 2**63
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -34,6 +35,7 @@ class PhiloxNoise:
     offset: int = 0
 
 
+@annotated
 def draw_seed(device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:
     """A fresh seed, int64 of shape [1] on `device`, from `generator` or the device's default one.
 
@@ -42,6 +44,7 @@ def draw_seed(device: torch.device | str, generator: torch.Generator | None = No
     return torch.randint(0, _SEED_LIMIT - 1, (1,), generator=generator, device=device, dtype=torch.int64)
 
 
+@annotated
 def philox_normal(
     seed: int | Tensor,
     shape: Sequence[int],

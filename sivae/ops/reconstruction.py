@@ -6,8 +6,10 @@ from torch import Tensor
 
 from sivae.ops import backends
 from sivae.ops.checks import check_pair, kind_index, reduction_index
+from sivae.ops.ranges import annotated
 
 
+@annotated
 def reconstruction_error(
     recon: Tensor, target: Tensor, *, kind: str = "mse", reduction: str = "none", backend: str | None = None
 ) -> Tensor:
@@ -23,7 +25,7 @@ def reconstruction_error(
         recon, target: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views and channels-last images are
             read in place.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
-        backend: "reference", "native" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None, the fastest that is there.
 
     Returns:
         rec: [B] or a scalar, float32 (float64 for float64).

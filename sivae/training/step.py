@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sivae import ops
 from sivae.models import VAEModel
 from sivae.objectives import FAKES, Fake, IntroObjective, Objective, SoftIntroObjective, VAEObjective
+from sivae.ops import ranges
 
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
 Introspective = TypeVar("Introspective", bound=IntroObjective | SoftIntroObjective)
@@ -54,6 +55,9 @@ class StepNoise:
 
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET = range(4)  # the draws of a step, told apart
 _NO_NOISE = StepNoise()
+_FORWARD, _ENCODER_UPDATE, _DECODER_UPDATE, _UPDATE = map(
+    ranges.phase, ("forward passes", "encoder update", "decoder update", "update")
+)
 
 
 class _Step(Generic[AnyObjective]):
@@ -89,14 +93,16 @@ class VAEStep(_Step[VAEObjective]):
         """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
         self.encoder_optimizer.zero_grad(set_to_none=True)
         self.decoder_optimizer.zero_grad(set_to_none=True)
-        mu, logvar = self.model.encode(batch)
-        seed = ops.draw_seed(batch.device, self.generator)
-        z, kl = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
-        rec = ops.reconstruction_error(self.model.decode(z), batch, kind=self.objective.kind)
-        loss = self.objective.loss(rec, kl)
-        loss.backward()
-        self.encoder_optimizer.step()
-        self.decoder_optimizer.step()
+        with _FORWARD:
+            mu, logvar = self.model.encode(batch)
+            seed = ops.draw_seed(batch.device, self.generator)
+            z, kl = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
+            rec = ops.reconstruction_error(self.model.decode(z), batch, kind=self.objective.kind)
+            loss = self.objective.loss(rec, kl)
+        with _UPDATE:
+            loss.backward()
+            self.encoder_optimizer.step()
+            self.decoder_optimizer.step()
         return {"loss": loss.detach(), "rec": rec.detach().mean(), "kl_real": kl.detach().mean()}
 
 
@@ -143,54 +149,57 @@ class _IntrospectiveStep(_Step[Introspective]):
         self.decoder_optimizer.zero_grad(set_to_none=True)
 
         # Forward passes that both updates use. D(z) starts at a leaf: its gradient there completes the encoder's.
-        mu, logvar = model.encode(batch)
-        z, kl_real = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
-        z_leaf = z.detach().requires_grad_()
-        recon = model.decode(z_leaf)
-        rec = ops.reconstruction_error(recon, batch, kind=objective.kind)  # [B]
-        fakes = [recon if kind == "reconstruction" else self._decode_prior(z, noise, seed) for kind in self._fakes]
+        with _FORWARD:
+            mu, logvar = model.encode(batch)
+            z, kl_real = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
+            z_leaf = z.detach().requires_grad_()
+            recon = model.decode(z_leaf)
+            rec = ops.reconstruction_error(recon, batch, kind=objective.kind)  # [B]
+            fakes = [recon if kind == "reconstruction" else self._decode_prior(z, noise, seed) for kind in self._fakes]
 
         # Encoder's update: everything but the real kl ends at z_leaf or in the encoder's second pass.
-        fake_mu, fake_logvar = model.encode(_joined([fake.detach() for fake in fakes]))
-        eps = _or_philox(noise.of_fakes(self._fakes, "encoder"), seed, _ENCODER_OFFSET)
-        z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
-        kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
-        rec_fakes = None
-        if objective.needs_fake_rec:
-            with _frozen(decoder_parameters):
-                again = model.decode(z_fakes)
-            official = objective.semantics == "official"
-            # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
-            targets = [
-                fake if official and kind == "reconstruction" else fake.detach()
-                for kind, fake in zip(self._fakes, fakes, strict=True)
-            ]
-            rec_fakes = self._fake_rec(again, targets)
-        fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
-        shared_loss = scale * objective.beta_rec * rec.mean() + fake_loss
-        kl_loss = scale * objective.beta_kl * kl_real.mean()
-        torch.autograd.backward(shared_loss, inputs=[z_leaf, *encoder_parameters], retain_graph=True)
-        if encoder_parameters:
-            torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=encoder_parameters)
-        self.encoder_optimizer.step()
+        with _ENCODER_UPDATE:
+            fake_mu, fake_logvar = model.encode(_joined([fake.detach() for fake in fakes]))
+            eps = _or_philox(noise.of_fakes(self._fakes, "encoder"), seed, _ENCODER_OFFSET)
+            z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+            kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
+            rec_fakes = None
+            if objective.needs_fake_rec:
+                with _frozen(decoder_parameters):
+                    again = model.decode(z_fakes)
+                official = objective.semantics == "official"
+                # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
+                targets = [
+                    fake if official and kind == "reconstruction" else fake.detach()
+                    for kind, fake in zip(self._fakes, fakes, strict=True)
+                ]
+                rec_fakes = self._fake_rec(again, targets)
+            fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
+            shared_loss = scale * objective.beta_rec * rec.mean() + fake_loss
+            kl_loss = scale * objective.beta_kl * kl_real.mean()
+            torch.autograd.backward(shared_loss, inputs=[z_leaf, *encoder_parameters], retain_graph=True)
+            if encoder_parameters:
+                torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=encoder_parameters)
+            self.encoder_optimizer.step()
 
         # Decoder's update: through the updated, frozen encoder.
-        loss_decoder = scale * objective.beta_rec * rec.mean()
-        if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
-            with _frozen(encoder_parameters):
-                fake_mu, fake_logvar = model.encode(_joined(fakes))
-            rec_fakes_decoder = None
-            if objective.decoder_fake_rec_matters:
-                eps = _or_philox(noise.of_fakes(self._fakes, "decoder"), seed, _DECODER_OFFSET)
-                z_fakes, kl_fakes_decoder = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
-                rec_fakes_decoder = self._decoder_fake_rec(z_fakes.detach(), fakes)
-            else:
-                kl_fakes_decoder = ops.gaussian_kl(fake_mu, fake_logvar)
-            kl_fakes_decoder = kl_fakes_decoder.view(len(fakes), -1)
-            loss_decoder = loss_decoder + objective.decoder_fake_loss(rec_fakes_decoder, kl_fakes_decoder, scale)
-        if decoder_parameters:
-            torch.autograd.backward(loss_decoder, inputs=decoder_parameters)
-        self.decoder_optimizer.step()
+        with _DECODER_UPDATE:
+            loss_decoder = scale * objective.beta_rec * rec.mean()
+            if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
+                with _frozen(encoder_parameters):
+                    fake_mu, fake_logvar = model.encode(_joined(fakes))
+                rec_fakes_decoder = None
+                if objective.decoder_fake_rec_matters:
+                    eps = _or_philox(noise.of_fakes(self._fakes, "decoder"), seed, _DECODER_OFFSET)
+                    z_fakes, kl_fakes_decoder = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+                    rec_fakes_decoder = self._decoder_fake_rec(z_fakes.detach(), fakes)
+                else:
+                    kl_fakes_decoder = ops.gaussian_kl(fake_mu, fake_logvar)
+                kl_fakes_decoder = kl_fakes_decoder.view(len(fakes), -1)
+                loss_decoder = loss_decoder + objective.decoder_fake_loss(rec_fakes_decoder, kl_fakes_decoder, scale)
+            if decoder_parameters:
+                torch.autograd.backward(loss_decoder, inputs=decoder_parameters)
+            self.decoder_optimizer.step()
 
         metrics = {
             "loss_encoder": shared_loss.detach() + kl_loss.detach(),

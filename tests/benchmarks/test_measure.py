@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from benchmarks import measure
-from benchmarks.measure import QUICK, CopyProbe, Effort, Measurement, ReadProbe, Spread
-from benchmarks.results import CaseResult, Probe
+from benchmarks.measure import CopyProbe, Effort, Measurement, Spread
 
 
-def test_spread_interpolates_quantiles():
-    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, pytest.approx(1.2), pytest.approx(2.8))
+def test_spread_interpolates_quartiles():
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.5, 2.5)
     assert Spread.of([5.0]) == Spread(5.0, 5.0, 5.0)
-    assert Spread.of(list(range(11))) == Spread(5, 1, 9)
+    assert Spread.of(list(range(9))) == Spread(4, 2, 6)
+    assert Spread(1.0, 0.5, 2.0).times(4) == Spread(4.0, 2.0, 8.0)
 
 
 def test_ratio_is_taken_within_each_round():
@@ -65,18 +65,10 @@ def test_copy_probe_copies_and_goes_round():
         assert torch.equal(target, source) and target.count_nonzero() > 0
 
 
-def test_read_probe_goes_round_different_random_buffers():
-    probe = ReadProbe(1 << 10)
-    assert probe.moved == 1 << 10
-    assert len({probe().item() for _ in range(4)}) == 4
-
-
-@pytest.mark.parametrize("bandwidth", [measure.copy_bandwidth, measure.read_bandwidth])
-def test_bandwidth_restores_the_threads(bandwidth):
-    before = torch.get_num_threads()
-    spread = bandwidth(1, effort=QUICK, buffer_bytes=1 << 12)
-    assert 0 < spread.q10 <= spread.median <= spread.q90
-    assert torch.get_num_threads() == before
+def test_copy_bandwidth_counts_what_is_read_and_written(monkeypatch):
+    monkeypatch.setattr(measure, "_clock_sample", lambda call, count: 0.5)
+    probe = CopyProbe(1 << 10)
+    assert measure.copy_bandwidth(probe) == Spread(4096.0, 4096.0, 4096.0)
 
 
 def test_probes_outgrow_the_cache():
@@ -84,18 +76,49 @@ def test_probes_outgrow_the_cache():
     assert measure.probe_bytes() >= 64 << 20
 
 
-def test_share_of_memory_speed():
-    # 10 bytes in 2 s beside a copy of 20 bytes in 1 s: 5 of 20 bytes per second.
-    result = CaseResult(
-        suite="ops",
-        name="case",
-        dtype="float32",
-        shapes={},
-        baseline="op",
-        contenders=("op",),
-        measurement=Measurement({"op": [2.0], "(copy)": [1.0]}, {"op": 1, "(copy)": 1}),
-        minimum_bytes=10,
-        probes={"copy": Probe("(copy)", 20)},
-    )
-    assert result.share_of_memory_speed("op") == Spread(0.25, 0.25, 0.25)
-    assert result.to_dict()["bytes_per_second"]["copy"]["median"] == 20.0
+def test_a_call_that_repeats_itself_counts_as_many(monkeypatch):
+    monkeypatch.setattr(measure, "_clock_sample", lambda call, count: 8.0)
+    measurement = measure.measure({"graph": int, "call": int}, Effort(rounds=3), repeats={"graph": 4})
+    assert measurement.spread("graph") == Spread(2.0, 2.0, 2.0)
+    assert measurement.ratio("graph", "call") == Spread(0.25, 0.25, 0.25)
+    assert dict(measurement.calls_per_sample) == {"graph": 4, "call": 1}
+
+
+def test_slow_calls_end_at_the_limit_once_there_are_enough_rounds(monkeypatch):
+    clock = [0.0]
+
+    def slow() -> None:
+        clock[0] += 1.0
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    effort = Effort(rounds=100, warmup_calls=1, warmup_seconds=0.0, limit_seconds=5.5, least_rounds=2)
+    assert len(measure.measure({"slow": slow}, effort).seconds["slow"]) == 6
+    effort = Effort(rounds=100, warmup_calls=1, warmup_seconds=0.0, limit_seconds=0.0, least_rounds=4)
+    assert len(measure.measure({"slow": slow}, effort).seconds["slow"]) == 4
+
+
+class TestPeakExtraBytes:
+    """Of the CPU, by the allocations that torch's profiler sees."""
+
+    def test_results_and_temporaries_count_while_they_are_held(self):
+        x = torch.rand(1000)
+
+        def call() -> torch.Tensor:
+            first = x + x  # 4000 bytes, until the end
+            return first * x  # 4000 more, held together with the first
+
+        assert measure.peak_extra_bytes(call) == 8000
+
+    def test_what_is_freed_first_does_not_add_up(self):
+        x = torch.rand(1000)
+
+        def call() -> None:
+            for _ in range(5):
+                x.add(x)
+
+        assert measure.peak_extra_bytes(call) == 4000
+
+    def test_inputs_do_not_count(self):
+        x = torch.rand(100_000)
+        assert measure.peak_extra_bytes(lambda: x[:10].clone()) == 40
+        assert measure.peak_extra_bytes(lambda: x.add_(x)) is None  # nothing was allocated, nothing was seen

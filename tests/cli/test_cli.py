@@ -52,7 +52,7 @@ def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(capsys, "--help")
     assert code == 0
     assert "sivae train 8gaussians" in out
-    for verb in ("train", "evaluate", "info"):
+    for verb in ("train", "evaluate", "bench", "info"):
         assert f"  {verb}" in out
         code, out_verb, _ = _run(capsys, verb, "--help")
         assert code == 0
@@ -146,7 +146,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "name a verb: train, evaluate, info; see sivae --help"),
+        ("", "name a verb: train, evaluate, bench, info; see sivae --help"),
         ("trian", "'trian' is not a verb; did you mean train? see sivae --help"),
         (
             "train",

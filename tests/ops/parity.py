@@ -117,7 +117,9 @@ def assert_latent_parity(
     eps = (
         noise
         if isinstance(noise, Tensor)
-        else ops.philox_normal(noise.seed, mu.shape, offset=noise.offset, dtype=torch.float64, backend="reference")
+        else ops.philox_normal(
+            noise.seed, mu.shape, offset=noise.offset, device=mu.device, dtype=torch.float64, backend="reference"
+        )
     )
     grad_z, grad_kl = upstream(mu.shape, mu.dtype), upstream(mu.shape[:1], torch.float32)
     if mu.dtype == torch.float64:

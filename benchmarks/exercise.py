@@ -1,0 +1,94 @@
+"""Every kernel of a backend, forward and backward, on small tensors: what compute-sanitizer watches.
+
+`python -m benchmarks.exercise DEVICE BACKEND ...`; the shapes are odd and of more than one block.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sivae import ops
+from sivae.ops.library import KINDS, REDUCTIONS
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+LATENTS = ((5, 3), (3, 1027))
+IMAGES = ((3, 3, 5, 7), (2, 3, 64, 65))
+BATCHES = (1, 1031)
+
+
+def exercise(backend: str, device: torch.device) -> int:
+    """Run the ops on a backend.
+
+    Returns:
+        How many calls were made, backward included.
+    """
+    with torch.device(device):
+        calls = _latents(backend) + _images(backend) + _exponentials(backend)
+    for dtype in DTYPES:
+        ops.philox_normal(3, (1027,), device=device, dtype=dtype, backend=backend)
+    return calls + len(DTYPES)
+
+
+def _backward(*outputs: Tensor, inputs: Sequence[Tensor]) -> int:
+    upstream = [torch.ones_like(output) for output in outputs]
+    gradients = torch.autograd.grad(outputs, inputs, upstream)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    return 2
+
+
+def _latents(backend: str) -> int:
+    calls = 0
+    for dtype in DTYPES:
+        for shape in LATENTS:
+            head = torch.randn(shape[0], 2 * shape[1]).to(dtype).requires_grad_()
+            mu, logvar = head.chunk(2, dim=1)  # strided
+            z, kl = ops.reparameterize_kl(mu, logvar, backend=backend)
+            calls += _backward(z, kl, inputs=[head])
+            noise = torch.randn(shape).to(dtype).requires_grad_()
+            calls += _backward(ops.reparameterize(mu, logvar, noise=noise, backend=backend), inputs=[head, noise])
+            for reduction in REDUCTIONS:
+                kl = ops.gaussian_kl(mu, logvar, prior_logvar=0.5, reduction=reduction, backend=backend)
+                calls += _backward(kl, inputs=[head])
+    return calls
+
+
+def _images(backend: str) -> int:
+    calls = 0
+    for dtype in DTYPES:
+        for shape in IMAGES:
+            for kind in KINDS:
+                recon, target = (
+                    (0.1 + 0.8 * torch.rand(shape)).to(dtype).to(memory_format=layout).requires_grad_()
+                    for layout in (torch.contiguous_format, torch.channels_last)
+                )
+                for reduction in REDUCTIONS:
+                    rec = ops.reconstruction_error(recon, target, kind=kind, reduction=reduction, backend=backend)
+                    calls += _backward(rec, inputs=[recon, target])
+    return calls
+
+
+def _exponentials(backend: str) -> int:
+    calls = 0
+    for batch in BATCHES:
+        for reduction in REDUCTIONS:
+            rec, kl = (torch.rand(batch).requires_grad_() for _ in range(2))
+            loss = ops.exp_elbo(rec, kl, scale=0.5, reduction=reduction, backend=backend)
+            calls += _backward(loss, inputs=[rec, kl])
+    return calls
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Exercise the backends named after the device."""
+    device = torch.device(arguments[0])
+    for backend in arguments[1:]:
+        print(f"{backend}: {exercise(backend, device)} calls")
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,170 @@
+"""Rows of results as tables: one per op and launch, a line per shape, dtype and mode, medians."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from benchmarks.cases import STEP
+from benchmarks.measure import Spread
+from benchmarks.ops_suite import COMPILED, EAGER, REFERENCE
+from benchmarks.results import Row, spread_of
+
+_LAUNCHES = {"call": "", "stream": "launched one by one", "graph": "in a CUDA graph"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, headings, and lines of cells; the first `labels` columns are words, the others figures."""
+
+    title: str
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    labels: int
+
+
+def format_seconds(seconds: float) -> str:
+    """Three digits and a unit."""
+    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def format_bytes(count: float) -> str:
+    """Three digits and a unit."""
+    for limit, unit in ((1e3, "B"), (1e6, "kB"), (1e9, "MB")):
+        if count < limit:
+            return f"{count * 1e3 / limit:.3g} {unit}"
+    return f"{count / 1e9:.3g} GB"
+
+
+def medians(spread: Spread) -> str:
+    """The median alone."""
+    return f"{spread.median:.2f}"
+
+
+def with_quartiles(spread: Spread) -> str:
+    """The median, with the quartiles in brackets."""
+    return f"{spread.median:.2f} [{spread.q1:.2f}, {spread.q3:.2f}]"
+
+
+def tables(rows: Iterable[Row], ratio: Callable[[Spread], str] = medians) -> list[Table]:
+    """All tables of some rows, which hold a contender of a group once.
+
+    Args:
+        rows: in the order in which they are to appear.
+        ratio: how speed-ups and shares are written.
+    """
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row["op"], row["launch"]), []).append(row)
+    return [
+        _step_table(part, ratio) if op == STEP else _op_table(op, launch, part, ratio)
+        for (op, launch), part in parts.items()
+    ]
+
+
+def _op_table(op: str, launch: str, rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
+    present = list(dict.fromkeys(row["variant"] for row in rows))
+    baselines = [name for name in (EAGER, COMPILED) if name in present]
+    backends = [name for name in present if name not in baselines]
+    empty = any(row.get("time_over_empty_graph") is not None for row in rows)
+    headings = ["shape", "dtype", "mode", *baselines]
+    for name in backends:
+        headings += [name, "x eager", *(["x compile"] if COMPILED in present else []), "of copy", "memory"]
+        headings += ["x empty"] if empty else []
+    groups: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], {})[row["variant"]] = row
+    lines = []
+    for group in groups.values():
+        first = next(iter(group.values()))
+        line = ["x".join(map(str, first["shape"])), first["dtype"], first["mode"]]
+        line += [_time(group.get(name)) for name in baselines]
+        for name in backends:
+            row = group.get(name, {})
+            line += [_time(row), _ratio(row, "speedup_over_eager", ratio)]
+            line += [_ratio(row, "speedup_over_compile", ratio)] if COMPILED in present else []
+            line += [_ratio(row, "share_of_copy", ratio) if row.get("cold") else "", _memory(row)]
+            line += [_ratio(row, "time_over_empty_graph", ratio)] if empty else []
+        lines.append(line)
+    title = op + (f", {_LAUNCHES[launch]}" if _LAUNCHES[launch] else "")
+    return Table(title, headings, lines, labels=3)
+
+
+def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
+    first = rows[0]
+    names = {EAGER: "plain loop", REFERENCE: "shared-forward step, reference ops"}
+    lines = [
+        [
+            names.get(row["variant"], row["variant"] if "matrix" in row["variant"] else f"step, {row['variant']} ops"),
+            _time(row),
+            "" if row["iterations_per_second"] is None else f"{row['iterations_per_second']:.1f}",
+            _ratio(row, "speedup_over_eager", ratio),
+            _memory(row),
+        ]
+        for row in rows
+    ]
+    return Table(
+        f"one training iteration, batch {first['shape'][0]} in 2D, {first['dtype']}",
+        ["", "time", "iterations/s", "x eager", "memory"],
+        lines,
+        labels=1,
+    )
+
+
+def _time(row: Row | None) -> str:
+    return "" if not row or row["seconds"] is None else format_seconds(row["seconds"])
+
+
+def _memory(row: Row) -> str:
+    return "" if row.get("peak_extra_bytes") is None else format_bytes(row["peak_extra_bytes"])
+
+
+def _ratio(row: Row, name: str, ratio: Callable[[Spread], str]) -> str:
+    spread = spread_of(row, name)
+    return "" if spread is None else ratio(spread)
+
+
+def markdown(table: Table) -> list[str]:
+    """The lines of a Markdown table."""
+    rule = ["---"] * table.labels + ["--:"] * (len(table.headings) - table.labels)
+    return [f"| {' | '.join(cells)} |" for cells in (table.headings, rule, *table.lines)]
+
+
+def print_tables(found: Sequence[Table], stream: TextIO | None = None) -> None:
+    """By rich where it is installed, in plain text where not."""
+    stream = stream or sys.stdout
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table as RichTable
+    except ImportError:
+        print_plain_tables(found, stream)
+        return
+    console = Console(file=stream, width=None if stream.isatty() else 160)
+    for table in found:
+        shown = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
+        for index, heading in enumerate(table.headings):
+            shown.add_column(heading, justify="left" if index < table.labels else "right", no_wrap=index < table.labels)
+        for line in table.lines:
+            shown.add_row(*line)
+        console.print(shown)
+
+
+def print_plain_tables(found: Sequence[Table], stream: TextIO) -> None:
+    """The same in columns of blanks."""
+    for table in found:
+        lines = [table.headings, *table.lines]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        print(table.title, file=stream)
+        for line in lines:
+            cells = (
+                text.ljust(width) if index < table.labels else text.rjust(width)
+                for index, (text, width) in enumerate(zip(line, widths, strict=True))
+            )
+            print("  " + "  ".join(cells).rstrip(), file=stream)
+        print(file=stream)

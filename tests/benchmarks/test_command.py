@@ -1,0 +1,175 @@
+"""The command line of the suite, by both of its names: what it writes and prints, and what a mistake costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sivae
+from benchmarks import command
+from benchmarks.cases import MODES, OPERATIONS, STEP, Case
+from benchmarks.step_suite import StepCase
+from sivae.cli import bench
+from sivae.cli import main as cli
+from tests.benchmarks.test_suites import TINY_EFFORT
+
+ROOT = Path(command.__file__).parents[1]
+TINY = [Case(OPERATIONS["exp_elbo"], (7,)), Case(OPERATIONS["reconstruction_error"], (2, 3, 4, 4))]
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small shapes and little effort, whatever is asked for."""
+    monkeypatch.setattr(command, "cases", lambda names, **choice: [c for c in TINY if c.operation.name in names])
+    monkeypatch.setattr(command, "QUICK", TINY_EFFORT)
+    monkeypatch.setattr(command, "Effort", lambda: dataclasses.replace(TINY_EFFORT, rounds=4))
+    monkeypatch.setattr(command, "probe_bytes", lambda device: 1 << 12)
+    for name in ("EFFORT", "QUICK_EFFORT"):
+        monkeypatch.setattr(command.step_suite, name, TINY_EFFORT)
+    real = command.step_suite.run
+    case = StepCase(batch=8, hidden=8, layers=2)
+    monkeypatch.setattr(command.step_suite, "run", lambda **keywords: real(case=case, **keywords))
+
+
+def rows_in(out: Path) -> list[dict]:
+    (file,) = out.glob("*/*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def sivae_bench(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = 0
+    try:
+        cli.main(["bench", *words])
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_run_writes_rows_and_prints_tables(tmp_path, capsys):
+    before = torch.get_num_threads()
+    code, out, err = sivae_bench(capsys, "--no-compile", "--threads", "1", "--out", str(tmp_path / "new"))
+    assert code == 0, err
+    assert torch.get_num_threads() == before
+    rows = rows_in(tmp_path / "new")
+    assert {row["op"] for row in rows} == {"exp_elbo", "reconstruction_error", STEP}
+    assert {row["mode"] for row in rows} == {*MODES, "iteration"}
+    for row in rows:
+        assert row["schema"] == 1
+        assert row["quick"] is False and row["threads"] == 1 and row["skipped"] is None
+        assert row["seconds_q1"] <= row["seconds"] <= row["seconds_q3"]
+        assert row["command"] == f"sivae bench --no-compile --threads 1 --out {tmp_path / 'new'}"
+        assert row["op"] == STEP or (row["share_of_copy"] > 0 and row["rounds"] == 4)
+    for word in ("exp_elbo", "2x3x4x4", "forward+backward", "x eager", "plain loop", f"{len(rows)} rows in"):
+        assert word in out
+    assert "backends" in err and "exp_elbo [7] float32" in err  # progress is on stderr, and only there
+    assert "without torch.compile" not in err
+
+
+def test_runs_add_up_and_a_report_follows(tmp_path, capsys):
+    words = ["--quick", "--no-compile", "--ops", "exp_elbo", "--out", str(tmp_path)]
+    counts = []
+    for _ in range(2):
+        assert sivae_bench(capsys, *words)[0] == 0
+        counts.append(len(rows_in(tmp_path)))
+    assert counts[1] == 2 * counts[0]
+    rows = rows_in(tmp_path)
+    assert all(row["quick"] is True and row["rounds"] == 3 for row in rows)
+    assert len({row["run"] for row in rows}) == 2
+    code, out, err = sivae_bench(capsys, "report", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert [Path(line).name for line in out.splitlines()][:2] == ["report.md", "speedup.png"]
+    assert all(Path(line).exists() for line in out.splitlines())
+
+
+def test_stopping_keeps_the_rows_so_far(tmp_path, monkeypatch, capsys):
+    def interrupted(**keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.step_suite, "run", interrupted)
+    code, out, err = sivae_bench(capsys, "--no-compile", "--ops", "exp_elbo", STEP, "--out", str(tmp_path))
+    assert (code, out) == (130, "")
+    assert f"stopped; the rows so far are in {tmp_path}" in err
+    assert {row["op"] for row in rows_in(tmp_path)} == {"exp_elbo"}
+    assert command.main(["--no-compile", "--ops", STEP, "--out", str(tmp_path)], "python -m benchmarks") == 130
+
+
+def test_python_m_benchmarks_is_the_same_program(tmp_path, capsys):
+    words = ["--quick", "--no-compile", "--ops", "exp_elbo", "--rounds", "2", "--out", str(tmp_path)]
+    assert command.main(words, "python -m benchmarks") == 0
+    rows = rows_in(tmp_path)
+    assert rows[0]["command"].startswith("python -m benchmarks --quick")
+    assert {row["rounds"] for row in rows} == {2}
+    assert "exp_elbo" in capsys.readouterr().out
+    assert vars(command.parse(words, "a"))["ops"] == vars(bench.parse(words))["ops"]
+
+
+def test_time_that_is_over_leaves_cases_out_and_says_so(tmp_path, capsys):
+    code, _, err = sivae_bench(capsys, "--no-compile", "--minutes", "0", "--out", str(tmp_path))
+    assert code == 0
+    assert "exp_elbo [7] float32: not measured; --minutes 0 are over" in err
+    assert "a training iteration: not measured" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--ops exp_elb", "'exp_elb' is not measured; did you mean exp_elbo? there are reconstruction_error,"),
+        ("--ops nothing", "there are reconstruction_error, reparameterize_kl,"),
+        ("--ops", "--ops: expected at least one argument"),
+        ("--dtype int8", "invalid choice: 'int8'"),
+        ("--device abacus", "device = 'abacus': expected auto, cpu, cuda or cuda:N"),
+        ("--device cuda:99", "device = 'cuda:99' is not there; torch sees"),
+        ("--threads 0", "0 is below 1"),
+        ("--rounds few", "'few' is not a whole number"),
+        ("fast", "unrecognized arguments: fast"),
+        ("report", "the following arguments are required: DIR"),
+        ("report nowhere", "nowhere: there is no such folder"),
+        ("report .", "it holds no results (*.jsonl)"),
+        ("--out taken", "out = taken: it is a file, or lies in one; name a folder"),
+    ],
+)
+def test_a_mistake_costs_one_line(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("mine")
+    code, out, err = sivae_bench(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("sivae: ") and err.count("\n") == 1
+    assert message in err
+    assert command.main(words.split(), "python -m benchmarks") == 2
+    assert message in capsys.readouterr().err
+    assert Path("taken").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_help_teaches_by_examples(capsys):
+    code, out, _ = sivae_bench(capsys, "--help")
+    assert code == 0
+    for word in ("examples:", "sivae bench --quick", "--no-compile", "reparameterize_kl", "report"):
+        assert word in out
+
+
+def test_without_a_checkout_the_remedy_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sivae, "__file__", str(tmp_path / "site-packages" / "sivae" / "__init__.py"))
+    code, _, err = sivae_bench(capsys, "--quick")
+    assert code == 2
+    assert "run it from a checkout: git clone" in err
+
+
+def test_nothing_but_torch_and_the_standard_library_is_needed(tmp_path):
+    """A machine with a GPU may lack the rest; rich and matplotlib are asked for when they are used."""
+    script = (
+        "import sys; sys.modules.update({name: None for name in "
+        "('rich', 'numpy', 'scipy', 'sklearn', 'tyro', 'matplotlib', 'PIL', 'safetensors', 'tensorboard')}); "
+        "from benchmarks.command import main; out = sys.argv[1]; "
+        "words = ['--quick', '--no-compile', '--ops', 'exp_elbo', '--rounds', '1', '--out', out]; "
+        "sys.exit(main(words, 'bench') or main(['report', out], 'bench'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "exp_elbo" in done.stdout and "report.md" in done.stdout
