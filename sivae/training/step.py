@@ -151,10 +151,11 @@ class _IntrospectiveStep(_Step[Introspective]):
         # Forward passes that both updates use. D(z) starts at a leaf: its gradient there completes the encoder's.
         with _FORWARD:
             mu, logvar = model.encode(batch)
-            z, kl_real = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
+            z, kl = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
+            kl_real = kl.mean()
             z_leaf = z.detach().requires_grad_()
             recon = model.decode(z_leaf)
-            rec = ops.reconstruction_error(recon, batch, kind=objective.kind)  # [B]
+            rec = ops.reconstruction_error(recon, batch, kind=objective.kind, reduction="mean")
             fakes = [recon if kind == "reconstruction" else self._decode_prior(z, noise, seed) for kind in self._fakes]
 
         # Encoder's update: everything but the real kl ends at z_leaf or in the encoder's second pass.
@@ -175,8 +176,8 @@ class _IntrospectiveStep(_Step[Introspective]):
                 ]
                 rec_fakes = self._fake_rec(again, targets)
             fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
-            shared_loss = scale * objective.beta_rec * rec.mean() + fake_loss
-            kl_loss = scale * objective.beta_kl * kl_real.mean()
+            shared_loss = scale * objective.beta_rec * rec + fake_loss
+            kl_loss = scale * objective.beta_kl * kl_real
             torch.autograd.backward(shared_loss, inputs=[z_leaf, *encoder_parameters], retain_graph=True)
             if encoder_parameters:
                 torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=encoder_parameters)
@@ -184,7 +185,7 @@ class _IntrospectiveStep(_Step[Introspective]):
 
         # Decoder's update: through the updated, frozen encoder.
         with _DECODER_UPDATE:
-            loss_decoder = scale * objective.beta_rec * rec.mean()
+            loss_decoder = scale * objective.beta_rec * rec
             if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
                 with _frozen(encoder_parameters):
                     fake_mu, fake_logvar = model.encode(_joined(fakes))
@@ -204,8 +205,8 @@ class _IntrospectiveStep(_Step[Introspective]):
         metrics = {
             "loss_encoder": shared_loss.detach() + kl_loss.detach(),
             "loss_decoder": loss_decoder.detach(),
-            "rec": rec.detach().mean(),
-            "kl_real": kl_real.detach().mean(),
+            "rec": rec.detach(),
+            "kl_real": kl_real.detach(),
         }
         per_kind = {"kl": kl_fakes.detach().mean(1)}
         if exp_elbo is not None:
