@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
+import os
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -46,23 +49,62 @@ def _load_native() -> tuple[SimpleNamespace | None, str | None]:
 _native, _native_reason = _load_native()
 
 # In order of preference: the first that is there for a device is its default.
-_PREFERENCE = ("native", "reference")
+_PREFERENCE = ("native", "triton", "reference")
+# On the CPU, Triton's interpreter is for tests: it runs only where it is named.
+_CPU_PREFERENCE = ("native", "reference", "triton")
 _OPS: dict[str, SimpleNamespace] = {"reference": _REFERENCE}
 if _native is not None:
     _OPS["native"] = _native
+_triton_found = importlib.util.find_spec("triton") is not None
+
+
+def _ops_of(name: str) -> SimpleNamespace:
+    """The ops of an available backend. Triton is imported by the first call that takes it."""
+    if name == "triton" and name not in _OPS:
+        # An import statement, which torch.compile runs while it traces.
+        from sivae.ops import triton
+
+        _OPS[name] = triton.OPS
+    return _OPS[name]
+
+
+def _triton_missing_reason(device_type: str) -> str | None:
+    if not _triton_found:
+        return "the package triton is not installed; on Linux: pip install triton"
+    if device_type == "cuda":
+        return None
+    if device_type != "cpu":
+        return f"it has no kernels for device {device_type!r}"
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return "on the CPU it runs only in Triton's interpreter: set TRITON_INTERPRET=1 before triton is first imported"
+    # Triton decides when it decorates a function whether to interpret it, its own functions at its import.
+    imported = sys.modules.get("triton.language")
+    if imported is not None and not type(imported.sum).__name__.startswith("Interpreted"):
+        return "triton was imported before TRITON_INTERPRET=1 was set, so its functions are not interpreted"
+    return None
 
 
 def _missing_reason(name: str, device_type: str) -> str | None:
     """None where backend `name` is there for the device, else one sentence that says why it is not."""
     if name == "reference":
         return None
+    if name == "triton":
+        return _triton_missing_reason(device_type)
     if _native_reason is not None:
         return _native_reason
     if device_type == "cpu":
         return None
     if device_type == "cuda":
-        return "its CUDA kernels are not complete in this version"
+        return _no_cuda_kernels_reason()
     return f"it has no kernels for device {device_type!r}"
+
+
+def _no_cuda_kernels_reason() -> str | None:
+    extension, built = importlib.import_module("sivae._C"), importlib.import_module("sivae._build_status")
+    if extension.has_cuda:
+        return None
+    why = f": {built.CUDA_REASON}" if built.CUDA_REASON else ""
+    return f"it was compiled without CUDA kernels{why}; SIVAE_BUILD=cuda pip install --no-build-isolation . builds them"
 
 
 def backend_status() -> dict[str, dict[str, str | None]]:
@@ -83,7 +125,8 @@ def native_build() -> dict[str, str] | None:
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
     """Names of the backends that can run on `device`, the fastest first."""
     device_type = torch.device(device).type
-    return [name for name in _PREFERENCE if _missing_reason(name, device_type) is None]
+    preference = _CPU_PREFERENCE if device_type == "cpu" else _PREFERENCE
+    return [name for name in preference if _missing_reason(name, device_type) is None]
 
 
 @contextlib.contextmanager
@@ -124,10 +167,10 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     if name is None:
         ops = _default_for.get(device.type)
         if ops is None:
-            ops = _default_for[device.type] = _OPS[available_backends(device)[0]]
+            ops = _default_for[device.type] = _ops_of(available_backends(device)[0])
         return ops
     _check_name(op, name)
     reason = _missing_reason(name, device.type)
     if reason is not None:
         raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
-    return _OPS[name]
+    return _ops_of(name)

@@ -30,7 +30,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_reference_is_always_there():
-    assert ops.available_backends()[-1] == "reference"
+    assert "reference" in ops.available_backends()
     assert ops.available_backends(torch.device("cpu")) == ops.available_backends("cpu")
     assert "reference" in ops.available_backends("cuda")
     assert ops.available_backends("meta") == ["reference"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable
 
@@ -12,70 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sivae import ops
-from sivae.ops import library
-
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-FORWARD = [name for name in library._FAKES if not name.endswith("_backward")]
-ALL_OPS = list(library._FAKES)
-SEED = torch.tensor([2**40 + 3])
-
-
-def low_level(name: str, backend: str):
-    return getattr(getattr(torch.ops, f"sivae_{backend}"), name).default
-
-
-def pair(layout: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    if layout == "chunk":
-        return torch.rand(3, 8).to(dtype).chunk(2, dim=1)
-    if layout == "channels last":
-        return tuple(torch.rand(2, 3, 4, 5).to(dtype).to(memory_format=torch.channels_last) for _ in range(2))
-    if layout == "transposed":
-        return tuple(torch.rand(5, 3).to(dtype).t() for _ in range(2))
-    if layout == "expanded":
-        return tuple(torch.rand(1, 4).to(dtype).expand(3, 4) for _ in range(2))
-    if layout == "empty":
-        return tuple(torch.rand(0, 4).to(dtype) for _ in range(2))
-    return tuple(torch.rand(3, 4).to(dtype) for _ in range(2))
-
-
-LAYOUTS = ["contiguous", "chunk", "channels last", "transposed", "expanded", "empty"]
-
-
-def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> list[tuple]:
-    """Positional arguments of the low-level op; with `grad` its inputs require gradients."""
-    a, b = (
-        t.detach().clone(memory_format=torch.preserve_format).requires_grad_() if grad else t
-        for t in pair(layout, dtype)
-    )
-    sums = library.sum_dtype(dtype)
-    batch = a.shape[0]
-    eps = torch.randn(a.shape).to(dtype).requires_grad_(grad)
-    grads = {0: torch.rand(batch, dtype=sums), 1: torch.rand((), dtype=sums), 2: torch.rand((), dtype=sums)}
-    gz = torch.rand(a.shape).to(dtype)
-    rec, kl = (torch.rand(2 * batch).to(dtype)[::2].clone().requires_grad_(grad) for _ in range(2))
-    strided = torch.rand(6).to(dtype)[::2]
-    flags = list(itertools.product([True, False], repeat=2))
-    return {
-        "reparameterize": lambda: [(a, b, SEED, 5), (a, b, eps, 0)],
-        "gaussian_kl": lambda: [(a, b, 0.5, -0.25, r) for r in range(3)],
-        "reparameterize_kl": lambda: [(a, b, SEED, 5, 0.0, 0.0), (a, b, eps, 0, 0.5, -0.25)],
-        "latent_backward": lambda: [
-            (gz, None, a, b, SEED, 5, 0.0, 0.0, 0, True, True, False),
-            (None, grads[1], a, b, None, 0, 0.5, 0.25, 1, True, False, False),
-            (gz, grads[0], a, b, eps, 0, 0.0, 0.0, 0, True, True, True),
-            (gz, grads[0].new_ones(()).expand(batch), a, b, eps, 0, 0.0, 0.0, 0, False, True, False),
-            (None, None, a, b, eps, 0, 0.0, 0.0, 0, True, True, True),
-            (None, grads[2], a, b, eps, 0, 0.0, 0.0, 2, False, False, True),
-        ],
-        "reconstruction_error": lambda: [(a, b, k, r) for k in range(4) for r in range(3)],
-        "reconstruction_error_backward": lambda: [(grads[r], a, b, r, r, *f) for r in range(3) for f in flags],
-        "exp_elbo": lambda: (
-            [(rec, kl, 0.5, 1.0, 2.0, 1.5, r) for r in range(3)]
-            + ([(strided, strided, 0.5, 1.0, 2.0, 1.5, 0)] if not grad else [])
-        ),
-        "exp_elbo_backward": lambda: [(grads[r], rec, kl, 0.5, 1.0, 2.0, 1.5, r, *f) for r in range(3) for f in flags],
-        "philox_normal": lambda: [(SEED, 3, [3, 5], dtype), (SEED, 0, [], dtype), (SEED, 0, [0, 2], dtype)],
-    }[name]()
+from tests.ops.samples import ALL_OPS, DTYPES, FORWARD, LAYOUTS, SEED, low_level, samples
 
 
 @pytest.mark.parametrize("name", ALL_OPS)

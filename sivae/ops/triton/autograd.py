@@ -1,0 +1,114 @@
+"""What backward passes are made of, as csrc/autograd.cpp has it: only the gradients that are needed, and once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "sivae_triton"
+
+
+class _Once(torch.autograd.Function):
+    """A backward op that refuses, by the public op's name, to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, op: str, *args: Any) -> tuple[Tensor, ...]:
+        ctx.name = name
+        return _backward_op(op)(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(
+            f"sivae.ops.{ctx.name}: no second derivative on this backend; "
+            'pass backend="reference" where you differentiate twice'
+        )
+
+
+def _backward_op(op: str) -> Any:
+    return getattr(getattr(torch.ops, NAMESPACE), op).default
+
+
+def _once(name: str, op: str, *args: Any) -> tuple[Tensor, ...]:
+    return _Once.apply(name, op, *args) if torch.is_grad_enabled() else _backward_op(op)(*args)
+
+
+def _if_needed(gradients: tuple[Tensor, ...], needed: tuple[bool, ...]) -> list[Tensor | None]:
+    return [gradient if need else None for gradient, need in zip(gradients, needed, strict=True)]
+
+
+def _save_latents(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    mu, logvar, noise, *settings = inputs
+    ctx.save_for_backward(mu, logvar, noise)
+    ctx.settings = settings
+    ctx.set_materialize_grads(False)
+
+
+def _save_kl(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    mu, logvar, *settings = inputs
+    ctx.save_for_backward(mu, logvar)
+    ctx.settings = settings
+    ctx.set_materialize_grads(False)
+
+
+def _save_pair(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    first, second, *settings = inputs
+    ctx.save_for_backward(first, second)
+    ctx.settings = settings
+
+
+def _reparameterize(ctx: Any, grad_z: Tensor | None) -> tuple[Any, ...]:
+    mu, logvar, noise = ctx.saved_tensors
+    (offset,) = ctx.settings
+    needed = ctx.needs_input_grad[:3]
+    found = _once("reparameterize", "latent_backward", grad_z, None, mu, logvar, noise, offset, 0.0, 0.0, 0, *needed)
+    return *_if_needed(found, needed), None
+
+
+def _gaussian_kl(ctx: Any, grad_kl: Tensor | None) -> tuple[Any, ...]:
+    mu, logvar = ctx.saved_tensors
+    prior_mu, prior_logvar, reduction = ctx.settings
+    needed = (*ctx.needs_input_grad[:2], False)
+    found = _once(
+        "gaussian_kl", "latent_backward",
+        None, grad_kl, mu, logvar, None, 0, prior_mu, prior_logvar, reduction, *needed,
+    )  # fmt: skip
+    return *_if_needed(found, needed)[:2], None, None, None
+
+
+def _reparameterize_kl(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Any, ...]:
+    mu, logvar, noise = ctx.saved_tensors
+    offset, prior_mu, prior_logvar = ctx.settings
+    needed = ctx.needs_input_grad[:3]
+    found = _once(
+        "reparameterize_kl", "latent_backward",
+        grad_z, grad_kl, mu, logvar, noise, offset, prior_mu, prior_logvar, 0, *needed,
+    )  # fmt: skip
+    return *_if_needed(found, needed), None, None, None
+
+
+def _reconstruction_error(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    needed = ctx.needs_input_grad[:2]
+    found = _once(
+        "reconstruction_error", "reconstruction_error_backward", grad, *ctx.saved_tensors, *ctx.settings, *needed
+    )
+    return *_if_needed(found, needed), None, None
+
+
+def _exp_elbo(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    needed = ctx.needs_input_grad[:2]
+    found = _once("exp_elbo", "exp_elbo_backward", grad, *ctx.saved_tensors, *ctx.settings, *needed)
+    return *_if_needed(found, needed), None, None, None, None, None
+
+
+def register(library: torch.library.Library) -> None:
+    """Give the ops of `library` their backward passes."""
+    for name, backward, save in (
+        ("reparameterize", _reparameterize, _save_latents),
+        ("gaussian_kl", _gaussian_kl, _save_kl),
+        ("reparameterize_kl", _reparameterize_kl, _save_latents),
+        ("reconstruction_error", _reconstruction_error, _save_pair),
+        ("exp_elbo", _exp_elbo, _save_pair),
+    ):
+        torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=save, lib=library)

@@ -1,0 +1,123 @@
+"""Compiles the Triton kernels for a GPU that need not be there; prints what became of each as one line of JSON.
+
+The ops are called with CPU tensors; every launch compiles its kernel, specialised as a launch has it, and runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+import sivae.ops.triton  # noqa: F401 (registers torch.ops.sivae_triton)
+
+
+class Absent:
+    """Of Triton's driver what compiling asks for."""
+
+    def __init__(self, arch: int) -> None:
+        self.target = GPUTarget("cuda", arch, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+
+def compile_calls(dtype: torch.dtype) -> None:
+    """Every family with aligned rows, then with rows that no wide access fits: views, odd lengths, two dimensions."""
+    ops = torch.ops.sivae_triton
+    sums = torch.float64 if dtype == torch.float64 else torch.float32
+    seed, grad = torch.tensor([5]), torch.rand(64, dtype=sums)
+    a, b = (torch.rand(64, 1024).to(dtype) for _ in range(2))
+    ops.reparameterize_kl(a, b, seed, 3, 0.0, 0.0)
+    ops.latent_backward(a, grad, a, b, seed, 3, 0.0, 0.0, 0, True, True, False)
+    ops.philox_normal(seed, 3, [4096], dtype)
+    for kind in range(4):
+        ops.reconstruction_error(a, b, kind, 0)
+        ops.reconstruction_error_backward(grad, a, b, kind, 0, True, True)
+    rec, kl = torch.rand(2, 64).to(dtype)
+    ops.exp_elbo(rec, kl, 1.0, 1.0, 1.0, 2.0, 1)
+    ops.exp_elbo_backward(grad[0], rec, kl, 1.0, 1.0, 1.0, 2.0, 1, True, True)
+    if dtype == torch.float32:
+        c, d = torch.rand(64, 66).chunk(2, dim=1)
+        ops.reparameterize_kl(c, d, seed, 3, 0.5, 0.0)
+        ops.latent_backward(c, grad[0], c, d, c, 0, 0.5, 0.0, 1, True, True, True)
+        ops.latent_backward(None, grad[0], c, d, None, 0, 0.5, 0.0, 1, True, True, False)
+        image = torch.rand(2, 3, 16, 16).to(memory_format=torch.channels_last)
+        ops.reparameterize_kl(image, image.contiguous(), seed, 3, 0.0, 0.0)
+        ops.gaussian_kl(a, b, 0.0, 0.0, 1)
+        ops.exp_elbo(rec, kl, 1.0, 1.0, 1.0, 2.0, 0)
+        # Long rows, of which a program takes several tiles: memory that nothing touches.
+        image = torch.empty(4, 3, 1024, 1024)
+        for kind in range(4):
+            ops.reconstruction_error(image, image, kind, 1)
+        row = torch.empty(1, 2**24)
+        ops.reparameterize_kl(row, row, seed, 3, 0.0, 0.0)
+        # Offsets within a row that need 64 bits.
+        far = torch.empty(1).expand(1, 2**31)
+        ops.reconstruction_error(far, far, 2, 0)
+        ops.gaussian_kl(far, far, 0.0, 0.0, 0)
+
+
+def report(kernel: Any, name: str, dtype: torch.dtype, arch: int) -> dict[str, Any]:
+    ptx = kernel.asm["ptx"]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
+        assert target is not None
+        command = [get_ptxas(arch).path, "-v", f"--gpu-name={target[1]}", str(source), "-o", str(source) + ".cubin"]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    spills = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    registers = re.search(r"Used (\d+) registers", told)
+    assert spills is not None
+    assert registers is not None
+    return {
+        "kernel": name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "registers": int(registers[1]),
+        "stack and spills": [int(number) for number in spills.groups()],
+        "local memory": ".local" in ptx,
+        "atomics": bool(re.search(r"\b(atom|red)\.", ptx)),
+        "inexact": sorted(set(re.findall(r"\b\S*\.(?:approx|full|ftz)\S*", ptx))),
+        "accesses": sorted(set(re.findall(r"\b(?:ld|st)\.global\S*", ptx))),
+    }
+
+
+def main() -> None:
+    arch, *names = sys.argv[1:]
+    driver.set_active(Absent(int(arch)))
+    for name in names:
+        dtype = getattr(torch, name)
+        compiled: dict[str, tuple[Any, str]] = {}
+
+        def compile_only(self: JITFunction, grid: Any, compiled: dict[str, tuple[Any, str]] = compiled) -> Any:
+            def launch(*args: Any, **constants: Any) -> None:
+                kernel = self.run(*args, grid=grid, warmup=True, **constants)
+                compiled[kernel.hash] = (kernel, self.fn.__name__)
+
+            return launch
+
+        JITFunction.__getitem__ = compile_only
+        compile_calls(dtype)
+        for kernel, kernel_name in compiled.values():
+            print(json.dumps(report(kernel, kernel_name, dtype, int(arch))))
+
+
+if __name__ == "__main__":
+    main()
