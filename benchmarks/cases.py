@@ -181,6 +181,25 @@ OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
         Operation(
+            "loss",
+            _eager_loss,
+            _fused_loss,
+            _loss_inputs,
+            _loss_moved,
+            shapes=((32, 3, 256, 256),),
+            quick_shapes=((32, 3, 256, 256),),
+        ),
+        Operation(
+            "exp_elbo",
+            functools.partial(losses.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG),
+            _fused_exp_elbo,
+            _exp_elbo_inputs,
+            _per_element(2, 4),
+            shapes=((512,), (32,)),
+            quick_shapes=((512,),),
+            dtypes=("float32",),  # what rec and kl come in, whatever the images' dtype
+        ),
+        Operation(
             "reconstruction_error",
             losses.mse,
             lambda backend, noise: functools.partial(ops.reconstruction_error, backend=backend),
@@ -222,25 +241,6 @@ OPERATIONS: Mapping[str, Operation] = {
             quick_shapes=_QUICK_LATENTS,
             default=False,
         ),
-        Operation(
-            "exp_elbo",
-            functools.partial(losses.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG),
-            _fused_exp_elbo,
-            _exp_elbo_inputs,
-            _per_element(2, 4),
-            shapes=((512,), (32,)),
-            quick_shapes=((512,),),
-            dtypes=("float32",),  # what rec and kl come in, whatever the images' dtype
-        ),
-        Operation(
-            "loss",
-            _eager_loss,
-            _fused_loss,
-            _loss_inputs,
-            _loss_moved,
-            shapes=((32, 3, 256, 256),),
-            quick_shapes=((32, 3, 256, 256),),
-        ),
     )
 }
 NAMES = (*OPERATIONS, STEP)  # what a user may ask for
@@ -254,7 +254,7 @@ def cases(
     quick: bool = False,
     large: bool = False,
 ) -> list[Case]:
-    """The cases of some ops, in the list's order.
+    """The cases of some ops, in the list's order, dtype by dtype.
 
     Args:
         names: of `NAMES`; the training step has no case here.
@@ -265,9 +265,9 @@ def cases(
     wanted = dtypes or (("float32",) if quick else DEFAULT_DTYPES)
     return [
         Case(operation, shape, dtype)
+        for dtype in wanted
         for name, operation in OPERATIONS.items()
         if name in names
-        for dtype in wanted
         if operation.dtypes is None or dtype in operation.dtypes
         for shape in (operation.quick_shapes if quick else operation.shapes + (operation.large_shapes if large else ()))
     ]

@@ -30,6 +30,7 @@ from sivae.training.errors import ConfigError
 from sivae.training.memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
+CUDA_EFFORT = Effort(rounds=20, sample_seconds=2e-3, warmup_seconds=0.02)
 QUICK = Effort(rounds=7, sample_seconds=2e-3, warmup_calls=2, warmup_seconds=0.02, limit_seconds=2.0, least_rounds=3)
 
 
@@ -93,7 +94,9 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--rounds", type=_at_least_1, metavar="N", help="samples of each variant in each case")
-    parser.add_argument("--minutes", type=float, metavar="X", help="begin nothing new after so long; default: no limit")
+    parser.add_argument(
+        "--minutes", type=_above_0, metavar="X", help="begin nothing new after so long; default: no limit"
+    )
     return parser
 
 
@@ -113,6 +116,16 @@ def _op(word: str) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         raise argparse.ArgumentTypeError(f"{word!r} is not measured; {hint}there are {', '.join(NAMES)}")
     return word
+
+
+def _above_0(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not value > 0.0:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return value
 
 
 def _at_least_1(word: str) -> int:
@@ -180,7 +193,7 @@ def perform(options: argparse.Namespace) -> None:
     finally:
         torch.set_num_threads(before)
     print_tables(tables(rows))
-    print(f"{len(rows)} rows in {file.path}")
+    print(f"{len(rows)} rows in {file.path}" if rows else "no rows")
 
 
 @contextlib.contextmanager
@@ -194,7 +207,8 @@ def _rows_are_kept(progress: Progress, file: RowFile) -> Iterator[None]:
 
 def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], RowFile]:
     started = time.monotonic()
-    effort, step_effort = (QUICK, step_suite.QUICK_EFFORT) if options.quick else (Effort(), step_suite.EFFORT)
+    usual = CUDA_EFFORT if device.type == "cuda" else Effort()
+    effort, step_effort = (QUICK, step_suite.QUICK_EFFORT) if options.quick else (usual, step_suite.EFFORT)
     if options.rounds:
         effort = dataclasses.replace(effort, rounds=options.rounds)
         step_effort = dataclasses.replace(step_effort, rounds=options.rounds)
@@ -219,6 +233,21 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
         probe = CopyProbe(probe_bytes(device), device)
         bandwidth = copy_bandwidth(probe, device=device, effort=effort)
         end = math.inf if options.minutes is None else started + 60 * options.minutes
+
+        def measure_step() -> None:
+            if time.monotonic() > end:
+                progress.notice(f"a training iteration: not measured; --minutes {options.minutes:g} are over")
+                return
+            progress.begin("a training iteration")
+            keep_freed_memory()  # as `sivae train` does; for every variant
+            found = step_rows(step_suite.run(device=device, effort=step_effort), facts)
+            file.append(found)
+            rows.extend(found)
+            progress.advance()
+
+        # Last on the CPU, as it changes how the process keeps its memory; on CUDA first, where time may run out.
+        if with_step and device.type == "cuda":
+            measure_step()
         for case in chosen:
             if time.monotonic() > end:
                 progress.notice(f"{case.name}: not measured; --minutes {options.minutes:g} are over")
@@ -236,14 +265,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                 file.append(found)
                 rows += found
                 progress.advance()
-        if with_step and time.monotonic() > end:
-            progress.notice(f"a training iteration: not measured; --minutes {options.minutes:g} are over")
-        elif with_step:
-            progress.begin("a training iteration")
-            keep_freed_memory()  # as `sivae train` does; for every variant
-            found = step_rows(step_suite.run(device=device, effort=step_effort), facts)
-            file.append(found)
-            rows += found
-            progress.advance()
+        if with_step and device.type != "cuda":
+            measure_step()
         progress.notice(f"{time.monotonic() - started:.0f} s")
     return rows, file

@@ -5,12 +5,13 @@
 step differentiates (`recon`, or mu and logvar, or rec and kl); "forward+backward" is both. No loss, no sum and no
 leaf's `.grad` is part of it, for any variant. Calls go round several sets of random inputs.
 
-On CUDA each is launched in two ways: from Python, call after call ("stream"), and as the replay of a CUDA graph that
+On CUDA each is launched from Python, call after call ("stream"), and small ones also as the replay of a CUDA graph that
 goes once round the sets, with the noise's seed drawn before ("graph"). On the CPU there is one way ("call").
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import math
@@ -39,6 +40,7 @@ CALL, STREAM, GRAPH = "call", "stream", "graph"
 COPY, EMPTY = "(copy)", "(empty graph)"  # the probes' names among a measurement's contenders
 
 _MOST_SETS = 16
+_GRAPH_BYTES = 32 << 20  # a call that moves more takes longer than launching it from Python
 Log = Callable[[str], None]
 
 
@@ -146,10 +148,17 @@ def timed_calls(function: Function, sets: Sequence[Inputs], mode: str) -> list[C
     return calls
 
 
-def in_turn(calls: Sequence[Call]) -> Call:
-    """The next of the calls at each call."""
+def in_turn(calls: Sequence[Call], device: torch.device = CPU) -> Call:
+    """The next of the calls at each call.
+
+    On CUDA as many results stay as there are calls. Else each would be written where the one before it was, and the
+    cache would keep it from memory. (On the CPU a program's own calls do just that.)
+    """
     turns: Iterator[Call] = itertools.cycle(calls)
-    return lambda: next(turns)()
+    if device.type != "cuda":
+        return lambda: next(turns)()
+    kept: collections.deque[object] = collections.deque(maxlen=len(calls))
+    return lambda: kept.append(next(turns)())
 
 
 def captured(make: Callable[[], Sequence[Call]], device: torch.device) -> Call:
@@ -167,10 +176,9 @@ def captured(make: Callable[[], Sequence[Call]], device: torch.device) -> Call:
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        for call in calls:
-            call()
+        results = [call() for call in calls]  # each has memory of its own while all are held
 
-    def replay(owners: Sequence[Call] = calls) -> None:  # the calls own what the graph reads
+    def replay(owners: tuple[object, ...] = (calls, results)) -> None:  # of what the graph reads and writes
         graph.replay()
 
     return replay
@@ -227,10 +235,10 @@ class CaseRunner:
                 ready = timed_calls(function, self._sets, mode)
                 ready[0]()  # what comes with a first call is not a call's own memory
                 peaks[contender.name] = peak_extra_bytes(ready[0], self._device)
-                calls[contender] = in_turn(ready)
+                calls[contender] = in_turn(ready, self._device)
             except Exception as error:
                 skipped[contender] = reason_of(error)
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and self.case.moved_bytes(mode) < _GRAPH_BYTES:
             drawn = self._functions | functions(self.case, self._device, self._drawn)
             for name, function in drawn.items():
                 contender = Contender(name, GRAPH)

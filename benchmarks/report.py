@@ -25,7 +25,8 @@ All variants of a case are called in turn, round after round, in one process. Ra
 figures are medians, with the quartiles in brackets. "of copy" is the least number of bytes that has to be moved, over
 the time taken, over the speed of a large copy in the same rounds; it stands where no cache holds the inputs, and
 passes 1 where a machine reads faster than it copies and a case mostly reads. "memory" is what one call holds at its
-height, results included. The rows beside this page have all of it."""
+height, results included. The bfloat16 baselines compute and sum in bfloat16, as one would first write them; the ops sum
+in float32. The rows beside this page have all of it."""
 
 
 def device_folders(folder: Path) -> list[Path]:

@@ -2,8 +2,9 @@
 
 Batch 512 of 8gaussians, the 2D network and the recommended hyper-parameters. Timed is a whole update of encoder and
 decoder on a batch that is ready, the drawing of its noise included. The baseline is `PlainSoftIntroStep` with torch's
-Adam as it comes; `SoftIntroStep` runs with the fused Adam, once on each backend. All run in a process that keeps its
-freed memory, as `sivae train` does. The matrix products alone are timed in the same rounds, as a floor.
+Adam as it comes; `SoftIntroStep` runs with the fused Adam, once on each backend; the baseline with that Adam tells
+the two apart. All run in a process that keeps its freed memory, as `sivae train` does. The matrix products alone are
+timed in the same rounds, as a floor.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sivae.models import MLPVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep
 
+EAGER_FUSED_ADAM = f"{EAGER}, fused Adam"
 PRODUCTS = "matrix products"
 EFFORT = Effort(rounds=60, sample_seconds=2e-2, warmup_seconds=0.2, limit_seconds=20.0)
 QUICK_EFFORT = Effort(rounds=7, sample_seconds=1e-2, limit_seconds=5.0, least_rounds=3)
@@ -74,13 +76,13 @@ def build_model(case: StepCase, device: torch.device = CPU) -> MLPVAE:
         return MLPVAE(hidden=case.hidden, layers=case.layers).to(device)
 
 
-def plain_step(case: StepCase, device: torch.device = CPU) -> PlainSoftIntroStep:
-    """The baseline."""
+def plain_step(case: StepCase, device: torch.device = CPU, *, fused: bool | None = None) -> PlainSoftIntroStep:
+    """The baseline, with torch's Adam as it comes or, to tell that difference apart, the fused one."""
     model = build_model(case, device)
     return PlainSoftIntroStep(
         model,
-        torch.optim.Adam(model.encoder.parameters(), lr=RATE),
-        torch.optim.Adam(model.decoder.parameters(), lr=RATE),
+        torch.optim.Adam(model.encoder.parameters(), lr=RATE, fused=fused),
+        torch.optim.Adam(model.decoder.parameters(), lr=RATE, fused=fused),
         scale=SCALE,
         beta_rec=BETA_REC,
         beta_kl=BETA_KL,
@@ -150,6 +152,7 @@ def calls(case: StepCase, device: torch.device = CPU) -> dict[str, Call]:
     """Every variant: one iteration on the next batch per call, each with a model of its own."""
     data = batches(case, device)
     contenders: dict[str, Call] = {EAGER: _iteration(plain_step(case, device), data)}
+    contenders[EAGER_FUSED_ADAM] = _iteration(plain_step(case, device, fused=True), data)
     for backend in dict.fromkeys([*backends_for(device), REFERENCE]):
         contenders[backend] = _iteration(shared_step(case, device), data, backend)
     contenders[PRODUCTS] = MatrixProducts(case, build_model(case, device))

@@ -46,7 +46,18 @@ def _load_native() -> tuple[SimpleNamespace | None, str | None]:
     return SimpleNamespace(**{name: getattr(namespace, name).default for name in library.OP_NAMES}), None
 
 
+def _no_cuda_kernels_reason() -> str | None:
+    """Why the native ops that are loaded have no CUDA kernels; None where they have."""
+    extension, built = importlib.import_module("sivae._C"), importlib.import_module("sivae._build_status")
+    if extension.has_cuda:
+        return None
+    why = f": {built.CUDA_REASON}" if built.CUDA_REASON else ""
+    return f"it was compiled without CUDA kernels{why}; SIVAE_BUILD=cuda pip install --no-build-isolation . builds them"
+
+
 _native, _native_reason = _load_native()
+# Found out here, once: torch.compile does not trace through an import by name.
+_native_cuda_reason = None if _native is None else _no_cuda_kernels_reason()
 
 # In order of preference: the first that is there for a device is its default.
 _PREFERENCE = ("native", "triton", "reference")
@@ -95,16 +106,8 @@ def _missing_reason(name: str, device_type: str) -> str | None:
     if device_type == "cpu":
         return None
     if device_type == "cuda":
-        return _no_cuda_kernels_reason()
+        return _native_cuda_reason
     return f"it has no kernels for device {device_type!r}"
-
-
-def _no_cuda_kernels_reason() -> str | None:
-    extension, built = importlib.import_module("sivae._C"), importlib.import_module("sivae._build_status")
-    if extension.has_cuda:
-        return None
-    why = f": {built.CUDA_REASON}" if built.CUDA_REASON else ""
-    return f"it was compiled without CUDA kernels{why}; SIVAE_BUILD=cuda pip install --no-build-isolation . builds them"
 
 
 def backend_status() -> dict[str, dict[str, str | None]]:

@@ -110,18 +110,25 @@ def test_python_m_benchmarks_is_the_same_program(tmp_path, capsys):
     assert vars(command.parse(words, "a"))["ops"] == vars(bench.parse(words))["ops"]
 
 
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "soon"])
+def test_a_time_that_is_none(capsys, minutes):
+    code, _, err = sivae_bench(capsys, "--minutes", minutes)
+    assert code == 2
+    assert "is not a number above 0" in err
+
+
 def test_time_that_is_over_leaves_cases_out_and_says_so(tmp_path, capsys):
-    code, _, err = sivae_bench(capsys, "--no-compile", "--minutes", "0", "--out", str(tmp_path))
+    code, _, err = sivae_bench(capsys, "--no-compile", "--minutes", "1e-9", "--out", str(tmp_path))
     assert code == 0
-    assert "exp_elbo [7] float32: not measured; --minutes 0 are over" in err
+    assert "exp_elbo [7] float32: not measured; --minutes 1e-09 are over" in err
     assert "a training iteration: not measured" in err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--ops exp_elb", "'exp_elb' is not measured; did you mean exp_elbo? there are reconstruction_error,"),
-        ("--ops nothing", "there are reconstruction_error, reparameterize_kl,"),
+        ("--ops exp_elb", "'exp_elb' is not measured; did you mean exp_elbo? there are loss,"),
+        ("--ops nothing", "there are loss, exp_elbo, reconstruction_error,"),
         ("--ops", "--ops: expected at least one argument"),
         ("--dtype int8", "invalid choice: 'int8'"),
         ("--device abacus", "device = 'abacus': expected auto, cpu, cuda or cuda:N"),

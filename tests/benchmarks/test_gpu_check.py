@@ -14,7 +14,8 @@ from benchmarks import exercise, gpu_check
 from benchmarks.gpu_check import Stage, groups, plan, run_stage
 from sivae import ops
 
-NAMES = ["build", "machine", "tests", "tests-triton", "memcheck", "racecheck", "suite", "report"]
+TESTS = ["tests", "tests-large", *(f"tests-triton-{part}" for part in range(8))]
+NAMES = ["build", "machine", *TESTS, "memcheck", "racecheck", "suite", "report"]
 
 
 def python(code: str) -> list[str]:
@@ -25,7 +26,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "benchmarks.gpu_check", str(out), "--dry-run"]
     done = subprocess.run(command, cwd=gpu_check.ROOT, capture_output=True, text=True, check=True)
-    for word in ("SIVAE_BUILD=cuda", "build_ext --inplace", "-m gpu tests", "--device cuda", str(out / "results")):
+    for word in ("compile_extension", "-m gpu tests/gpu", "SIVAE_TEST_PART=7/8", "--device cuda", str(out / "results")):
         assert word in done.stdout
     assert not out.exists()
 
@@ -54,7 +55,7 @@ def test_a_sanitizer_on_the_path_is_used(tmp_path, monkeypatch):
 def test_only_what_measures_runs_alone(tmp_path):
     together = [[stage.name for stage in group] for group in groups(plan(tmp_path))]
     assert ["suite"] in together
-    assert ["tests", "tests-triton", "memcheck", "racecheck"] in together
+    assert [*TESTS, "memcheck", "racecheck"] in together
 
 
 class TestStages:
@@ -68,6 +69,11 @@ class TestStages:
     def test_a_failure_says_its_last_word(self, tmp_path):
         outcome = run_stage(Stage("bad", python("print('first'); raise SystemExit('the reason')"), 60), tmp_path, 60)
         assert (outcome.result, outcome.remark) == ("failed", "the reason")
+
+    def test_a_program_that_does_not_start_is_a_failure_of_its_stage_only(self, tmp_path):
+        outcome = run_stage(Stage("none", [str(tmp_path / "no such program")], 60), tmp_path, 60)
+        assert outcome.result == "failed"
+        assert "no such program" in outcome.remark
 
     @pytest.mark.parametrize(("own", "left"), [(0.5, 60), (60, 0.5)])
     def test_one_that_takes_too_long_is_ended_with_what_it_started(self, tmp_path, own, left):
@@ -108,6 +114,17 @@ def test_a_failure_does_not_stop_the_others_and_decides_the_exit_code(tmp_path, 
     assert gpu_check.main([str(tmp_path / "out"), "--only", "machine"]) == 0
 
 
+def test_the_summary_of_the_report_is_printed(tmp_path, monkeypatch, capsys):
+    page = "# Throughput\n\n## Forward and backward\n\n| op |\n\n## The rest\n\nlong\n"
+    write = f"import pathlib; d = pathlib.Path(r'{tmp_path}', 'results', 'gpu'); d.mkdir(parents=True); "
+    write += f"(d / 'report.md').write_text({page!r})"
+    monkeypatch.setattr(gpu_check, "plan", lambda out: [Stage("report", python(write), 60)])
+    assert gpu_check.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "| op |" in out
+    assert "long" not in out
+
+
 def test_a_file_in_the_folder_s_place(tmp_path, capsys):
     taken = tmp_path / "taken"
     taken.write_text("mine")
@@ -135,7 +152,7 @@ def test_the_exercise_runs_every_op_forward_and_backward(monkeypatch):
 
 
 def test_the_gpu_s_tests_can_be_collected_and_are_not_among_the_usual_ones():
-    """Also where neither tyro nor tensorboard is installed, as on a machine that is lent."""
+    """Also where neither tyro nor tensorboard is installed, as on many machines with a GPU."""
     script = (
         "import sys, pytest; sys.modules.update(dict.fromkeys(('tyro', 'tensorboard', 'ruff', 'mypy'))); "
         "sys.exit(pytest.main(['tests/gpu', '--collect-only', '-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"

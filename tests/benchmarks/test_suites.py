@@ -289,7 +289,8 @@ class TestStep:
     def test_variants(self):
         result = step_suite.run(case=step_suite.StepCase(batch=8, hidden=8, layers=2), effort=TINY_EFFORT)
         backends = ops_suite.backends_for(torch.device("cpu"))
-        assert result.variants == ("eager", *dict.fromkeys([*backends, "reference"]), step_suite.PRODUCTS)
+        steps = dict.fromkeys([*backends, "reference"])
+        assert result.variants == ("eager", step_suite.EAGER_FUSED_ADAM, *steps, step_suite.PRODUCTS)
         assert all(len(result.measurement.seconds[name]) == 3 for name in result.variants)
         assert all(result.peak_extra_bytes[name] > 0 for name in result.variants)
 

@@ -117,3 +117,10 @@ def test_one_list_of_public_names():
     assert sorted(ops.__all__) == ops.__all__ or set(ops.__all__) <= set(dir(ops))
     for name in ops.__all__:
         assert getattr(ops, name).__doc__
+
+
+def test_the_choice_is_traced_in_one_graph_for_a_gpu_too():
+    """Whatever says that a backend is missing there has to be known before torch.compile looks."""
+    torch._dynamo.reset()
+    traced = torch.compile(lambda x: x + len(backends.available_backends("cuda")), fullgraph=True, backend="eager")
+    assert traced(torch.zeros(())) == len(backends.available_backends("cuda"))
