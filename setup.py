@@ -69,8 +69,8 @@ class CMakeBuild(build_ext):
 
         if torch.version.cuda is None:
             reason = "the installed torch has no CUDA"
-        elif shutil.which("nvcc") is None:
-            reason = "nvcc is not found"
+        elif not find_nvcc():
+            reason = "nvcc is not found; put it on the PATH, or set CUDACXX or CUDA_HOME"
         else:
             try:
                 compile_extension(target, "cuda")
@@ -82,6 +82,15 @@ class CMakeBuild(build_ext):
                 self.warn(f"sivae is installed without its CUDA kernels: {reason}")
         compile_extension(target, "cpu")
         return reason
+
+
+def find_nvcc() -> str:
+    """Where CMake looks (the PATH, CUDACXX), or in CUDA_HOME, of which it is then told; empty where it is nowhere."""
+    home = os.environ.get("CUDA_HOME")
+    inside = shutil.which("nvcc", path=str(Path(home, "bin"))) if home else None
+    if inside and not shutil.which("nvcc"):
+        os.environ.setdefault("CUDACXX", inside)
+    return os.environ.get("CUDACXX") or shutil.which("nvcc") or ""
 
 
 class FreshBuild(build_py):

@@ -9,8 +9,18 @@
 namespace sivae {
 
 // The full product of two 32-bit words and its high half; a Word that holds several counters has its own overloads.
+#if defined(__CUDA_ARCH__)
+// In two halves, or the compiler carries the whole generator in 64 bits.
+struct Product {
+  uint32_t low, high;
+  __device__ __forceinline__ explicit operator uint32_t() const { return low; }
+};
+__device__ __forceinline__ Product multiply_full(uint32_t a, uint32_t b) { return {a * b, __umulhi(a, b)}; }
+__device__ __forceinline__ uint32_t high_word(const Product& p) { return p.high; }
+#else
 SIVAE_HD uint64_t multiply_full(uint32_t a, uint32_t b) { return static_cast<uint64_t>(a) * b; }
 SIVAE_HD uint32_t high_word(uint64_t a) { return static_cast<uint32_t>(a >> 32); }
+#endif
 
 // Four words of counter in, four random words out: each in the low 32 bits of its Word.
 template <class Word>

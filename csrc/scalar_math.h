@@ -1,6 +1,7 @@
 // exp, log, log1p and the sine pair for float and double. Float without branches on the host, so that loops over them
 // vectorise, to a few ulp (tests/ops/test_accuracy.py holds the ops to it); double is the C library's.
-// On the device CUDA's accurate single-precision functions take their place.
+// On the device CUDA's accurate single-precision functions take the place of exp, log and log1p; the two that make normals
+// stay, as they need not look out for special arguments, and give the device the host's normals.
 #pragma once
 
 #include <cmath>
@@ -57,9 +58,6 @@ SIVAE_HD float exp_(float x) {
 
 // ln x of a positive normal x.
 SIVAE_HD float log_of_normal(float x) {
-#if defined(__CUDA_ARCH__)
-  return logf(x);
-#else
   constexpr float kLog[] = {0.33333331f, -0.2500082f, 0.20001227f,  -0.16623357f,
                             0.14201759f, -0.13160183f, 0.12761575f, -0.07634493f};
   // x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), so that the result keeps its relative accuracy next to x = 1.
@@ -69,7 +67,6 @@ SIVAE_HD float log_of_normal(float x) {
   const float f2 = f * f;
   const float tail = f2 * f * polynomial(kLog, f) - 0.5f * f2 + e * -2.12194440e-4f;  // ln 2 in two parts, the first exact
   return e * 0.693359375f + (f + tail);
-#endif
 }
 
 SIVAE_HD float log_(float x) {
@@ -107,9 +104,6 @@ SIVAE_HD float log1p_of_unit(float x) {
 
 // cos and sin of 2 pi u for u in [0, 1].
 SIVAE_HD void cos_sin_turn(float u, float& cosine, float& sine) {
-#if defined(__CUDA_ARCH__)
-  sincospif(2.0f * u, &sine, &cosine);
-#else
   constexpr float kShift = 12582912.0f;
   const float quarters = 4.0f * u;
   const float shifted = quarters + kShift;
@@ -124,7 +118,6 @@ SIVAE_HD void cos_sin_turn(float u, float& cosine, float& sine) {
   const float sin_magnitude = swap ? c : s;
   cosine = float_of(bits_of(cos_magnitude) ^ (((quadrant + 1u) & 2u) << 30));
   sine = float_of(bits_of(sin_magnitude) ^ ((quadrant & 2u) << 30));
-#endif
 }
 
 SIVAE_HD float sqrt_(float x) { return sqrtf(x); }

@@ -18,6 +18,16 @@ struct Place {
   int64_t first;  // column of its first element; General's may lie before the row's first or after its last
 };
 
+__device__ __forceinline__ void store_word(uint4* at, const uint4& word) {
+#if defined(__CUDA_ARCH__)
+  // Spelled out: the compiler splits some of these stores into four of 4 bytes.
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
+               : "memory");
+#else
+  *at = word;
+#endif
+}
+
 // Every row a run of memory that starts at a multiple of 16 bytes and holds whole packs.
 template <class Storage>
 struct Dense {
@@ -53,7 +63,7 @@ struct Dense {
   static __device__ __forceinline__ void store(const DeviceLayout&, const Strided& t, const Place& p, const Raw& raw) {
     auto* at = reinterpret_cast<uint4*>(static_cast<S*>(t.data) + p.row * t.row_stride + p.first);
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) at[w] = raw.words[w];
+    for (int w = 0; w < kWords; ++w) store_word(at + w, raw.words[w]);
   }
 
   static bool fits(const DeviceLayout& layout, const Strided& t) {
@@ -80,9 +90,10 @@ struct General {
     __device__ Raw() {}
   };
 
-  // The most that a row can touch, wherever it starts.
+  // The most that a row can touch. It starts at a multiple of gcd(cols, 4) elements.
   static __host__ __device__ __forceinline__ int64_t packs_per_row(const DeviceLayout& layout) {
-    return layout.cols % kPack == 0 ? layout.cols / kPack : (layout.cols + 2) / kPack + 1;
+    const int64_t before = layout.cols % kPack == 0 ? 0 : (layout.cols % 2 == 0 ? 2 : 3);
+    return (layout.cols + before + kPack - 1) / kPack;
   }
 
   static __device__ __forceinline__ Place place(const DeviceLayout& layout, int64_t row, int64_t pack) {

@@ -9,8 +9,6 @@
 namespace sivae::cuda {
 namespace {
 
-constexpr int kWide = 1024;  // threads of the one block that reduces a batch
-
 template <class S>
 __device__ __forceinline__ double exponent_of(const void* rec, int64_t rec_stride, const void* kl, int64_t kl_stride,
                                               const ExpElbo& p, int64_t i) {

@@ -64,13 +64,13 @@ __device__ __forceinline__ void backward_pack(const LatentBackward& a, const Pri
 }
 
 template <class Access>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ LatentBackward a,
-                                                            const __grid_constant__ Cut cut) {
+__global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 3>)
+    backward_kernel(const __grid_constant__ LatentBackward a, const __grid_constant__ Cut cut,
+             const Prior<typename ComputeType<typename Access::S>::type> prior) {
   using T = typename ComputeType<typename Access::S>::type;
   constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
   if (share.first >= share.last) return;
-  const Prior<T> prior = a.prior.template to<T>();
   const uint64_t key = key_of(a.noise);
   const T grad_kl = row_gradient<T>(a.grad_kl, share.row);
   for_each_pack<kAtOnce>(
@@ -101,8 +101,9 @@ int launch_latent_backward(const LatentBackward& a, uint64_t stream) {
         a.layout,
         [&](auto access) {
           using Access = decltype(access);
+          using T = typename ComputeType<typename Access::S>::type;
           const Cut cut = cut_rows(a.layout.rows, Access::packs_per_row(a.layout));
-          return launch(backward_kernel<Access>, blocks_of(cut), kThreads, stream, a, cut);
+          return launch(backward_kernel<Access>, blocks_of(cut), kThreads, stream, a, cut, a.prior.template to<T>());
         },
         a.mu, a.logvar, a.grad_z, a.noise.eps, a.grad_mu, a.grad_logvar, a.grad_eps);
   });

@@ -29,12 +29,12 @@ __device__ __forceinline__ T forward_pack(const LatentForward& a, const Prior<T>
 }
 
 template <class Access>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ LatentForward a,
-                                                           const __grid_constant__ Cut cut) {
+__global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 3>)
+    forward_kernel(const __grid_constant__ LatentForward a, const __grid_constant__ Cut cut,
+             const Prior<typename ComputeType<typename Access::S>::type> prior) {
   using T = typename ComputeType<typename Access::S>::type;
   constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
-  const Prior<T> prior = a.prior.template to<T>();
   const uint64_t key = key_of(a.noise);
   T kl = T(0);
   for_each_pack<kAtOnce>(
@@ -81,8 +81,9 @@ int64_t sums_per_row(const LatentForward& a) {
 int launch_latent_forward(const LatentForward& a, uint64_t stream) {
   return with_access_of(a, [&](auto access) {
     using Access = decltype(access);
+    using T = typename ComputeType<typename Access::S>::type;
     const Cut cut = cut_rows(a.layout.rows, Access::packs_per_row(a.layout));
-    return launch(forward_kernel<Access>, blocks_of(cut), kThreads, stream, a, cut);
+    return launch(forward_kernel<Access>, blocks_of(cut), kThreads, stream, a, cut, a.prior.template to<T>());
   });
 }
 

@@ -47,7 +47,7 @@ struct LatentForward {
   Strided z{};  // absent: no sample is wanted
   Noise noise{};
   Prior<double> prior{};
-  void* kl_sums = nullptr;  // [rows, latent_sums_per_row(layout)], or null: no KL is wanted
+  void* kl_sums = nullptr;  // [rows, sums_per_row(args)], or null: no KL is wanted
 };
 
 struct LatentBackward {
@@ -66,7 +66,7 @@ struct RecForward {
   DeviceLayout layout{};
   int kind = 0;
   Strided recon{}, target{};
-  void* sums = nullptr;  // [rows, rec_sums_per_row(...)]
+  void* sums = nullptr;  // [rows, sums_per_row(args)]
 };
 
 struct RecBackward {

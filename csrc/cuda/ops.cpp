@@ -59,8 +59,9 @@ RowGradient row_gradient(const Tensor& grad, const Tensor& like, int64_t reducti
                    grad.scalar_type(), ", expected ", sum_dtype(like.scalar_type()));
   TORCH_CHECK_VALUE(grad.device() == like.device(), "sivae: the gradient of a sum is on ", grad.device(), ", expected ",
                     like.device());
-  TORCH_CHECK_VALUE(grad.numel() == (reduction == 0 ? rows : 1), "sivae: the gradient of a sum has ", grad.numel(),
-                    " elements, expected ", reduction == 0 ? rows : 1);
+  const at::IntArrayRef expected = reduction == 0 ? like.sizes().slice(0, 1) : at::IntArrayRef();
+  TORCH_CHECK_VALUE(grad.sizes() == expected, "sivae: the gradient of a sum has shape ", grad.sizes(), ", expected ",
+                    expected);
   return {grad.const_data_ptr(), reduction == 0 ? grad.stride(0) : 0,
           reduction == 1 ? 1.0 / static_cast<double>(rows) : 1.0};
 }

@@ -24,8 +24,8 @@ __device__ __forceinline__ T sum_pack(const RecForward& a, const Place& p, const
 }
 
 template <Kind kind, class Access>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ RecForward a,
-                                                           const __grid_constant__ Cut cut) {
+__global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 4>)
+    forward_kernel(const __grid_constant__ RecForward a, const __grid_constant__ Cut cut) {
   using T = typename ComputeType<typename Access::S>::type;
   constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
@@ -77,8 +77,8 @@ __device__ __forceinline__ void backward_pack(const RecBackward& a, T weight, co
 }
 
 template <Kind kind, class Access>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ RecBackward a,
-                                                            const __grid_constant__ Cut cut) {
+__global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 4>)
+    backward_kernel(const __grid_constant__ RecBackward a, const __grid_constant__ Cut cut) {
   using T = typename ComputeType<typename Access::S>::type;
   constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);

@@ -28,7 +28,7 @@ __device__ __forceinline__ void narrow(float x, float& out) { out = x; }
 __device__ __forceinline__ void narrow(float x, __nv_bfloat16& out) { out = __float2bfloat16_rn(x); }
 __device__ __forceinline__ void narrow(float x, __half& out) { out = __float2half_rn(x); }
 
-// Calls `call` with a value of the storage type, on the host; what it returns is a cudaError_t or holds one.
+// Calls `call` with a value of the storage type, on the host.
 template <class F>
 auto with_storage_type(DType dtype, F call) -> decltype(call(double())) {
   switch (dtype) {
@@ -37,7 +37,7 @@ auto with_storage_type(DType dtype, F call) -> decltype(call(double())) {
     case DType::kBFloat16: return call(__nv_bfloat16());
     case DType::kFloat16: return call(__half());
   }
-  return cudaErrorInvalidValue;
+  __builtin_unreachable();
 }
 
 }  // namespace sivae::cuda

@@ -5,8 +5,6 @@
 namespace sivae::cuda {
 namespace {
 
-constexpr int kWide = 1024;  // threads of the one block that reduces a batch
-
 // A warp per row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) rows_kernel(const T* __restrict__ sums, int64_t rows, int64_t per_row,

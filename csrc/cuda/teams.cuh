@@ -14,9 +14,15 @@ namespace sivae::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
+constexpr int kWide = 1024;  // threads of the one block that reduces a batch
 
 constexpr int kLanesLog2 = 8;  // of a block
 static_assert(kThreads == 1 << kLanesLog2);
+
+// Blocks that have to fit a multiprocessor at once, which bounds the registers: without it the compiler settles on too few
+// here and there, and spills. Doubles need twice as many.
+template <class S, int blocks>
+constexpr int kResident = sizeof(S) == 8 ? 1 : blocks;
 
 struct Cut {
   int lanes_log2 = kLanesLog2;  // of a team's threads
@@ -30,19 +36,22 @@ struct Cut {
 };
 
 inline Cut cut_rows(int64_t rows, int64_t packs_per_row) {
-  // Blocks that fill a large chip several times over (132 multiprocessors take 8 of these each at once), and the packs
-  // of a thread from which on starting another block costs nothing any more.
+  // Blocks that fill a large chip (132 multiprocessors that take 3 to 6 of these each at once), and the packs of a thread
+  // from which on starting another block costs nothing any more.
   constexpr int64_t kBlocksWanted = 1024, kPacksEnough = 8;
   Cut cut;
   cut.packs_per_row = packs_per_row;
   const int64_t total = rows * packs_per_row;
   // Packs per thread that leave as many threads at work as the chip takes.
-  int64_t depth = total / (kBlocksWanted * kThreads);
-  depth = depth < 1 ? 1 : (depth > kPacksEnough ? kPacksEnough : depth);
+  // A power of two, so that no thread ends with a few single packs.
+  int64_t depth = 1;
+  while (depth < kPacksEnough && 2 * depth * kBlocksWanted * kThreads <= total) depth *= 2;
   if (packs_per_row <= kWarp * depth) {
     cut.lanes_log2 = 0;
     while (cut.lanes() < kWarp && cut.lanes() * depth < packs_per_row) ++cut.lanes_log2;
     cut.packs_each = packs_per_row;
+  } else if (packs_per_row <= kPacksEnough * kThreads) {
+    cut.packs_each = packs_per_row;  // a block per row: some more packs a thread cost less than a second kernel
   } else {
     cut.packs_each = depth * kThreads;
     cut.per_row = (packs_per_row + cut.packs_each - 1) / cut.packs_each;
@@ -120,7 +129,8 @@ int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, uint64_t 
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.stream = reinterpret_cast<cudaStream_t>(stream);
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
-  return static_cast<int>(error != cudaSuccess ? error : cudaGetLastError());
+  if (error != cudaSuccess) (void)cudaGetLastError();  // it is reported here, not once more by a later launch
+  return static_cast<int>(error);
 }
 
 }  // namespace sivae::cuda

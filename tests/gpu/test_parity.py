@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sivae import ops
-from tests.ops import test_parity
+from tests.ops import test_accuracy, test_parity
 from tests.ops.parity import (
     KINDS,
     NOISE,
@@ -30,6 +30,9 @@ from tests.ops.test_accuracy import (  # noqa: F401  (collected here, with the G
     test_a_megapixel_image,
     test_bound_of_gaussian_kl,
     test_bound_of_reconstruction_error,
+    test_bound_of_reparameterize,
+    test_exp_elbo_beyond_its_joint,
+    test_exp_elbo_underflows_to_an_exact_zero,
     test_kl_next_to_the_prior,
 )
 from tests.ops.test_layouts import TestLayouts, test_expanded_inputs  # noqa: F401
@@ -51,6 +54,14 @@ IMAGES = [(32, 3, 32, 32), (4, 3, 256, 256), (1, 3, 1024, 1024), (5, 1, 1, 1), (
 
 class TestReconstructionParity(test_parity.TestReconstruction):
     """By another name than the accuracy's."""
+
+
+class TestLatentsAccuracy(test_accuracy.TestLatents):
+    """By another name than the parity's, as the next."""
+
+
+class TestExpElboAccuracy(test_accuracy.TestExpElbo):
+    pass
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

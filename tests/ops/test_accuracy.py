@@ -185,7 +185,7 @@ def test_bound_of_reparameterize(backend, case):
     mu, logvar = latent_sets(torch.float32)[case]
     noise = ops.PhiloxNoise(99, 1)
     z = ops.reparameterize(mu, logvar, noise=noise, backend=backend).double()
-    eps = ops.philox_normal(99, mu.shape, offset=1, dtype=torch.float64, backend="reference")
+    eps = ops.philox_normal(99, mu.shape, offset=1, device=mu.device, dtype=torch.float64, backend="reference")
     std = torch.exp(logvar.double() / 2)
     exact = mu.double() + std * eps
     bound = 4e-7 * (mu.double().abs() + (exact - mu.double()).abs()) + 1e-6 * std
