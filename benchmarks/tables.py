@@ -9,8 +9,9 @@ from typing import TextIO
 
 from benchmarks.cases import STEP
 from benchmarks.measure import Spread
-from benchmarks.ops_suite import COMPILED, EAGER, REFERENCE
+from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, spread_of
+from benchmarks.step_suite import EAGER_FUSED_ADAM, PRODUCTS
 
 _LAUNCHES = {"call": "", "stream": "launched one by one", "graph": "in a CUDA graph"}
 
@@ -97,10 +98,10 @@ def _op_table(op: str, launch: str, rows: Sequence[Row], ratio: Callable[[Spread
 
 def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
     first = rows[0]
-    names = {EAGER: "plain loop", REFERENCE: "shared-forward step, reference ops"}
+    names = {EAGER: "plain loop", EAGER_FUSED_ADAM: "plain loop, fused Adam", PRODUCTS: PRODUCTS}
     lines = [
         [
-            names.get(row["variant"], row["variant"] if "matrix" in row["variant"] else f"step, {row['variant']} ops"),
+            names.get(row["variant"], f"shared-forward step, {row['variant']} ops"),
             _time(row),
             "" if row["iterations_per_second"] is None else f"{row['iterations_per_second']:.1f}",
             _ratio(row, "speedup_over_eager", ratio),
