@@ -183,8 +183,12 @@ def _draw_dots(rows: Sequence[Row], field: str, where: str, path: Path) -> None:
     if scale == "linear":
         panels[0].set_xlim(left=0)
     else:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         for panel in panels:
+            panel.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
             panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
