@@ -117,7 +117,7 @@ struct General {
     return sum;
   }
 
-  // Elements outside the row are left as they are: `holds` tells.
+  // Elements outside the row are 0: `holds` tells.
   static __device__ __forceinline__ Raw load(const DeviceLayout& layout, const Strided& t, const Place& p) {
     Raw raw;
 #pragma unroll

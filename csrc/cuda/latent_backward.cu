@@ -68,29 +68,13 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 3>)
     backward_kernel(const __grid_constant__ LatentBackward a, const __grid_constant__ Cut cut,
              const Prior<typename ComputeType<typename Access::S>::type> prior) {
   using T = typename ComputeType<typename Access::S>::type;
-  constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
   if (share.first >= share.last) return;
   const uint64_t key = key_of(a.noise);
   const T grad_kl = row_gradient<T>(a.grad_kl, share.row);
-  for_each_pack<kAtOnce>(
-      share, cut.lanes(),
-      [&](int64_t pack) {
-        Inputs<Access> in[kAtOnce];
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          in[k] = load_inputs<Access>(a, Access::place(a.layout, share.row, pack + k * cut.lanes()));
-        }
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          backward_pack<Access, T>(a, prior, key, grad_kl, p, in[k]);
-        }
-      },
-      [&](int64_t pack) {
-        const Place p = Access::place(a.layout, share.row, pack);
-        backward_pack<Access, T>(a, prior, key, grad_kl, p, load_inputs<Access>(a, p));
-      });
+  for_each_pack<Access, Access::template kPacks<kLoads>>(
+      a.layout, share, cut.lanes(), [&](const Place& p) { return load_inputs<Access>(a, p); },
+      [&](const Place& p, const Inputs<Access>& in) { backward_pack<Access, T>(a, prior, key, grad_kl, p, in); });
 }
 
 }  // namespace

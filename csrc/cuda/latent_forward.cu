@@ -9,9 +9,14 @@ namespace {
 
 constexpr int kLoads = 2;  // of each operand, in flight per thread
 
+template <class Access>
+struct Inputs {
+  typename Access::Raw mu, logvar;
+};
+
 template <class Access, class T>
 __device__ __forceinline__ T forward_pack(const LatentForward& a, const Prior<T>& prior, uint64_t key, const Place& p,
-                                          const typename Access::Raw& mu, const typename Access::Raw& logvar) {
+                                          const Inputs<Access>& in) {
   const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_sums != nullptr;
   T eps[Access::kPack];
   if (wants_z) noise_of<Access>(a.layout, a.noise, key, p, eps);
@@ -19,7 +24,7 @@ __device__ __forceinline__ T forward_pack(const LatentForward& a, const Prior<T>
   T kl = T(0);
 #pragma unroll
   for (int i = 0; i < Access::kPack; ++i) {
-    const T m = widen(mu.elements[i]), lv = widen(logvar.elements[i]);
+    const T m = widen(in.mu.elements[i]), lv = widen(in.logvar.elements[i]);
     const T std = std_of(lv);
     if (wants_z) narrow(m + std * eps[i], z.elements[i]);
     if (wants_kl && Access::holds(a.layout, p, i)) kl += kl_term(m, lv, std, prior);
@@ -33,31 +38,15 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 3>)
     forward_kernel(const __grid_constant__ LatentForward a, const __grid_constant__ Cut cut,
              const Prior<typename ComputeType<typename Access::S>::type> prior) {
   using T = typename ComputeType<typename Access::S>::type;
-  constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
   const uint64_t key = key_of(a.noise);
   T kl = T(0);
-  for_each_pack<kAtOnce>(
-      share, cut.lanes(),
-      [&](int64_t pack) {
-        typename Access::Raw mu[kAtOnce], logvar[kAtOnce];
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          mu[k] = Access::load(a.layout, a.mu, p);
-          logvar[k] = Access::load(a.layout, a.logvar, p);
-        }
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          kl += forward_pack<Access, T>(a, prior, key, p, mu[k], logvar[k]);
-        }
+  for_each_pack<Access, Access::template kPacks<kLoads>>(
+      a.layout, share, cut.lanes(),
+      [&](const Place& p) {
+        return Inputs<Access>{Access::load(a.layout, a.mu, p), Access::load(a.layout, a.logvar, p)};
       },
-      [&](int64_t pack) {
-        const Place p = Access::place(a.layout, share.row, pack);
-        kl += forward_pack<Access, T>(a, prior, key, p, Access::load(a.layout, a.mu, p),
-                                      Access::load(a.layout, a.logvar, p));
-      });
+      [&](const Place& p, const Inputs<Access>& in) { kl += forward_pack<Access, T>(a, prior, key, p, in); });
   if (a.kl_sums == nullptr) return;
   kl = sum_over_team(kl, cut.lanes());
   if (share.lane == 0 && share.segment < cut.segments) static_cast<T*>(a.kl_sums)[share.segment] = kl;

@@ -11,13 +11,23 @@ namespace {
 
 constexpr int kLoads = 4;  // of each operand, in flight per thread
 
+template <class Access>
+struct Inputs {
+  typename Access::Raw recon, target;
+};
+
+// `Args` is RecForward or RecBackward.
+template <class Access, class Args>
+__device__ __forceinline__ Inputs<Access> load_inputs(const Args& a, const Place& p) {
+  return {Access::load(a.layout, a.recon, p), Access::load(a.layout, a.target, p)};
+}
+
 template <Kind kind, class Access, class T>
-__device__ __forceinline__ T sum_pack(const RecForward& a, const Place& p, const typename Access::Raw& recon,
-                                      const typename Access::Raw& target) {
+__device__ __forceinline__ T sum_pack(const RecForward& a, const Place& p, const Inputs<Access>& in) {
   T sum = T(0);
 #pragma unroll
   for (int i = 0; i < Access::kPack; ++i) {
-    const T term = rec_term<kind>(static_cast<T>(widen(recon.elements[i])), static_cast<T>(widen(target.elements[i])));
+    const T term = rec_term<kind>(static_cast<T>(widen(in.recon.elements[i])), static_cast<T>(widen(in.target.elements[i])));
     if (Access::holds(a.layout, p, i)) sum += term;
   }
   return sum;
@@ -27,41 +37,23 @@ template <Kind kind, class Access>
 __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 4>)
     forward_kernel(const __grid_constant__ RecForward a, const __grid_constant__ Cut cut) {
   using T = typename ComputeType<typename Access::S>::type;
-  constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
   T sum = T(0);
-  for_each_pack<kAtOnce>(
-      share, cut.lanes(),
-      [&](int64_t pack) {
-        typename Access::Raw recon[kAtOnce], target[kAtOnce];
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          recon[k] = Access::load(a.layout, a.recon, p);
-          target[k] = Access::load(a.layout, a.target, p);
-        }
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          sum += sum_pack<kind, Access, T>(a, p, recon[k], target[k]);
-        }
-      },
-      [&](int64_t pack) {
-        const Place p = Access::place(a.layout, share.row, pack);
-        sum += sum_pack<kind, Access, T>(a, p, Access::load(a.layout, a.recon, p), Access::load(a.layout, a.target, p));
-      });
+  for_each_pack<Access, Access::template kPacks<kLoads>>(
+      a.layout, share, cut.lanes(), [&](const Place& p) { return load_inputs<Access>(a, p); },
+      [&](const Place& p, const Inputs<Access>& in) { sum += sum_pack<kind, Access, T>(a, p, in); });
   sum = sum_over_team(sum, cut.lanes());
   if (share.lane == 0 && share.segment < cut.segments) static_cast<T*>(a.sums)[share.segment] = sum;
 }
 
 template <Kind kind, class Access, class T>
 __device__ __forceinline__ void backward_pack(const RecBackward& a, T weight, const Place& p,
-                                              const typename Access::Raw& recon, const typename Access::Raw& target) {
+                                              const Inputs<Access>& in) {
   typename Access::Raw out;
   if (a.grad_recon.data != nullptr) {
 #pragma unroll
     for (int i = 0; i < Access::kPack; ++i) {
-      const T r = widen(recon.elements[i]), t = widen(target.elements[i]);
+      const T r = widen(in.recon.elements[i]), t = widen(in.target.elements[i]);
       narrow(weight * rec_grad_recon<kind>(r, t), out.elements[i]);
     }
     Access::store(a.layout, a.grad_recon, p, out);
@@ -69,7 +61,7 @@ __device__ __forceinline__ void backward_pack(const RecBackward& a, T weight, co
   if (a.grad_target.data != nullptr) {
 #pragma unroll
     for (int i = 0; i < Access::kPack; ++i) {
-      const T r = widen(recon.elements[i]), t = widen(target.elements[i]);
+      const T r = widen(in.recon.elements[i]), t = widen(in.target.elements[i]);
       narrow(weight * rec_grad_target<kind>(r, t), out.elements[i]);
     }
     Access::store(a.layout, a.grad_target, p, out);
@@ -80,31 +72,12 @@ template <Kind kind, class Access>
 __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 4>)
     backward_kernel(const __grid_constant__ RecBackward a, const __grid_constant__ Cut cut) {
   using T = typename ComputeType<typename Access::S>::type;
-  constexpr int kAtOnce = Access::template kPacks<kLoads>;
   const Share share = share_of(cut);
   if (share.first >= share.last) return;
   const T weight = row_gradient<T>(a.grad, share.row);
-  for_each_pack<kAtOnce>(
-      share, cut.lanes(),
-      [&](int64_t pack) {
-        typename Access::Raw recon[kAtOnce], target[kAtOnce];
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          recon[k] = Access::load(a.layout, a.recon, p);
-          target[k] = Access::load(a.layout, a.target, p);
-        }
-#pragma unroll
-        for (int k = 0; k < kAtOnce; ++k) {
-          const Place p = Access::place(a.layout, share.row, pack + k * cut.lanes());
-          backward_pack<kind, Access>(a, weight, p, recon[k], target[k]);
-        }
-      },
-      [&](int64_t pack) {
-        const Place p = Access::place(a.layout, share.row, pack);
-        backward_pack<kind, Access>(a, weight, p, Access::load(a.layout, a.recon, p),
-                                    Access::load(a.layout, a.target, p));
-      });
+  for_each_pack<Access, Access::template kPacks<kLoads>>(
+      a.layout, share, cut.lanes(), [&](const Place& p) { return load_inputs<Access>(a, p); },
+      [&](const Place& p, const Inputs<Access>& in) { backward_pack<kind, Access, T>(a, weight, p, in); });
 }
 
 template <Kind k>

@@ -42,8 +42,8 @@ inline Cut cut_rows(int64_t rows, int64_t packs_per_row) {
   Cut cut;
   cut.packs_per_row = packs_per_row;
   const int64_t total = rows * packs_per_row;
-  // Packs per thread that leave as many threads at work as the chip takes.
-  // A power of two, so that no thread ends with a few single packs.
+  // Packs per thread that leave as many threads at work as the chip takes; a power of two, so that few threads end with
+  // single packs.
   int64_t depth = 1;
   while (depth < kPacksEnough && 2 * depth * kBlocksWanted * kThreads <= total) depth *= 2;
   if (packs_per_row <= kWarp * depth) {
@@ -82,14 +82,22 @@ __device__ __forceinline__ Share share_of(const Cut& cut) {
 
 inline int64_t blocks_of(const Cut& cut) { return (cut.segments * cut.lanes() + kThreads - 1) / kThreads; }
 
-// Calls visit<n>(pack) for this thread's packs, n of them at a time (pack, pack + lanes, ...), the rest one by one.
-template <int kAtOnce, class Many, class One>
-__device__ __forceinline__ void for_each_pack(const Share& share, int lanes, Many many, One one) {
+// Calls use(place, load(place)) for this thread's packs (first, first + lanes, ...): kAtOnce are loaded before the first of
+// them is used, what is left one by one.
+template <class Access, int kAtOnce, class Layout, class Load, class Use>
+__device__ __forceinline__ void for_each_pack(const Layout& layout, const Share& share, int lanes, Load load, Use use) {
+  const auto place = [&](int64_t pack) { return Access::place(layout, share.row, pack); };
   int64_t pack = share.first;
   if constexpr (kAtOnce > 1) {
-    for (; pack + (kAtOnce - 1) * lanes < share.last; pack += kAtOnce * lanes) many(pack);
+    for (; pack + (kAtOnce - 1) * lanes < share.last; pack += kAtOnce * lanes) {
+      decltype(load(place(0))) loaded[kAtOnce];
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) loaded[k] = load(place(pack + k * lanes));
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) use(place(pack + k * lanes), loaded[k]);
+    }
   }
-  for (; pack < share.last; pack += lanes) one(pack);
+  for (; pack < share.last; pack += lanes) use(place(pack), load(place(pack)));
 }
 
 template <class T>
