@@ -1,6 +1,8 @@
 """Networks. Every model is a pair `encoder`, `decoder` with `encode(x) -> (mu, logvar)` and `decode(z) -> x`."""
 
 from sivae.models.base import VAEModel
+from sivae.models.conv import ConvVAE
 from sivae.models.mlp import MLPVAE
+from sivae.models.registry import MODELS, build_model
 
-__all__ = ["MLPVAE", "VAEModel"]
+__all__ = ["MLPVAE", "MODELS", "ConvVAE", "VAEModel", "build_model"]

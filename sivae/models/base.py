@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
 from torch import Tensor, nn
 
 
@@ -9,28 +14,114 @@ class VAEModel(nn.Module):
     """An encoder and a decoder over a Gaussian latent of `z_dim` values.
 
     Attributes:
-        encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim].
-        decoder: z [B, z_dim] -> x [B, ...].
+        name: of the architecture, its key in :data:`sivae.models.MODELS`.
+        encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim]; a conditional model's also takes the condition.
+        decoder: z [B, z_dim] -> x [B, ...]; likewise.
         z_dim: latent values per sample.
-        mixes_samples: whether a sample's output depends on the batch around it (batch norm). The introspective steps
-            run batches that meet the same weights together and so refuse such a model.
+        sample_shape: of one sample, without the batch.
+        value_range: of the values that samples have, None where they have no bounds.
+        condition_dim: values of the condition vector that goes with each sample; 0 where the model takes none.
+        mixes_samples: whether a sample's output in training mode depends on the batch around it (batch norm). Real and
+            fake batches then have to pass apart.
+        hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
+            same architecture.
     """
 
+    name: ClassVar[str]
     encoder: nn.Module
     decoder: nn.Module
     z_dim: int
+    sample_shape: tuple[int, ...]
+    value_range: tuple[float, float] | None = None
+    condition_dim: int = 0
     mixes_samples: bool = False
+    hyperparameters: dict[str, Any]
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x), each [B, z_dim]: views of one tensor."""
-        mu, logvar = self.encoder(x).chunk(2, dim=1)
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
+
+        Args:
+            x: [B, *sample_shape].
+            condition: [B, condition_dim], for a conditional model and only there.
+
+        Raises:
+            ValueError: a condition is missing, not taken, or of the wrong shape.
+        """
+        mu, logvar = self._call(self.encoder, x, condition).chunk(2, dim=1)
         return mu, logvar
 
-    def decode(self, z: Tensor) -> Tensor:
-        """The mean of p(x|z)."""
-        decoded: Tensor = self.decoder(z)
-        return decoded
+    def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The mean of p(x|z), [B, *sample_shape].
 
-    def forward(self, x: Tensor) -> Tensor:
+        Args:
+            z: [B, z_dim].
+            condition: as for :meth:`encode`.
+
+        Raises:
+            ValueError: as for :meth:`encode`.
+        """
+        return self._call(self.decoder, z, condition)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Reconstruct x through the posterior mean."""
-        return self.decode(self.encode(x)[0])
+        return self.decode(self.encode(x, condition)[0], condition)
+
+    @torch.no_grad()
+    def sample(
+        self, count: int, *, generator: torch.Generator | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        """Decode draws from the prior N(0, 1), in eval mode whatever mode the model is in.
+
+        Args:
+            count: how many.
+            generator: of the noise, on any device: a CPU generator gives the same draws wherever the model is.
+            condition: [count, condition_dim], for a conditional model.
+
+        Returns:
+            [count, *sample_shape] on the model's device, without gradient.
+        """
+        weight = next(self.parameters())
+        source = weight.device if generator is None else generator.device
+        z = torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
+        with _evaluating(self):
+            return self.decode(z, condition)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
+        """Decode the posterior means of x [B, *sample_shape], in eval mode as :meth:`sample`, without gradient."""
+        with _evaluating(self):
+            return self.decode(self.encode(x, condition)[0], condition)
+
+    def _call(self, network: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+        result: Tensor
+        if self.condition_dim == 0:
+            if condition is not None:
+                raise ValueError(
+                    f"{type(self).__name__}: got a condition, but the model has condition_dim 0 and takes none"
+                )
+            result = network(x)
+            return result
+        expected = (x.shape[0], self.condition_dim)
+        if condition is None or condition.shape != expected:
+            came = "none" if condition is None else f"one of shape {list(condition.shape)}"
+            raise ValueError(f"{type(self).__name__}: expected a condition of shape {list(expected)}, got {came}")
+        result = network(x, condition)
+        return result
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def checked_counts(owner: str, least: int, **values: object) -> None:
+    """Raise ValueError where a hyperparameter is not a whole number of at least `least`."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{owner}: {name} is {value!r}, expected a whole number of at least {least}")

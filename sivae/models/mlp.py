@@ -6,7 +6,7 @@ import itertools
 
 from torch import nn
 
-from sivae.models.base import VAEModel
+from sivae.models.base import VAEModel, checked_counts
 
 
 def _mlp(sizes: list[int]) -> nn.Sequential:
@@ -23,11 +23,13 @@ class MLPVAE(VAEModel):
     The defaults are the networks of the Soft-IntroVAE paper's 2D experiments.
     """
 
+    name = "mlp"
+
     def __init__(self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4) -> None:
         super().__init__()
-        for name, value in {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}.items():
-            if value < 1:
-                raise ValueError(f"MLPVAE: {name} is {value}, expected at least 1")
+        self.hyperparameters = {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}
+        checked_counts("MLPVAE", 1, **self.hyperparameters)
         self.z_dim = z_dim
+        self.sample_shape = (data_dim,)
         self.encoder = _mlp([data_dim, *[hidden] * layers, 2 * z_dim])
         self.decoder = _mlp([z_dim, *[hidden] * layers, data_dim])

@@ -1,0 +1,30 @@
+"""Architectures by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from sivae.models.base import VAEModel
+from sivae.models.conv import ConvVAE
+from sivae.models.mlp import MLPVAE
+
+MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, ConvVAE)}
+
+
+def build_model(name: str, **hyperparameters: Any) -> VAEModel:
+    """A new model of an architecture in :data:`MODELS`.
+
+    Raises:
+        ValueError: there is no such architecture, or it has no such hyperparameter, or a value cannot be.
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")
+    known = list(inspect.signature(MODELS[name]).parameters)
+    for key in hyperparameters:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise ValueError(f"the model {name!r} has no hyperparameter {key!r}; {hint}")
+    return MODELS[name](**hyperparameters)

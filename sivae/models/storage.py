@@ -1,0 +1,148 @@
+"""Models as folders.
+
+    model.json          {"format": 1, "name": …, "hyperparameters": {…}, "source": {…} where it was imported}
+    model.safetensors   parameters and buffers
+    ema.safetensors     in a run's checkpoints, where there is one: those of the averaged copy
+
+Reading a model executes nothing, and takes no more memory than its files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sivae import files
+from sivae.models.base import VAEModel
+from sivae.models.registry import build_model
+
+DESCRIPTION, MODEL, AVERAGED = "model.json", "model.safetensors", "ema.safetensors"
+_FORMAT = 1
+
+
+class ModelFileError(ValueError):
+    """A model's file that cannot be used; the message names the file and what is wrong."""
+
+
+def save_model(folder: Path, model: VAEModel, *, source: Mapping[str, Any] | None = None) -> None:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        folder: made, or replaced where it holds a model and nothing else.
+        model: of any device.
+        source: where the weights come from, in types of JSON.
+
+    Raises:
+        ModelFileError: `folder` holds other things.
+    """
+    if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {DESCRIPTION, MODEL}):
+        raise ModelFileError(f"{folder} holds other files than a model's; choose another folder, or empty it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_folder(folder) as temporary:
+        write_model(temporary, model, source=source)
+
+
+def write_model(
+    folder: Path, model: VAEModel, *, averaged: VAEModel | None = None, source: Mapping[str, Any] | None = None
+) -> None:
+    """Write the files of a model folder into a folder that the caller makes appear as a whole.
+
+    Args:
+        folder: where.
+        model: of any device.
+        averaged: the averaged copy, where there is one.
+        source: where the weights come from, in types of JSON.
+    """
+    description = {"format": _FORMAT, "name": model.name, "hyperparameters": model.hyperparameters}
+    if source is not None:
+        description["source"] = dict(source)
+    files.write_json(folder / DESCRIPTION, description)
+    files.write_safetensors(folder / MODEL, model.state_dict())
+    if averaged is not None:
+        files.write_safetensors(folder / AVERAGED, averaged.state_dict())
+
+
+def load_model(folder: Path, *, averaged: bool = False) -> VAEModel:
+    """Read a model folder.
+
+    Args:
+        folder: with model.json and the weights.
+        averaged: take the averaged weights, which have to be there.
+
+    Returns:
+        The model in float32, on the CPU, in eval mode.
+
+    Raises:
+        ModelFileError: a file is missing, damaged, or does not fit the others.
+    """
+    model = _described_model(folder / DESCRIPTION)
+    path = folder / (AVERAGED if averaged else MODEL)
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path} is missing; a model folder has {DESCRIPTION} and {MODEL}") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); restore it from a copy") from None
+    fill(model, tensors, str(path))
+    return model.eval()
+
+
+def fill(model: VAEModel, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give a model that was built on the meta device memory on the CPU, and the values of its whole state.
+
+    Args:
+        model: every buffer of which is part of its state.
+        tensors: by the names of its state dict.
+        where: they come from, for errors.
+
+    Raises:
+        ModelFileError: a tensor is missing, unknown, or of another shape or kind.
+    """
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise ModelFileError(f"{where} lacks {_listed(missing)}; it is damaged, or another model's")
+    unknown = [name for name in tensors if name not in expected]
+    if unknown:
+        raise ModelFileError(f"{where} holds {_listed(unknown)}, which this model does not have")
+    for name, tensor in expected.items():
+        came = tensors[name]
+        if came.shape != tensor.shape:
+            raise ModelFileError(f"{where}: {name} has shape {list(came.shape)}, expected {list(tensor.shape)}")
+        if came.is_floating_point() != tensor.is_floating_point():
+            raise ModelFileError(f"{where}: {name} is {came.dtype}, expected {tensor.dtype}")
+    model.to_empty(device="cpu")
+    model.load_state_dict(tensors)
+
+
+def _described_model(path: Path) -> VAEModel:
+    """The architecture that model.json names, without memory."""
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFileError(f"{path} is missing; a model folder has {DESCRIPTION} and {MODEL}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); restore it from a copy") from None
+    if not isinstance(described, dict) or described.get("format") != _FORMAT:
+        came = described.get("format") if isinstance(described, dict) else type(described).__name__
+        raise ModelFileError(f"{path}: format is {came!r}, expected {_FORMAT}; a newer sivae may have written it")
+    name, hyperparameters = described.get("name"), described.get("hyperparameters")
+    if not isinstance(name, str) or not isinstance(hyperparameters, dict):
+        raise ModelFileError(f"{path}: expected a text 'name' and a table 'hyperparameters'; restore it from a copy")
+    try:
+        with torch.device("meta"):
+            return build_model(name, **hyperparameters)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3:,} more"
