@@ -1,0 +1,18 @@
+"""Sets of images: reading what people have, packing it once, and batches as fast as a step wants them."""
+
+from sivae.data.images.base import DamagedImageError, DataError, ImageSet
+from sivae.data.images.batches import ImageBatches
+from sivae.data.images.opening import open_images
+from sivae.data.images.packed import PackedImages, verify_packed
+from sivae.data.images.packing import load_packed
+
+__all__ = [
+    "DamagedImageError",
+    "DataError",
+    "ImageBatches",
+    "ImageSet",
+    "PackedImages",
+    "load_packed",
+    "open_images",
+    "verify_packed",
+]
