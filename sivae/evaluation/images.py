@@ -1,0 +1,371 @@
+"""How well a model of images reproduces them, as means over images, and the one call that measures all of it.
+
+MSE, PSNR and SSIM compare pictures as they would be shown: values are mapped from the model's range to [0, 1] and
+clipped there, since decoders may overshoot. `rec` and `kl` are the terms of the ELBO, in the model's own units.
+Networks run in eval mode and in their own dtype; everything after them is float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sivae import ops
+from sivae.models import VAEModel
+from sivae.models.latent import prior_noise
+
+Batch = Tensor | tuple[Tensor, Tensor | None]
+
+_SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
+_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22  # images, and values in them, that are decoded together
+
+
+def unit_range(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """Map images from `value_range` to [0, 1] and clip them there. NaN stays NaN.
+
+    Args:
+        images: any shape, floating point.
+        value_range: the values that stand for black and for white.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        ValueError: the range is empty or runs backwards.
+    """
+    low, high = value_range
+    if not low < high:
+        raise ValueError(f"value_range is {value_range}, expected (black, white) with black below white")
+    if value_range != (0.0, 1.0):
+        images = (images - low) / (high - low)
+    return images.clamp(0.0, 1.0)
+
+
+def to_uint8(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """Images as they are stored: clipped, 255 levels to the unit, rounded to the nearest. NaN becomes 0.
+
+    Args:
+        images: any shape, floating point, in `value_range`.
+
+    Returns:
+        uint8, the same shape.
+    """
+    return unit_range(images.float(), value_range).mul(255.0).round_().nan_to_num_(0.0).to(torch.uint8)
+
+
+def mse(images: Tensor, others: Tensor) -> Tensor:
+    """Mean squared difference of each pair of images, over all their elements.
+
+    Args:
+        images, others: [B, C, H, W] of one shape.
+
+    Returns:
+        float64 [B]; for values in [0, 1] between 0 and 1.
+
+    Raises:
+        ValueError: the shapes differ or are no batches of images.
+    """
+    _check_pair("mse", images, others)
+    return (images.double() - others.double()).square().flatten(1).mean(1)
+
+
+def psnr(images: Tensor, others: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each pair, -10 log10(MSE), in decibels, for a peak of 1.
+
+    Args:
+        images, others: [B, C, H, W] of one shape, in [0, 1].
+
+    Returns:
+        float64 [B]; infinite where the two are equal.
+
+    Raises:
+        ValueError: the shapes differ or are no batches of images.
+    """
+    _check_pair("psnr", images, others)
+    return -10.0 * mse(images, others).log10()
+
+
+def ssim(images: Tensor, others: Tensor) -> Tensor:
+    """Structural similarity of each pair (Wang et al., IEEE TIP 2004), by torchmetrics, for a data range of 1.
+
+    Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, borders reflected, the mean over all pixels and
+    channels. Where the shorter side s is below 11 the window is the largest odd one that fits and sigma shrinks in
+    proportion, so that the window keeps its shape: 7 x 7 with sigma 0.95 for 8 x 8 images. Values of different windows
+    do not compare.
+
+    Args:
+        images, others: [B, C, H, W] of one shape, in [0, 1].
+
+    Returns:
+        float64 [B], from -1 to 1; 1 where the two are equal.
+
+    Raises:
+        ValueError: the shapes differ or are no batches of images.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _check_pair("ssim", images, others)
+    if len(images) == 0:
+        return torch.zeros(0, dtype=torch.float64, device=images.device)
+    side = min(images.shape[2:])
+    window = min(_SSIM_WINDOW, side - (side + 1) % 2)
+    similarity = structural_similarity_index_measure(
+        images.double(),
+        others.double(),
+        # From sigma torchmetrics derives the width of a Gaussian window, 2 int(3.5 sigma + 0.5) + 1: this one's.
+        sigma=_SSIM_SIGMA * window / _SSIM_WINDOW,
+        reduction="none",
+        data_range=1.0,
+    )
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(images))
+
+
+class ReconstructionMeter:
+    """Means of the reconstruction metrics over images that come batch by batch, in constant memory.
+
+    Args:
+        model: of images; it is used as it stands, so put it into eval mode.
+    """
+
+    def __init__(self, model: VAEModel) -> None:
+        self._model = model
+        self._value_range = image_range(model)
+        self._sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    @torch.no_grad()
+    def add(self, x: Tensor, condition: Tensor | None = None) -> None:
+        """Reconstruct images through the posterior mean and take them into the means.
+
+        Args:
+            x: [B, C, H, W] in the model's value range, where the model is.
+            condition: [B, condition_dim], for a conditional model.
+        """
+        mu, logvar = self._model.encode(x, condition)
+        again = self._model.decode(mu, condition)
+        # Sums stay on the device, so that no batch waits for the one before it.
+        shown, original = (unit_range(images.double(), self._value_range) for images in (again, x))
+        values = {
+            "mse": mse(shown, original),
+            "psnr": psnr(shown, original),
+            "ssim": ssim(shown, original),
+            "rec": ops.reconstruction_error(again.double(), x.double()),
+            "kl": ops.gaussian_kl(mu.double(), logvar.double()),
+        }
+        for name, per_image in values.items():
+            total = per_image.sum()
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self.count += len(x)
+
+    def compute(self) -> dict[str, float]:
+        """The means of what was added so far: `mse`, `psnr`, `ssim`, `rec` and `kl`.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self.count == 0:
+            raise ValueError("reconstruction metrics need at least one image; the batches held none")
+        return {name: float(total) / self.count for name, total in self._sums.items()}
+
+
+def reconstruction_metrics(
+    model: VAEModel, batches: Iterable[Batch], *, device: torch.device | str | None = None
+) -> dict[str, float]:
+    """How well a model reproduces images, as means over them.
+
+    Args:
+        model: of images; it runs in eval mode without gradients, and every part of it gets its mode back.
+        batches: x [B, C, H, W] in the model's value range, or (x, condition) with condition [B, condition_dim] or
+            whole-numbered labels [B], which a conditional model gets one-hot and another does without. Batches may
+            differ in size; they are read once, one at a time.
+        device: where the model is; None asks its parameters.
+
+    Returns:
+        mse: mean squared error per element, of pictures in [0, 1]; lower is better.
+        psnr: mean over images of -10 log10(mse), in dB; higher is better. Infinite if an image is reproduced exactly.
+        ssim: see :func:`ssim`; higher is better.
+        rec, kl: the ELBO's terms, the squared error summed over an image in the model's units, and the divergence of
+            its posterior from N(0, 1) in nats; the reconstruction is decoded from the posterior mean.
+
+    Raises:
+        ValueError: the batches are not of the model's images, or hold none.
+    """
+    with evaluating(model):
+        meter = ReconstructionMeter(model)
+        for x, condition in prepared(model, batches, device):
+            meter.add(x, condition)
+        return meter.compute()
+
+
+def evaluate_images(
+    model: VAEModel,
+    batches: Iterable[Batch],
+    *,
+    seed: int,
+    fid_features: nn.Module | None = None,
+    fid_count: int = 50_000,
+    device: torch.device | str | None = None,
+) -> dict[str, float]:
+    """All metrics of a model of images, in one pass over the batches.
+
+    Args:
+        model: of images; it runs in eval mode without gradients, and every part of it gets its mode back.
+        batches: see :func:`reconstruction_metrics`.
+        seed: decides the prior's samples, and nothing else does: 0 or more.
+        fid_features: the network whose features FID and KID compare, see :class:`sivae.evaluation.fid.FeatureDistance`;
+            None leaves them out.
+        fid_count: images at most for FID and KID; as many are generated as real ones are there.
+        device: where the model is; None asks its parameters.
+
+    Returns:
+        What :func:`reconstruction_metrics` returns and, with `fid_features`, what
+        :meth:`sivae.evaluation.fid.FeatureDistance.compute` does.
+
+    Raises:
+        ValueError: the batches are not of the model's images, or hold none (for FID, fewer than two).
+    """
+    from sivae.evaluation.fid import FeatureDistance
+
+    with evaluating(model):
+        meter = ReconstructionMeter(model)
+        distance = None
+        conditions = []
+        for x, condition in prepared(model, batches, device):
+            meter.add(x, condition)
+            if fid_features is None:
+                continue
+            if distance is None:
+                distance = FeatureDistance(fid_features, value_range=image_range(model), device=x.device)
+            kept = min(len(x), fid_count - distance.real_count)
+            if kept > 0:
+                distance.add_real(x[:kept])
+                if condition is not None:
+                    conditions.append(condition[:kept])
+        metrics = meter.compute()
+        if distance is not None:
+            condition = torch.cat(conditions) if conditions else None
+            for images in generate(model, distance.real_count, seed=seed, condition=condition, device=device):
+                distance.add_generated(images)
+            metrics |= distance.compute(seed=seed)
+        return metrics
+
+
+def generate(
+    model: VAEModel,
+    count: int,
+    *,
+    seed: int,
+    condition: Tensor | None = None,
+    device: torch.device | str | None = None,
+) -> Iterator[Tensor]:
+    """Decode samples of the prior, batch by batch; image i is a function of the seed and of i.
+
+    Args:
+        model: of images, in the mode that it is to run in; gradients are left out.
+        count: how many images.
+        seed: 0 or more; the noise is that of :func:`sivae.models.latent.prior_noise`, equal on every device.
+        condition: [count, condition_dim], for a conditional model.
+        device: where the model is; None asks its parameters.
+
+    Yields:
+        [B, C, H, W] in the model's value range, where the model is. B keeps a batch below four million values.
+    """
+    place, dtype = home(model, device)
+    noise = prior_noise(seed, count, model.z_dim)
+    size = max(1, min(_AT_ONCE, _VALUES_AT_ONCE // math.prod(model.sample_shape)))
+    for start in range(0, count, size):
+        rows = slice(start, start + size)
+        given = None if condition is None else condition[rows].to(place, dtype)
+        with torch.no_grad():
+            images = model.decode(noise[rows].to(place, dtype), given)
+        yield images
+
+
+def image_range(model: VAEModel) -> tuple[float, float]:
+    """The values that stand for black and white in a model's images.
+
+    Raises:
+        ValueError: the model makes no images.
+    """
+    value_range = getattr(model, "value_range", None)
+    if len(model.sample_shape) != 3 or value_range is None:
+        raise ValueError(f"this model makes points of {model.sample_shape[0]} values, not images")
+    low, high = value_range
+    return float(low), float(high)
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels [B] as conditions, float32 [B, classes].
+
+    Raises:
+        ValueError: a label is not one of 0 to classes - 1.
+    """
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+        raise ValueError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}, "
+            f"as the model knows {classes} classes"
+        )
+    return F.one_hot(labels.long(), classes).float()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode and makes no gradients; afterwards every module has its own mode again."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def prepared(
+    model: VAEModel, batches: Iterable[Batch], device: torch.device | str | None = None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches as the model takes them: checked, in its dtype, where it is, with a condition where it needs one."""
+    place, dtype = home(model, device)
+    for batch in batches:
+        x, given = batch if isinstance(batch, tuple | list) else (batch, None)
+        if tuple(x.shape[1:]) != tuple(model.sample_shape):
+            raise ValueError(
+                f"a batch is {list(x.shape)}, expected [B, {', '.join(map(str, model.sample_shape))}] for this model"
+            )
+        yield x.to(place, dtype), _condition(model, given, len(x), place, dtype)
+
+
+def home(model: nn.Module, device: torch.device | str | None = None) -> tuple[torch.device, torch.dtype]:
+    """Where a model's parameters are, unless told, and their dtype."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        return torch.device(device or "cpu"), torch.get_default_dtype()
+    return torch.device(device or parameter.device), parameter.dtype
+
+
+def _condition(
+    model: VAEModel, given: Tensor | None, count: int, device: torch.device, dtype: torch.dtype
+) -> Tensor | None:
+    size = getattr(model, "condition_dim", 0)
+    if size == 0:
+        return None
+    if given is None:
+        raise ValueError(f"the model is conditional, so its batches need labels, or conditions [B, {size}]")
+    if given.ndim == 1 and not given.is_floating_point():
+        given = one_hot(given, size)
+    if tuple(given.shape) != (count, size):
+        raise ValueError(f"conditions are {list(given.shape)}, expected [{count}, {size}], or labels [{count}]")
+    return given.to(device, dtype)
+
+
+def _check_pair(name: str, images: Tensor, others: Tensor) -> None:
+    if images.ndim != 4 or images.shape != others.shape:
+        raise ValueError(
+            f"{name}: images are {list(images.shape)} and {list(others.shape)}, expected two equal [B, C, H, W]"
+        )

@@ -1,0 +1,100 @@
+"""Points of the latent space: samples of the prior, and paths between two of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sivae import ops
+
+_UNDEFINED = 1e-8  # sine of the angle; below it rounding decides the plane of the arc, and a chord is as good
+
+
+def prior_noise(seed: int, count: int, z_dim: int) -> Tensor:
+    """Samples of N(0, 1) on the CPU, the same on every machine. Row i does not depend on how many rows there are.
+
+    Args:
+        seed: 0 or more, below 2^63.
+
+    Returns:
+        float32 [count, z_dim].
+    """
+    return ops.philox_normal(seed, (count, z_dim))
+
+
+def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Points at equal distances on the straight line from one latent to another.
+
+    Args:
+        start, end: [z_dim], floating point.
+        steps: how many points, both ends included; 1 gives the start.
+
+    Returns:
+        [steps, z_dim] in their dtype; the first row is `start`, the last `end`.
+
+    Raises:
+        ValueError: the shapes differ or are not [z_dim], or steps is below 1.
+    """
+    t = _parameter("lerp", start, end, steps)
+    return _between(start, end, 1.0 - t, t)
+
+
+def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Points at equal angles on the arc from one latent to another, their lengths going evenly from one to the other.
+
+    Directions are interpolated on the unit sphere (Shoemake, SIGGRAPH 1985) and lengths linearly. Samples of N(0, 1)
+    in many dimensions all have nearly the same length, which this path keeps and a straight one does not: its middle
+    is shorter by sqrt(2), where the decoder has seen nothing. Where no arc is defined (one end is zero, or the
+    directions are parallel) the path is the straight line. Between opposite directions, where every arc is as short as
+    any other, it turns through the axis along which `start` is smallest.
+
+    Args:
+        start, end: [z_dim], floating point.
+        steps: how many points, both ends included; 1 gives the start.
+
+    Returns:
+        [steps, z_dim] in their dtype; the first row is `start`, the last `end`.
+
+    Raises:
+        ValueError: the shapes differ or are not [z_dim], or steps is below 1.
+    """
+    t = _parameter("slerp", start, end, steps)
+    a, b = start.double(), end.double()
+    length_a, length_b = a.norm(), b.norm()
+    if length_a == 0 or length_b == 0:
+        return _between(start, end, 1.0 - t, t)
+    u, v = a / length_a, b / length_b
+    across = v - u * (u @ v)
+    angle = torch.atan2(across.norm(), u @ v)  # acos of the product would lose half the digits near 0 and pi
+    if across.norm() < _UNDEFINED and u @ v < 0:
+        axis = torch.zeros_like(u)
+        axis[u.abs().argmin()] = 1.0
+        across = axis - u * (u @ axis)
+    if across.norm() < _UNDEFINED:  # parallel; or opposite in one dimension, where no way leads around zero
+        return _between(start, end, 1.0 - t, t)
+    across = across / across.norm()
+    turn = t * angle
+    directions = turn.cos() * u + turn.sin() * across
+    path = directions * ((1.0 - t) * length_a + t * length_b)
+    return _with_ends(path, start, end)
+
+
+def _parameter(name: str, start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """0 to 1 in equal steps, float64 [steps, 1]."""
+    if start.ndim != 1 or start.shape != end.shape:
+        raise ValueError(f"{name}: ends are {list(start.shape)} and {list(end.shape)}, expected two equal [z_dim]")
+    if steps < 1:
+        raise ValueError(f"{name}: steps is {steps}, expected at least 1")
+    return torch.linspace(0.0, 1.0, steps, dtype=torch.float64, device=start.device).unsqueeze(1)
+
+
+def _between(start: Tensor, end: Tensor, of_start: Tensor, of_end: Tensor) -> Tensor:
+    return _with_ends(of_start * start.double() + of_end * end.double(), start, end)
+
+
+def _with_ends(path: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    path = path.to(start.dtype)
+    path[0] = start
+    if len(path) > 1:
+        path[-1] = end
+    return path
