@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sivae.training.config import ObjectiveConfig, RunConfig
     from sivae.training.presets import PRESETS, preset_config
     from sivae.training.run import evaluate, train
-    from sivae.training.step import IntroStep, SoftIntroStep, StepNoise, VAEStep
+    from sivae.training.step import IntroStep, SoftIntroStep, StepNoise, StepOptions, VAEStep
 
 _HOMES = {
     "IntroStep": "step",
@@ -18,6 +18,7 @@ _HOMES = {
     "RunConfig": "config",
     "SoftIntroStep": "step",
     "StepNoise": "step",
+    "StepOptions": "step",
     "VAEStep": "step",
     "evaluate": "run",
     "preset_config": "presets",
@@ -31,6 +32,7 @@ __all__ = [
     "RunConfig",
     "SoftIntroStep",
     "StepNoise",
+    "StepOptions",
     "VAEStep",
     "evaluate",
     "preset_config",

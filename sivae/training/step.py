@@ -3,14 +3,18 @@
 Read it beside Algorithm 1 of "Soft-IntroVAE" (Daniel & Tamar, CVPR 2021). E is the encoder, D the decoder. The plain
 loop makes 5 passes of E and 8 of D; the noise and z of the decoder's update are those of the encoder's, and so is the
 decoder until its own update, so D(z) and D(noise) are computed once and serve both.
+
+Where a network has batch norm, real and fake batches run apart, each with statistics of its own, and the running
+statistics follow one pass of each kind: real images in the encoder, reconstructions and prior samples in the decoder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 import torch
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.models import VAEModel
+from sivae.models.norm import batch_statistics
 from sivae.objectives import FAKES, Fake, IntroObjective, Objective, SoftIntroObjective, VAEObjective
 from sivae.ops import ranges
 
@@ -42,22 +47,110 @@ class StepNoise:
     eps_rec_decoder: Tensor | None = None
     eps_fake_decoder: Tensor | None = None
 
-    def of_fakes(self, kinds: Sequence[Fake], update: Literal["encoder", "decoder"]) -> Tensor | None:
-        """eps of the re-encoded fakes of one update, one kind below the other, [F B, z_dim]; None: to be drawn."""
-        names = [f"eps_{_SHORT[kind]}_{update}" for kind in kinds]
-        given = [eps for eps in (getattr(self, name) for name in names) if eps is not None]
-        if not given:
-            return None
-        if len(given) != len(names):
-            raise ValueError(f"StepNoise: of {', '.join(names)} some are given and some not, expected all or none")
-        return torch.cat(given)
-
 
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET = range(4)  # the draws of a step, told apart
 _NO_NOISE = StepNoise()
 _FORWARD, _ENCODER_UPDATE, _DECODER_UPDATE, _UPDATE = map(
     ranges.phase, ("forward passes", "encoder update", "decoder update", "update")
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step computes; none of it changes what is computed, rounding apart.
+
+    Attributes:
+        accumulate: cut the batch into that many equal parts and hold one in memory at a time. The gradients are those
+            of the whole batch (batch norm's statistics are each part's); the decoder's passes are no longer shared.
+        autocast: run the networks in this dtype, with float32 weights and losses; None: in the batch's.
+        rank, world_size: this process's place among several that train one model. The noise is then its rows of the
+            draws that one process would make for all.
+    """
+
+    accumulate: int = 1
+    autocast: torch.dtype | None = None
+    rank: int = 0
+    world_size: int = 1
+
+
+_DEFAULT = StepOptions()
+
+
+def _step_plainly(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.step()
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The noise of one part of a batch.
+
+    Attributes:
+        given: noise for the whole batch, or None where it is to be drawn.
+        rows: this part's rows of the batch.
+        first: the number of this part's first row among those of all processes.
+        total: the number of rows of all processes.
+    """
+
+    given: StepNoise
+    seed: Tensor
+    rows: slice
+    first: int
+    total: int
+
+    def prior(self, like: Tensor) -> Tensor:
+        """Latents to decode, of the shape of z, [B, z_dim]."""
+        given = self.given.prior
+        return self._normal(_PRIOR_OFFSET, 1, like) if given is None else given[self.rows]
+
+    def of_real(self, like: Tensor) -> Tensor | ops.PhiloxNoise:
+        return self._eps(("eps_real",), _REAL_OFFSET, like)
+
+    def of_fakes(
+        self, kinds: Sequence[Fake], update: Literal["encoder", "decoder"], like: Tensor
+    ) -> Tensor | ops.PhiloxNoise:
+        """eps of the re-encoded fakes of one update, one kind below the other, [F B, z_dim]."""
+        offset = _ENCODER_OFFSET if update == "encoder" else _DECODER_OFFSET
+        return self._eps(tuple(f"eps_{_SHORT[kind]}_{update}" for kind in kinds), offset, like)
+
+    def _eps(self, names: tuple[str, ...], offset: int, like: Tensor) -> Tensor | ops.PhiloxNoise:
+        given = [eps for eps in (getattr(self.given, name) for name in names) if eps is not None]
+        if given and len(given) != len(names):
+            raise ValueError(f"StepNoise: of {', '.join(names)} some are given and some not, expected all or none")
+        if given:
+            return torch.cat([eps[self.rows] for eps in given])
+        if self.total * len(names) == like.shape[0]:
+            return ops.PhiloxNoise(self.seed, offset)  # made inside the op that uses it
+        return self._normal(offset, len(names), like)
+
+    def _normal(self, offset: int, kinds: int, like: Tensor) -> Tensor:
+        every = ops.philox_normal(
+            self.seed, (kinds, self.total, *like.shape[1:]), offset=offset, dtype=like.dtype
+        )  # [F, all rows, z_dim]
+        return every[:, self.first : self.first + like.shape[0] // kinds].reshape(like.shape)
+
+
+@dataclass
+class _Part:
+    """Some rows of a batch on their way through a step.
+
+    Attributes:
+        x: real samples [B, ...].
+        condition: [B, condition_dim], or None.
+        z: drawn from q(z|x), [B, z_dim], with the encoder's graph behind it.
+        z_leaf: the same without; the passes that both updates use start there.
+        rec: reconstruction error, a scalar.
+        kl_real: a scalar.
+        fakes: one batch like x per kind of fake.
+    """
+
+    x: Tensor
+    condition: Tensor | None
+    draws: _Draws
+    z: Tensor = field(init=False)
+    z_leaf: Tensor = field(init=False)
+    rec: Tensor = field(init=False)
+    kl_real: Tensor = field(init=False)
+    fakes: list[Tensor] = field(init=False)
 
 
 class _Step(Generic[AnyObjective]):
@@ -68,6 +161,9 @@ class _Step(Generic[AnyObjective]):
         encoder_optimizer, decoder_optimizer: over `model.encoder` and `model.decoder`.
         objective: the weights of the loss.
         generator: where the noise comes from; default: the default generator of the batch's device.
+        options: how to compute.
+        apply: takes an optimizer whose parameters hold the gradients of this process's batch, and updates them;
+            default: `optimizer.step()`.
     """
 
     def __init__(
@@ -78,41 +174,84 @@ class _Step(Generic[AnyObjective]):
         objective: AnyObjective,
         *,
         generator: torch.Generator | None = None,
+        options: StepOptions = _DEFAULT,
+        apply: Callable[[torch.optim.Optimizer], None] = _step_plainly,
     ) -> None:
         self.model = model
         self.encoder_optimizer = encoder_optimizer
         self.decoder_optimizer = decoder_optimizer
         self.objective = objective
         self.generator = generator
+        self.options = options
+        self.apply = apply
+
+    def _parts(self, batch: Tensor, noise: StepNoise, condition: Tensor | None) -> list[_Part]:
+        rows, count, options = batch.shape[0], self.options.accumulate, self.options
+        if rows == 0:
+            raise ValueError(f"{type(self).__name__}: the batch has no samples")
+        if rows % count:
+            raise ValueError(
+                f"{type(self).__name__}: the batch has {rows} samples, expected a multiple of accumulate = {count}"
+            )
+        seed = ops.draw_seed(batch.device, self.generator)
+        size = rows // count
+        parts = []
+        for start in range(0, rows, size):
+            own = slice(start, start + size)
+            draws = _Draws(noise, seed, own, options.rank * rows + start, options.world_size * rows)
+            parts.append(_Part(batch[own], None if condition is None else condition[own], draws))
+        return parts
+
+    def _zero_gradients(self) -> None:
+        self.encoder_optimizer.zero_grad(set_to_none=True)
+        self.decoder_optimizer.zero_grad(set_to_none=True)
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        dtype = self.options.autocast
+        return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+    def _encode(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        with self._autocast(x.device):
+            mu, logvar = self.model.encode(x, condition)
+        return self._for_losses(mu), self._for_losses(logvar)
+
+    def _decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        with self._autocast(z.device):
+            decoded = self.model.decode(z, condition)
+        return self._for_losses(decoded)
+
+    def _for_losses(self, output: Tensor) -> Tensor:
+        return output if self.options.autocast is None else output.float()
 
 
 class VAEStep(_Step[VAEObjective]):
     """One joint update of encoder and decoder on the negative ELBO; also the warm-up of the other steps."""
 
-    def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE) -> Metrics:
+    def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE, condition: Tensor | None = None) -> Metrics:
         """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
-        self.encoder_optimizer.zero_grad(set_to_none=True)
-        self.decoder_optimizer.zero_grad(set_to_none=True)
-        with _FORWARD:
-            mu, logvar = self.model.encode(batch)
-            seed = ops.draw_seed(batch.device, self.generator)
-            z, kl = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
-            rec = ops.reconstruction_error(self.model.decode(z), batch, kind=self.objective.kind)
-            loss = self.objective.loss(rec, kl)
+        self._zero_gradients()
+        metrics = []
+        parts = self._parts(batch, noise, condition)
+        for part in parts:
+            with _FORWARD:
+                mu, logvar = self._encode(part.x, part.condition)
+                z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
+                recon = self._decode(z, part.condition)
+                rec = ops.reconstruction_error(recon, part.x, kind=self.objective.kind)
+                loss = self.objective.loss(rec, kl)
+            with _UPDATE:
+                (loss / len(parts)).backward()
+            metrics.append({"loss": loss.detach(), "rec": rec.detach().mean(), "kl_real": kl.detach().mean()})
         with _UPDATE:
-            loss.backward()
-            self.encoder_optimizer.step()
-            self.decoder_optimizer.step()
-        return {"loss": loss.detach(), "rec": rec.detach().mean(), "kl_real": kl.detach().mean()}
+            self.apply(self.encoder_optimizer)
+            self.apply(self.decoder_optimizer)
+        return _mean_of(metrics)
 
 
 class _IntrospectiveStep(_Step[Introspective]):
     """The alternating update that IntroVAE and Soft-IntroVAE share; the objective says what is done with rec and kl.
 
     Parameters that do not require a gradient when the step is called are left as they are.
-
-    Raises:
-        NotImplementedError: the model mixes the samples of a batch (batch norm).
     """
 
     def __init__(
@@ -123,90 +262,109 @@ class _IntrospectiveStep(_Step[Introspective]):
         objective: Introspective,
         *,
         generator: torch.Generator | None = None,
+        options: StepOptions = _DEFAULT,
+        apply: Callable[[torch.optim.Optimizer], None] = _step_plainly,
     ) -> None:
-        super().__init__(model, encoder_optimizer, decoder_optimizer, objective, generator=generator)
-        if model.mixes_samples:
-            raise NotImplementedError(
-                f"{type(self).__name__}: {type(model).__name__} mixes the samples of a batch (batch norm); "
-                "real and fake batches share passes here, so use a norm that treats each sample alone"
-            )
+        super().__init__(
+            model, encoder_optimizer, decoder_optimizer, objective, generator=generator, options=options, apply=apply
+        )
         self._fakes = tuple(kind for kind in FAKES if kind in objective.fakes)
 
-    def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE) -> Metrics:
+    def __call__(self, batch: Tensor, noise: StepNoise = _NO_NOISE, condition: Tensor | None = None) -> Metrics:
         """Update the encoder, then the decoder, on `batch` [B, ...], B at least 1.
+
+        Args:
+            batch: real samples.
+            noise: draws to use instead of the generator's.
+            condition: [B, condition_dim] for a conditional model; its fakes have the conditions of the real samples.
 
         Returns:
             Detached scalars on the batch's device, batch means: loss_encoder, loss_decoder, rec, kl_real, kl_fake,
             kl_rec, exp_elbo_fake, exp_elbo_rec; of the fakes only those in use, and exp_elbo only for Soft-IntroVAE.
         """
-        if batch.shape[0] == 0:
-            raise ValueError(f"{type(self).__name__}: the batch has no samples")
-        objective, model = self.objective, self.model
-        encoder_parameters, decoder_parameters = _trainable(model.encoder), _trainable(model.decoder)
-        scale = objective.scale_for(math.prod(batch.shape[1:]))
-        seed = ops.draw_seed(batch.device, self.generator)
-        self.encoder_optimizer.zero_grad(set_to_none=True)
-        self.decoder_optimizer.zero_grad(set_to_none=True)
-
-        # Forward passes that both updates use. D(z) starts at a leaf: its gradient there completes the encoder's.
-        with _FORWARD:
-            mu, logvar = model.encode(batch)
-            z, kl = ops.reparameterize_kl(mu, logvar, noise=_or_philox(noise.eps_real, seed, _REAL_OFFSET))
-            kl_real = kl.mean()
-            z_leaf = z.detach().requires_grad_()
-            recon = model.decode(z_leaf)
-            rec = ops.reconstruction_error(recon, batch, kind=objective.kind, reduction="mean")
-            fakes = [recon if kind == "reconstruction" else self._decode_prior(z, noise, seed) for kind in self._fakes]
-
-        # Encoder's update: everything but the real kl ends at z_leaf or in the encoder's second pass.
+        parts = self._parts(batch, noise, condition)
+        encoder_parameters, decoder_parameters = _trainable(self.model.encoder), _trainable(self.model.decoder)
+        self._zero_gradients()
+        share = 1.0 / len(parts)
+        metrics = []
+        for part in parts:
+            # Where the decoder's update comes after other parts, it computes its passes again.
+            with _FORWARD, _frozen(decoder_parameters if len(parts) > 1 else []):
+                self._start(part)
+            with _ENCODER_UPDATE:
+                metrics.append(self._encoder_backward(part, encoder_parameters, decoder_parameters, share))
+            if len(parts) > 1:
+                del part.fakes, part.rec, part.kl_real  # and with them the part's graph
+                part.z_leaf = part.z = part.z.detach()
         with _ENCODER_UPDATE:
-            fake_mu, fake_logvar = model.encode(_joined([fake.detach() for fake in fakes]))
-            eps = _or_philox(noise.of_fakes(self._fakes, "encoder"), seed, _ENCODER_OFFSET)
-            z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
-            kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
-            rec_fakes = None
-            if objective.needs_fake_rec:
-                with _frozen(decoder_parameters):
-                    again = model.decode(z_fakes)
-                official = objective.semantics == "official"
-                # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
-                targets = [
-                    fake if official and kind == "reconstruction" else fake.detach()
-                    for kind, fake in zip(self._fakes, fakes, strict=True)
-                ]
-                rec_fakes = self._fake_rec(again, targets)
-            fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
-            shared_loss = scale * objective.beta_rec * rec + fake_loss
-            kl_loss = scale * objective.beta_kl * kl_real
-            torch.autograd.backward(shared_loss, inputs=[z_leaf, *encoder_parameters], retain_graph=True)
-            if encoder_parameters:
-                torch.autograd.backward([z, kl_loss], [z_leaf.grad, None], inputs=encoder_parameters)
-            self.encoder_optimizer.step()
-
-        # Decoder's update: through the updated, frozen encoder.
+            self.apply(self.encoder_optimizer)
+        for part, values in zip(parts, metrics, strict=True):
+            if len(parts) > 1:
+                with _FORWARD, batch_statistics(self.model.decoder, update=False):
+                    self._decode_shared(part)
+            with _DECODER_UPDATE:
+                values["loss_decoder"] = self._decoder_backward(part, encoder_parameters, decoder_parameters, share)
         with _DECODER_UPDATE:
-            loss_decoder = scale * objective.beta_rec * rec
-            if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
-                with _frozen(encoder_parameters):
-                    fake_mu, fake_logvar = model.encode(_joined(fakes))
-                rec_fakes_decoder = None
-                if objective.decoder_fake_rec_matters:
-                    eps = _or_philox(noise.of_fakes(self._fakes, "decoder"), seed, _DECODER_OFFSET)
-                    z_fakes, kl_fakes_decoder = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
-                    rec_fakes_decoder = self._decoder_fake_rec(z_fakes.detach(), fakes)
-                else:
-                    kl_fakes_decoder = ops.gaussian_kl(fake_mu, fake_logvar)
-                kl_fakes_decoder = kl_fakes_decoder.view(len(fakes), -1)
-                loss_decoder = loss_decoder + objective.decoder_fake_loss(rec_fakes_decoder, kl_fakes_decoder, scale)
-            if decoder_parameters:
-                torch.autograd.backward(loss_decoder, inputs=decoder_parameters)
-            self.decoder_optimizer.step()
+            self.apply(self.decoder_optimizer)
+        return _mean_of(metrics)
+
+    def _start(self, part: _Part) -> None:
+        """E(x), and the passes of the decoder that both updates use."""
+        mu, logvar = self._encode(part.x, part.condition)
+        part.z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
+        part.kl_real = kl.mean()
+        # D(z) starts at a leaf: its gradient there completes the encoder's.
+        part.z_leaf = part.z.detach().requires_grad_()
+        self._decode_shared(part)
+
+    def _decode_shared(self, part: _Part) -> None:
+        recon = self._decode(part.z_leaf, part.condition)
+        part.rec = ops.reconstruction_error(recon, part.x, kind=self.objective.kind, reduction="mean")
+        part.fakes = [
+            recon if kind == "reconstruction" else self._decode(part.draws.prior(part.z), part.condition)
+            for kind in self._fakes
+        ]
+
+    def _encoder_backward(
+        self,
+        part: _Part,
+        encoder_parameters: list[nn.Parameter],
+        decoder_parameters: list[nn.Parameter],
+        share: float,
+    ) -> Metrics:
+        """Add `share` of this part's gradient: everything but the real kl ends at z_leaf or in the second pass of E."""
+        objective, fakes = self.objective, part.fakes
+        scale = objective.scale_for(math.prod(part.x.shape[1:]))
+        fake_mu, fake_logvar = self._encode_fakes([fake.detach() for fake in fakes], part.condition)
+        eps = part.draws.of_fakes(self._fakes, "encoder", fake_mu)
+        z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+        kl_fakes = kl_fakes.view(len(fakes), -1)  # [F, B]
+        rec_fakes = None
+        if objective.needs_fake_rec:
+            with _frozen(decoder_parameters):
+                again = self._decode_fakes(z_fakes, part.condition)
+            official = objective.semantics == "official"
+            # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
+            targets = [
+                fake if official and kind == "reconstruction" else fake.detach()
+                for kind, fake in zip(self._fakes, fakes, strict=True)
+            ]
+            rec_fakes = self._fake_rec(again, targets)
+        fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, kl_fakes, scale)
+        shared_loss = scale * objective.beta_rec * part.rec + fake_loss
+        kl_loss = scale * objective.beta_kl * part.kl_real
+        torch.autograd.backward(
+            _weighted(shared_loss, share), inputs=[part.z_leaf, *encoder_parameters], retain_graph=True
+        )
+        if encoder_parameters:
+            torch.autograd.backward(
+                [part.z, _weighted(kl_loss, share)], [part.z_leaf.grad, None], inputs=encoder_parameters
+            )
 
         metrics = {
             "loss_encoder": shared_loss.detach() + kl_loss.detach(),
-            "loss_decoder": loss_decoder.detach(),
-            "rec": rec.detach(),
-            "kl_real": kl_real.detach(),
+            "rec": part.rec.detach(),
+            "kl_real": part.kl_real.detach(),
         }
         per_kind = {"kl": kl_fakes.detach().mean(1)}
         if exp_elbo is not None:
@@ -216,25 +374,60 @@ class _IntrospectiveStep(_Step[Introspective]):
                 metrics[f"{name}_{_SHORT[kind]}"] = values[index]
         return metrics
 
-    def _decode_prior(self, like: Tensor, noise: StepNoise, seed: Tensor) -> Tensor:
-        prior = noise.prior
-        if prior is None:
-            prior = ops.philox_normal(seed, like.shape, offset=_PRIOR_OFFSET, dtype=like.dtype)
-        return self.model.decode(prior)
+    def _decoder_backward(
+        self,
+        part: _Part,
+        encoder_parameters: list[nn.Parameter],
+        decoder_parameters: list[nn.Parameter],
+        share: float,
+    ) -> Tensor:
+        """Add `share` of this part's gradient, through the updated, frozen encoder. Returns the loss."""
+        objective, fakes = self.objective, part.fakes
+        scale = objective.scale_for(math.prod(part.x.shape[1:]))
+        loss = scale * objective.beta_rec * part.rec
+        if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
+            with _frozen(encoder_parameters):
+                fake_mu, fake_logvar = self._encode_fakes(fakes, part.condition)
+            rec_fakes = None
+            if objective.decoder_fake_rec_matters:
+                eps = part.draws.of_fakes(self._fakes, "decoder", fake_mu)
+                z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+                rec_fakes = self._decoder_fake_rec(z_fakes.detach(), fakes, part.condition)
+            else:
+                kl_fakes = ops.gaussian_kl(fake_mu, fake_logvar)
+            loss = loss + objective.decoder_fake_loss(rec_fakes, kl_fakes.view(len(fakes), -1), scale)
+        if decoder_parameters:
+            torch.autograd.backward(_weighted(loss, share), inputs=decoder_parameters)
+        return loss.detach()
 
-    def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor]) -> Tensor:
+    def _encode_fakes(self, fakes: Sequence[Tensor], condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """mu and logvar of every kind of fake, one below the other, [F B, z_dim]."""
+        with batch_statistics(self.model.encoder, update=False):
+            if not self.model.mixes_samples:
+                return self._encode(_joined(fakes), _repeated(condition, len(fakes)))
+            heads = [self._encode(fake, condition) for fake in fakes]
+        return _joined([mu for mu, _ in heads]), _joined([logvar for _, logvar in heads])
+
+    def _decode_fakes(self, z_fakes: Tensor, condition: Tensor | None) -> Sequence[Tensor]:
+        """D of the re-encoded fakes [F B, z_dim], one batch per kind."""
+        kinds = len(self._fakes)
+        with batch_statistics(self.model.decoder, update=False):
+            if not self.model.mixes_samples:
+                return self._decode(z_fakes, _repeated(condition, kinds)).chunk(kinds)
+            return [self._decode(z, condition) for z in z_fakes.chunk(kinds)]
+
+    def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], condition: Tensor | None) -> Tensor:
         """rec(x_f, x_ff) of the gamma_r term, [F, B]."""
         if self.objective.semantics == "official":
-            return self._fake_rec(self.model.decode(z_fakes), [fake.detach() for fake in fakes])
+            return self._fake_rec(self._decode_fakes(z_fakes, condition), [fake.detach() for fake in fakes])
         with torch.no_grad():
-            again = self.model.decode(z_fakes)
+            again = self._decode_fakes(z_fakes, condition)
         return self._fake_rec(again, fakes)
 
-    def _fake_rec(self, again: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        parts = again.chunk(len(targets))
+    def _fake_rec(self, again: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         kind = self.objective.kind
         return torch.stack(
-            [ops.reconstruction_error(part, target, kind=kind) for part, target in zip(parts, targets, strict=True)]
+            [ops.reconstruction_error(part, target, kind=kind) for part, target in zip(again, targets, strict=True)]
         )
 
 
@@ -251,6 +444,21 @@ def _joined(batches: Sequence[Tensor]) -> Tensor:
     return batches[0] if len(batches) == 1 else torch.cat(list(batches))
 
 
+def _repeated(condition: Tensor | None, kinds: int) -> Tensor | None:
+    return condition if condition is None or kinds == 1 else condition.repeat(kinds, 1)
+
+
+def _weighted(loss: Tensor, share: float) -> Tensor:
+    return loss if share == 1.0 else loss * share
+
+
+def _mean_of(metrics: list[Metrics]) -> Metrics:
+    """The metrics of a batch from those of its parts, which are equally large."""
+    if len(metrics) == 1:
+        return metrics[0]
+    return {name: torch.stack([values[name] for values in metrics]).mean() for name in metrics[0]}
+
+
 def _trainable(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
@@ -265,7 +473,3 @@ def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def _or_philox(eps: Tensor | None, seed: Tensor, offset: int) -> Tensor | ops.PhiloxNoise:
-    return ops.PhiloxNoise(seed, offset) if eps is None else eps
