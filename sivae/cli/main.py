@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 import sivae
 
 VERBS = {
-    "train": "train on a density, or go on with a run",
+    "train": "train on images or a density, or go on with a run",
+    "presets": "list what can be trained, with the settings and their source",
     "evaluate": "compute a run's metrics again, from its last checkpoint",
     "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
     "info": "show versions, devices and the backends of the fused ops",
@@ -39,6 +40,8 @@ verbs:
 {chr(10).join(f"  {verb:<10}{words}" for verb, words in VERBS.items())}
 
 examples:
+  sivae train digits                          small images that need no download
+  sivae train cifar10 --data PATH             the published model with the published settings
   sivae train 8gaussians                      30,000 iterations into runs/8gaussians-seed0
   sivae train rings --steps 3000 --seed 7     shorter; warm-up and rate steps scale with it
   sivae train --resume runs/rings-seed7       go on where a run stopped, exactly

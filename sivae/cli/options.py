@@ -25,6 +25,13 @@ def number(word: str) -> float:
         raise ValueError(f"{word!r} is not a number") from None
 
 
+def switch(word: str) -> bool:
+    """On or off."""
+    if word not in ("on", "off"):
+        raise ValueError(f"{word!r} is neither on nor off")
+    return word == "on"
+
+
 def one(parse: Callable[[str], Any], metavar: str) -> Any:
     """Annotation of an option with one value."""
     return PrimitiveConstructorSpec(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from sivae.cli.options import Folder, Number, Text, Whole, number, one, one_of, several
-from sivae.training.config import PLANE_KINDS, Fake, ObjectiveName, RunConfig, Semantics
+from sivae.cli.options import Folder, Number, Text, Whole, number, one, one_of, several, switch, whole
+from sivae.training.config import (
+    Automatic,
+    Cache,
+    ErrorKind,
+    Fake,
+    MemoryFormat,
+    Norm,
+    ObjectiveName,
+    Precision,
+    RunConfig,
+    Semantics,
+)
 from sivae.training.errors import ConfigError
 from sivae.training.memory import keep_freed_memory
 from sivae.training.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
@@ -33,14 +45,17 @@ def _fixed(key: str, text: str, words: str | None = None) -> Any:
     return arg(help=text, help_behavior_hint=f"(default: {words or default})")
 
 
-_PRESET = arg(help=f"What to learn: {', '.join(PRESETS)}.", help_behavior_hint="", metavar="PRESET")
+_PRESET = arg(
+    help=f"What to learn: {', '.join(PRESETS)}. sivae presets tells more.", help_behavior_hint="", metavar="PRESET"
+)
 _OUT = arg(
     help="The run's folder; it must be new or empty.",
     help_behavior_hint="(default: runs/PRESET-seedN, or ...-2, ...-3)",
 )
 _RESUME = arg(
     help="Go on with the run in this folder from its last whole checkpoint, as if it had not stopped. "
-    "Its own settings hold; of the options below only --checkpoint-every and --quiet go with it.",
+    "Its own settings hold; of the options below only --checkpoint-every, --keep-checkpoints, --data (where the same "
+    "images are now), --cache and --quiet go with it.",
     help_behavior_hint="",
     metavar="DIR",
 )
@@ -48,12 +63,16 @@ _RESUME = arg(
 
 @dataclass
 class Arguments:
-    """Train a Soft-IntroVAE (or an IntroVAE, or a VAE) on a density in the plane.
+    """Train a Soft-IntroVAE (or an IntroVAE, or a VAE) on images, or on a density in the plane.
 
     Writes config.json, metrics.jsonl, TensorBoard events, pictures, checkpoints and summary.json into the
     run's folder. Ctrl-C finishes the iteration and writes a checkpoint.
 
     examples:
+      sivae train digits
+      sivae train cifar10 --data cifar-10-python.tar.gz --epochs 20
+      sivae train celebahq256-conv --data faces256 --precision bf16 --norm group
+      torchrun --nproc-per-node 4 -m sivae train ffhq256-conv --data ffhq256 --batch-size 32
       sivae train 8gaussians
       sivae train rings --steps 3000 --seed 7 --out runs/short
       sivae train checkerboard --beta-neg 0.4 --semantics paper --fakes prior
@@ -69,17 +88,24 @@ class Arguments:
         one_of(*get_args(ObjectiveName)),
         arg(help="What is minimised.", help_behavior_hint=f"(default: {DEFAULT_OBJECTIVE})"),
     ] = None
-    steps: Annotated[Whole, _fixed("steps", "Training iterations.")] = None
-    seed: Annotated[Whole, _fixed("seed", "Decides weights, data, noise and the metrics' samples.")] = None
-    batch_size: Annotated[Whole, _fixed("batch_size", "Samples per iteration.")] = None
-    learning_rate: Annotated[Number, _fixed("learning_rate", "Adam's rate before the first milestone.")] = None
-    warmup_fraction: Annotated[
-        Number, _fixed("warmup_fraction", "Share of the steps that train a plain VAE first.")
+    data: Annotated[
+        Path | None,
+        one(Path, "PATH"),
+        arg(
+            help="The images: a folder or archive, a release of CIFAR, MNIST or SVHN, or what sivae prepare made.",
+            help_behavior_hint="",
+        ),
     ] = None
+    steps: Annotated[Whole, _of_preset("Training iterations.")] = None
+    epochs: Annotated[Number, _of_preset("Passes over the images, instead of --steps.")] = None
+    seed: Annotated[Whole, _fixed("seed", "Decides weights, data, noise and the metrics' samples.")] = None
+    batch_size: Annotated[Whole, _of_preset("Samples per iteration, of all processes together.")] = None
+    learning_rate: Annotated[Number, _fixed("learning_rate", "Adam's rate before the first milestone.")] = None
+    warmup_fraction: Annotated[Number, _of_preset("Share of the steps that train a plain VAE first.")] = None
     milestones: Annotated[
         tuple[Any, ...] | None,
         several(number, "X ..."),
-        _fixed("milestones", "Shares of the steps after which the rate drops."),
+        _of_preset("Shares of the steps after which the rate drops."),
     ] = None
     rate_factor: Annotated[Number, _fixed("rate_factor", "What the rate is multiplied by at a milestone.")] = None
     beta_rec: Annotated[Number, _of_preset("Weight of the reconstruction error.")] = None
@@ -105,55 +131,112 @@ class Arguments:
     margin: Annotated[
         Number, _of_objective("KL divergence in nats that the encoder gives every fake at least (intro).")
     ] = None
-    kind: Annotated[str | None, one_of(*PLANE_KINDS), _of_objective("The reconstruction error.")] = None
-    z_dim: Annotated[Whole, _fixed("z_dim", "Latent dimensions.")] = None
-    hidden: Annotated[Whole, _fixed("hidden", "Width of the networks' inner layers.")] = None
-    layers: Annotated[Whole, _fixed("layers", "Number of inner layers.")] = None
+    kind: Annotated[str | None, one_of(*get_args(ErrorKind)), _of_objective("The reconstruction error.")] = None
+    z_dim: Annotated[Whole, _of_preset("Latent dimensions.")] = None
+    hidden: Annotated[Whole, _of_preset("Width of the inner layers (points).")] = None
+    layers: Annotated[Whole, _of_preset("Number of inner layers (points).")] = None
+    widths: Annotated[
+        tuple[Any, ...] | None,
+        several(whole, "N ..."),
+        _of_preset("Channels from the image inwards, halving the resolution at each (images)."),
+    ] = None
+    norm: Annotated[str | None, one_of(*get_args(Norm)), _of_preset("Normalisation (images).")] = None
+    conditional: Annotated[
+        bool | None, one(switch, "{on,off}"), _of_preset("Give the networks the class of an image (images).")
+    ] = None
+    resolution: Annotated[Whole, _of_preset("Side of the images; others are resized.")] = None
+    channels: Annotated[Whole, _of_preset("1 (grey) or 3 (colour); images are converted.")] = None
+    flip: Annotated[bool | None, one(switch, "{on,off}"), _of_preset("Mirror half of the images at random.")] = None
+    cache: Annotated[
+        str | None,
+        one_of(*get_args(Cache)),
+        _of_preset("Where decoded images live: on the device, in the host's memory, or on disk."),
+    ] = None
+    ema_half_life: Annotated[
+        Number,
+        _fixed("ema_half_life", "Images after which a weight's share in the averaged copy has halved.", "no average"),
+    ] = None
+    precision: Annotated[
+        str | None,
+        one_of(*get_args(Precision)),
+        _fixed("precision", "Of the networks; tf32 rounds products on NVIDIA GPUs, weights stay float32."),
+    ] = None
+    memory_format: Annotated[
+        str | None, one_of(*get_args(MemoryFormat)), _fixed("memory_format", "How images lie in memory.")
+    ] = None
+    compile: Annotated[
+        bool | None, one(switch, "{on,off}"), _fixed("compile", "Compile the networks with torch.compile.", "off")
+    ] = None
+    cuda_graph: Annotated[
+        str | None,
+        one_of(*get_args(Automatic)),
+        _fixed("cuda_graph", "Run iterations as one CUDA graph; auto: on a GPU, for small images."),
+    ] = None
+    accumulate: Annotated[
+        Whole, _of_preset("Parts that a batch is cut into, so that only one is in memory at a time.")
+    ] = None
+    checkpoint_activations: Annotated[
+        bool | None,
+        one(switch, "{on,off}"),
+        _of_preset("Keep only each stage's input and compute the rest again in the backward pass: slower, smaller."),
+    ] = None
     device: Annotated[Text, _fixed("device", "auto (a GPU when there is one), cpu, cuda, cuda:1 ...")] = None
     ops: Annotated[
         Text, _fixed("ops", "Backend of the fused ops; sivae info lists them.", "the fastest that is there")
     ] = None
     threads: Annotated[Whole, _fixed("threads", "CPU threads.", "torch's choice")] = None
     log_every: Annotated[Whole, _fixed("log_every", "Iterations between two records of the losses.")] = None
-    checkpoint_every: Annotated[Whole, _fixed("checkpoint_every", "Iterations between two checkpoints.")] = None
+    checkpoint_every: Annotated[Whole, _of_preset("Iterations between two checkpoints.")] = None
+    keep_checkpoints: Annotated[
+        Whole, _fixed("keep_checkpoints", "How many of the last checkpoints stay, beside the best.")
+    ] = None
     sample_every: Annotated[
         Whole, _fixed("sample_every", "Iterations between two pictures of samples.", "a tenth of the steps")
     ] = None
     quiet: Annotated[FlagCreatePairsOff[bool], arg(help="Show no progress.", help_behavior_hint="")] = False
 
 
-_NOT_SETTINGS = ("preset", "out", "resume", "quiet")
+_NOT_SETTINGS = ("preset", "out", "resume")
+_KEYS = {"data": "path"}  # options whose key in the configuration has another name
 
 
 def run(arguments: Arguments) -> None:
     """Train, and print the figures and where the pictures are."""
-    fields = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Arguments)}
-    given = {key: value for key, value in fields.items() if value is not None and key != "quiet"}
-    changes = {key: value for key, value in given.items() if key not in _NOT_SETTINGS}
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Arguments)}
+    given = {key: value for key, value in values.items() if value is not None and key != "quiet"}
+    changes = {_KEYS.get(key, key): value for key, value in given.items() if key not in _NOT_SETTINGS}
+    if arguments.data is not None:
+        changes["path"] = str(arguments.data.absolute())  # a resumed run may start elsewhere
     keep_freed_memory()
     if arguments.resume is not None:
-        summary = _resume(arguments.resume, given, not arguments.quiet)
+        summary = _resume(arguments.resume, given, changes, not arguments.quiet)
     elif arguments.preset is None:
         raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or a run to go on with by --resume DIR")
     else:
         config = preset_config(arguments.preset, **changes)
+        if config.data.name == "images" and config.data.path is None:
+            raise ConfigError(
+                f"the preset {arguments.preset} needs images; name them by --data PATH: a folder or archive of images, "
+                "a release of CIFAR, MNIST or SVHN, or what sivae prepare made"
+            )
         from sivae.training.run import train
 
         summary = train(config, arguments.out, progress=not arguments.quiet)
-    _print_summary(summary)
+    if os.environ.get("RANK", "0") == "0":
+        _print_summary(summary)
 
 
-def _resume(folder: Path, given: dict[str, Any], progress: bool) -> dict[str, Any]:
-    from sivae.training.run import RESUME_MAY_CHANGE, read_config, train
+def _resume(folder: Path, given: dict[str, Any], changes: dict[str, Any], progress: bool) -> dict[str, Any]:
+    from sivae.training.folder import read_config
+    from sivae.training.run import RESUME_MAY_CHANGE, train
 
-    for key in given:
-        if key not in ("resume", *RESUME_MAY_CHANGE):
-            name = "a preset" if key == "preset" else f"--{key.replace('_', '-')}"
+    for option in given:
+        if option != "resume" and _KEYS.get(option, option) not in RESUME_MAY_CHANGE:
+            name = "a preset" if option == "preset" else f"--{option.replace('_', '-')}"
             raise ConfigError(
                 f"{name} does not go with --resume, as the run's own settings hold; leave it out, "
                 "or start a new run without --resume"
             )
-    changes = {key: given[key] for key in RESUME_MAY_CHANGE if key in given}
     config = read_config(folder).replace(**changes) if changes else None
     return train(config, folder, resume=True, progress=progress)
 
@@ -168,8 +251,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
     metrics = {key: summary[key] for key in summary["metrics"]}
     console.print(metrics_table(f"{summary['preset']}, seed {summary['seed']}, {summary['steps']:,} steps", metrics))
     console.print(
-        f"{summary['ms_per_iteration']:.2f} ms per iteration on {summary['device']}, {summary['threads']} CPU threads",
+        f"{summary['ms_per_iteration']:.2f} ms per iteration ({summary['samples_per_second']:,.0f} samples per second) "
+        f"on {summary['device']}, {summary['threads']} CPU threads",
         soft_wrap=True,
     )
-    for name in ("samples.png", "density.png", "curves.png"):
+    for name in summary["pictures"]:
         console.print(str(folder / name), soft_wrap=True, markup=False)

@@ -1,8 +1,10 @@
 """Checkpoints: `checkpoints/STEP/`, each a folder that appears whole or not at all.
 
+    model.json          which architecture it is, see sivae.models.storage
     model.safetensors   the model's parameters and buffers
+    ema.safetensors     the averaged copy's, where there is one
     state.pt            what resuming needs besides: tensors and plain containers only, never objects
-    manifest.json       size and SHA-256 of the two
+    manifest.json       size and SHA-256 of the others, and the score
 
 A checkpoint whose files do not match their manifest is damaged and is never loaded.
 """
@@ -23,10 +25,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sivae import files
+from sivae.models import VAEModel
+from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, write_model
 from sivae.training.errors import CheckpointError
 
-MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
-_KEPT = 2
+STATE, MANIFEST = "state.pt", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Checkpoint:
         path: its folder.
         step: iterations done.
         model: the model's state dict.
+        averaged: the averaged copy's, where there is one.
         state: as given to :func:`save_checkpoint`.
     """
 
     path: Path
     step: int
     model: dict[str, Tensor]
+    averaged: dict[str, Tensor] | None
     state: dict[str, Any]
 
     def restore(self, model: nn.Module) -> None:
@@ -51,24 +56,49 @@ class Checkpoint:
         Raises:
             CheckpointError: names or shapes differ.
         """
+        self._restore(model, self.model, MODEL)
+
+    def restore_averaged(self, model: nn.Module) -> None:
+        """Load the averaged weights.
+
+        Raises:
+            CheckpointError: there are none, or names or shapes differ.
+        """
+        if self.averaged is None:
+            raise CheckpointError(f"{self.path} has no {AVERAGED}; use it with the config.json that the run wrote")
+        self._restore(model, self.averaged, AVERAGED)
+
+    def _restore(self, model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         try:
-            model.load_state_dict(self.model)
+            model.load_state_dict(weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{self.path / MODEL} belongs to another network ({reason}); "
+                f"{self.path / name} belongs to another network ({reason}); "
                 "use it with the config.json that the run wrote"
             ) from None
 
 
-def save_checkpoint(folder: Path, step: int, model: nn.Module, state: Mapping[str, Any]) -> Path:
-    """Write `folder/STEP/`, then delete all but the last two checkpoints.
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: VAEModel,
+    state: Mapping[str, Any],
+    *,
+    averaged: VAEModel | None = None,
+    score: float | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write `folder/STEP/`, then delete older checkpoints but the last `keep` and the best.
 
     Args:
         folder: the run's `checkpoints/`; made if it is missing.
         step: iterations done.
         model: saved with its buffers.
         state: tensors, numbers, text and containers of them.
+        averaged: the averaged copy.
+        score: how good it is, lower is better; None where that is not known.
+        keep: how many of the last checkpoints stay.
 
     Returns:
         The checkpoint's path. It is on the disk when the call returns; the older ones stay until it is.
@@ -76,13 +106,29 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, state: Mapping[st
     folder.mkdir(exist_ok=True)
     path = folder / str(step)
     with files.atomic_folder(path) as temporary:
-        files.write_safetensors(temporary / MODEL, model.state_dict())
+        write_model(temporary, model, averaged=averaged)
         torch.save({"step": step, **state}, temporary / STATE)
-        manifest = {name: _fingerprint(temporary / name) for name in (MODEL, STATE)}
-        files.write_json(temporary / MANIFEST, {"step": step, "files": manifest})
-    for old in list_checkpoints(folder)[:-_KEPT]:
-        files.remove_folder(old)
+        manifest = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
+        files.write_json(temporary / MANIFEST, {"step": step, "score": score, "files": manifest})
+    best = best_checkpoint(folder)
+    for old in list_checkpoints(folder)[:-keep]:
+        if old != best:
+            files.remove_folder(old)
     return path
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the lowest score in a run's `checkpoints/`; None where none has one."""
+    scores = {path: score for path in list_checkpoints(folder) if (score := _score(path)) is not None}
+    return min(scores, key=lambda path: scores[path], default=None)
+
+
+def _score(path: Path) -> float | None:
+    try:
+        score = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["score"]
+        return None if score is None else float(score)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a damaged one is not the best
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -101,7 +147,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     damaged = "the checkpoint is damaged; delete or restore its folder, the one before it is used then"
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        expected = {name: manifest["files"][name] for name in (MODEL, STATE)}
+        required = (MODEL, DESCRIPTION, STATE)
+        expected = {name: manifest["files"][name] for name in (*required, *sorted({AVERAGED} & set(manifest["files"])))}
         step = int(manifest["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: {type(error).__name__}: {error}; {damaged}") from None
@@ -120,13 +167,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path / STATE}: refused, as it holds more than tensors and plain containers ({reason}); "
             "use only checkpoints that sivae wrote"
         ) from None
-    try:
-        model = load_file(path / MODEL)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path / MODEL}: {error}; {damaged}") from None
+    weights: dict[str, dict[str, Tensor]] = {}
+    for name in {MODEL, AVERAGED} & set(expected):
+        try:
+            weights[name] = load_file(path / name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path / name}: {error}; {damaged}") from None
     if not isinstance(state, dict) or state.get("step") != step or path.name != str(step):
         raise CheckpointError(f"{path}: the folder's name and its files name different steps; {damaged}")
-    return Checkpoint(path, step, model, state)
+    return Checkpoint(path, step, weights[MODEL], weights.get(AVERAGED), state)
 
 
 def load_latest(folder: Path, notice: Callable[[str], None]) -> Checkpoint | None:

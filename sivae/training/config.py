@@ -6,38 +6,37 @@ Imports no torch, so that the command line can use it before the heavy imports.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
-import types
-import typing
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sivae.training import fields
 from sivae.training.errors import ConfigError
+from sivae.training.fields import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARES, Range, Section
 
 if TYPE_CHECKING:
     from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
 
 ObjectiveName = Literal["soft-intro", "intro", "vae"]
 Phase = Literal["warm-up", "soft-intro", "intro", "vae"]
-ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]
+ErrorKind = Literal["mse", "l1"]  # the two that fit an output of any range; the networks end without a sigmoid
 Fake = Literal["prior", "reconstruction"]
 Semantics = Literal["official", "paper"]
+DataName = Literal["density", "digits", "images"]
+ModelName = Literal["mlp", "conv"]
+Norm = Literal["batch", "group", "none"]
+Cache = Literal["auto", "device", "host", "none"]
+Precision = Literal["fp32", "tf32", "bf16"]
+MemoryFormat = Literal["channels-last", "contiguous"]
+Automatic = Literal["auto", "on", "off"]
 
-PLANE_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for points of any coordinates
-
-FORMAT = 1  # of config.json; raised when an old reader would misread a new file
+FORMAT = 2  # of config.json; raised when an old reader would misread a new file
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """The objective and its weights.
-
-    None stands for the objective's own default, which :meth:`resolved` fills in. A key that the named objective does
-    not use stays None.
+class ObjectiveConfig(Section):
+    """The objective and its weights. None stands for the objective's own default, which :meth:`resolved` fills in.
 
     Attributes:
         name: "soft-intro", "intro" (IntroVAE's hinge) or "vae".
@@ -59,6 +58,17 @@ class ObjectiveConfig:
         ConfigError: a value is of the wrong type or out of range, or of no effect.
     """
 
+    LABEL: ClassVar[str] = "objective"
+    KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "soft-intro": ("beta_rec", "beta_kl", "kind", "fakes", "alpha", "beta_neg", "gamma_r", "scale", "semantics"),
+        "intro": ("beta_rec", "beta_kl", "kind", "fakes", "alpha", "margin"),
+        "vae": ("beta_rec", "beta_kl", "kind"),
+    }
+    RANGES: ClassVar[dict[str, Range]] = {
+        **dict.fromkeys(("beta_rec", "beta_kl", "beta_neg", "gamma_r", "margin"), NOT_NEGATIVE),
+        **dict.fromkeys(("alpha", "scale"), POSITIVE),
+    }
+
     name: ObjectiveName
     beta_rec: float
     beta_kl: float
@@ -72,18 +82,11 @@ class ObjectiveConfig:
     margin: float | None = None
 
     def __post_init__(self) -> None:
-        _conform(self)
-        used = objective_keys(self.name)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name not in used and value is not None:
-                users = " or ".join(objectives_with(field.name))
-                raise ConfigError(
-                    f"{field.name} = {_show(value)}: it has no effect with the objective {self.name!r}; "
-                    f"leave it out, or choose the objective {users}"
-                )
+        super().__post_init__()
         if self.fakes is not None and (not self.fakes or len(set(self.fakes)) != len(self.fakes)):
-            raise ConfigError(f"fakes = {_show(list(self.fakes))}: name prior, reconstruction, or both, each once")
+            raise ConfigError(
+                f"fakes = {fields.show(list(self.fakes))}: name prior, reconstruction, or both, each once"
+            )
 
     def build(self) -> VAEObjective | IntroObjective | SoftIntroObjective:
         """The objective itself."""
@@ -94,51 +97,77 @@ class ObjectiveConfig:
             "intro": objectives.IntroObjective,
             "soft-intro": objectives.SoftIntroObjective,
         }
-        values = {key: getattr(self, key) for key in objective_keys(self.name) if key != "name"}
-        given = {key: value for key, value in values.items() if value is not None}
-        built: VAEObjective | IntroObjective | SoftIntroObjective = classes[self.name](**given)
+        built: VAEObjective | IntroObjective | SoftIntroObjective = classes[self.name](**self.given())
         return built
 
     def resolved(self) -> ObjectiveConfig:
         """A copy with the objective's defaults in the place of None."""
         built = self.build()
-        keys = [key for key in objective_keys(self.name) if key != "name"]
-        return dataclasses.replace(self, **{key: getattr(built, key) for key in keys})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The keys that the objective uses, ready for JSON."""
-        return {key: _plain(getattr(self, key)) for key in objective_keys(self.name)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ObjectiveConfig:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ConfigError: a key is unknown or missing, or its value is wrong.
-        """
-        name = values.get("name")
-        if name not in _OBJECTIVE_KEYS:
-            raise ConfigError(f"objective.name = {_show(name)}: expected one of {', '.join(_OBJECTIVE_KEYS)}")
-        _check_keys(values, objective_keys(name), "objective.")
-        return cls(**values)
+        return dataclasses.replace(self, **{key: getattr(built, key) for key in self.keys_of(self.name)})
 
 
-_COMMON_KEYS = ("name", "beta_rec", "beta_kl", "kind")
-_OBJECTIVE_KEYS: dict[str, tuple[str, ...]] = {
-    "soft-intro": (*_COMMON_KEYS, "fakes", "alpha", "beta_neg", "gamma_r", "scale", "semantics"),
-    "intro": (*_COMMON_KEYS, "fakes", "alpha", "margin"),
-    "vae": _COMMON_KEYS,
-}
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    """What is learned.
+
+    Attributes:
+        name: "density" (points in the plane), "digits" (scikit-learn's 1,797 digits of 8x8) or "images" (a path).
+        density: a key of ``sivae.data.DENSITIES``.
+        path: what `sivae.data.images.open_images` reads: a prepared set, a folder or archive of images, a release of
+            CIFAR, MNIST or SVHN.
+        resolution: side of the images; others are resized.
+        channels: 1 (grey) or 3 (colour); images are converted.
+        flip: mirror half of the images at random.
+        cache: where the decoded images live: on the training device, in the host's memory, or on disk.
+    """
+
+    LABEL: ClassVar[str] = "data"
+    KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "density": ("density",),
+        "digits": ("flip", "cache"),
+        "images": ("path", "resolution", "channels", "flip", "cache"),
+    }
+    RANGES: ClassVar[dict[str, Range]] = {"resolution": AT_LEAST_1}
+
+    name: DataName
+    density: str | None = None
+    path: str | None = None
+    resolution: int | None = None
+    channels: Literal[1, 3] | None = None
+    flip: bool | None = None
+    cache: Cache | None = None
 
 
-def objective_keys(name: str) -> tuple[str, ...]:
-    """The keys of :class:`ObjectiveConfig` that the named objective uses."""
-    return _OBJECTIVE_KEYS[name]
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
+    """The networks.
 
+    Attributes:
+        name: "mlp" (for points) or "conv" (for images).
+        z_dim: latent dimensions.
+        hidden, layers: width and number of the inner layers (mlp).
+        widths: channels from the image inwards, halving the resolution at each (conv).
+        norm: "batch" as published, "group" or "none" (conv).
+        conditional: give encoder and decoder the class of an image, where the data has classes (conv).
+    """
 
-def objectives_with(key: str) -> list[str]:
-    """The names of the objectives that use a key."""
-    return [name for name, keys in _OBJECTIVE_KEYS.items() if key in keys]
+    LABEL: ClassVar[str] = "model"
+    KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "mlp": ("z_dim", "hidden", "layers"),
+        "conv": ("z_dim", "widths", "norm", "conditional"),
+    }
+    RANGES: ClassVar[dict[str, Range]] = {
+        **dict.fromkeys(("z_dim", "hidden", "layers"), AT_LEAST_1),
+        "widths": (lambda value: len(value) > 0 and all(one >= 1 for one in value), "one or more, each 1 or more"),
+    }
+
+    name: ModelName
+    z_dim: int
+    hidden: int | None = None
+    layers: int | None = None
+    widths: tuple[int, ...] | None = None
+    norm: Norm | None = None
+    conditional: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,23 +176,31 @@ class RunConfig:
 
     Attributes:
         preset: the preset that it was made from; a name for people.
-        density: the two-dimensional density to learn, a key of ``sivae.data.DENSITIES``.
+        data: what is learned.
+        model: the networks.
         objective: what is minimised.
-        steps: training iterations, the warm-up's included.
-        batch_size: samples per iteration.
+        steps: training iterations, the warm-up's included. None: as many as `epochs` makes.
+        epochs: passes over the images; None where `steps` is given.
+        batch_size: samples per iteration, of all processes together.
         learning_rate: Adam's rate for encoder and decoder, before the first milestone.
         warmup_fraction: share of the steps that train a plain VAE before the objective takes over.
         milestones: shares of the steps after which the rate is multiplied by `rate_factor`, ascending.
         rate_factor: see `milestones`.
-        z_dim: latent dimensions.
-        hidden: width of the MLPs' inner layers.
-        layers: number of inner layers.
+        ema_half_life: images after which a weight's share in the averaged copy has halved; None: no averaged copy.
+        precision: "fp32"; "tf32" (float32 with the products rounded on NVIDIA GPUs); "bf16" (the networks in
+            bfloat16, weights and losses in float32).
+        memory_format: how images lie in memory.
+        compile: compile the networks with torch.compile.
+        cuda_graph: run iterations as one CUDA graph; "auto": on a GPU, for small images.
+        accumulate: parts that a batch is cut into, so that only one is in memory at a time.
+        checkpoint_activations: keep only each stage's input and compute the rest again in the backward pass.
         seed: decides the initial weights, the data, the noise and the metrics' samples.
         device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1" …
         ops: backend of the fused ops; None: the fastest that is there.
         threads: CPU threads; None: torch's own choice.
-        log_every: iterations between two records of the losses. Gradients are checked as often.
+        log_every: iterations between two records of the losses. Updates are checked as often.
         checkpoint_every: iterations between two checkpoints.
+        keep_checkpoints: how many of the last checkpoints stay, beside the best.
         sample_every: iterations between two pictures of samples; None: a tenth of the steps.
 
     Raises:
@@ -171,39 +208,66 @@ class RunConfig:
     """
 
     preset: str
-    density: str
+    data: DataConfig
+    model: ModelConfig
     objective: ObjectiveConfig
-    steps: int = 30_000
+    steps: int | None = None
+    epochs: float | None = None
     batch_size: int = 512
     learning_rate: float = 2e-4
-    warmup_fraction: float = 2_000 / 30_000
-    milestones: tuple[float, ...] = (1 / 3, 1 / 2)
+    warmup_fraction: float = 0.0
+    milestones: tuple[float, ...] = ()
     rate_factor: float = 0.1
-    z_dim: int = 2
-    hidden: int = 256
-    layers: int = 4
+    ema_half_life: float | None = None
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "channels-last"
+    compile: bool = False
+    cuda_graph: Automatic = "auto"
+    accumulate: int = 1
+    checkpoint_activations: bool = False
     seed: int = 0
     device: str = "auto"
     ops: str | None = None
     threads: int | None = None
     log_every: int = 25
     checkpoint_every: int = 1_000
+    keep_checkpoints: int = 2
     sample_every: int | None = None
 
     def __post_init__(self) -> None:
-        _conform(self)
+        fields.conform(self, _RANGES)
         if list(self.milestones) != sorted(self.milestones):
-            raise ConfigError(f"milestones = {_show(list(self.milestones))}: give them in ascending order")
-        if self.objective.kind is not None and self.objective.kind not in PLANE_KINDS:
+            raise ConfigError(f"milestones = {fields.show(list(self.milestones))}: give them in ascending order")
+        if self.batch_size % self.accumulate:
             raise ConfigError(
-                f"kind = {self.objective.kind!r}: points in the plane are not in [0, 1]; "
-                f"choose {' or '.join(PLANE_KINDS)}"
+                f"accumulate = {self.accumulate}: it must divide the batch_size, {self.batch_size}; "
+                "choose one that does"
             )
+        of_points = self.data.name == "density"
+        if of_points != (self.model.name == "mlp"):
+            raise ConfigError(f"model = {self.model.name!r}: it does not fit the data {self.data.name!r}")
+        if of_points and self.epochs is not None:
+            raise ConfigError(f"epochs = {self.epochs}: points of a density have none; give steps")
+        if of_points and self.checkpoint_activations:
+            raise ConfigError("checkpoint_activations: the networks of points have no stages; leave it out")
+        if self.steps is None and self.epochs is None:
+            raise ConfigError("steps: say how long to train, by steps or by epochs")
+
+    @property
+    def total_steps(self) -> int:
+        """Training iterations.
+
+        Raises:
+            ConfigError: only epochs are known yet.
+        """
+        if self.steps is None:
+            raise ConfigError("steps: how many iterations the epochs make is known once the data is open")
+        return self.steps
 
     @property
     def warmup_steps(self) -> int:
         """Iterations that train a plain VAE first."""
-        return round(self.warmup_fraction * self.steps)
+        return round(self.warmup_fraction * self.total_steps)
 
     def phase_at(self, step: int) -> Phase:
         """What iteration `step`, counted from 1, trains: a plain VAE to warm up, or the objective."""
@@ -211,7 +275,7 @@ class RunConfig:
 
     def learning_rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`, counted from 1."""
-        passed = sum(step > round(milestone * self.steps) for milestone in self.milestones)
+        passed = sum(step > round(milestone * self.total_steps) for milestone in self.milestones)
         return self.learning_rate * self.rate_factor**passed
 
     def to_json(self) -> str:
@@ -219,7 +283,7 @@ class RunConfig:
         content: dict[str, Any] = {"format": FORMAT}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            content[field.name] = value.to_dict() if isinstance(value, ObjectiveConfig) else _plain(value)
+            content[field.name] = value.to_dict() if isinstance(value, Section) else fields.plain(value)
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
@@ -237,14 +301,12 @@ class RunConfig:
             raise ConfigError("not a JSON object; restore the file as the run wrote it")
         if values.get("format") != FORMAT:
             raise ConfigError(
-                f"format = {_show(values.get('format'))}: this version reads format {FORMAT}; "
+                f"format = {fields.show(values.get('format'))}: this version reads format {FORMAT}; "
                 "use the version of sivae that wrote the run"
             )
         values.pop("format")
-        _check_keys(values, [field.name for field in dataclasses.fields(cls)], "")
-        if not isinstance(values["objective"], dict):
-            raise ConfigError("objective: expected an object with a name and weights; restore the file as it was")
-        return cls(**{**values, "objective": ObjectiveConfig.from_dict(values["objective"])})
+        fields.check_keys(values, [field.name for field in dataclasses.fields(cls)], "")
+        return cls(**{**values, **{key: kind.from_dict(values[key]) for key, kind in SECTIONS.items()}})
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
@@ -260,100 +322,37 @@ class RunConfig:
             raise ConfigError(f"{path}: {error}") from None
 
     def replace(self, **changes: Any) -> RunConfig:
-        """A copy with other values. The objective's keys are given flat, beside the run's own.
+        """A copy with other values. The sections' keys are given flat, beside the run's own.
+
+        Steps take the place of epochs, and epochs that of steps.
 
         Raises:
             ConfigError: a key is unknown, or a value is wrong.
         """
-        own = {key: value for key, value in changes.items() if key in _RUN_KEYS}
-        weights = {key: value for key, value in changes.items() if key in _WEIGHT_KEYS}
+        own = {key: value for key, value in changes.items() if key in RUN_KEYS}
         for key in changes:
-            if key not in own and key not in weights:
-                raise ConfigError(_unknown(key, (*_RUN_KEYS, *_WEIGHT_KEYS)))
-        if weights:
-            own["objective"] = dataclasses.replace(own.get("objective", self.objective), **weights)
+            if key not in RUN_KEYS and not any(key in kind.every_key() for kind in SECTIONS.values()):
+                every = (*RUN_KEYS, *(key for kind in SECTIONS.values() for key in kind.every_key()))
+                raise ConfigError(fields.unknown(key, every))
+        for label, kind in SECTIONS.items():
+            inside = {key: value for key, value in changes.items() if key in kind.every_key()}
+            if inside:
+                own[label] = dataclasses.replace(own.get(label, getattr(self, label)), **inside)
+        if "epochs" in own and "steps" not in own:
+            own["steps"] = None
+        if "steps" in own and own["steps"] is not None and "epochs" not in own:
+            own["epochs"] = None
         return dataclasses.replace(self, **own)
 
 
-_RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunConfig))
-_WEIGHT_KEYS = tuple(field.name for field in dataclasses.fields(ObjectiveConfig) if field.name != "name")
+SECTIONS: dict[str, type[Section]] = {kind.LABEL: kind for kind in (DataConfig, ModelConfig, ObjectiveConfig)}
+RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunConfig))
 
-# Each key's range: a test, and the words for what passes it.
-_AT_LEAST_1 = (lambda value: value >= 1, "1 or more")
-_NOT_NEGATIVE = (lambda value: value >= 0, "0 or more")
-_POSITIVE = (lambda value: value > 0, "more than 0")
-_SHARE = (lambda value: 0 <= value <= 1, "between 0 and 1")
-_RANGES: dict[str, tuple[typing.Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("steps", "batch_size", "z_dim", "hidden", "layers", "threads"), _AT_LEAST_1),
-    **dict.fromkeys(("log_every", "checkpoint_every", "sample_every"), _AT_LEAST_1),
-    **dict.fromkeys(("beta_rec", "beta_kl", "beta_neg", "gamma_r", "margin"), _NOT_NEGATIVE),
-    **dict.fromkeys(("learning_rate", "rate_factor", "alpha", "scale"), _POSITIVE),
-    "warmup_fraction": _SHARE,
-    "milestones": (lambda value: all(0 <= one <= 1 for one in value), "shares between 0 and 1"),
-    "seed": (lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1"),
+_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("steps", "batch_size", "accumulate", "threads", "keep_checkpoints"), AT_LEAST_1),
+    **dict.fromkeys(("log_every", "checkpoint_every", "sample_every"), AT_LEAST_1),
+    **dict.fromkeys(("epochs", "learning_rate", "rate_factor", "ema_half_life"), POSITIVE),
+    "warmup_fraction": SHARE,
+    "milestones": SHARES,
+    "seed": SEED,
 }
-
-
-def _conform(config: Any) -> None:
-    """Check every field's type and range; whole numbers become floats and lists tuples where those belong."""
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value = _converted(field.name, getattr(config, field.name), hints[field.name])
-        object.__setattr__(config, field.name, value)
-        if value is not None and field.name in _RANGES:
-            passes, words = _RANGES[field.name]
-            if not passes(value):
-                raise ConfigError(f"{field.name} = {_show(value)}: it must be {words}")
-
-
-def _converted(key: str, value: Any, hint: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        (hint,) = (one for one in arguments if one is not type(None))
-        return _converted(key, value, hint)
-    if origin is Literal:
-        if value in arguments and isinstance(value, str):
-            return value
-        raise ConfigError(f"{key} = {_show(value)}: expected one of {', '.join(arguments)}")
-    if origin is tuple:
-        if isinstance(value, list | tuple):
-            return tuple(_converted(key, one, arguments[0]) for one in value)
-        raise ConfigError(f"{key} = {_show(value)}: expected a list")
-    if hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-        raise ConfigError(f"{key} = {_show(value)}: expected a finite number")
-    if hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        raise ConfigError(f"{key} = {_show(value)}: expected a whole number")
-    if not isinstance(value, hint):
-        words = {str: "text"}.get(hint, f"an {hint.__name__}")
-        raise ConfigError(f"{key} = {_show(value)}: expected {words}")
-    return value
-
-
-def _check_keys(values: Mapping[str, Any], expected: Iterable[str], prefix: str) -> None:
-    expected = list(expected)
-    for key in values:
-        if key not in expected:
-            raise ConfigError(prefix + _unknown(key, expected))
-    for key in expected:
-        if key not in values:
-            raise ConfigError(f"{prefix}{key} is missing; put it back, as the run wrote it")
-
-
-def _unknown(key: str, expected: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(expected), n=1)
-    hint = f"did you mean {close[0]}?" if close else "remove it"
-    return f"{key} is not a known key; {hint}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str | list | type(None)) else repr(value)

@@ -29,11 +29,11 @@ class CheckpointError(SivaeError, RuntimeError):
     """A checkpoint that cannot be used; the message names the file and what to do."""
 
 
-class NonFiniteError(SivaeError, RuntimeError):
-    """Gradients were infinite or NaN. The message names the step, likely causes and remedies.
+class DivergenceError(SivaeError, RuntimeError):
+    """Updates were infinite, NaN or exploding, again after going back once. The message holds cause and remedy.
 
     Attributes:
-        step: the first step with such a gradient.
+        step: the first iteration whose update could not be applied.
     """
 
     def __init__(self, message: str, step: int) -> None:
@@ -42,12 +42,6 @@ class NonFiniteError(SivaeError, RuntimeError):
 
 
 class RunInterrupted(SivaeError):
-    """The run stopped early at a signal, with a checkpoint written. The message says how to go on.
+    """The run stopped early because a signal asked it to, with a checkpoint written. The message says how to go on."""
 
-    Attributes:
-        exit_code: 128 + the signal's number.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 0

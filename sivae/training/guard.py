@@ -1,87 +1,152 @@
-"""Notices when gradients stop being finite, without making a device wait for the host in every step."""
+"""Takes the optimizers' steps and leaves out those that would do harm, without making the device wait for the host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from sivae.training.config import Phase
-from sivae.training.errors import NonFiniteError
+# A norm this many times the recent average is no gradient to follow: one such step fills Adam's second moment and
+# freezes the weights for thousands of iterations. Healthy runs stay within a factor of a few tens.
+EXPLOSION = 1_000.0
+_SETTLED = 100  # updates before the average can be relied on
+_MEMORY = 0.99  # share of the average that one more update leaves
 
-# What to try for a new run where the gradients of a phase stopped being finite, the likeliest first.
-_VAE_CAUSES = "a rate too high for the batch, or data that is not finite"
-_INTRO_CAUSES = "a rate too high for the batch, or the fakes' KL running away"
-_ADVICE: dict[Phase, tuple[str, str]] = {
-    "warm-up": (_VAE_CAUSES, "raise --beta-kl if kl_real grew while rec fell"),
-    "vae": (_VAE_CAUSES, "raise --beta-kl if kl_real grew while rec fell"),
-    "intro": (_INTRO_CAUSES, "lower --alpha, or --margin, if the fakes' KL was far above kl_real"),
-    "soft-intro": (
-        _INTRO_CAUSES,
-        "raise --beta-neg if the fakes' KL was far above kl_real, lower it if it was near kl_real while rec grew",
-    ),
-}
+# Iterations in a row with an update left out that make a divergence; fewer are an accident.
+SEVERAL = 5
 
 
-class FiniteGuard:
-    """Watches the gradients of some optimizers' parameters.
+@dataclass(frozen=True)
+class Trouble:
+    """What was left out since the last check.
 
-    Gradients count as finite when the Euclidean norm over all of them is: one whose square overflows would
-    fill Adam's second moment with infinities, and freeze its weight for good, although it is finite itself.
-
-    Args:
-        optimizers: whose parameters to watch.
-        phase_at: what an iteration trains, which decides the advice.
-        step: iterations done so far.
+    Attributes:
+        step: the first iteration with an update left out, counted from 1.
+        iterations: how many there were.
+        in_a_row: the longest unbroken series of them.
+        losses: of the last such iteration, as they are, finite or not.
     """
 
-    def __init__(self, optimizers: Iterable[Optimizer], phase_at: Callable[[int], Phase], step: int = 0) -> None:
-        self._phase_at = phase_at
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self._parameters = [parameter for group in groups for parameter in group["params"]]
-        device = self._parameters[0].device
-        self._start = self._checked = step
-        # Stays 0 until a gradient is not finite, then is NaN for good.
-        self._poison = torch.zeros((), device=device)
-        self._finite_steps = torch.zeros((), dtype=torch.int64, device=device)
-        self._last: Mapping[str, float] = {}
+    step: int
+    iterations: int
+    in_a_row: int
+    losses: Mapping[str, float]
 
-    def watch(self) -> None:
-        """Take note of the gradients of the step just done. Stays on the device."""
-        gradients: list[Tensor] = [p.grad for p in self._parameters if p.grad is not None]
-        self._poison += get_total_norm(gradients).float() * 0.0
-        self._finite_steps += self._poison == 0
+    @property
+    def diverged(self) -> bool:
+        """True where this is more than an accident."""
+        return self.in_a_row >= SEVERAL
 
-    def check(self, step: int, last_good: str) -> None:
-        """Wait for the device, and raise if any gradient since the start was not finite.
+    def __str__(self) -> str:
+        seen = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        what = "an update was" if self.iterations == 1 else f"updates of {self.iterations} iterations were"
+        return f"{what} not finite or exploding, and left out, from step {self.step:,} on ({seen})"
 
-        Args:
-            step: iterations done.
-            last_good: where to go on from, for the message.
 
-        Raises:
-            NonFiniteError: with the step, likely causes and remedies.
-        """
-        finite = self._start + int(self._finite_steps)
-        if finite >= step:
-            self._checked = step
-            return
-        phase = self._phase_at(finite + 1)
-        causes, remedy = _ADVICE[phase]
-        seen = ", ".join(f"{key} {value:.4g}" for key, value in self._last.items())
-        raise NonFiniteError(
-            f"training diverged: gradients stopped being finite in step {finite + 1} "
-            f"({phase}; between the checks at steps {self._checked} and {step}"
-            f"{f'; at the earlier one {seen}' if seen else ''}). "
-            f"Likely causes: {causes}. "
-            f"Remedies for a new run, in this order: lower --learning-rate (half of it, say); {remedy}; "
-            f"check that the data is finite. {last_good}",
-            finite + 1,
-        )
+class UpdateGuard:
+    """Decides, on the device, whether an update is applied.
 
-    def remember(self, values: Mapping[str, float]) -> None:
-        """Keep the losses of a step that was checked, for the message when a later one fails."""
-        self._last = {key: values[key] for key in ("rec", "kl_real", "kl_fake", "kl_rec") if key in values}
+    It is not where the Euclidean norm over all of an optimizer's gradients is not finite, or more than
+    :data:`EXPLOSION` times the average of those before. An update that is left out changes neither weights nor the
+    optimizer's state.
+
+    Args:
+        optimizers: whose parameters to watch; all on one device.
+        buffers: what forward passes change, batch norm's running statistics: put back with the update left out.
+        reduce: brings the gradients of several processes together, in place, before they are looked at.
+    """
+
+    def __init__(
+        self,
+        optimizers: Iterable[Optimizer],
+        buffers: Iterable[Tensor] = (),
+        reduce: Callable[[list[Tensor]], None] | None = None,
+    ) -> None:
+        self._optimizers = list(optimizers)
+        self._buffers = list(buffers)
+        self._good_buffers = [buffer.clone() for buffer in self._buffers]
+        self._reduce = reduce
+        self._device = self._optimizers[0].param_groups[0]["params"][0].device
+        # Of each optimizer: the running mean of its norms, and how many there were.
+        self._mean = torch.zeros(len(self._optimizers), device=self._device)
+        self._count = torch.zeros(len(self._optimizers), device=self._device)
+        # Everything below is changed in place, as a captured CUDA graph knows only the memory it was captured with.
+        self._left_out = torch.zeros((), dtype=torch.bool, device=self._device)
+        self._now = torch.zeros((), dtype=torch.int64, device=self._device)
+        self._row, self._first, self._iterations, self._longest = torch.zeros(
+            4, dtype=torch.int64, device=self._device
+        ).unbind()
+        self._losses: dict[tuple[str, ...], Tensor] = {}  # one vector for the names of each phase
+        self._names: tuple[str, ...] = ()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._first.fill_(-1)
+        self._iterations.zero_()
+        self._longest.zero_()
+
+    def apply(self, optimizer: Optimizer) -> None:
+        """Let the optimizer take its step, unless that would do harm. Stays on the device."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self._reduce is not None:
+            self._reduce(gradients)
+        index = self._optimizers.index(optimizer)
+        norm = get_total_norm(gradients).float()
+        mean, count = self._mean[index], self._count[index]
+        harmful = ~(norm * 0.0 == 0.0) | ((count >= _SETTLED) & (norm > EXPLOSION * mean))
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = harmful.float()  # type: ignore[attr-defined]
+            optimizer.step()
+        elif not bool(harmful):  # an optimizer that cannot be told on the device
+            optimizer.step()
+        # The plain mean of the first updates, then one that forgets.
+        weight = (1.0 / (count + 1.0)).clamp_min(1.0 - _MEMORY)
+        mean.add_(torch.where(harmful, 0.0, (norm - mean) * weight))
+        count.add_(~harmful)
+        self._left_out.logical_or_(harmful)
+
+    def watch(self, losses: Mapping[str, Tensor]) -> None:
+        """Take note of the iteration just done, whose losses these are. Stays on the device."""
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        self._names = tuple(losses)
+        kept = self._losses.setdefault(self._names, values.clone())
+        out = self._left_out
+        kept.copy_(torch.where(out, values, kept))
+        self._now.add_(1)
+        self._row.add_(1).mul_(out)
+        self._longest.copy_(torch.maximum(self._longest, self._row))
+        self._iterations.add_(out)
+        self._first.copy_(torch.where(out & (self._first < 0), self._now, self._first))
+        for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
+            good.copy_(torch.where(out, good, buffer))
+            buffer.copy_(good)
+        out.zero_()
+
+    def check(self) -> Trouble | None:
+        """Wait for the device, and tell what was left out since the last check, if anything."""
+        if not self._names:
+            return None
+        facts = torch.stack([self._first, self._iterations, self._longest]).double()
+        step, iterations, in_a_row, *losses = torch.cat([facts, self._losses[self._names].double()]).tolist()
+        self._forget()
+        if iterations == 0:
+            return None
+        return Trouble(int(step), int(iterations), int(in_a_row), dict(zip(self._names, losses, strict=True)))
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"mean": self._mean.cpu(), "count": self._count.cpu(), "row": int(self._row)}
+
+    def load_state(self, state: Mapping[str, Any], step: int) -> None:
+        """The inverse of :meth:`state`, with `step` iterations done."""
+        self._now.fill_(step)
+        self._mean.copy_(state["mean"])
+        self._count.copy_(state["count"])
+        self._row.fill_(state["row"])
+        for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
+            good.copy_(buffer)  # which the checkpoint's are by now

@@ -18,11 +18,13 @@ class Progress:
         title: the run's name.
         steps: iterations in all.
         step: iterations done.
+        images: per iteration, where the rate is to be shown in images; None shows iterations.
         enabled: False shows nothing but notices.
     """
 
-    def __init__(self, title: str, steps: int, step: int, *, enabled: bool = True) -> None:
+    def __init__(self, title: str, steps: int, step: int, *, images: int | None = None, enabled: bool = True) -> None:
         self._title, self._steps, self._enabled = title, steps, enabled
+        self._images = images
         self._started = self._last_line = time.monotonic()
         self._first_step = step
         self._lines = 0
@@ -63,7 +65,8 @@ class Progress:
         if not self._enabled:
             return
         losses = "  ".join(f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None)
-        rate = f"{1e3 / milliseconds:,.0f} it/s" if milliseconds > 0 else ""
+        unit, per_step = ("it/s", 1) if self._images is None else ("images/s", self._images)
+        rate = f"{1e3 * per_step / milliseconds:,.0f} {unit}" if milliseconds > 0 else ""
         if self._live is not None:
             self._bar.update(self._task, completed=step, rate=rate)
             self._losses.plain = losses
@@ -72,8 +75,11 @@ class Progress:
         if self._lines and step < self._steps and now - self._last_line < _LINE_SECONDS:
             return
         self._last_line, self._lines = now, self._lines + 1
-        left = (now - self._started) / max(1, step - self._first_step) * (self._steps - step)
-        eta = f"  ETA {int(left // 60)}:{int(left % 60):02d}" if step < self._steps else ""
+        left = int((now - self._started) / max(1, step - self._first_step) * (self._steps - step))
+        clock = (
+            f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}" if left >= 3600 else f"{left // 60}:{left % 60:02d}"
+        )
+        eta = f"  ETA {clock}" if step < self._steps else ""
         self.notice(f"{self._title}  {step:,}/{self._steps:,}  {losses}  {rate}{eta}")
 
     def notice(self, text: str) -> None:

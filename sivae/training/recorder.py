@@ -62,6 +62,16 @@ class Recorder:
                     self._events.add_scalar(key, value, step)
         return record
 
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Show a picture that was written, a PNG, in TensorBoard too."""
+        if self._events is None:
+            return
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as image:
+            self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
     def sync(self) -> None:
         """Have the disk hold every record so far."""
         os.fsync(self._file.fileno())

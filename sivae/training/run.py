@@ -1,64 +1,54 @@
-"""A training run from start to finish, and what can be asked of its folder afterwards.
-
-DIR/config.json        every setting, resolved
-DIR/metrics.jsonl      the losses over time; TensorBoard events beside it
-DIR/samples/*.png      generated points beside data, over time
-DIR/checkpoints/STEP/  see sivae.training.checkpoint
-DIR/samples.png, density.png, curves.png, summary.json   at the end
-"""
+"""A training run from start to finish, and what can be asked of its folder afterwards."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
-import hashlib
-import json
 import math
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
-from torch import nn
 
 from sivae import files, ops
 from sivae.machine import device_name, versions
-from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
-from sivae.training.checkpoint import (
-    STATE,
-    Checkpoint,
-    list_checkpoints,
-    load_latest,
-    save_checkpoint,
-    set_aside_after,
-)
+from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
 from sivae.training.config import RunConfig
-from sivae.training.errors import CheckpointError, ConfigError, RunFolderError, RunInterrupted
-from sivae.training.guard import FiniteGuard
+from sivae.training.diagnosis import diagnose
+from sivae.training.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
+from sivae.training.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    ROLLBACK,
+    SAMPLES,
+    SUMMARY,
+    is_summary,
+    new_folder,
+    only_process_in,
+    read_config,
+    read_rollback,
+    read_summary,
+    way_back,
+)
+from sivae.training.guard import Trouble
+from sivae.training.interruption import Clock, StopSignals
+from sivae.training.parallel import Processes, joined
 from sivae.training.progress import Progress
 from sivae.training.recorder import Recorder, read_records
-from sivae.training.step import IntroStep, SoftIntroStep, VAEStep
-from sivae.training.toy import ToyTask
+from sivae.training.seeds import global_seed
+from sivae.training.task import Task, open_task
+from sivae.training.trainer import Trainer, place, settings_of
 
-CONFIG, SUMMARY, CHECKPOINTS, SAMPLES = "config.json", "summary.json", "checkpoints", "samples"
+# What a resumed run may change: keys that decide when the run writes or where it finds its data, never what it
+# computes or records.
+RESUME_MAY_CHANGE = ("checkpoint_every", "keep_checkpoints", "path", "cache")
 
-# What a resumed run may change: keys that decide when the run writes, never what it computes or records.
-RESUME_MAY_CHANGE = ("checkpoint_every",)
-
-# What a summary holds beside the metrics, which its key "metrics" names. One that lacks any of it is none.
-_SUMMARY_KEYS = (
-    *("preset", "objective", "steps", "seed", "metrics", "ms_per_iteration", "train_seconds", "wall_seconds", "final"),
-    *("device", "device_name", "ops", "threads", "versions"),
-)
+ROLLBACK_RATE = 0.5  # what a divergence multiplies the rest of a run's learning rate by
 
 
 def train(
@@ -70,9 +60,10 @@ def train(
 ) -> dict[str, Any]:
     """Train from a configuration, or go on with a run that stopped.
 
-    A run that was stopped at any instant and resumed ends with the same weights, bit for bit, and the same
+    A run that was stopped at any instant and resumed ends with the same weights, bit for bit on a CPU, and the same
     records in `metrics.jsonl`, times apart, as one that was not, on the same machine and versions. SIGINT and
-    SIGTERM finish the iteration and write a checkpoint (when called from the main thread).
+    SIGTERM finish the iteration and write a checkpoint (when called from the main thread). Where `torchrun` started
+    several processes, they share each batch, and the first one writes.
 
     Args:
         config: what to train; with `resume` None, or the run's own configuration with a change that
@@ -86,160 +77,286 @@ def train(
         `run` the folder, which the file does not hold, as folders move.
 
     Raises:
-        ConfigError: the configuration cannot be, here.
+        ConfigError: the configuration cannot be, here, or its data is not there.
         RunFolderError: the folder is taken, or holds no run to resume, or another process trains in it.
         CheckpointError: the run's checkpoints are all damaged.
-        NonFiniteError: the training diverged. The last checkpoint from before is whole.
+        DivergenceError: the training diverged twice. The last checkpoint from before is whole.
         RunInterrupted: a signal came.
     """
     if resume:
         if out is None:
             raise RunFolderError("resume: name the run's folder")
-        folder = Path(out)
-        config = _resumed_config(config, folder)
+        config = _resumed_config(config, Path(out))
+    elif config is None:
+        raise ConfigError("train: give a configuration, or resume=True and the folder of a run")
     else:
-        if config is None:
-            raise ConfigError("train: give a configuration, or resume=True and the folder of a run")
         config = resolve(config)
-        folder = _new_folder(config, out)
-    with _only_process_in(folder), _settings_of(config):
-        if resume and (finished := _read_summary(folder)):
-            if progress:
-                print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
-            return {**finished, "run": str(folder)}
-        files.write_text(folder / CONFIG, config.to_json())
-        return {**_run(config, folder, progress), "run": str(folder)}
-
-
-def _run(config: RunConfig, folder: Path, show: bool) -> dict[str, Any]:
-    started = time.perf_counter()
-    device = torch.device(config.device)
-    files.remove_leftovers(folder)
-    (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    files.remove_leftovers(folder / CHECKPOINTS)
-
-    # What is trained.
-    task = ToyTask(config, device)
-    with _global_seed(_derived_seed(config.seed, "weights")):
-        model = task.build_model()
-    model.to(device)
-    encoder_optimizer = _adam(model.encoder, config)
-    decoder_optimizer = _adam(model.decoder, config)
-    optimizers = {"encoder": encoder_optimizer, "decoder": decoder_optimizer}
-    generators = {
-        name: torch.Generator(device).manual_seed(_derived_seed(config.seed, name)) for name in ("data", "noise")
-    }
-    objective = config.objective.build()
-    warmup_objective = VAEObjective(beta_rec=objective.beta_rec, beta_kl=objective.beta_kl, kind=objective.kind)
-    warmup_step = VAEStep(model, encoder_optimizer, decoder_optimizer, warmup_objective, generator=generators["noise"])
-    step_of_objective: Callable[[torch.Tensor], dict[str, torch.Tensor]]
-    if isinstance(objective, SoftIntroObjective):
-        step_of_objective = SoftIntroStep(
-            model, encoder_optimizer, decoder_optimizer, objective, generator=generators["noise"]
-        )
-    elif isinstance(objective, IntroObjective):
-        step_of_objective = IntroStep(
-            model, encoder_optimizer, decoder_optimizer, objective, generator=generators["noise"]
-        )
-    else:
-        step_of_objective = warmup_step
-
-    # Where it stands.
     with contextlib.ExitStack() as stack:
-        notices: list[str] = []
-        checkpoint = load_latest(folder / CHECKPOINTS, notices.append)
-        start, clock, wall_before = 0, _Clock(device), 0.0
-        if checkpoint is not None:
-            start = checkpoint.step
-            checkpoint.restore(model)
-            clock.seconds, wall_before = _restore_state(checkpoint, optimizers, generators)
-        set_aside_after(folder / CHECKPOINTS, start)
-        display = Progress(folder.name, config.steps, start, enabled=show)
-        stack.callback(display.close)
-        for text in notices:
-            display.notice(text)
-        recorder = Recorder(folder, start, display.notice)
-        stack.callback(recorder.close)
-        guard = FiniteGuard(optimizers.values(), config.phase_at, start)
-        stop = stack.enter_context(_StopSignals())
+        processes = stack.enter_context(joined(config.device))
+        show = progress and processes.first
+        folder = Path(out) if resume and out is not None else None
+        if folder is not None:
+            if processes.first:
+                stack.enter_context(only_process_in(folder))
+            if finished := read_summary(folder):
+                if show:
+                    print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
+                return {**finished, "run": str(folder)}
+        if config.batch_size % (processes.count * config.accumulate):
+            raise ConfigError(
+                f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
+                f"cannot share it equally; choose a multiple of {processes.count * config.accumulate}"
+            )
+        device = _device_of(config, processes)
+        stack.enter_context(settings_of(config))
+        task = open_task(config, device, processes, show=show)
+        stack.callback(task.close)
+        config = _with_steps(config, task)
+        if folder is None:
+            folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
+            if processes.first:
+                stack.enter_context(only_process_in(folder))
+        if processes.first:
+            files.write_text(folder / CONFIG, config.to_json())
+        summary = _Run(config, folder, task, device, processes, show).complete()
+    return {**summary, "run": str(folder)}
 
-        def write_checkpoint(step: int) -> None:
-            guard.check(step, _way_back(folder))
-            recorder.sync()
-            state = {
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
-                "generators": {name: generator.get_state() for name, generator in generators.items()},
-                "train_seconds": clock.seconds,
-                "wall_seconds": wall_before + time.perf_counter() - started,
-            }
-            save_checkpoint(folder / CHECKPOINTS, step, model, state)
 
-        # The loop.
-        logged, logged_seconds = start, clock.seconds
-        clock.start()
-        for step in range(start + 1, config.steps + 1):
-            rate = config.learning_rate_at(step)
-            for optimizer in optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-            phase = config.phase_at(step)
-            losses = (warmup_step if phase == "warm-up" else step_of_objective)(task.batch(generators["data"]))
-            guard.watch()
+class _Diverged(Exception):
+    """Carries what the guard found out of the loop."""
 
-            last = step == config.steps
-            if last or step % config.log_every == 0:
-                guard.check(step, _way_back(folder))
-                clock.lap()
-                milliseconds = 1e3 * (clock.seconds - logged_seconds) / (step - logged)
-                logged, logged_seconds = step, clock.seconds
-                record = recorder.record(step, losses, learning_rate=rate, phase=phase, seconds=clock.seconds)
-                guard.remember(record)
-                display.update(step, record, milliseconds)
-            if stop.signal is not None or last or step % config.checkpoint_every == 0:
-                with clock.paused():
-                    write_checkpoint(step)
-            if stop.signal is not None and not last:
-                raise RunInterrupted(
-                    f"stopped at step {step:,} by {stop.signal.name}; "
-                    f"go on with: sivae train --resume {shlex.quote(str(folder))}",
-                    128 + stop.signal,
-                )
-            if not last and step % _sample_every(config) == 0:
-                with clock.paused():
-                    picture = folder / SAMPLES / f"{step:0{len(str(config.steps))}d}.png"
-                    task.picture_samples(picture, model, _derived_seed(config.seed, "pictures"), step)
-        clock.stop()
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
 
-    # The end. It depends on the last checkpoint only, so a run that dies here is finished by resuming it.
-    if show:
-        print("computing the metrics, drawing the pictures", file=sys.stderr, flush=True)
-    records = read_records(folder)
-    metrics = _for_json(task.evaluate(model, config.seed))
-    task.picture_samples(folder / "samples.png", model, _derived_seed(config.seed, "pictures"), config.steps)
-    task.picture_run(folder, model, records, config.steps)
-    final = {
-        key: value for key, value in records[-1].items() if key not in ("step", "phase", "seconds", "learning_rate")
-    }
-    summary: dict[str, Any] = {
-        "preset": config.preset,
-        "objective": config.objective.name,
-        "steps": config.steps,
-        "seed": config.seed,
-        "metrics": list(metrics),
-        **metrics,
-        "ms_per_iteration": 1e3 * clock.seconds / config.steps,
-        "train_seconds": clock.seconds,
-        "wall_seconds": wall_before + time.perf_counter() - started,
-        "final": final,
-        "device": config.device,
-        "device_name": device_name(device),
-        "ops": config.ops,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
-    assert _is_summary(summary)
-    files.write_json(folder / SUMMARY, summary)
-    return summary
+
+class _Run:
+    """One process's part in a run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        task: Task,
+        device: torch.device,
+        processes: Processes,
+        show: bool,
+    ) -> None:
+        self.config, self.folder, self.task = config, folder, task
+        self.device, self.processes, self.show = device, processes, show
+        self.steps = config.total_steps
+        self.started = time.perf_counter()
+        self.wall_before = 0.0
+        self.rolled_back = False
+        self.clock = Clock(device)
+        self.checkpoints = folder / CHECKPOINTS
+
+    def complete(self) -> dict[str, Any]:
+        """Train to the end, from wherever the folder stands, then measure and draw."""
+        if self.processes.first:
+            files.remove_leftovers(self.folder)
+            self.checkpoints.mkdir(exist_ok=True)
+            files.remove_leftovers(self.checkpoints)
+        self.processes.wait()
+        while True:
+            trainer = Trainer(self.config, self.task.build_model, self.device, self.processes)
+            try:
+                self._train(trainer)
+                break
+            except _Diverged as diverged:
+                self._roll_back(diverged.trouble)
+        if self.processes.first:
+            self._conclude(trainer)
+        self.processes.wait()
+        summary = read_summary(self.folder)
+        assert summary is not None
+        return summary
+
+    def _train(self, trainer: Trainer) -> None:
+        config, task = self.config, self.task
+        with contextlib.ExitStack() as stack:
+            notices: list[str] = []
+            checkpoint = load_latest(self.checkpoints, notices.append)
+            start = 0 if checkpoint is None else checkpoint.step
+            if checkpoint is not None:
+                self._restore(trainer, checkpoint)
+            rollback = read_rollback(self.folder)
+            if rollback is not None:
+                trainer.rate_factor = rollback["rate_factor"]
+            self.processes.wait()
+            display = Progress(
+                self.folder.name,
+                self.steps,
+                start,
+                images=config.batch_size if task.counts_images else None,
+                enabled=self.show,
+            )
+            stack.callback(display.close)
+            recorder: Recorder | None = None
+            if self.processes.first:
+                for text in notices:
+                    display.notice(text)
+                set_aside_after(self.checkpoints, start)
+                recorder = Recorder(self.folder, start, display.notice)
+                stack.callback(recorder.close)
+            stop = stack.enter_context(StopSignals())
+            alone = self.processes.count == 1
+            scores: list[float] = []
+
+            logged, logged_seconds = start, self.clock.seconds
+            self.clock.start()
+            for step in range(start + 1, self.steps + 1):
+                losses = trainer.iterate(step, *task.batch(step))
+
+                last = step == self.steps
+                logs = last or step % config.log_every == 0
+                saves = last or step % config.checkpoint_every == 0
+                stops = stop.signal is not None if alone else logs and self._anyone_stops(stop)
+                if logs or saves or stops:
+                    self._look_for_trouble(trainer, display)
+                if logs:
+                    losses = self.processes.average_losses(losses)
+                    self.clock.lap()
+                    milliseconds = 1e3 * (self.clock.seconds - logged_seconds) / (step - logged)
+                    logged, logged_seconds = step, self.clock.seconds
+                    if recorder is not None:
+                        record = recorder.record(
+                            step,
+                            losses,
+                            learning_rate=trainer.rate_at(step),
+                            phase=config.phase_at(step),
+                            seconds=self.clock.seconds,
+                        )
+                        scores += _score(config, record)
+                        display.update(step, record, milliseconds)
+                if saves or stops:
+                    with self.clock.paused():
+                        if recorder is not None:
+                            recorder.sync()
+                            self._save(trainer, step, scores)
+                        scores = []
+                if stops and not last:
+                    self.processes.wait()
+                    name = stop.signal.name if stop.signal is not None else "a signal to another process"
+                    raise RunInterrupted(
+                        f"stopped at step {step:,} by {name}; "
+                        f"go on with: sivae train --resume {shlex.quote(str(self.folder))}"
+                    )
+                if recorder is not None and not last and step % _sample_every(config, self.steps) == 0:
+                    with self.clock.paused():
+                        path = self.folder / SAMPLES / f"{step:0{len(str(self.steps))}d}.png"
+                        for picture in task.picture_samples(path, trainer.for_evaluation(), step):
+                            recorder.picture(picture.stem.replace(path.stem, "samples"), picture, step)
+            self.clock.stop()
+
+    def _anyone_stops(self, stop: StopSignals) -> bool:
+        return self.processes.any(stop.signal is not None, self.device)
+
+    def _look_for_trouble(self, trainer: Trainer, display: Progress) -> None:
+        trouble = trainer.guard.check()
+        if trouble is None:
+            return
+        if trouble.diverged:
+            raise _Diverged(trouble)
+        if self.processes.first:
+            display.notice(str(trouble))
+
+    def _save(self, trainer: Trainer, step: int, scores: list[float]) -> None:
+        averaged = None if trainer.averaged is None else trainer.for_evaluation()
+        state = {
+            **trainer.state(),
+            "task": self.task.state(),
+            "train_seconds": self.clock.seconds,
+            "wall_seconds": self.wall_before + time.perf_counter() - self.started,
+        }
+        save_checkpoint(
+            self.checkpoints,
+            step,
+            trainer.model,
+            state,
+            averaged=averaged,
+            score=sum(scores) / len(scores) if scores else None,
+            keep=self.config.keep_checkpoints,
+        )
+
+    def _restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        trainer.restore(checkpoint)
+        try:
+            self.task.load_state(checkpoint.state["task"])
+            self.clock.seconds = float(checkpoint.state["train_seconds"])
+            if not self.rolled_back:  # else this process has counted that time itself
+                self.wall_before = float(checkpoint.state["wall_seconds"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"{checkpoint.path} does not fit this run ({error}); resume with the data and the version that wrote it"
+            ) from None
+
+    def _roll_back(self, trouble: Trouble) -> None:
+        """Go back to the last checkpoint with a lower rate, the first time; stop the second."""
+        phase = self.config.phase_at(trouble.step)
+        diagnosis = diagnose(read_records(self.folder), trouble.losses, phase)
+        words = f"training diverged in step {trouble.step:,} ({phase}): {trouble}. {diagnosis}"
+        self.processes.wait()  # everyone has read the folder as it is
+        if read_rollback(self.folder) is not None:
+            raise DivergenceError(
+                f"{words} It had already gone back once, with the learning rate halved. {way_back(self.folder)} "
+                "docs/tuning.md says more",
+                trouble.step,
+            )
+        self.rolled_back = True
+        checkpoint = load_latest(self.checkpoints, lambda text: None)
+        back_to = 0 if checkpoint is None else checkpoint.step
+        if self.processes.first:
+            files.write_json(
+                self.folder / ROLLBACK,
+                {
+                    "step": back_to,
+                    "from_step": trouble.step,
+                    "rate_factor": ROLLBACK_RATE,
+                    "diagnosis": diagnosis,
+                },
+            )
+            print(f"{words} Going back to step {back_to:,} with half the learning rate", file=sys.stderr, flush=True)
+        self.processes.wait()
+        if checkpoint is None:
+            self.clock.seconds = 0.0
+            self.task.close()
+            self.task = open_task(self.config, self.device, self.processes)
+
+    def _conclude(self, trainer: Trainer) -> None:
+        # It depends on the last checkpoint only, so a run that dies here is finished by resuming it.
+        config = self.config
+        if self.show:
+            print("computing the metrics, drawing the pictures", file=sys.stderr, flush=True)
+        records = read_records(self.folder)
+        model = trainer.for_evaluation()
+        metrics = _for_json(self.task.evaluate(model, config.seed))
+        pictures = self.task.picture_run(self.folder, model, records, self.steps)
+        final = {
+            key: value for key, value in records[-1].items() if key not in ("step", "phase", "seconds", "learning_rate")
+        }
+        summary: dict[str, Any] = {
+            "preset": config.preset,
+            "objective": config.objective.name,
+            "steps": self.steps,
+            "seed": config.seed,
+            "metrics": list(metrics),
+            **metrics,
+            "ms_per_iteration": 1e3 * self.clock.seconds / self.steps,
+            "samples_per_second": config.batch_size * self.steps / self.clock.seconds,
+            "train_seconds": self.clock.seconds,
+            "wall_seconds": self.wall_before + time.perf_counter() - self.started,
+            "final": final,
+            "pictures": [str(picture.relative_to(self.folder)) for picture in pictures],
+            "device": config.device,
+            "device_name": device_name(self.device),
+            "processes": self.processes.count,
+            "ops": config.ops,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        }
+        assert is_summary(summary)
+        files.write_json(self.folder / SUMMARY, summary)
 
 
 def evaluate(
@@ -248,6 +365,7 @@ def evaluate(
     seed: int | None = None,
     device: str | None = None,
     notice: Callable[[str], None] = lambda text: None,
+    **data: Any,
 ) -> dict[str, Any]:
     """Compute a run's metrics again, from its last whole checkpoint. Writes nothing.
 
@@ -256,17 +374,18 @@ def evaluate(
         seed: of the metrics' samples; None: the run's, which gives the figures of the training's end.
         device: where to compute; None: where the run trained.
         notice: told about damaged checkpoints that are passed over, and about another backend than the run's.
+        data: keys of the configuration's data to change: where the images are now, for instance.
 
     Returns:
         `step`, `seed` and the metrics.
 
     Raises:
         RunFolderError: there is no run, or it has no checkpoint yet.
-        ConfigError: its `config.json` is wrong, or the device is not there.
+        ConfigError: its `config.json` is wrong, or the device or the data is not there.
         CheckpointError: its checkpoints are all damaged.
     """
     folder = Path(run)
-    config = read_config(folder)
+    config = read_config(folder).replace(**data)
     if device is not None:
         config = config.replace(device=device)
     if seed is not None:
@@ -276,27 +395,30 @@ def evaluate(
         fastest = ops.available_backends(config.device)[0]
         notice(f"the run's ops backend {config.ops!r} is not there on {config.device}; evaluating with {fastest!r}")
         config = config.replace(ops=fastest)
-    with _settings_of(config):
+    with settings_of(config), contextlib.ExitStack() as stack:
         checkpoint = load_latest(folder / CHECKPOINTS, notice)
         if checkpoint is None:
             raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
         where = torch.device(config.device)
-        task = ToyTask(config, where)
-        with _global_seed(0):
+        task = open_task(config, where, for_training=False)
+        stack.callback(task.close)
+        with global_seed(0):
             model = task.build_model()
-        checkpoint.restore(model)
-        metrics = task.evaluate(model.to(where), config.seed)
+        (checkpoint.restore if checkpoint.averaged is None else checkpoint.restore_averaged)(model)
+        place(model, config, where)
+        metrics = task.evaluate(model, config.seed)
     return {"step": checkpoint.step, "seed": config.seed, **_for_json(metrics)}
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Fill in what the settings leave open: the objective's defaults, device, ops backend, threads, pictures.
+    """Fill in the objective's defaults, device, ops and threads; what only the data tells stays open.
 
     Raises:
-        ConfigError: the device, the backend or the density is not there.
+        ConfigError: the device or the backend is not there, or a setting needs another device.
     """
     device = _device(config.device)
-    ToyTask(config, torch.device(device))
+    if config.cuda_graph == "on" and torch.device(device).type != "cuda":
+        raise ConfigError(f"cuda_graph = 'on': there is none on {device}; leave it out")
     status = ops.backend_status()
     if config.ops is not None and config.ops not in status:
         raise ConfigError(f"ops = {config.ops!r}: expected one of {', '.join(status)}")
@@ -309,8 +431,30 @@ def resolve(config: RunConfig) -> RunConfig:
         device=device,
         ops=config.ops or available[0],
         threads=config.threads or torch.get_num_threads(),
-        sample_every=_sample_every(config),
     )
+
+
+def _with_steps(config: RunConfig, task: Task) -> RunConfig:
+    """The number of iterations, and how often to draw, which follows from it."""
+    steps = config.steps
+    if steps is None:
+        assert config.epochs is not None
+        if task.steps_per_epoch is None:
+            raise ConfigError(f"epochs = {config.epochs}: this data has none; give steps")
+        steps = max(1, round(config.epochs * task.steps_per_epoch))
+    return config.replace(steps=steps, epochs=config.epochs, sample_every=_sample_every(config, steps))
+
+
+def _sample_every(config: RunConfig, steps: int) -> int:
+    return config.sample_every or max(1, steps // 10)
+
+
+def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
+    """The real samples' negative ELBO under the objective's weights, by which checkpoints compare; empty where none."""
+    rec, kl = record.get("rec"), record.get("kl_real")
+    if rec is None or kl is None:
+        return []
+    return [config.objective.beta_rec * rec + config.objective.beta_kl * kl]
 
 
 def _device(name: str) -> str:
@@ -329,209 +473,48 @@ def _device(name: str) -> str:
     return name
 
 
-def _sample_every(config: RunConfig) -> int:
-    return config.sample_every or max(1, config.steps // 10)
-
-
-def _adam(network: nn.Module, config: RunConfig) -> torch.optim.Adam:
-    try:
-        return torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
-    except RuntimeError:  # not every device has the fused kernel
-        return torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-
-
-def _restore_state(
-    checkpoint: Checkpoint,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    generators: Mapping[str, torch.Generator],
-) -> tuple[float, float]:
-    """Returns the seconds of training, and by the wall's clock, so far."""
-    try:
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(checkpoint.state["optimizers"][name])
-        for name, generator in generators.items():
-            generator.set_state(checkpoint.state["generators"][name])
-        return float(checkpoint.state["train_seconds"]), float(checkpoint.state["wall_seconds"])
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(
-            f"{checkpoint.path / STATE} does not fit this run or this version of sivae ({error}); "
-            "resume with the version that wrote it"
-        ) from None
-
-
-def _derived_seed(seed: int, purpose: str) -> int:
-    # Streams of one seed must not be each other's continuation, nor those of the seed beside it.
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
-
-
-@contextlib.contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
-    """Seed the CPU's global generator inside, and give the caller's back."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-
-
-@contextlib.contextmanager
-def _settings_of(config: RunConfig) -> Iterator[None]:
-    """The run's threads and ops backend inside, the caller's afterwards."""
-    threads = torch.get_num_threads()
-    assert config.ops is not None
-    with ops.use_backend(config.ops):
-        torch.set_num_threads(config.threads or threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-class _Clock:
-    """Time spent training. The device is waited for where the clock stops, never in between."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds = 0.0
-        self._device = device
-        self._since: float | None = None
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def lap(self) -> None:
-        """Bring `seconds` up to date. The device must be idle."""
-        assert self._since is not None
-        now = time.perf_counter()
-        self.seconds += now - self._since
-        self._since = now
-
-    def stop(self) -> None:
-        if self._since is not None:
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            self.lap()
-            self._since = None
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        self.stop()
-        yield
-        self.start()
-
-
-class _StopSignals:
-    """Inside, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = self.signal or signal.Signals(number)
-
-
-def _new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
-    if out is not None:
-        folder = Path(out)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise RunFolderError(f"{folder}: a file stands there; choose another folder with --out") from None
-        if any(not files.is_temporary(path) for path in folder.iterdir()):
-            remedy = f"go on with it by --resume {folder}, or " if (folder / CONFIG).exists() else ""
-            raise RunFolderError(f"{folder} is not empty; {remedy}choose another folder with --out")
-        return folder
-    base = Path("runs") / f"{config.preset}-seed{config.seed}"
-    base.parent.mkdir(exist_ok=True)
-    count = 1
-    while True:
-        folder = base if count == 1 else base.with_name(f"{base.name}-{count}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            count += 1
-        else:
-            return folder
-
-
-@contextlib.contextmanager
-def _only_process_in(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The hold ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(f"another process trains in {folder}; wait for it, or stop it") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
-                raise  # else a file system without locks: go on without one
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def read_config(folder: str | os.PathLike[str]) -> RunConfig:
-    """The configuration that a run's folder holds.
-
-    Raises:
-        RunFolderError: it is not the folder of a run.
-        ConfigError: its `config.json` is wrong.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise RunFolderError(f"{folder}: there is no such folder; name the folder of a run (runs/… by default)")
-    if not (folder / CONFIG).exists():
-        raise RunFolderError(f"{folder} holds no {CONFIG}, so it is not a run's folder; name one that is")
-    return RunConfig.read(folder / CONFIG)
+def _device_of(config: RunConfig, processes: Processes) -> torch.device:
+    device = torch.device(config.device)
+    if device.type == "cuda" and processes.count > 1:
+        device = torch.device("cuda", processes.local_rank)
+        torch.cuda.set_device(device)
+    return device
 
 
 def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
     stored = read_config(folder)
-    config = resolve(stored if changed is None else changed)
-    for field in dataclasses.fields(RunConfig):
-        if field.name not in RESUME_MAY_CHANGE and getattr(config, field.name) != getattr(stored, field.name):
+    if changed is None:
+        return resolve(stored)
+    config = resolve(changed)
+    as_stored = config.replace(**{key: _value(stored, key) for key in RESUME_MAY_CHANGE if _uses(stored, key)})
+    for label, mine, theirs in _differences(as_stored, stored):
+        if mine != theirs and not (label in ("steps", "sample_every") and mine is None):
             raise ConfigError(
-                f"{field.name} cannot change in a resumed run, as it would no longer be the same run; "
+                f"{label} cannot change in a resumed run, as it would no longer be the same run; "
                 "leave it out, or start a new run into another folder"
             )
-    return config
+    return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every)
 
 
-def _read_summary(folder: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if _is_summary(content) else None
+def _uses(config: RunConfig, key: str) -> bool:
+    return hasattr(config, key) or key in config.data.keys_of(config.data.name)
 
 
-def _is_summary(content: object) -> TypeGuard[dict[str, Any]]:
-    if not isinstance(content, dict) or not all(key in content for key in _SUMMARY_KEYS):
-        return False
-    names = content["metrics"]
-    return isinstance(names, list) and all(isinstance(name, str) and name in content for name in names)
+def _value(config: RunConfig, key: str) -> Any:
+    return getattr(config, key) if hasattr(config, key) else getattr(config.data, key)
 
 
-def _way_back(folder: Path) -> str:
-    paths = list_checkpoints(folder / CHECKPOINTS)
-    if not paths:
-        return "No checkpoint had been written yet."
-    return f"The last good checkpoint is {paths[-1]}."
+def _differences(config: RunConfig, stored: RunConfig) -> list[tuple[str, Any, Any]]:
+    found = []
+    for field in dataclasses.fields(RunConfig):
+        mine, theirs = getattr(config, field.name), getattr(stored, field.name)
+        if dataclasses.is_dataclass(mine):
+            found += [
+                (key.name, getattr(mine, key.name), getattr(theirs, key.name)) for key in dataclasses.fields(mine)
+            ]
+        else:
+            found.append((field.name, mine, theirs))
+    return found
 
 
 def _for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:

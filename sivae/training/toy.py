@@ -12,8 +12,11 @@ from torch import Tensor
 from sivae.data.densities import DENSITIES, get_density
 from sivae.evaluation.density import density_grid, evaluate_density
 from sivae.models import MLPVAE
+from sivae.models.base import VAEModel
 from sivae.training.config import RunConfig
 from sivae.training.errors import ConfigError
+from sivae.training.parallel import Processes
+from sivae.training.seeds import derived_seed
 
 _PICTURED = 5_000  # points of each kind in a picture
 
@@ -24,48 +27,72 @@ class ToyTask:
     Args:
         config: the run's.
         device: where batches are made.
+        processes: which share each batch: all draw all of it and take their rows.
 
     Raises:
         ConfigError: there is no such density.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
-        if config.density not in DENSITIES:
-            raise ConfigError(f"density = {config.density!r}: expected one of {', '.join(DENSITIES)}")
+    steps_per_epoch = None
+    counts_images = False
+
+    def __init__(self, config: RunConfig, device: torch.device, processes: Processes | None = None) -> None:
+        if config.data.density not in DENSITIES:
+            raise ConfigError(f"density = {config.data.density!r}: expected one of {', '.join(DENSITIES)}")
         self._config = config
         self._device = device
-        self._density = get_density(config.density)
+        self._processes = processes or Processes()
+        self._density = get_density(config.data.density)
+        self._generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "data"))
 
     def build_model(self) -> MLPVAE:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
-        return MLPVAE(data_dim=2, z_dim=self._config.z_dim, hidden=self._config.hidden, layers=self._config.layers)
+        model = self._config.model
+        assert model.hidden is not None and model.layers is not None
+        return MLPVAE(data_dim=2, z_dim=model.z_dim, hidden=model.hidden, layers=model.layers)
 
-    def batch(self, generator: torch.Generator) -> Tensor:
-        """Fresh points ``[batch_size, 2]``."""
-        return self._density.sample(self._config.batch_size, generator=generator, device=self._device)
+    def batch(self, step: int) -> tuple[Tensor, None]:
+        """Fresh points ``[B, 2]``."""
+        points = self._density.sample(self._config.batch_size, generator=self._generator, device=self._device)
+        rows = self._config.batch_size // self._processes.count
+        return points[self._processes.rank * rows : (self._processes.rank + 1) * rows], None
 
-    def evaluate(self, model: MLPVAE, seed: int) -> dict[str, float]:
+    def state(self) -> dict[str, Any]:
+        """The state of the points' generator."""
+        return {"data": self._generator.get_state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self._generator.set_state(state["data"])
+
+    def evaluate(self, model: VAEModel, seed: int) -> dict[str, float]:
         """The metrics of :func:`sivae.evaluation.density.evaluate_density`."""
         return evaluate_density(model, self._density, seed=seed, device=self._device)
 
-    def picture_samples(self, path: Path, model: MLPVAE, seed: int, step: int) -> None:
+    def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw generated points beside data."""
         from sivae.evaluation.plots import plot_samples
 
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(derived_seed(self._config.seed, "pictures"))
         real = self._density.sample(_PICTURED, generator=generator)
         noise = torch.randn(_PICTURED, model.z_dim, generator=generator)
         with torch.no_grad():
             fake = model.decode(noise.to(self._device))
         plot_samples(path, real, fake, self._density.extent, self._title(step))
+        return [path]
 
-    def picture_run(self, folder: Path, model: MLPVAE, records: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Draw `density.png` and `curves.png`."""
+    def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
+        """Draw `samples.png`, `density.png` and `curves.png`."""
         from sivae.evaluation.plots import plot_curves, plot_density
 
+        pictures = self.picture_samples(folder / "samples.png", model, step)
         grid = density_grid(model, self._density, device=self._device)
         plot_density(folder / "density.png", grid, self._density.extent, self._title(step))
         plot_curves(folder / "curves.png", records, self._title(step))
+        return [*pictures, folder / "density.png", folder / "curves.png"]
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
     def _title(self, step: int) -> str:
-        return f"{self._config.density}, {self._config.objective.name}, step {step:,}"
+        return f"{self._config.data.density}, {self._config.objective.name}, step {step:,}"

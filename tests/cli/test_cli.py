@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import sivae
-from sivae.cli.main import main
+from sivae.cli.main import VERBS, main
 from sivae.machine import cpu_model
 from sivae.training.config import RunConfig
 from sivae.training.presets import PRESETS
@@ -52,13 +52,13 @@ def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(capsys, "--help")
     assert code == 0
     assert "sivae train 8gaussians" in out
-    for verb in ("train", "evaluate", "bench", "info"):
+    for verb in VERBS:
         assert f"  {verb}" in out
         code, out_verb, _ = _run(capsys, verb, "--help")
         assert code == 0
         assert "examples:" in out_verb
     _, out, _ = _run(capsys, "train", "--help")
-    for word in (*PRESETS, "--beta-neg", "--resume", "--checkpoint-every", "--objective", "(default: 30000)"):
+    for word in (*PRESETS, "--beta-neg", "--resume", "--checkpoint-every", "--objective", "(default: 0.0002)"):
         assert word in " ".join(out.replace("│", " ").split())
     assert _run(capsys, "--version")[1] == f"sivae {sivae.__version__}\n"
 
@@ -109,6 +109,17 @@ def test_a_run_that_was_moved_is_shown_where_it_is(
     assert str(trained) not in out
 
 
+def test_presets_tell_the_settings_and_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _run(capsys, "presets")
+    assert (code, err) == (0, "")
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    for name, preset in PRESETS.items():
+        assert preset.source in lines[name]
+        assert f"{preset.beta_rec:g}, {preset.beta_kl:g}, {preset.beta_neg:g}" in lines[name]
+    facts = json.loads(_run(capsys, "presets", "--json")[1])
+    assert facts["cifar10"]["run"] == {"epochs": 250.0, "batch_size": 32, "checkpoint_every": 500}
+
+
 def test_info_needs_no_training() -> None:
     script = (
         "import sys\nfrom sivae.cli.main import main\nmain(['info'])\n"
@@ -146,11 +157,11 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "name a verb: train, evaluate, bench, info; see sivae --help"),
+        ("", "name a verb: train, presets, "),
         ("trian", "'trian' is not a verb; did you mean train? see sivae --help"),
         (
             "train",
-            "name a preset (8gaussians, 2spirals, checkerboard, rings, 25gaussians), or a run to go on with",
+            "name a preset (8gaussians, 2spirals, checkerboard, rings, 25gaussians, cifar10, ",
         ),
         ("train 8gausians", "there is no preset '8gausians'; did you mean 8gaussians?"),
         (
@@ -172,7 +183,13 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train rings --device abacus", "device = 'abacus' is not there"),
         ("train rings --ops fastest", "ops = 'fastest': expected one of"),
         ("train --resume nowhere", "nowhere: there is no such folder; name the folder of a run"),
-        ("train rings --kind bce", "kind = 'bce': points in the plane are not in [0, 1]; choose mse or l1"),
+        ("train rings --kind bce", 'kind = "bce": expected one of mse, l1'),
+        ("train cifar10", "the preset cifar10 needs images; name them by --data PATH"),
+        ("train cifar10 --data nowhere", "nowhere"),
+        ("train rings --epochs 3", "epochs = 3.0: points of a density have none; give steps"),
+        ("train rings --norm batch", "it has no effect with the model 'mlp'"),
+        ("train digits --compile yes", "--compile: 'yes' is neither on nor off"),
+        ("train digits --cuda-graph on --device cpu", "cuda_graph = 'on': there is none on cpu"),
         ("evaluate", "name the run's folder, as sivae train printed it"),
         ("evaluate --seed 1 --json", "name the run's folder, as sivae train printed it"),
         ("evaluate nowhere", "nowhere: there is no such folder; name the folder of a run"),

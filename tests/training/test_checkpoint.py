@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from sivae import files
+from sivae.models import MLPVAE
 from sivae.training.checkpoint import (
+    best_checkpoint,
     list_checkpoints,
     load_checkpoint,
     load_latest,
@@ -23,15 +24,15 @@ from sivae.training.checkpoint import (
 from sivae.training.errors import CheckpointError
 
 
-def _model(seed: int = 0) -> nn.Module:
+def _model(seed: int = 0, hidden: int = 4) -> MLPVAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        return MLPVAE(hidden=hidden, layers=1)
 
 
-def _save(folder: Path, step: int) -> Path:
+def _save(folder: Path, step: int, **more: Any) -> Path:
     state = {"generator": torch.Generator().manual_seed(step).get_state(), "note": "x", "nested": {"lr": 0.5}}
-    return save_checkpoint(folder, step, _model(step), state)
+    return save_checkpoint(folder, step, _model(step), state, **more)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -52,7 +53,32 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert checkpoint.step == 7
     assert checkpoint.state["nested"] == {"lr": 0.5}
     assert torch.equal(checkpoint.state["generator"], torch.Generator().manual_seed(7).get_state())
-    assert sorted(file.name for file in path.iterdir()) == ["manifest.json", "model.safetensors", "state.pt"]
+    assert sorted(file.name for file in path.iterdir()) == [
+        "manifest.json",
+        "model.json",
+        "model.safetensors",
+        "state.pt",
+    ]
+    with pytest.raises(CheckpointError, match=r"has no ema\.safetensors"):
+        checkpoint.restore_averaged(model)
+
+
+def test_averaged_weights_come_back_beside_the_model_s(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(_save(tmp_path, 7, averaged=_model(8)))
+    model = _model(99)
+    checkpoint.restore_averaged(model)
+    for name, value in _model(8).state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+        assert torch.equal(checkpoint.model[name], _model(7).state_dict()[name])
+
+
+def test_the_best_stays_beside_the_last(tmp_path: Path) -> None:
+    for step, score in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0)):
+        _save(tmp_path, step, score=score)
+    assert _steps(tmp_path) == [2, 4, 5]
+    assert best_checkpoint(tmp_path) == tmp_path / "2"
+    _save(tmp_path, 6, score=0.5, keep=1)
+    assert _steps(tmp_path) == [6]
 
 
 def test_the_last_two_are_kept_and_the_latest_is_by_number_not_by_spelling(tmp_path: Path) -> None:
@@ -86,7 +112,7 @@ def test_an_unfinished_write_is_no_checkpoint(tmp_path: Path, monkeypatch: pytes
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "state.pt", "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, name: str, damage: str) -> None:
     _save(tmp_path, 1)
@@ -143,7 +169,7 @@ def test_a_folder_renamed_to_another_step_is_damaged(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(_save(tmp_path, 1))
     with pytest.raises(CheckpointError, match=r"model\.safetensors belongs to another network .*size mismatch"):
-        checkpoint.restore(nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)))
+        checkpoint.restore(_model(hidden=5))
 
 
 def test_damaged_later_checkpoints_do_not_stand_in_the_way(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Sets of images: reading what people have, packing it once, and batches as fast as a step wants them."""
 
-from sivae.data.images.base import DamagedImageError, DataError, ImageSet
+from sivae.data.images.base import DamagedImageError, DataError, ImageSet, NoSuchSplitError
 from sivae.data.images.batches import ImageBatches
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import PackedImages, verify_packed
@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "ImageBatches",
     "ImageSet",
+    "NoSuchSplitError",
     "PackedImages",
     "load_packed",
     "open_images",

@@ -19,6 +19,10 @@ class DamagedImageError(DataError):
     """One image that cannot be used, where the others may be; `skip_damaged` leaves such images out."""
 
 
+class NoSuchSplitError(DataError):
+    """A part that a data set does not have."""
+
+
 @runtime_checkable
 class ImageSet(Protocol):
     """Images that are numbered from 0, and maybe labelled.
@@ -54,6 +58,6 @@ def nothing(_: str) -> None:
     """A `Notice` that nobody reads."""
 
 
-def no_such_split(where: str, split: str, there: str) -> DataError:
+def no_such_split(where: str, split: str, there: str) -> NoSuchSplitError:
     """The error of asking for a part that a data set does not have."""
-    return DataError(f"{where} has no {split} images; {there}")
+    return NoSuchSplitError(f"{where} has no {split} images; {there}")

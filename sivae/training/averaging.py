@@ -1,0 +1,41 @@
+"""An averaged copy of a model's weights, for evaluation."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from sivae.models import VAEModel
+
+
+class AveragedModel:
+    """A copy whose parameters follow those of a model as an exponential average, and whose buffers are the model's.
+
+    Args:
+        model: to follow; the copy starts equal to it.
+        half_life: images after which a weight's share in the average has halved.
+        batch_size: images per update.
+    """
+
+    def __init__(self, model: VAEModel, half_life: float, batch_size: int) -> None:
+        self.model: VAEModel = copy.deepcopy(model).requires_grad_(False)
+        self._weight = 1.0 - 0.5 ** (batch_size / half_life)
+        self._pairs = _pairs(self.model, model)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the model as it is now."""
+        averaged, current = self._pairs
+        torch._foreach_lerp_(averaged, current, self._weight)
+
+    @torch.no_grad()
+    def take_buffers(self, model: nn.Module) -> None:
+        """Copy the model's buffers, batch norm's running statistics among them."""
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def _pairs(averaged: nn.Module, model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    return [p.data for p in averaged.parameters()], [p.data for p in model.parameters()]

@@ -1,0 +1,142 @@
+"""The folder of a run: what its files are called, who may write there, and what it says of itself.
+
+DIR/config.json        every setting, resolved
+DIR/metrics.jsonl      the losses over time; TensorBoard events beside it
+DIR/samples/*.png      what the model makes, over time
+DIR/checkpoints/STEP/  see sivae.training.checkpoint
+DIR/rollback.json      where a training that diverged went back to, if it did
+DIR/*.png, summary.json   at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from sivae import files
+from sivae.training.checkpoint import list_checkpoints
+from sivae.training.config import RunConfig
+from sivae.training.errors import RunFolderError
+
+CONFIG, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
+    "config.json",
+    "summary.json",
+    "checkpoints",
+    "samples",
+    "rollback.json",
+)
+
+# What a summary holds beside the metrics, which its key "metrics" names. One that lacks any of it is none.
+SUMMARY_KEYS = (
+    *("preset", "objective", "steps", "seed", "metrics", "ms_per_iteration", "samples_per_second", "train_seconds"),
+    *("wall_seconds", "final", "pictures", "device", "device_name", "ops", "threads", "versions"),
+)
+
+
+def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
+    """Make the folder of a new run: `out`, or runs/PRESET-seedN, with -2, -3 … where that is taken.
+
+    Raises:
+        RunFolderError: `out` is not empty, or a file.
+    """
+    if out is not None:
+        folder = Path(out)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RunFolderError(f"{folder}: a file stands there; choose another folder with --out") from None
+        if any(not files.is_temporary(path) for path in folder.iterdir()):
+            remedy = f"go on with it by --resume {folder}, or " if (folder / CONFIG).exists() else ""
+            raise RunFolderError(f"{folder} is not empty; {remedy}choose another folder with --out")
+        return folder
+    base = Path("runs") / f"{config.preset}-seed{config.seed}"
+    base.parent.mkdir(exist_ok=True)
+    count = 1
+    while True:
+        folder = base if count == 1 else base.with_name(f"{base.name}-{count}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            count += 1
+        else:
+            return folder
+
+
+@contextlib.contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process. The hold ends with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(f"another process trains in {folder}; wait for it, or stop it") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+                raise  # else a file system without locks: go on without one
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_config(folder: str | os.PathLike[str]) -> RunConfig:
+    """The configuration that a run's folder holds.
+
+    Raises:
+        RunFolderError: it is not the folder of a run.
+        ConfigError: its `config.json` is wrong.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: there is no such folder; name the folder of a run (runs/… by default)")
+    if not (folder / CONFIG).exists():
+        raise RunFolderError(f"{folder} holds no {CONFIG}, so it is not a run's folder; name one that is")
+    return RunConfig.read(folder / CONFIG)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary of a run that is finished; None where it is not."""
+    try:
+        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if is_summary(content) else None
+
+
+def is_summary(content: object) -> TypeGuard[dict[str, Any]]:
+    """Whether this is all that a summary holds."""
+    if not isinstance(content, dict) or not all(key in content for key in SUMMARY_KEYS):
+        return False
+    names = content["metrics"]
+    return isinstance(names, list) and all(isinstance(name, str) and name in content for name in names)
+
+
+def way_back(folder: Path) -> str:
+    """Where to go on from after a failure, in words."""
+    paths = list_checkpoints(folder / CHECKPOINTS)
+    if not paths:
+        return "No checkpoint had been written yet."
+    return f"The last good checkpoint is {paths[-1]}."
+
+
+def read_rollback(folder: Path) -> dict[str, Any] | None:
+    """What a divergence of this run led to; None where there was none.
+
+    Keys: `step` that the run went back to, `from_step` where it diverged, `rate_factor` for the rest of the run,
+    `diagnosis`.
+    """
+    try:
+        content = json.loads((folder / ROLLBACK).read_text(encoding="utf-8"))
+        return {**content, "step": int(content["step"]), "rate_factor": float(content["rate_factor"])}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{folder / ROLLBACK}: not what a run writes there ({error}); delete it to go on without"
+        ) from None

@@ -1,0 +1,64 @@
+"""A divergence is told its cause, and which setting to change in which direction."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, get_args
+
+import pytest
+
+from sivae.training.config import ObjectiveName, Phase
+from sivae.training.diagnosis import diagnose
+from sivae.training.presets import preset_config
+
+_HEALTHY = {"rec": 100.0, "kl_real": 50.0, "kl_fake": 60.0, "exp_elbo_fake": 1e-2}
+
+
+def _records(phase: str = "soft-intro", **values: Any) -> list[dict[str, Any]]:
+    return [{"step": step, "phase": phase, **_HEALTHY, **values} for step in range(25, 500, 25)]
+
+
+@pytest.mark.parametrize(
+    ("before", "losses", "finding", "remedy"),
+    [
+        ({}, {"rec": math.nan}, "rec exploded", "lower --learning-rate"),
+        ({}, {"rec": 1_000.0}, "rec exploded", "lower --learning-rate"),
+        ({"exp_elbo_fake": 0.0}, {"rec": 100.0}, "the exp-ELBO of fakes is saturated at 0", "lower --beta-neg"),
+        ({"kl_fake": 5_000.0}, {"rec": 100.0}, "the KL of fakes runs away", "raise --beta-neg"),
+        ({"kl_real": 5_000.0}, {"rec": 100.0}, "the KL of real samples is far above kl_fake", "raise --beta-kl"),
+        ({}, {"rec": 100.0}, "the records before show no cause", "lower --learning-rate"),
+    ],
+)
+def test_each_cause_has_its_remedy(
+    before: dict[str, float], losses: dict[str, float], finding: str, remedy: str
+) -> None:
+    words = diagnose(_records(**before), losses, "soft-intro")
+    findings = re.findall(r"Finding: (.*?)(?=Finding:|$)", words)
+    assert len(findings) == 1
+    assert finding in findings[0]
+    assert remedy in findings[0]
+
+
+def test_several_causes_are_all_named() -> None:
+    words = diagnose(_records(exp_elbo_fake=0.0), {"rec": math.inf, "loss_encoder": math.nan}, "soft-intro")
+    assert words.startswith("Not finite: rec, loss_encoder. ")
+    assert words.count("Finding: ") == 2
+
+
+@pytest.mark.parametrize("losses", [{}, {"rec": math.nan}])
+def test_nothing_on_record_is_no_obstacle(losses: dict[str, float]) -> None:
+    assert "lower --learning-rate" in diagnose([], losses, "vae")
+    assert "lower --learning-rate" in diagnose(_records(rec=None, kl_real=None), losses, "soft-intro")
+    assert "lower --learning-rate" in diagnose(_records(phase="warm-up"), losses, "soft-intro")
+
+
+@pytest.mark.parametrize("objective", get_args(ObjectiveName))
+def test_the_advice_is_what_the_objective_accepts(objective: ObjectiveName) -> None:
+    config = preset_config("cifar10", objective=objective, path="images")
+    phase: Phase = objective
+    for before in ({"kl_fake": 5_000.0}, {"kl_real": 5_000.0}, {"exp_elbo_fake": 0.0}, {"kl_fake": None}):
+        words = diagnose(_records(objective, **before), {"rec": math.nan}, phase)
+        options = set(re.findall(r"--([a-z-]+)", words)) - {"precision"}
+        assert options
+        config.replace(**{option.replace("-", "_"): 0.5 for option in options})  # refuses what has no effect
