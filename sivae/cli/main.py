@@ -27,6 +27,7 @@ VERBS = {
     "train": "train on images or a density, or go on with a run",
     "presets": "list what can be trained, with the settings and their source",
     "evaluate": "compute a run's metrics again, from its last checkpoint",
+    "import-checkpoint": "turn a checkpoint of the authors' program into a model folder",
     "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
     "info": "show versions, devices and the backends of the fused ops",
 }
@@ -37,7 +38,7 @@ usage: sivae [--version] [--help] VERB ...
 Trains Soft-IntroVAEs, fast.
 
 verbs:
-{chr(10).join(f"  {verb:<10}{words}" for verb, words in VERBS.items())}
+{chr(10).join(f"  {verb:<19}{words}" for verb, words in VERBS.items())}
 
 examples:
   sivae train digits                          small images that need no download
@@ -53,7 +54,7 @@ sivae VERB --help lists a verb's options. --debug, with any verb, shows where an
 """
 
 
-_POSITIONAL = ("preset", "run")  # no options are called that
+_POSITIONAL = ("preset", "run", "file")  # no options are called that
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,7 +96,7 @@ def _run(given: list[str]) -> None:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(VERBS)};"
         _fail(f"{verb!r} is not a verb; {hint} see sivae --help", 2)
     try:
-        module = importlib.import_module(f"sivae.cli.{verb}")
+        module = importlib.import_module(f"sivae.cli.{verb.replace('-', '_')}")
         parse = getattr(module, "parse", None)  # a verb's own, where its options are also another program's
         module.run(parse(given[1:]) if parse else _parse(module.Arguments, verb, given[1:]))
     except BrokenPipeError:

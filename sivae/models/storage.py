@@ -10,6 +10,7 @@ Reading a model executes nothing, and takes no more memory than its files.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def save_model(folder: Path, model: VAEModel, *, source: Mapping[str, Any] | Non
 
     Raises:
         ModelFileError: `folder` holds other things.
+        OSError: it cannot be written.
     """
+    folder = Path(os.path.abspath(folder))  # a relative one may have no name of its own
     if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {DESCRIPTION, MODEL}):
         raise ModelFileError(f"{folder} holds other files than a model's; choose another folder, or empty it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -91,21 +94,22 @@ def load_model(folder: Path, *, averaged: bool = False) -> VAEModel:
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} cannot be read ({error}); restore it from a copy") from None
     fill(model, tensors, str(path))
-    return model.eval()
+    return model
 
 
-def fill(model: VAEModel, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Give a model that was built on the meta device memory on the CPU, and the values of its whole state.
+def fill(model: VAEModel, tensors: Mapping[str, Tensor], where: str, names: Mapping[str, str] | None = None) -> None:
+    """Give a model that was built on the meta device memory on the CPU, its whole state, and eval mode.
 
     Args:
         model: every buffer of which is part of its state.
-        tensors: by the names of its state dict.
+        tensors: the state.
         where: they come from, for errors.
+        names: what the tensors are called there, by the names of the model's state dict; None: the same.
 
     Raises:
         ModelFileError: a tensor is missing, unknown, or of another shape or kind.
     """
-    expected = model.state_dict()
+    expected = {(name if names is None else names[name]): tensor for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise ModelFileError(f"{where} lacks {_listed(missing)}; it is damaged, or another model's")
@@ -119,7 +123,8 @@ def fill(model: VAEModel, tensors: Mapping[str, Tensor], where: str) -> None:
         if came.is_floating_point() != tensor.is_floating_point():
             raise ModelFileError(f"{where}: {name} is {came.dtype}, expected {tensor.dtype}")
     model.to_empty(device="cpu")
-    model.load_state_dict(tensors)
+    model.load_state_dict({name: tensors[name if names is None else names[name]] for name in model.state_dict()})
+    model.eval()
 
 
 def _described_model(path: Path) -> VAEModel:

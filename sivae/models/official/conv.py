@@ -1,0 +1,134 @@
+"""The authors' conv checkpoints: `{"epoch": …, "model": state dict}`.
+
+Their names say the side of the features where a residual block works: encoder.main.res_in_SIZE has the true one, and
+decoder.main.res_in_SIZE counts 4, 8, 16, … whatever it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sivae.models.conv import ConvVAE
+from sivae.models.norm import Norm
+from sivae.models.official.reading import checked_tensors, described
+from sivae.models.storage import ModelFileError, fill
+
+FORMAT = "official conv"
+
+_OUTSIDE_STAGES = {
+    "encoder.entry.conv": "encoder.main.0",
+    "encoder.entry.norm": "encoder.main.1",
+    "encoder.head": "encoder.fc",
+    "decoder.head": "decoder.fc.0",
+    "decoder.predict": "decoder.main.predict",
+}
+_IN_STAGES = {"expand": "conv_expand", "conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2"}
+
+
+def recognises(content: Any) -> bool:
+    """Whether a checkpoint is meant to be one of these."""
+    return any(re.match(r"(module\.)?(encoder|decoder)\.main\.", str(name)) for name in _state_dict(content))
+
+
+def convert(content: Any, where: str) -> tuple[ConvVAE, dict[str, Any]]:
+    """The model of a recognised checkpoint, and what it says of itself.
+
+    Args:
+        content: as read.
+        where: it was read from, for errors.
+
+    Raises:
+        ModelFileError: something is missing, too much, or of another shape than the rest implies.
+    """
+    tensors = checked_tensors(_state_dict(content), where)
+    if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    hyperparameters = _hyperparameters(tensors, where)
+    try:
+        with torch.device("meta"):
+            model = ConvVAE(**hyperparameters)
+    except ValueError as error:
+        raise ModelFileError(f"{where} is of a network that is not supported: {error}") from None
+    names = official_names(model)
+    if hyperparameters["norm"] == "none":
+        # Ours has biases where a norm is left out.
+        for ours, parameter in model.named_parameters():
+            if ours.endswith(".bias"):
+                tensors.setdefault(names[ours], torch.zeros(parameter.shape))
+    fill(model, tensors, where, names)
+    epoch = content.get("epoch") if "model" in content else None
+    return model, {} if not isinstance(epoch, int) else {"epoch": epoch}
+
+
+def official_names(model: ConvVAE) -> dict[str, str]:
+    """The names of a model's parameters and buffers in the authors' state dict, by ours. Shapes are the same."""
+    side = model.hyperparameters["image_size"]
+
+    def official(name: str) -> str:
+        stage = re.fullmatch(r"(encoder|decoder)\.stages\.(\d+)\.(\w+)(\..+)", name)
+        if stage:
+            network, index, layer, rest = stage.groups()
+            size = side >> (int(index) + 1) if network == "encoder" else 4 << int(index)
+            return f"{network}.main.res_in_{size}.{_IN_STAGES[layer]}{rest}"
+        layer, _, rest = name.rpartition(".")
+        return f"{_OUTSIDE_STAGES[layer]}.{rest}"
+
+    return {name: official(name) for name in model.state_dict()}
+
+
+def _state_dict(content: Any) -> Mapping[Any, Any]:
+    if not isinstance(content, Mapping):
+        return {}
+    inner = content.get("model", content)
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _hyperparameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+    def shape(name: str, dimensions: int) -> tuple[int, ...]:
+        if name not in tensors:
+            raise ModelFileError(f"{where} lacks {name}; it is damaged, or of another network ({described(tensors)})")
+        if tensors[name].dim() != dimensions:
+            raise ModelFileError(
+                f"{where}: {name} has shape {list(tensors[name].shape)}, expected {dimensions} dimensions"
+            )
+        return tuple(tensors[name].shape)
+
+    entry, channels, _, _ = shape("encoder.main.0.weight", 4)
+    found = (re.match(r"encoder\.main\.res_in_(\d{1,6})\.", name) for name in tensors)
+    sizes = sorted({int(match[1]) for match in found if match}, reverse=True)
+    if not sizes:
+        raise ModelFileError(f"{where} lacks encoder.main.res_in_…; it is damaged, or of another network")
+    outs = [shape(f"encoder.main.res_in_{size}.conv1.weight", 4)[0] for size in sizes]
+    widths = [entry, *outs[:-1]]
+    head, head_in = shape("encoder.fc.weight", 2)
+    condition_dim = head_in - widths[-1] * sizes[-1] ** 2
+    if condition_dim < 0 or head % 2:
+        raise ModelFileError(
+            f"{where}: encoder.fc.weight has shape {[head, head_in]}, expected 2 z_dim rows for at least "
+            f"{widths[-1]} x {sizes[-1]} x {sizes[-1]} features"
+        )
+    return {
+        "image_size": 2 * sizes[0],
+        "channels": channels,
+        "widths": widths,
+        "z_dim": head // 2,
+        "norm": _norm(tensors, where),
+        "condition_dim": condition_dim,
+    }
+
+
+def _norm(tensors: Mapping[str, Tensor], where: str) -> Norm:
+    norms = [name for name in tensors if re.search(r"\.(bn[12]|main\.1)\.", name)]
+    if not norms:
+        return "none"
+    if not any(name.endswith("running_mean") for name in norms):
+        raise ModelFileError(
+            f"{where}: {norms[0]} is of a norm without running statistics, and in how many groups it normalises the "
+            "file does not say; only batch norm and no norm can be imported"
+        )
+    return "batch"

@@ -1,0 +1,66 @@
+"""Reading files of `torch.save` that come from somewhere else: tensors and plain containers, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sivae.models.storage import ModelFileError
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The content of a file of `torch.save`, its tensors on the CPU.
+
+    Raises:
+        OSError: it cannot be read.
+        ModelFileError: it is no such file, is damaged, or holds other objects; they are not made.
+    """
+    with path.open("rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged file makes the reader stumble over can be anything
+            raise ModelFileError(f"{path}: {_reason(error)}") from None
+
+
+def checked_tensors(table: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """A table of names and tensors that are all there in memory, with finite values.
+
+    Raises:
+        ModelFileError: something else is in it.
+    """
+    for name, value in table.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ModelFileError(f"{where}: expected names and dense tensors, got {described({name: value})}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ModelFileError(f"{where}: {name} claims {value.numel():,} values, and holds fewer; it is damaged")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ModelFileError(
+                f"{where}: {name} has infinite or NaN values; take one from before its training diverged"
+            )
+    return dict(table)
+
+
+def described(content: Any) -> str:
+    """In a few words, for errors."""
+    if not isinstance(content, Mapping):
+        return f"one {type(content).__name__}"
+    names = [str(name)[:40] for name in content]
+    return f"a table of {', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else "an empty table"
+
+
+def _reason(error: Exception) -> str:
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if foreign:
+        return (
+            f"refused, as it holds more than tensors and plain containers (it asks for {foreign[1]}, which could run "
+            "code); save the state_dict alone, where you trust the file"
+        )
+    first = " ".join(str(error).split("\n")[0].split())[:200]
+    return f"not a checkpoint of torch.save, or damaged ({type(error).__name__}: {first})"

@@ -1,0 +1,54 @@
+"""Trained models by their folder, whatever wrote it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sivae.models import VAEModel
+from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, ModelFileError, load_model
+
+_CHECKPOINTS = "checkpoints"
+
+
+def from_pretrained(path: str | os.PathLike[str], *, averaged: bool = True) -> VAEModel:
+    """Load a trained model.
+
+    Args:
+        path: a model's folder (as `sivae import-checkpoint` writes it), a checkpoint's (`RUN/checkpoints/STEP`), or a
+            run's, for its last checkpoint.
+        averaged: take the averaged weights where the checkpoint has them.
+
+    Returns:
+        The model in float32, on the CPU, in eval mode.
+
+    Raises:
+        ModelFileError: there is no model, or its files are damaged; a ValueError.
+    """
+    folder = _model_folder(Path(path))
+    return load_model(folder, averaged=averaged and (folder / AVERAGED).exists())
+
+
+def _model_folder(path: Path) -> Path:
+    if (path / DESCRIPTION).exists():
+        return path
+    if (path / _CHECKPOINTS).is_dir():
+        steps = [file for file in (path / _CHECKPOINTS).iterdir() if file.name.isdecimal()]
+        if not steps:
+            raise ModelFileError(f"{path} has no checkpoint yet; train on with sivae train --resume {path}")
+        path = max(steps, key=lambda file: int(file.name))
+        if (path / DESCRIPTION).exists():
+            return path
+    if (path / MODEL).exists():
+        raise ModelFileError(
+            f"{path} has weights, but no {DESCRIPTION} to say of which network: an older sivae wrote it. Build the "
+            f"network and load {MODEL} into it, or train again"
+        )
+    if path.is_file():
+        raise ModelFileError(
+            f"{path} is a file, expected a folder; an official checkpoint becomes one by "
+            f"sivae import-checkpoint {path} --out DIR"
+        )
+    if not path.exists():
+        raise ModelFileError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's")
+    raise ModelFileError(f"{path} holds neither {DESCRIPTION} nor {_CHECKPOINTS}/; name a model's or a run's folder")
