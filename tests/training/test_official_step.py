@@ -66,8 +66,8 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-# In channels-last order the convolutions sum in another order than the recording's, and an activation within rounding of
-# zero may take leaky ReLU's other slope: a jump in the gradient that no rounding error bounds.
+# In channels-last memory the convolutions sum in another order than the recording's, and an activation within rounding
+# of zero may take leaky ReLU's other slope: a jump in the gradient that no rounding error bounds.
 FORMATS = [
     pytest.param(torch.contiguous_format, 1e-4, id="contiguous"),
     pytest.param(torch.channels_last, 1e-3, id="channels-last"),

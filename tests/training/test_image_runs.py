@@ -1,0 +1,259 @@
+"""Runs on images: what they leave, that they go on exactly, and that what they show is what the saved model gives."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import sivae
+from sivae.evaluation.pictures import sample_grid
+from sivae.training.checkpoint import list_checkpoints
+from sivae.training.config import RunConfig
+from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
+from sivae.training.images import ImageTask
+from sivae.training.presets import preset_config
+from sivae.training.recorder import read_records
+from sivae.training.run import evaluate, train
+from sivae.training.seeds import derived_seed
+
+_TINY = {"steps": 12, "batch_size": 16, "widths": (4, 8), "z_dim": 3, "threads": 1, "seed": 3, "device": "cpu"}
+_OFTEN = {"log_every": 2, "checkpoint_every": 4, "sample_every": 6}
+# Every setting that a resumed run has to carry on.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "batch norm": {"norm": "batch"},
+    "group norm, averaged, flipped": {"norm": "group", "ema_half_life": 40, "flip": True},
+    "bf16, in parts, checkpointed": {"precision": "bf16", "accumulate": 2, "checkpoint_activations": True},
+    "conditional": {"conditional": True, "norm": "none", "memory_format": "contiguous"},
+}
+
+
+def _config(**changes: Any) -> RunConfig:
+    return preset_config("digits", **{**_TINY, **_OFTEN, **changes})
+
+
+def _outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    weights = {f"{name}/{key}": value for name in sorted(os.listdir(last)) if name.endswith(".safetensors")
+               for key, value in load_file(last / name).items()}  # fmt: skip
+    records = [{key: value for key, value in one.items() if key != "seconds"} for one in read_records(folder)]
+    return weights, records
+
+
+def _assert_same(folder: Path, reference: Path) -> None:
+    (mine, my_records), (theirs, their_records) = _outcome(folder), _outcome(reference)
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(mine[name], value), name
+    assert my_records == their_records
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (folder, reference)]
+    for key in (*summaries[1]["metrics"], "final", "steps"):
+        assert summaries[0][key] == summaries[1][key], key
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs that nothing interrupted, by variant, each made once."""
+    made: dict[str, Path] = {}
+
+    def run(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp("whole") / "run"
+            train(_config(**_VARIANTS[variant]), made[variant], progress=False)
+        return made[variant]
+
+    return run
+
+
+def test_a_run_leaves_what_it_promises(whole: Callable[[str], Path]) -> None:
+    folder = whole("group norm, averaged, flipped")
+    names = {path.name for path in folder.iterdir() if "tfevents" not in path.name}
+    pictures = ["samples.png", "samples-reconstructions.png", "curves.png"]
+    assert names == {"config.json", "metrics.jsonl", "samples", "checkpoints", "summary.json", *pictures}
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["06-reconstructions.png", "06.png"]
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    assert {path.name for path in last.iterdir()} == {
+        *("model.json", "model.safetensors", "ema.safetensors", "state.pt", "manifest.json")
+    }
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["pictures"] == pictures
+    assert summary["metrics"] == ["mse", "psnr", "ssim", "rec", "kl"]
+    assert summary["samples_per_second"] == pytest.approx(12 * 16 / summary["train_seconds"])
+    assert evaluate(folder) == {"step": 12, "seed": 3} | {key: summary[key] for key in summary["metrics"]}
+
+
+@pytest.mark.parametrize("variant", _VARIANTS)
+def test_a_stopped_run_goes_on_exactly(
+    variant: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ImageTask.batch
+
+    def batch(self: ImageTask, step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if step == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, step)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageTask, "batch", batch)
+        with pytest.raises(RunInterrupted, match="stopped at step 7 by SIGTERM"):
+            train(_config(**_VARIANTS[variant]), folder, progress=False)
+    train(out=folder, resume=True, progress=False)
+    _assert_same(folder, whole(variant))
+
+
+_KILLED_WHILE_SAVING = """
+import os, signal, sys
+from pathlib import Path
+from sivae.training import run
+from sivae.training.config import RunConfig
+write = files.write_json
+def killed(path, content):
+    if path.name == "manifest.json" and content["step"] == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, content)
+files.write_json = killed
+run.train(RunConfig.from_json(sys.argv[1]), sys.argv[2], progress=False)
+"""
+
+
+def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [sys.executable, "-c", _KILLED_WHILE_SAVING, _config(**_VARIANTS["batch norm"]).to_json(), str(folder)]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert list((folder / "checkpoints").glob(".tmp-8-*"))  # half a checkpoint
+    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["4"]
+    train(out=folder, resume=True, progress=False)
+    _assert_same(folder, whole("batch norm"))
+    assert not list((folder / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    original = torch.save
+
+    def full(content: dict[str, Any], path: Path) -> None:
+        if content["step"] == 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            train(_config(**_VARIANTS["batch norm"]), folder, progress=False)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["4"]
+    train(out=folder, resume=True, progress=False)
+    _assert_same(folder, whole("batch norm"))
+
+
+@pytest.mark.parametrize("variant", ["batch norm", "group norm, averaged, flipped"])
+def test_what_a_run_shows_is_what_the_saved_model_gives(
+    variant: str, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = whole(variant)
+    model = sivae.from_pretrained(folder)
+    assert not model.training
+    generator = torch.Generator().manual_seed(derived_seed(3, "pictures"))
+    sample_grid(tmp_path / "samples.png", model.sample(64, generator=generator))
+    shown, mine = (np.asarray(Image.open(path)) for path in (folder / "samples.png", tmp_path / "samples.png"))
+    assert shown.shape == mine.shape
+    # The loaded model's memory is not channels-last, so sums differ in their last bits, and a level of 255 with them.
+    assert np.abs(shown.astype(int) - mine.astype(int)).max() <= 1
+    assert mine.std() > 5  # a picture, not one colour
+
+
+def _image_folder(folder: Path, count: int = 40, side: int = 8) -> Path:
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        path = folder / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+def _of_folder(path: Path, **changes: Any) -> RunConfig:
+    return preset_config("cifar10", **{**_TINY, **_OFTEN, "resolution": 8, "path": str(path), **changes})
+
+
+def test_a_folder_of_images_trains_and_may_move_before_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = _image_folder(tmp_path / "images")
+    train(_of_folder(images, epochs=6, steps=None), tmp_path / "whole", progress=False)
+    config = RunConfig.read(tmp_path / "whole" / "config.json")
+    assert (config.steps, config.epochs) == (6 * (40 // 16), 6.0)
+
+    def stop(self: ImageTask, step: int) -> Any:
+        if step == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, step)
+
+    original = ImageTask.batch
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageTask, "batch", stop)
+        with pytest.raises(RunInterrupted):
+            train(_of_folder(images, epochs=6, steps=None), tmp_path / "run", progress=False)
+    images.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="there is no such file or folder"):
+        train(out=tmp_path / "run", resume=True, progress=False)
+    moved = RunConfig.read(tmp_path / "run" / "config.json").replace(path=str(tmp_path / "elsewhere"))
+    train(moved, tmp_path / "run", resume=True, progress=False)
+    _assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images")
+    train(_of_folder(images), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "summary.json").unlink()
+    next(images.rglob("7.png")).unlink()
+    with pytest.raises(CheckpointError, match=r"its images were 40 x 8 x 3, \w+, and .* holds 39 x 8 x 3, \w+"):
+        train(out=tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": None}, r"the preset cifar10 needs images: name them by --data PATH"),
+        ({"batch_size": 64}, "has 40 images, fewer than one batch of 64"),
+        ({"widths": (4, 8, 8, 8)}, "image_size is 8, not a multiple of 16"),
+    ],
+)
+def test_settings_that_do_not_fit_the_images_are_named_before_anything_is_written(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    images = _image_folder(tmp_path / "images")
+    with pytest.raises(ConfigError, match=message):
+        train(_of_folder(images, **changes), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_conditions_need_classes(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images") / "class0"
+    with pytest.raises(ConfigError, match="conditional: the images have no classes"):
+        train(_of_folder(images, conditional=True), tmp_path / "run", progress=False)
+
+
+def test_a_compiled_run_computes_the_same_up_to_rounding(tmp_path: Path) -> None:
+    """Two steps: a relative rounding error of 1e-6 moves a weight by far less than Adam's rate of 2e-4 in each."""
+    results = []
+    for name, compiles in (("eager", False), ("compiled", True)):
+        config = _config(norm="group", steps=2, batch_size=8, compile=compiles, checkpoint_every=2, log_every=1)
+        train(config, tmp_path / name, progress=False)
+        results.append(_outcome(tmp_path / name)[0])
+    for key, value in results[0].items():
+        assert (results[1][key] - value).abs().max() < 0.1 * 2e-4, key
