@@ -1,0 +1,172 @@
+"""Checkpoints of the authors' program become our models, and whatever else comes is refused with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sivae.models import ConvVAE
+from sivae.models.official import import_official
+from sivae.models.official.conv import official_names
+from sivae.models.storage import ModelFileError
+from tests.models.samples import small_conv
+
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "official_conv_rgb32.pth"
+
+
+def _official_state(model: ConvVAE) -> dict[str, Tensor]:
+    names = official_names(model)
+    return {names[name]: value for name, value in model.state_dict().items()}
+
+
+def _saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_everything_is_found_in_names_and_shapes() -> None:
+    imported = import_official(FIXTURE)
+    assert imported.model.hyperparameters == {
+        "image_size": 32,
+        "channels": 3,
+        "widths": [8, 16, 32],
+        "z_dim": 16,
+        "norm": "batch",
+        "condition_dim": 0,
+    }
+    assert imported.source == {"format": "official conv", "file": "official_conv_rgb32.pth", "epoch": 7}
+    assert not imported.model.training
+    state = torch.load(FIXTURE, weights_only=True)["model"]
+    assert set(_official_state(imported.model)) == set(state)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_size": 28, "channels": 1},
+        {"condition_dim": 3},
+        {"widths": (4,)},
+        {"widths": (4, 4, 4), "z_dim": 1},
+        {"norm": "none", "image_size": 20},
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_any_configuration_comes_back(tmp_path: Path, changes: dict[str, Any], wrapped: bool) -> None:
+    model = small_conv(**changes)
+    state = _official_state(model)
+    if wrapped:  # as DataParallel names them, without an epoch around them
+        content: dict[str, Any] = {f"module.{name}": value for name, value in state.items()}
+    else:
+        content = {"epoch": 3, "model": state}
+    imported = import_official(_saved(tmp_path / "x.pth", content))
+    assert imported.model.hyperparameters == model.hyperparameters
+    for name, value in model.state_dict().items():
+        assert torch.equal(imported.model.state_dict()[name], value), name
+    assert imported.source.get("epoch") == (None if wrapped else 3)
+
+
+def test_networks_whose_norm_was_taken_out_have_no_biases_to_bring(tmp_path: Path) -> None:
+    model = small_conv(norm="none")
+    state = _official_state(model)
+    for name in list(state):
+        if name.endswith("bias") and "fc" not in name and "predict" not in name:
+            del state[name]
+    imported = import_official(_saved(tmp_path / "x.pth", {"epoch": 3, "model": state}))
+    assert float(imported.model.state_dict()["encoder.entry.conv.bias"].abs().max()) == 0.0
+    assert torch.equal(imported.model.state_dict()["decoder.predict.bias"], state["decoder.main.predict.bias"])
+
+
+class _Foreign:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["SIVAE_TEST_TRAP"],)
+
+
+def test_objects_are_refused_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trap = tmp_path / "sprung"
+    monkeypatch.setenv("SIVAE_TEST_TRAP", str(trap))
+    path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv()), "extra": _Foreign()})
+    with pytest.raises(ModelFileError, match=r"x\.pth: refused, as it holds more than .*posix\.mkdir, which could run"):
+        import_official(path)
+    assert not trap.exists()
+
+
+def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    whole = FIXTURE.read_bytes()
+    for content in (b"", b"no", b"PK\x03\x04" + b"\0" * 99, os.urandom(999), whole[: len(whole) // 2], b"\x80\x02}q."):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"x\.pth(: not a checkpoint of torch\.save, or damaged| holds)"):
+            import_official(path)
+    with pytest.raises(FileNotFoundError):
+        import_official(tmp_path / "none.pth")
+    with pytest.raises(IsADirectoryError):
+        import_official(tmp_path)
+    for other, words in (
+        ([1, 2], "one list"),
+        (torch.zeros(3), "one Tensor"),
+        ({}, "an empty table"),
+        ({"layer.weight": torch.zeros(3)}, r"a table of layer\.weight"),
+        ({"models": {}, "auxiliary": 1, "iteration": 2, "more": 3}, r"a table of models, auxiliary, iteration …"),
+        ({"model": [1]}, "a table of model"),
+    ):
+        with pytest.raises(ModelFileError, match=rf"x\.pth holds {words}: no checkpoint of the official conv model"):
+            import_official(_saved(path, other))
+
+
+def _without(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.pop(name)
+
+
+def _with(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.update({name: value})
+
+
+def _renamed_norms(state: dict[str, Any]) -> None:
+    for name in [name for name in state if name.endswith(("running_mean", "running_var", "tracked"))]:
+        del state[name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("encoder.main.0.weight"), r"lacks encoder\.main\.0\.weight; it is damaged, or of another network"),
+        (_without("encoder.fc.weight"), r"lacks encoder\.fc\.weight"),
+        (_without("decoder.main.predict.bias"), r"lacks decoder\.main\.predict\.bias"),
+        (_without("encoder.main.res_in_2.bn2.running_var"), r"lacks encoder\.main\.res_in_2\.bn2\.running_var"),
+        (_with("encoder.fc.weight", torch.zeros(4)), r"encoder\.fc\.weight has shape \[4\], expected 2 dimensions"),
+        (_with("encoder.fc.weight", torch.zeros(10, 4)), r"encoder\.fc\.weight has shape \[10, 4\], expected 2 z_dim"),
+        (
+            _with("encoder.fc.weight", torch.zeros(11, 24)),
+            r"has shape \[11, 24\], expected 2 z_dim rows",
+        ),
+        (
+            _with("encoder.fc.weight", torch.zeros(10, 25)),
+            r"decoder\.fc\.0\.weight has shape \[24, 5\], expected",
+        ),
+        (_with("decoder.main.res_in_8.conv1.weight", torch.zeros(6, 6, 3, 3)), r"res_in_8\.conv1\.weight has shape"),
+        (_with("encoder.main.res_in_4.extra", torch.zeros(1)), r"holds encoder\.main\.res_in_4\.extra, which"),
+        (_with("note", "text"), "expected names and dense tensors, got a table of note"),
+        (_with("encoder.fc.bias", torch.full((10,), torch.nan)), r"encoder\.fc\.bias has infinite or NaN values"),
+        (_with("encoder.fc.bias", torch.zeros(10, dtype=torch.int64)), r"encoder\.fc\.bias is torch\.int64, expected"),
+        (_with("encoder.fc.bias", torch.zeros(1).expand(10**9)), r"encoder\.fc\.bias claims 1,000,000,000 values"),
+        (_renamed_norms, "a norm without running statistics, and in how many groups"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str) -> None:
+    state = _official_state(small_conv())
+    damage(state)
+    with pytest.raises(ModelFileError, match=rf"x\.pth.*{message}"):
+        import_official(_saved(tmp_path / "x.pth", {"epoch": 1, "model": state}))
+
+
+def test_sides_that_do_not_meet_again_are_refused(tmp_path: Path) -> None:
+    state = _official_state(small_conv(image_size=16, widths=(4, 6, 6)))
+    shrunk = {name.replace("encoder.main.res_in_8", "encoder.main.res_in_7"): value for name, value in state.items()}
+    with pytest.raises(ModelFileError, match=r"a network that is not supported: ConvVAE: image_size is 14"):
+        import_official(_saved(tmp_path / "x.pth", {"epoch": 1, "model": shrunk}))

@@ -1,0 +1,155 @@
+"""Model folders come back bit for bit, and a damaged one says which file and what in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sivae import files
+from sivae.models import VAEModel, build_model
+from sivae.models.storage import ModelFileError, load_model, save_model, write_model
+from tests.models.samples import small_conv
+
+
+def _assert_same_state(one: VAEModel, other: VAEModel) -> None:
+    for name, value in one.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    "model",
+    [small_conv(condition_dim=2), small_conv(norm="group"), build_model("mlp", hidden=8)],
+    ids=["conv", "group", "mlp"],
+)
+def test_a_model_comes_back_bit_for_bit(tmp_path: Path, model: VAEModel) -> None:
+    state = torch.random.get_rng_state()
+    save_model(tmp_path / "new" / "folder", model.to(memory_format=torch.channels_last), source={"file": "x.pth"})
+    loaded = load_model(tmp_path / "new" / "folder")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert type(loaded) is type(model)
+    assert loaded.hyperparameters == model.hyperparameters
+    _assert_same_state(model, loaded)
+    assert not any(module.training for module in loaded.modules())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    described = json.loads((tmp_path / "new" / "folder" / "model.json").read_text())
+    assert described == {
+        "format": 1,
+        "name": model.name,
+        "hyperparameters": model.hyperparameters,
+        "source": {"file": "x.pth"},
+    }
+
+
+def test_a_folder_of_a_model_is_replaced_whole_and_no_other_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    save_model(folder, small_conv(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_safetensors", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save_model(folder, small_conv(1))
+    _assert_same_state(load_model(folder), small_conv(0))
+    save_model(folder, small_conv(1))
+    _assert_same_state(load_model(folder), small_conv(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ModelFileError, match="model holds other files than a model's; choose another folder"):
+        save_model(folder, small_conv(2))
+    with pytest.raises(ModelFileError, match=r"notes\.txt holds other files"):
+        save_model(folder / "notes.txt", small_conv(2))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    save_model(Path("."), small_conv(2))
+    _assert_same_state(load_model(empty), small_conv(2))
+
+
+def test_averaged_weights_lie_beside_the_model_s(tmp_path: Path) -> None:
+    write_model(tmp_path, small_conv(0), averaged=small_conv(1))
+    _assert_same_state(load_model(tmp_path), small_conv(0))
+    _assert_same_state(load_model(tmp_path, averaged=True), small_conv(1))
+    (tmp_path / "ema.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"ema\.safetensors is missing"):
+        load_model(tmp_path, averaged=True)
+
+
+def _rewrite_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def _replace(tensors: dict[str, Any], bias: torch.Tensor) -> None:
+    tensors["encoder.head.bias"] = bias
+
+
+def _rewrite_description(folder: Path, **changes: Any) -> None:
+    described = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(described | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), r"model\.json is missing; a model folder has"),
+        (lambda folder: (folder / "model.json").write_text("{"), r"model\.json cannot be read"),
+        (lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe"), r"model\.json cannot be read"),
+        (lambda folder: (folder / "model.json").write_text("[" * 100_000), r"model\.json cannot be read"),
+        (lambda folder: (folder / "model.json").write_text("[]"), r"model\.json: format is 'list', expected 1"),
+        (lambda folder: _rewrite_description(folder, format=2), r"model\.json: format is 2, expected 1; a newer sivae"),
+        (lambda folder: _rewrite_description(folder, name=3), r"model\.json: expected a text 'name'"),
+        (lambda folder: _rewrite_description(folder, name="x"), r"model\.json: there is no model 'x'"),
+        (
+            lambda folder: _rewrite_description(folder, hyperparameters={"wide": 1}),
+            r"model\.json: the model 'conv' has no hyperparameter 'wide'",
+        ),
+        (
+            lambda folder: _rewrite_description(folder, hyperparameters={"image_size": "8"}),
+            r"model\.json: ConvVAE: image_size is '8', expected a whole number",
+        ),
+        (
+            lambda folder: _rewrite_description(folder, hyperparameters={"widths": [10**6, 10**5], "image_size": 8}),
+            r"model\.safetensors: encoder\.entry\.conv\.weight has shape \[4, 3, 5, 5\], expected \[1000000, 3, 5, 5\]",
+        ),
+        (lambda folder: _rewrite_description(folder, hyperparameters={"z_dim": 10**40}), r"model\.json: \w"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), r"model\.safetensors cannot be read"),
+        (
+            lambda folder: _rewrite_weights(folder, lambda tensors: tensors.pop("decoder.head.bias")),
+            r"model\.safetensors lacks decoder\.head\.bias; it is damaged",
+        ),
+        (
+            lambda folder: _rewrite_weights(folder, lambda tensors: tensors.update(extra=torch.zeros(1))),
+            r"model\.safetensors holds extra, which this model does not have",
+        ),
+        (
+            lambda folder: _rewrite_weights(folder, lambda tensors: _replace(tensors, torch.zeros(9))),
+            r"model\.safetensors: encoder\.head\.bias has shape \[9\], expected \[10\]",
+        ),
+        (
+            lambda folder: _rewrite_weights(
+                folder, lambda tensors: _replace(tensors, torch.zeros(10, dtype=torch.int64))
+            ),
+            r"model\.safetensors: encoder\.head\.bias is torch\.int64, expected torch\.float32",
+        ),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+    save_model(tmp_path / "model", small_conv())
+    damage(tmp_path / "model")
+    with pytest.raises(ModelFileError, match=message):
+        load_model(tmp_path / "model")
+
+
+def test_weights_of_other_precision_come_in_float32(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", small_conv().double())
+    loaded = load_model(tmp_path / "model")
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32, torch.int64}
+    _assert_same_state(loaded, small_conv())
