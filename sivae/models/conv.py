@@ -164,6 +164,25 @@ class _Entry(nn.Module):
         return F.avg_pool2d(F.leaky_relu_(self.norm(self.conv(x)), _SLOPE), 2)
 
 
+class DoublingConv2d(nn.Conv2d):
+    """A 3x3 convolution, padded by 1, of an image whose side is doubled first, by nearest neighbours.
+
+    Where neighbours are equal their weights can be summed: what an output pixel sees are 2x2 pixels of the small image.
+    That is a transposed convolution with stride 2 and a 4x4 kernel of such sums: 16 products instead of 36, and the
+    large image is neither made nor kept. [B, C, H, W] -> [B, C', 2H, 2W].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = _pair_sums(_pair_sums(self.weight.permute(2, 3, 0, 1), 0), 1)  # [4, 4, C', C]
+        return F.conv_transpose2d(x, kernel.permute(3, 2, 0, 1), self.bias, stride=2, padding=1)
+
+
+def _pair_sums(weight: Tensor, dim: int) -> Tensor:
+    """Three weights in a row -> the four that the transposed convolution has for them."""
+    before, at, after = weight.unbind(dim)
+    return torch.stack([after, at + after, before + at, before], dim)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside the identity, or beside a 1x1 convolution where the widths differ.
 
@@ -179,15 +198,15 @@ class ResidualBlock(nn.Module):
         bias = norm == "none"
         self.upsample, self.pool = upsample, pool
         self.expand = nn.Conv2d(fan_in, fan_out, 1, bias=False) if fan_in != fan_out else None
-        self.conv1 = nn.Conv2d(fan_in, fan_out, 3, padding=1, bias=bias)
+        self.conv1 = (DoublingConv2d if upsample else nn.Conv2d)(fan_in, fan_out, 3, padding=1, bias=bias)
         self.norm1 = make_norm(norm, fan_out)
         self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1, bias=bias)
         self.norm2 = make_norm(norm, fan_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.upsample:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         identity = x if self.expand is None else self.expand(x)
+        if self.upsample:  # a 1x1 convolution before it costs a quarter, and is the same
+            identity = F.interpolate(identity, scale_factor=2.0, mode="nearest")
         # In place: neither norms nor convolutions keep their output, and leaky ReLU tells its gradient from its own.
         hidden = F.leaky_relu_(self.norm1(self.conv1(x)), _SLOPE)
         branch = self.norm2(self.conv2(hidden))
