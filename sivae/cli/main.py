@@ -27,6 +27,9 @@ VERBS = {
     "train": "train on images or a density, or go on with a run",
     "presets": "list what can be trained, with the settings and their source",
     "evaluate": "compute a run's metrics again, from its last checkpoint",
+    "sample": "draw images from a model's prior",
+    "reconstruct": "show images beside what a model makes of them",
+    "interpolate": "go from one image, or one sample, to another",
     "import-checkpoint": "turn a checkpoint of the authors' program into a model folder",
     "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
     "info": "show versions, devices and the backends of the fused ops",
@@ -38,7 +41,7 @@ usage: sivae [--version] [--help] VERB ...
 Trains Soft-IntroVAEs, fast.
 
 verbs:
-{chr(10).join(f"  {verb:<19}{words}" for verb, words in VERBS.items())}
+{chr(10).join(f"  {verb:<{max(map(len, VERBS)) + 2}}{words}" for verb, words in VERBS.items())}
 
 examples:
   sivae train digits                          small images that need no download
@@ -47,6 +50,8 @@ examples:
   sivae train rings --steps 3000 --seed 7     shorter; warm-up and rate steps scale with it
   sivae train --resume runs/rings-seed7       go on where a run stopped, exactly
   sivae evaluate runs/rings-seed7             its metrics, once more
+  sivae sample runs/cifar10-seed0             images from a trained model
+  sivae interpolate runs/cifar10-seed0 --seeds 1 2
   sivae bench --quick                         how fast the ops are here, in a minute or two
   sivae info                                  what this machine has to offer
 
@@ -54,7 +59,7 @@ sivae VERB --help lists a verb's options. --debug, with any verb, shows where an
 """
 
 
-_POSITIONAL = ("preset", "run", "file")  # no options are called that
+_POSITIONAL = ("preset", "run", "model", "images", "a", "b", "file")  # no options are called that
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,6 +113,8 @@ def _run(given: list[str]) -> None:
             traceback.print_exc()
         if isinstance(error, SivaeError):
             _fail(str(error), error.exit_code)
+        if isinstance(error, ValueError) and type(error).__module__.startswith("sivae."):  # of a floor below
+            _fail(str(error), 1)
         if isinstance(error, ModuleNotFoundError):
             _fail(f"{error}; install it, for instance by reinstalling sivae with its dependencies", 1)
         if isinstance(error, OSError):
@@ -143,7 +150,7 @@ def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:
 
 def _suggestion(unknown: Sequence[str], arguments_type: type) -> str:
     names = [field.name for field in dataclasses.fields(arguments_type) if field.name not in _POSITIONAL]
-    options = [f"--{name.replace('_', '-')}" for name in names]
+    options = [f"--{name.strip('_').replace('_', '-')}" for name in names]
     for word in unknown:
         close = difflib.get_close_matches(word.split("=")[0], options, n=1)
         if word.startswith("--") and close:

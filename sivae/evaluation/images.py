@@ -140,12 +140,15 @@ class ReconstructionMeter:
         self.count = 0
 
     @torch.no_grad()
-    def add(self, x: Tensor, condition: Tensor | None = None) -> None:
+    def add(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Reconstruct images through the posterior mean and take them into the means.
 
         Args:
             x: [B, C, H, W] in the model's value range, where the model is.
             condition: [B, condition_dim], for a conditional model.
+
+        Returns:
+            The reconstructions, [B, C, H, W].
         """
         mu, logvar = self._model.encode(x, condition)
         again = self._model.decode(mu, condition)
@@ -162,6 +165,7 @@ class ReconstructionMeter:
             total = per_image.sum()
             self._sums[name] = self._sums[name] + total if name in self._sums else total
         self.count += len(x)
+        return again
 
     def compute(self) -> dict[str, float]:
         """The means of what was added so far: `mse`, `psnr`, `ssim`, `rec` and `kl`.

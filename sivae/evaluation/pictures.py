@@ -156,7 +156,7 @@ def interpolation_strip(
     images: Tensor,
     *,
     ends: tuple[Tensor, Tensor] | None = None,
-    labels: tuple[str, str] = ("A", "B"),
+    labels: tuple[str, str] | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Write a PNG file with the images of a path in one row, and where on the path each is below it.
@@ -165,7 +165,7 @@ def interpolation_strip(
         path: file to write; missing folders are made, an existing file is replaced.
         images: [N, C, H, W] at equal steps from the first end to the second, N at least 1, C 1 or 3.
         ends: [C, H, W] each, the originals that the path leads between; they are set apart at its sides.
-        labels: what to call the two originals.
+        labels: what to call the two originals; without originals, the two ends of the path.
         value_range: the values that stand for black and for white.
 
     Raises:
@@ -179,9 +179,13 @@ def interpolation_strip(
         first, last = (_cells(to_rgb(end.unsqueeze(0), value_range), count, 1) for end in ends)
         parts = [first, cells, last]
     rows = [_tiled(part, len(part), 2) for part in parts]
-    last_index = max(len(images) - 1, 1)
-    fractions = [f"{index / last_index:.3g}" for index in range(len(images))]
-    texts = [fractions] if ends is None else [[labels[0]], fractions, [labels[1]]]
+    places = [(f"{index / max(len(images) - 1, 1):.3g}", _MUTED) for index in range(len(images))]
+    texts = [places]
+    if ends is not None:
+        first_label, last_label = labels or ("A", "B")
+        texts = [[(first_label, _INK)], places, [(last_label, _INK)]]
+    elif labels is not None:
+        places[0], places[-1] = ((label, _INK) for label in labels)
     height, cell = rows[0].shape[0], cells.shape[2]
     font = _font(cell)
     gap, below = 12, round(1.8 * font.size)
@@ -191,9 +195,8 @@ def interpolation_strip(
     left = 0
     for row, names in zip(rows, texts, strict=True):
         picture.paste(Image.fromarray(row), (left, 0))
-        for index, text in enumerate(names):
+        for index, (text, colour) in enumerate(names):
             middle = left + 2 + cell // 2 + index * (cell + 2)
-            colour = _MUTED if names is fractions else _INK
             draw.text((middle, height + below // 2 - 2), _fitted(text, font, cell), fill=colour, font=font, anchor="mm")
         left += row.shape[1] + gap
     _write(path, np.asarray(picture))

@@ -1,0 +1,156 @@
+"""`sivae reconstruct`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from sivae.cli.generation import (
+    Class,
+    Device,
+    ImageModel,
+    Model,
+    Raw,
+    check_at_least,
+    check_seed,
+    file,
+    open_model,
+    read_files,
+)
+from sivae.cli.options import Whole, one, one_of, several
+from sivae.training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_COUNT, _SEED = 16, 0
+_SHOWN = 512  # in one picture
+_AT_ONCE = 64
+_WITH_DATA = ("split", "count", "seed")
+
+
+@dataclass
+class Arguments:
+    """Encode images, decode what was understood of them, and show both, with how far apart they are.
+
+    Images are cut to the largest square in their middle and brought to the model's size before they are encoded, and
+    compared at that size. They are decoded from the posterior mean, so the result does not depend on chance.
+
+    examples:
+      sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg
+      sivae reconstruct runs/cifar10-seed0 --data cifar-10-python.tar.gz --split test
+      sivae reconstruct imported/cifar10 --data pictures/ --count 64 --seed 3 --out pairs.png
+    """
+
+    model: Model = None
+    images: Annotated[
+        Positional[tuple[Any, ...]],
+        several(Path, "IMAGE ..."),
+        arg(help="Image files.", help_behavior_hint="", metavar="IMAGE ..."),
+    ] = ()
+    data: Annotated[
+        Path | None,
+        one(Path, "PATH"),
+        arg(help="Take images of a data set instead: any that sivae train reads.", help_behavior_hint=""),
+    ] = None
+    split: Annotated[
+        str | None,
+        one_of("train", "test"),
+        arg(help="Which part of the data set.", help_behavior_hint="(default: train, or all where it has no parts)"),
+    ] = None
+    count: Annotated[Whole, arg(help="How many images of the data set.", help_behavior_hint=f"(default: {_COUNT})")] = (
+        None
+    )
+    seed: Annotated[
+        Whole, arg(help="Decides which images of the data set.", help_behavior_hint=f"(default: {_SEED})")
+    ] = None
+    class_: Class = None
+    out: Annotated[
+        Path | None,
+        file(".png"),
+        arg(
+            help="The picture.",
+            help_behavior_hint="(default: reconstructions.png in the run's folder, or beside a model's)",
+        ),
+    ] = None
+    raw_weights: Raw = False
+    device: Device = None
+
+
+def run(arguments: Arguments) -> None:
+    """Reconstruct, write the picture, and print the metrics."""
+    if bool(arguments.images) == (arguments.data is not None):
+        raise ConfigError("name image files, or a data set by --data PATH, and not both")
+    for name in _WITH_DATA:
+        if arguments.data is None and getattr(arguments, name) is not None:
+            raise ConfigError(f"--{name} goes with --data, not with image files; leave it out")
+    count = check_at_least("--count", _COUNT if arguments.count is None else arguments.count, 1)
+    seed = check_seed("--seed", _SEED if arguments.seed is None else arguments.seed)
+    opened = open_model(arguments.model, raw=arguments.raw_weights, device=arguments.device, chosen=arguments.class_)
+    labels: Sequence[int | None]
+    if arguments.data is None:
+        pixels = read_files(arguments.images, opened)
+        labels = [None] * len(pixels)
+    else:
+        pixels, labels = _choose(arguments.data, arguments.split, count, seed, opened)
+    if arguments.class_ is not None:
+        labels = [arguments.class_] * len(pixels)
+    conditions = opened.conditions(labels)
+
+    import torch
+    from rich.console import Console
+
+    from sivae.cli.tables import metrics_table
+    from sivae.data.images.progress import Counter
+    from sivae.evaluation.images import ReconstructionMeter
+    from sivae.evaluation.pictures import reconstruction_grid
+
+    meter = ReconstructionMeter(opened.model)
+    shown: list[tuple[Tensor, Tensor]] = []
+    with Counter("reconstructing", len(pixels)) as counter:
+        for start in range(0, len(pixels), _AT_ONCE):
+            rows = slice(start, min(start + _AT_ONCE, _SHOWN) if start < _SHOWN else start + _AT_ONCE)
+            x = opened.to_model(pixels[rows])
+            again = meter.add(x, None if conditions is None else conditions[rows])
+            if start < _SHOWN:
+                shown.append((x.cpu(), again.cpu()))
+            counter.advance(len(x))
+    originals, reconstructions = (torch.cat(images) for images in zip(*shown, strict=True))
+    out = opened.beside("reconstructions.png") if arguments.out is None else arguments.out
+    reconstruction_grid(out, originals, reconstructions, value_range=opened.value_range)
+
+    metrics = {name: value for name, value in meter.compute().items() if name in ("mse", "psnr", "ssim")}
+    number = f"{meter.count:,} image{'' if meter.count == 1 else 's'}"
+    Console(highlight=False).print(metrics_table(f"{number} at {opened.side} x {opened.side}", metrics))
+    print(out if meter.count <= _SHOWN else f"{out} (the first {_SHOWN:,})")
+
+
+def _choose(path: Path, split: Any, count: int, seed: int, model: ImageModel) -> tuple[Tensor, list[int | None]]:
+    """Images of a data set, uint8 [N, H, W, C], and their classes; which ones is a function of the seed."""
+    import numpy as np
+    import torch
+
+    from sivae.data.images import open_images
+    from sivae.data.images.geometry import as_picture, fit
+
+    images = open_images(path, split=split, notice=lambda text: print(f"sivae: {text}", file=sys.stderr))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = order[:count]
+    if not chosen:
+        raise ConfigError(f"{path} holds no images")
+    fitted = [
+        fit(
+            as_picture(images.read(index)),
+            resolution=model.side,
+            crop="center",
+            channels=model.channels,
+            where=f"image {index} of {path}",
+        )
+        for index in chosen
+    ]
+    return torch.from_numpy(np.stack(fitted)), [images.label(index) for index in chosen]
