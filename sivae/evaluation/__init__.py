@@ -1,6 +1,8 @@
 """Metrics and pictures of trained models.
 
-The pictures are in :mod:`sivae.evaluation.plots`, which is not imported here because it brings in matplotlib.
+Those of densities are here. Metrics of images are in :mod:`sivae.evaluation.images` and :mod:`sivae.evaluation.fid`,
+pictures in :mod:`sivae.evaluation.plots` (figures) and :mod:`sivae.evaluation.pictures` (images); none of them is
+imported here because of the libraries that they bring in.
 """
 
 from sivae.evaluation.density import (

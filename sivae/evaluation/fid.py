@@ -106,6 +106,7 @@ class FeatureDistance:
             torch.set_rng_state(before)
         # Not every build of torch has the eigenvalues of a general matrix on a GPU.
         fid = self._fid.to("cpu").compute()
+        self._fid.to(self._device)
         return {"fid": float(fid), "kid_mean": float(mean), "kid_std": float(deviation), "fid_images": count}
 
     @torch.no_grad()
@@ -140,7 +141,8 @@ class FeatureDistance:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # KID's about its memory, which the docstring states
             self._fid = FrechetInceptionDistance(feature=given).to(self._device)
-            self._kid = KernelInceptionDistance(feature=given, subsets=_KID_SUBSETS)
+            # A value that is kept would be that of the first seed.
+            self._kid = KernelInceptionDistance(feature=given, subsets=_KID_SUBSETS, compute_with_cache=False)
 
 
 def inception(weights: str | os.PathLike[str] | None) -> nn.Module:

@@ -130,6 +130,17 @@ class TestDistances:
         assert other["kid_mean"] != first["kid_mean"] and other["fid"] == first["fid"]
         assert first["kid_std"] > 0
 
+    def test_it_goes_on_after_a_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fid, "_KID_SUBSET", 30)
+        distance = FeatureDistance(Features())
+        distance.add_real(images(60, 0))
+        distance.add_generated(images(60, 1))
+        first = distance.compute(seed=0)
+        assert distance.compute(seed=1)["kid_mean"] != first["kid_mean"]
+        assert distance.compute(seed=0) == first
+        distance.add_generated(images(40, 2))
+        assert distance.compute(seed=0)["fid"] != first["fid"]
+
     def test_values_that_are_not_finite_give_nan(self) -> None:
         broken = images(5, 1)
         broken[2, 0, 0, 0] = math.inf
