@@ -27,6 +27,7 @@ VERBS = {
     "train": "train on images or a density, or go on with a run",
     "presets": "list what can be trained, with the settings and their source",
     "evaluate": "compute a run's metrics again, from its last checkpoint",
+    "prepare": "decode, resize and pack a data set of images once",
     "sample": "draw images from a model's prior",
     "reconstruct": "show images beside what a model makes of them",
     "interpolate": "go from one image, or one sample, to another",
@@ -50,6 +51,7 @@ examples:
   sivae train rings --steps 3000 --seed 7     shorter; warm-up and rate steps scale with it
   sivae train --resume runs/rings-seed7       go on where a run stopped, exactly
   sivae evaluate runs/rings-seed7             its metrics, once more
+  sivae prepare photos.zip faces --resolution 128 --crop center       pack images for training
   sivae sample runs/cifar10-seed0             images from a trained model
   sivae interpolate runs/cifar10-seed0 --seeds 1 2
   sivae bench --quick                         how fast the ops are here, in a minute or two

@@ -5,6 +5,7 @@ from sivae.data.images.batches import ImageBatches
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import PackedImages, verify_packed
 from sivae.data.images.packing import load_packed
+from sivae.data.images.prepare import prepare
 
 __all__ = [
     "DamagedImageError",
@@ -15,5 +16,6 @@ __all__ = [
     "PackedImages",
     "load_packed",
     "open_images",
+    "prepare",
     "verify_packed",
 ]

@@ -7,14 +7,20 @@ from pathlib import Path
 
 from sivae.data.images import arrays
 from sivae.data.images.base import DataError, ImageSet, Notice, Split, nothing
-from sivae.data.images.packed import DESCRIPTION, open_packed
-from sivae.data.images.stores import is_archive, open_store
+from sivae.data.images.cifar import find_cifar
+from sivae.data.images.decode import SUFFIXES
+from sivae.data.images.found import Found
+from sivae.data.images.idx import find_idx, is_idx
+from sivae.data.images.packed import DESCRIPTION, JOURNAL, open_packed
+from sivae.data.images.stores import FolderStore, is_archive, open_store
+from sivae.data.images.svhn import find_svhn
 from sivae.data.images.tree import read_tree
 
-SUPPORTED = """\
-a folder, zip or tar of image files; a folder that sivae prepare wrote; \
-CIFAR-10 and CIFAR-100 (python or binary release); MNIST-like IDX files; SVHN's cropped .mat files; \
-uint8 arrays in .npy or .npz"""
+SUPPORTED = (
+    "a folder, zip or tar of image files (FFHQ's and CelebA-HQ's among them), a folder that sivae prepare wrote, "
+    "CIFAR-10 and CIFAR-100 (python or binary release), IDX files as MNIST's, SVHN's cropped .mat files, "
+    "and uint8 arrays in .npy or .npz"
+)
 
 
 def open_images(
@@ -29,7 +35,7 @@ def open_images(
     Args:
         path: a folder or a file.
         split: which part, where the data has parts; None: the train images, or all where there are no parts.
-        skip_damaged: leave damaged images out of what is loaded or prepared, and count them.
+        skip_damaged: leave damaged image files out of what is loaded or prepared, and count them.
         notice: told what was chosen where there was a choice.
 
     Raises:
@@ -43,22 +49,48 @@ def open_images(
     name = path.resolve().name
     if path.is_dir() and (path / DESCRIPTION).is_file():
         return open_packed(path, split=split)
+    if path.is_dir() and (path / JOURNAL).is_file():
+        raise DataError(f"{path} is unfinished; run the sivae prepare command that began it again, and it goes on")
     if path.is_file() and not is_archive(path):
-        if path.suffix.lower() in arrays.SUFFIXES:
-            return arrays.read_arrays(path, name=name, split=split, notice=notice)
-        raise _unknown(path, "a file")
+        return _open_file(path, name, split, notice)
     store = open_store(path)
+    found = [one for find in (find_cifar, find_idx, find_svhn) for one in find(store)]
+    if len(found) > 1:
+        titles = ", ".join(one.title for one in found)
+        raise DataError(f"{path} holds several data sets: {titles}; name one of them")
+    if found:
+        return found[0].open(name, split, notice)
     images = read_tree(store, name=name, split=split, skip_damaged=skip_damaged, notice=notice)
     if images is None:
         raise _unknown(path, _looked_at(list(store.sizes)))
     return images
 
 
+def _open_file(path: Path, name: str, split: Split | None, notice: Notice) -> ImageSet:
+    if path.suffix.lower() in arrays.SUFFIXES:
+        return arrays.read_arrays(path, name=name, split=split, notice=notice)
+    store = FolderStore(path.parent, recursive=False)
+    store.sizes.setdefault(path.name, path.stat().st_size)  # a hidden file, named all the same
+    found: list[Found] = find_cifar(store, path.name)
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not found and (is_idx(head) or "idx3" in path.name):
+        found = find_idx(store, path.name)
+    if not found and path.suffix.lower() == ".mat":
+        found = find_svhn(store, path.name)
+    if found:
+        return found[0].open(name, split, notice)
+    if path.name.lower().endswith(SUFFIXES):
+        raise DataError(f"{path} is a single image; name the folder that it lies in")
+    raise _unknown(path, f"a file that begins with {head[:8].hex(' ') or 'nothing'}, and is called nothing known")
+
+
 def _looked_at(names: list[str]) -> str:
     if not names:
         return "no files"
     shown = ", ".join(names[:3]) + (f" … ({len(names):,} files)" if len(names) > 3 else "")
-    return f"{shown}, and no images"
+    inside = " (an archive in it can be named itself)" if any(is_archive(Path(name)) for name in names) else ""
+    return f"{shown}{inside}, and no images"
 
 
 def _unknown(path: Path, found: str) -> DataError:

@@ -19,6 +19,7 @@ from sivae.data.images.geometry import as_picture
 
 FORMAT = 1
 DESCRIPTION, IMAGES, LABELS = "dataset.json", "images.npy", "labels.npy"
+JOURNAL = "prepare.journal"  # of a set that is being made
 _DIGEST_BYTES = 8
 
 
