@@ -61,7 +61,8 @@ sivae VERB --help lists a verb's options. --debug, with any verb, shows where an
 """
 
 
-_POSITIONAL = ("preset", "run", "model", "images", "a", "b", "file")  # no options are called that
+# No options are called that.
+_POSITIONAL = ("preset", "run", "model", "images", "a", "b", "file", "source", "destination")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from sivae.cli.options import Text, Whole, one, one_of, whole
+from sivae.cli.options import Whole, one, one_of, whole
 from sivae.training.errors import ConfigError, RunInterrupted, SivaeError
 
 
@@ -58,7 +58,7 @@ class Arguments:
         Whole, arg(help="1 (grey) or 3 (RGB).", help_behavior_hint="(default: RGB where images are)")
     ] = None
     split: Annotated[
-        Text,
+        str | None,
         one_of("train", "test"),
         arg(help="Which part of the data.", help_behavior_hint="(default: train, or all where there are no parts)"),
     ] = None

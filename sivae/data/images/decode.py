@@ -13,7 +13,7 @@ from sivae.data.images.base import DamagedImageError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
 # No other of Pillow's formats, whatever a file is called: some of them start other programs, and many are little used.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _GREY_MODES = ("1", "L", "LA", "La")
 
 
@@ -44,7 +44,7 @@ def decode(content: bytes, where: str) -> Image.Image:
             if "exif" in picture.info:
                 with contextlib.suppress(Exception):  # a damaged note about an image is no damage to the image
                     ImageOps.exif_transpose(picture, in_place=True)
-            return _eight_bit(picture)
+            return _eight_bit(picture, where)
     except (MemoryError, DamagedImageError):
         raise
     except Image.DecompressionBombError as error:
@@ -60,16 +60,16 @@ def decode(content: bytes, where: str) -> Image.Image:
         raise DamagedImageError(f"{where} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def _eight_bit(picture: Image.Image, where: str) -> Image.Image:
     if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
         return picture.copy()
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.int64)
         if values.size and (values.min() < 0 or values.max() > 0xFFFF):
-            raise ValueError(f"its integers span {values.min()} to {values.max()}; expected 16 bits")
+            raise DamagedImageError(f"{where} has integers from {values.min()} to {values.max()}; expected 16 bits")
         return Image.fromarray(((values * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))  # rounded v·255/65535
     if picture.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range nothing tells; save it with 8 bits")
+        raise DamagedImageError(f"{where} has floating-point pixels, whose range nothing tells; save it with 8 bits")
     grey = picture.mode in _GREY_MODES
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")

@@ -53,7 +53,7 @@ def open_images(
         raise DataError(f"{path} is unfinished; run the sivae prepare command that began it again, and it goes on")
     if path.is_file() and not is_archive(path):
         return _open_file(path, name, split, notice)
-    store = open_store(path)
+    store = open_store(path, notice)
     found = [one for find in (find_cifar, find_idx, find_svhn) for one in find(store)]
     if len(found) > 1:
         titles = ", ".join(one.title for one in found)

@@ -6,9 +6,10 @@ to them, and end with the program however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -150,7 +151,7 @@ class Stopped(Exception):
 
 def in_parallel(
     work: Callable[[range, threading.Event], Result], blocks: Iterable[range], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results of blocks as they are ready, at most a few ahead of who takes them.
 
     The first error, in the work or at the taker's, stops all threads before it is passed on.
@@ -238,8 +239,9 @@ def load_packed(
                 counter.advance()
             return bad
 
-        for bad in in_parallel(work, shape.blocks(len(source)), workers_or_default(workers)):
-            damaged += bad
+        with contextlib.closing(in_parallel(work, shape.blocks(len(source)), workers_or_default(workers))) as results:
+            for bad in results:
+                damaged += bad
     labels = all_labels(source)
     if damaged:
         if len(damaged) == len(source):

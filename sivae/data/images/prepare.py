@@ -107,8 +107,9 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     with _only_process_in(folder):
         files.remove_leftovers(folder)
-        journal = _Journal(folder / JOURNAL, {"asked": asked, "channels": shape.channels})
         blocks = shape.blocks(len(images))
+        head = {"asked": asked, "channels": shape.channels, "block": len(blocks[0])}
+        journal = _Journal(folder / JOURNAL, head)
         done = journal.open()
         if done:
             notice(f"going on with {folder}: {sum(len(blocks[block]) for block in done):,} images are there")
@@ -219,13 +220,14 @@ def _decode(
             return block, entry
 
         number = {blocks[block].start: block for block in left}
-        for block, entry in in_parallel(work, [blocks[block] for block in left], threads):
-            journal.append(number[block.start], entry)
-            done[number[block.start]] = entry
+        with contextlib.closing(in_parallel(work, [blocks[block] for block in left], threads)) as results:
+            for block, entry in results:
+                journal.append(number[block.start], entry)
+                done[number[block.start]] = entry
 
 
 def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:
-    content = memoryview(pixels).cast("B")
+    content = pixels.data.cast("B")
     while content:
         written = os.pwrite(descriptor, content, offset)
         content, offset = content[written:], offset + written

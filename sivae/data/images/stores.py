@@ -17,11 +17,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from sivae.data.images.base import DamagedImageError, DataError
+from sivae.data.images.base import DamagedImageError, DataError, Notice, nothing
 from sivae.data.images.memory import amount, available_memory
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _TAR_BUDGET = 8 << 30  # of a compressed tar's content
+_LONG = 4 << 20  # a compressed tar that takes seconds to read
 _MEMBER_LIMIT = 2 << 30  # of one file in an archive
 
 
@@ -56,15 +57,19 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith((".zip", *TAR_SUFFIXES))
 
 
-def open_store(path: Path) -> Store:
+def open_store(path: Path, notice: Notice = nothing) -> Store:
     """A folder, or an archive by its suffix.
+
+    Args:
+        path: of it.
+        notice: told what takes long.
 
     Raises:
         DataError: the archive cannot be read.
     """
     if path.is_dir():
         return FolderStore(path)
-    return ZipStore(path) if path.name.lower().endswith(".zip") else TarStore(path)
+    return ZipStore(path) if path.name.lower().endswith(".zip") else TarStore(path, notice=notice)
 
 
 def _is_hidden(name: str) -> bool:
@@ -174,7 +179,7 @@ class TarStore(_Archive):
             most, where None).
     """
 
-    def __init__(self, path: Path, *, budget: int | None = None) -> None:
+    def __init__(self, path: Path, *, budget: int | None = None, notice: Notice = nothing) -> None:
         self.path = path
         self._content: dict[str, bytes] = {}
         self._offsets: dict[str, int] = {}
@@ -190,6 +195,8 @@ class TarStore(_Archive):
         except tarfile.ReadError:
             sizes.clear()
             self._offsets.clear()
+            if path.stat().st_size > _LONG:
+                notice(f"{path}: unpacking into memory, as it is compressed as a whole")
             self._read_compressed(sizes, min(_TAR_BUDGET, available_memory() // 2) if budget is None else budget)
         self.sizes = dict(sorted(sizes.items()))
 

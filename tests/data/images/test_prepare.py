@@ -1,0 +1,308 @@
+"""Packing a set on the disk: what is written, and that neither a kill nor a mistake spoils it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sivae.data.images import DataError, PackedImages, load_packed, open_images, prepare, verify_packed
+from sivae.data.images import packing as packing_module
+from sivae.data.images import prepare as prepare_function
+from sivae.data.images.packed import DESCRIPTION, IMAGES, JOURNAL, LABELS
+from tests.data.images.samples import encoded, pixels, pngs, write_files, write_zip
+
+assert prepare is prepare_function
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """60 images of 12 × 10 in two classes."""
+    names = [f"{'ab'[number % 2]}/{number:02}.png" for number in range(60)]
+    return write_files(tmp_path / "source", pngs(names, height=12, width=10))
+
+
+def packed(source: Path, out: Path, **options: Any) -> dict[str, Any]:
+    return prepare(source, out, **{"resolution": 8, "crop": "center", "progress": False} | options)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_packed_set_holds_what_loading_gives(source: Path, tmp_path: Path) -> None:
+    facts = packed(source, tmp_path / "out")
+    expected = load_packed(open_images(source), resolution=8, crop="center", progress=False)
+    array = np.load(tmp_path / "out" / IMAGES, mmap_mode="r")
+    assert array.dtype == np.uint8 and array.shape == (60, 8, 8, 3)
+    assert np.array_equal(array, expected.array)
+    assert np.array_equal(np.load(tmp_path / "out" / LABELS), expected.labels)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [DESCRIPTION, IMAGES, LABELS]
+    assert facts == json.loads((tmp_path / "out" / DESCRIPTION).read_text())
+    assert {key: facts[key] for key in ("format", "name", "count", "resolution", "channels", "class_names", "skipped")} == {
+        "format": 1,
+        "name": "source",
+        "count": 60,
+        "resolution": 8,
+        "channels": 3,
+        "class_names": ["a", "b"],
+        "skipped": [],
+    }
+
+
+def test_a_packed_set_opens_by_memory_map(source: Path, tmp_path: Path) -> None:
+    packed(source, tmp_path / "out")
+    images = open_images(tmp_path / "out")
+    assert isinstance(images, PackedImages) and isinstance(images.array, np.memmap)
+    assert not images.array.flags.writeable
+    assert (images.name, images.class_names, images.label(1)) == ("source", ("a", "b"), 0)
+    verify_packed(tmp_path / "out")
+
+
+def test_a_set_without_classes_has_no_labels(tmp_path: Path) -> None:
+    source = write_zip(tmp_path / "flat.zip", pngs(["1.png", "2.png"]))
+    packed(source, tmp_path / "out")
+    assert not (tmp_path / "out" / LABELS).exists()
+    assert open_images(tmp_path / "out").class_names is None
+
+
+def test_a_packed_set_can_be_packed_smaller(source: Path, tmp_path: Path) -> None:
+    packed(source, tmp_path / "out")
+    packed(tmp_path / "out", tmp_path / "small", resolution=4, crop=None, channels=1)
+    small = open_images(tmp_path / "small")
+    assert small.read(0).shape == (4, 4, 1) and small.class_names == ("a", "b") and small.label(59) == 1
+
+
+def test_parts_are_remembered(tmp_path: Path) -> None:
+    source = write_files(tmp_path / "source", pngs(["train/1.png", "test/1.png", "test/2.png"]))
+    packed(source, tmp_path / "out", split="test")
+    assert len(open_images(tmp_path / "out", split="test")) == 2
+    with pytest.raises(DataError, match="out has no train images; it was made from the test images"):
+        open_images(tmp_path / "out", split="train")
+
+
+def test_doing_it_again_does_nothing_and_says_so(source: Path, tmp_path: Path) -> None:
+    facts = packed(source, tmp_path / "out")
+    before = content_of(tmp_path / "out")
+    said: list[str] = []
+    assert packed(source, tmp_path / "out", notice=said.append) == facts
+    assert said == [f"{tmp_path / 'out'} is finished; nothing is left to prepare"]
+    assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": 16}, r"another --resolution \(8 there, 16 now\)"),
+        ({"crop": (0, 0, 8, 8)}, r"another --crop \(center there, \[0, 0, 8, 8\] now\)"),
+        ({"channels": 1}, r"another --channels \(None there, 1 now\)"),
+    ],
+)
+def test_other_arguments_are_refused(source: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    packed(source, tmp_path / "out")
+    before = content_of(tmp_path / "out")
+    with pytest.raises(DataError, match=f"{message}; choose another folder, or delete this one"):
+        packed(source, tmp_path / "out", **changes)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_a_source_that_has_changed_is_refused(source: Path, tmp_path: Path) -> None:
+    packed(source, tmp_path / "out")
+    (source / "a" / "00.png").write_bytes(encoded(pixels(99, 30, 30)))
+    with pytest.raises(DataError, match="another source's content; choose"):
+        packed(source, tmp_path / "out")
+
+
+def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "out", {"thesis.tex": b"x"})
+    with pytest.raises(DataError, match="out is not empty, and no packed set"):
+        packed(source, tmp_path / "out")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="a file stands there"):
+        packed(source, tmp_path / "file")
+    assert content_of(tmp_path / "out") == {"thesis.tex": b"x"}
+
+
+def test_images_that_are_not_square_need_a_crop_before_anything_is_written(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"00\.png is 10×12 .* --crop center"):
+        packed(source, tmp_path / "out", crop=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_images_are_named_or_left_out_and_listed(source: Path, tmp_path: Path) -> None:
+    (source / "a" / "00.png").write_bytes(b"")
+    (source / "b" / "31.png").write_bytes(encoded(pixels(31, 12, 10))[:60])
+    with pytest.raises(DataError, match=r"(00|31)\.png is .*; --skip-damaged leaves such images out|00\.png is empty"):
+        packed(source, tmp_path / "out")
+    facts = packed(source, tmp_path / "out", skip_damaged=True)
+    expected = load_packed(open_images(source, skip_damaged=True), resolution=8, crop="center", progress=False)
+    images = open_images(tmp_path / "out")
+    assert isinstance(images, PackedImages)
+    assert np.array_equal(images.array, expected.array) and np.array_equal(images.labels or 0, expected.labels or 0) if images.labels is None else True
+    assert images.labels is not None and expected.labels is not None
+    assert np.array_equal(images.labels, expected.labels)
+    assert (len(images), images.skipped) == (58, 2)
+    assert [line.split(" is ")[0].rsplit("/", 1)[1] for line in facts["skipped"]] == ["00.png", "31.png"]
+    verify_packed(tmp_path / "out")
+
+
+# Kills and full disks
+
+_CHILD = """
+import os, signal, sys
+from pathlib import Path
+from sivae.data.images import packing, prepare as _
+import sivae.data.images.prepare as module
+packing._BLOCK_IMAGES = (4, 4)
+source, out, kill_at = sys.argv[1], sys.argv[2], sys.argv[3]
+count = 0
+def dying(function, place):
+    def wrapped(*arguments, **options):
+        global count
+        if place == kill_at.split(":")[0]:
+            count += 1
+            if count == int(kill_at.split(":")[1]):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return wrapped
+module._write_all = dying(module._write_all, "write")
+module._Journal.append = dying(module._Journal.append, "journal")
+module._leave_out = dying(module._leave_out, "gaps")
+module.all_labels = dying(module.all_labels, "labels")
+module.files.write_json = dying(module.files.write_json, "description")
+module._make_room = dying(module._make_room, "room")
+module.prepare(source, out, resolution=8, crop="center", skip_damaged=True, progress=False, workers=2)
+"""
+
+
+@pytest.mark.parametrize("kill_at", ["room:1", "write:1", "write:9", "journal:1", "journal:6", "gaps:1", "labels:1", "description:1"])
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: str
+) -> None:
+    (source / "a" / "10.png").write_bytes(b"")
+    monkeypatch.setattr(packing_module, "_BLOCK_IMAGES", (4, 4))
+    packed(source, tmp_path / "whole", skip_damaged=True)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _CHILD, str(source), str(out), kill_at]
+    child = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    if (out / JOURNAL).exists():
+        with pytest.raises(DataError, match="out is unfinished; run the sivae prepare command that began it again"):
+            open_images(out)
+        if kill_at == "journal:6":
+            with (out / JOURNAL).open("ab") as file:  # what a power failure leaves of a line
+                file.write(b'{"block": 7, "dige')
+            with pytest.raises(DataError, match=r"another --resolution \(8 there, 16 now\)"):
+                packed(source, out, skip_damaged=True, resolution=16)
+    said: list[str] = []
+    packed(source, out, skip_damaged=True, notice=said.append)
+    assert any("going on with" in words for words in said) == (kill_at not in ("room:1", "write:1", "journal:1"))
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+def test_what_is_done_is_not_decoded_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing_module, "_BLOCK_IMAGES", (4, 4))
+    broken = source / "b" / "45.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-40] + bytes(40))
+    with pytest.raises(DataError, match=r"45\.png is damaged"):
+        packed(source, tmp_path / "out", workers=1)
+    broken.write_bytes(content)
+    decoded = []
+    import sivae.data.images.prepare as module
+
+    monkeypatch.setattr(
+        "sivae.data.images.prepare.fit_image",
+        lambda images, index, shape: decoded.append(index) or packing_module.fit_image(images, index, shape),
+    )
+    assert module is not None
+    packed(source, tmp_path / "out")
+    assert decoded and min(decoded) >= 4 and len(decoded) < 60
+    verify_packed(tmp_path / "out")
+
+
+def test_a_run_that_has_done_nothing_yet_may_be_begun_otherwise(source: Path, tmp_path: Path) -> None:
+    (source / "a" / "02.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"02\.png is empty"):
+        packed(source, tmp_path / "out")
+    assert packed(source, tmp_path / "out", resolution=4, skip_damaged=True)["count"] == 59
+
+
+def test_two_processes_do_not_prepare_one_folder(source: Path, tmp_path: Path) -> None:
+    import sivae.data.images.prepare as _  # noqa: F401
+    from sivae.data.images.prepare import _only_process_in
+
+    (tmp_path / "out").mkdir()
+    with _only_process_in(tmp_path / "out"), pytest.raises(DataError, match="another process prepares"):
+        packed(source, tmp_path / "out")
+
+
+def test_a_set_that_does_not_fit_the_disk_is_refused_at_once(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(DataError, match=r"images\.npy needs 11\.5 kB, and only 1\.0 kB of the disk are free"):
+        packed(source, tmp_path / "out")
+
+
+def test_an_interrupt_stops_the_threads_at_once(source: Path, tmp_path: Path) -> None:
+    script = (
+        "import time, sys\nimport sivae.data.images.prepare as module\n"
+        "fit = module.fit_image\n"
+        "def slow(*a):\n    print('working', flush=True)\n    time.sleep(0.2)\n    return fit(*a)\n"
+        "module.fit_image = slow\n"
+        f"module.prepare({str(source)!r}, {str(tmp_path / 'out')!r}, resolution=8, crop='center', progress=False)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    begun = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert time.monotonic() - begun < 5  # 60 images of a fifth of a second, on however many threads, would take more
+
+
+# Damage to what was made
+
+
+def test_damage_to_a_packed_set_is_noticed(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    packed(source, out)
+    whole = content_of(out)
+
+    def opening_fails(message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            open_images(out)
+        write_files(out, whole)
+        assert len(open_images(out)) == 60
+
+    (out / IMAGES).write_bytes(whole[IMAGES][:-1])
+    opening_fails(r"images\.npy is damaged")
+    (out / IMAGES).unlink()
+    opening_fails(r"images\.npy is missing")
+    np.save(out / IMAGES, np.zeros((60, 8, 8, 1), np.uint8))
+    opening_fails(r"images\.npy is uint8 of shape \[60, 8, 8, 1\], where dataset\.json says uint8 \[60, 8, 8, 3\]")
+    (out / LABELS).unlink()
+    opening_fails(r"labels\.npy is missing")
+    np.save(out / LABELS, np.full(60, 7))
+    opening_fails("a label is outside 0 to 1")
+    (out / DESCRIPTION).write_text("{")
+    opening_fails(r"dataset\.json cannot be read")
+    (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"format": 2}))
+    opening_fails("format 2, where this version reads 1")
+    (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"count": "60"}))
+    opening_fails("lacks a proper 'count'")
+    (out / IMAGES).write_bytes(whole[IMAGES][:-1] + bytes([whole[IMAGES][-1] ^ 1]))
+    with pytest.raises(DataError, match="is not as it was made"):
+        verify_packed(out)
