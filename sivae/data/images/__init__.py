@@ -5,7 +5,7 @@ from sivae.data.images.batches import ImageBatches
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import PackedImages, verify_packed
 from sivae.data.images.packing import load_packed
-from sivae.data.images.prepare import prepare
+from sivae.data.images.preparing import prepare
 
 __all__ = [
     "DamagedImageError",

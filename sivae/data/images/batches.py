@@ -102,7 +102,9 @@ class ImageBatches:
         self._device = torch.device(device)
         self._low, self._high = (float(bound) for bound in value_range)
         self._channels_last, self._dtype = channels_last, dtype
-        self._workers = min(workers_or_default(workers), _MOST_WORKERS) if workers is None else workers
+        self._workers = workers_or_default(workers)
+        if workers is None:
+            self._workers = min(self._workers, _MOST_WORKERS)
         shape = _image_shape(images)
         self.cache = self._place(cache, images, len(images) * int(np.prod(shape)), world_size, budget_bytes)
         if self.cache != "none" and not isinstance(images, PackedImages):

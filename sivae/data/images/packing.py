@@ -90,7 +90,8 @@ def plan(images: ImageSet, *, resolution: int | None, crop: Crop = None, channel
     check_shape_request(1 if resolution is None else resolution, crop, channels)
     if not len(images):
         raise DataError(f"{images.name} holds no images")
-    probed = sorted({round(i * (len(images) - 1) / max(1, _PROBED - 1)) for i in range(min(_PROBED, len(images)))})
+    count = min(_PROBED, len(images))
+    probed = sorted({round(i * (len(images) - 1) / max(1, count - 1)) for i in range(count)})
     grey, side = True, resolution
     failure: DamagedImageError | None = None
     seen = 0

@@ -50,7 +50,9 @@ def test_labels_beside_an_array(tmp_path: Path, beside: str) -> None:
     assert images.class_names == ("0", "1", "2")
 
 
-@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1")])
+@pytest.mark.parametrize(
+    "names", [("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1")]
+)
 def test_names_in_an_npz(tmp_path: Path, names: tuple[str, str]) -> None:
     np.savez(tmp_path / "a.npz", **{names[0]: IMAGES, names[1]: np.array([[1], [0], [1], [0]], np.uint8), "z": 1})
     images = opened(tmp_path / "a.npz")
@@ -58,7 +60,9 @@ def test_names_in_an_npz(tmp_path: Path, names: tuple[str, str]) -> None:
     assert images.labels is not None and images.labels.tolist() == [1, 0, 1, 0] and images.labels.dtype == np.int64
 
 
-@pytest.mark.parametrize("names", ["x_train y_train x_test y_test", "train_images train_labels test_images test_labels"])
+@pytest.mark.parametrize(
+    "names", ["x_train y_train x_test y_test", "train_images train_labels test_images test_labels"]
+)
 def test_parts_of_an_npz(tmp_path: Path, names: str) -> None:
     values = (IMAGES[:3], np.arange(3), IMAGES[3:], np.array([1]))
     np.savez(tmp_path / "a.npz", **dict(zip(names.split(), values, strict=True)))

@@ -47,9 +47,13 @@ class _Bomb:
 def test_a_malicious_pickle_does_nothing(tmp_path: Path) -> None:
     sign = tmp_path / "executed"
     for protocol in range(6):
-        for bomb in (_Bomb(os.system, f"touch {sign}"), _Bomb(eval, f"open({str(sign)!r}, 'w')"), _Bomb(Path.touch, sign)):
+        for bomb in (
+            _Bomb(os.system, f"touch {sign}"),
+            _Bomb(eval, f"open({str(sign)!r}, 'w')"),
+            _Bomb(Path.touch, sign),
+        ):
             content = python3_pickle({"data": pixels(0), "labels": bomb}, protocol)
-            with pytest.raises(DataError, match="evil is damaged, .* it names .*; nothing of it was executed"):
+            with pytest.raises(DataError, match=r"evil is damaged, .* it names .*; nothing of it was executed"):
                 read_pickle(content, "evil")
             assert not sign.exists()
     pickle.loads(content)  # with a plain unpickler it does execute: the test would notice
@@ -79,7 +83,9 @@ def test_a_malicious_pickle_does_nothing(tmp_path: Path) -> None:
 def test_odd_programs_are_refused_and_change_nothing(program: bytes) -> None:
     with pytest.raises(DataError, match="evil is damaged, or no pickle of images"):
         read_pickle(program, "evil")
-    assert np.array_equal(byte_array(read_pickle(python3_pickle({"data": pixels(0)}, 2), "it")["data"], "it"), pixels(0))
+    assert np.array_equal(
+        byte_array(read_pickle(python3_pickle({"data": pixels(0)}, 2), "it")["data"], "it"), pixels(0)
+    )
 
 
 @pytest.mark.parametrize(

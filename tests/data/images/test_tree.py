@@ -73,7 +73,9 @@ def test_train_and_test_are_parts(write: Callable[[dict[str, bytes]], Path]) -> 
 
 
 def test_parts_below_one_folder_and_with_val_in_the_place_of_test(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "set.zip", pngs(["celeba_hq/train/f/1.png", "celeba_hq/train/m/2.png", "celeba_hq/val/f/3.png"]))
+    path = write_zip(
+        tmp_path / "set.zip", pngs(["celeba_hq/train/f/1.png", "celeba_hq/train/m/2.png", "celeba_hq/val/f/3.png"])
+    )
     assert len(open_images(path)) == 2
     assert classes(open_images(path, split="test")) == ["f"]
 
@@ -114,7 +116,9 @@ def test_ffhq_s_full_images_are_taken_before_its_thumbnails(tmp_path: Path) -> N
     said: list[str] = []
     images = open_images(path, notice=said.append)
     assert len(images) == 4
-    assert said == ["reading images1024x1024 of images1024x1024, thumbnails128x128; name another folder itself to read that"]
+    assert said == [
+        "reading images1024x1024 of images1024x1024, thumbnails128x128; name another folder itself to read that"
+    ]
     assert len(open_images(path / "thumbnails128x128")) == 4
 
 

@@ -103,7 +103,10 @@ def prepare(
         notice(f"{folder} is finished; nothing is left to prepare")
         return finished
     _check_destination(folder)
-    shape = plan(images, resolution=resolution, crop=crop, channels=channels)
+    try:
+        shape = plan(images, resolution=resolution, crop=crop, channels=channels)
+    except DamagedImageError as error:
+        raise _damaged(error) from None
     folder.mkdir(parents=True, exist_ok=True)
     with _only_process_in(folder):
         files.remove_leftovers(folder)
@@ -210,7 +213,7 @@ def _decode(
                     pixels[row] = fit_image(images, index, shape)
                 except DamagedImageError as error:
                     if not may_skip:
-                        raise DataError(f"{error}; --skip-damaged leaves such images out") from None
+                        raise _damaged(error) from None
                     entry.damaged.append((index, str(error)))
                 else:
                     entry.digests += image_digest(pixels[row]).hex()
@@ -224,6 +227,10 @@ def _decode(
             for block, entry in results:
                 journal.append(number[block.start], entry)
                 done[number[block.start]] = entry
+
+
+def _damaged(error: DamagedImageError) -> DataError:
+    return DataError(f"{error}; --skip-damaged leaves such images out")
 
 
 def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:

@@ -1,0 +1,69 @@
+"""Which image is in which step: a pure function of seed and step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sivae.data.images.order import Order
+
+
+def order(
+    count: int = 103, batch_size: int = 10, seed: int = 3, flip: bool = True, rank: int = 0, world_size: int = 1
+) -> Order:
+    return Order(count, batch_size=batch_size, seed=seed, flip=flip, rank=rank, world_size=world_size)
+
+
+def test_an_epoch_visits_every_image_once_and_leaves_out_the_last_that_fill_no_batch() -> None:
+    steps = order().steps_per_epoch
+    assert steps == 10
+    for epoch in range(3):
+        visited = np.concatenate([order().indices(epoch * steps + step) for step in range(steps)])
+        assert len(set(visited.tolist())) == 100 and set(visited.tolist()) <= set(range(103))
+
+
+def test_epochs_and_seeds_differ_and_history_does_not_matter() -> None:
+    first = order()
+    straight = [first.indices(step).tolist() for step in range(30)]
+    assert straight[0] != straight[10] != straight[20]
+    assert order(seed=4).indices(0).tolist() != straight[0]
+    jumping = order()
+    for step in (29, 0, 15, 7, 22, 8, 1):
+        assert jumping.indices(step).tolist() == straight[step]
+
+
+def test_the_order_is_what_it_was() -> None:
+    """Recorded: a change here would make runs go on with other data than they began with."""
+    assert order(count=12, batch_size=12, seed=0).indices(0).tolist() == [3, 7, 0, 10, 6, 11, 8, 4, 1, 5, 2, 9]
+    flips = order(count=12, batch_size=12, seed=0).epoch(0).flips
+    assert flips is not None and flips.astype(int).tolist() == [0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_a_large_seed_is_a_seed() -> None:
+    assert order(seed=2**63 - 1).indices(0).tolist() != order(seed=2**63 - 2).indices(0).tolist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_ranks_share_the_global_batch(world_size: int) -> None:
+    whole = order(batch_size=10)
+    ranks = [order(batch_size=10 // world_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in (0, 9, 10, 25):
+        parts = [one.indices(step).tolist() for one in ranks]
+        assert sum(parts, []) == whole.indices(step).tolist()
+        places = [one.place(step) for one in ranks]
+        assert [place[0] for place in places] == [whole.place(step)[0]] * world_size
+        assert places[0][1].start == whole.place(step)[1].start and places[-1][1].stop == whole.place(step)[1].stop
+
+
+def test_half_of_the_images_are_flipped_and_differently_in_each_epoch() -> None:
+    flips = [order(count=10_000).epoch(epoch).flips for epoch in (0, 1)]
+    assert flips[0] is not None and flips[1] is not None
+    for one in flips:
+        # Binomial: standard error ½/√N = 0.005; five of them.
+        assert one is not None and abs(one.mean() - 0.5) < 0.025
+    assert 0.475 < (flips[0] == flips[1]).mean() < 0.525
+    assert order(flip=False).epoch(0).flips is None
+
+
+def test_flipping_does_not_change_the_order() -> None:
+    assert order(flip=False).indices(5).tolist() == order(flip=True).indices(5).tolist()
