@@ -227,9 +227,15 @@ class ImageBatches:
         return None if self._labels is None else self._labels.index_select(0, indices)
 
     def _finished(self, pixels: Tensor, flips: Tensor | None) -> Tensor:
-        """uint8 [B, H, W, C] -> [B, C, H, W] in the value range. Only elementwise operations of exact rounding."""
+        """uint8 [B, H, W, C] -> [B, C, H, W] in the value range, by operations that round exactly.
+
+        The pixels are this call's own, and may be changed.
+        """
         if flips is not None:
-            pixels = torch.where(flips.view(-1, 1, 1, 1), pixels.flip(2), pixels)
+            if pixels.is_cuda:  # choosing rows by a mask would wait for their number
+                pixels = torch.where(flips.view(-1, 1, 1, 1), pixels.flip(2), pixels)
+            else:
+                pixels[flips] = pixels[flips].flip(2)
         images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(self._divisor)  # channels last, as they lie
         if self._high - self._low != 1.0:
             images.mul_(self._high - self._low)

@@ -224,7 +224,9 @@ def test_a_negative_step_is_refused(loaded: PackedImages, make: Make) -> None:
 # Reading ahead
 
 
-def test_coming_steps_are_read_while_nobody_waits(mapped: ImageSet, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coming_steps_are_read_while_nobody_waits(
+    mapped: ImageSet, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[int] = []
     indices = Order.indices
 
@@ -293,7 +295,7 @@ class _Deadly:
 
 def test_a_worker_that_dies_is_told_of(make: Make) -> None:
     batches = make(_Deadly(), cache="none", workers=1)
-    with pytest.raises(DataError, match="a process that reads images has died: .*; it may have run out of memory"):
+    with pytest.raises(DataError, match=r"a process that reads images has died: .*; it may have run out of memory"):
         batches.batch(0)
 
 

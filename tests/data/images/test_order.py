@@ -49,7 +49,7 @@ def test_ranks_share_the_global_batch(world_size: int) -> None:
     ranks = [order(batch_size=10 // world_size, rank=rank, world_size=world_size) for rank in range(world_size)]
     for step in (0, 9, 10, 25):
         parts = [one.indices(step).tolist() for one in ranks]
-        assert sum(parts, []) == whole.indices(step).tolist()
+        assert [index for part in parts for index in part] == whole.indices(step).tolist()
         places = [one.place(step) for one in ranks]
         assert [place[0] for place in places] == [whole.place(step)[0]] * world_size
         assert places[0][1].start == whole.place(step)[1].start and places[-1][1].stop == whole.place(step)[1].stop

@@ -1,0 +1,200 @@
+"""Images per second that each cache of `ImageBatches` delivers, beside a plain DataLoader over the same images.
+
+`python -m benchmarks.loader_suite` prints a table, in less than a minute. Nothing trains meanwhile, so these are what a
+step can be fed with where the cores are free; the milliseconds of a batch are for holding against those of a step.
+Contenders take turns. Those that read ahead would begin a turn with batches that are ready, so a turn's first ones are
+not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.baselines import loader
+from benchmarks.measure import Spread, synchronize
+from benchmarks.progress import Progress
+from sivae.data.images import ImageBatches, ImageSet, open_images
+from sivae.machine import device_name
+from sivae.training.memory import keep_freed_memory
+
+Next = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class LoaderCase:
+    """A set to load.
+
+    Attributes:
+        side: pixels of an image, which has three channels.
+        count: images in an array.
+        files: images as JPEG files.
+        batch_size: images in a batch.
+    """
+
+    side: int
+    count: int
+    files: int
+    batch_size: int = 32
+
+
+CASES = (LoaderCase(side=32, count=20_000, files=2_000), LoaderCase(side=256, count=400, files=100))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How long is measured: `rounds` turns of each contender, of `seconds` each after `uncounted` batches."""
+
+    rounds: int = 3
+    seconds: float = 0.6
+    uncounted: int = 10
+
+
+def _images(case: LoaderCase, count: int) -> np.ndarray:
+    """Random images as smooth as photographs roughly are, uint8 [count, side, side, 3]."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (min(count, 250), case.side // 8, case.side // 8, 3), np.uint8)
+    size = (case.side, case.side)
+    smooth = np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in coarse])
+    return smooth[np.arange(count) % len(smooth)]
+
+
+def contenders(case: LoaderCase, folder: Path, device: torch.device, closing: ExitStack) -> dict[str, Next]:
+    """What delivers a batch when it is called, by name.
+
+    Args:
+        case: what is loaded.
+        folder: an empty one, for the set on the disk.
+        device: where batches are wanted.
+        closing: ends what they have begun.
+    """
+    workers = min(len(os.sched_getaffinity(0)), 8)
+    array = _images(case, case.count)
+    np.save(folder / "array.npy", array)
+    files = folder / "files"
+    files.mkdir()
+    for number, image in enumerate(array[: case.files]):
+        Image.fromarray(image).save(files / f"{number:06}.jpg", quality=90)
+    mapped, encoded = open_images(folder / "array.npy"), open_images(files)
+
+    def ours(images: ImageSet, cache: str) -> Next:
+        batches = ImageBatches(
+            images,
+            batch_size=case.batch_size,
+            seed=0,
+            device=device,
+            flip=True,
+            cache=cache,  # type: ignore[arg-type]
+            workers=workers,
+            progress=False,
+        )
+        closing.callback(batches.close)
+        steps = itertools.count()
+        return lambda: batches.batch(next(steps))
+
+    def plain(dataset: loader.ArrayDataset | loader.FileDataset, processes: int) -> Next:
+        delivered: Iterator[Tensor] = loader.batches(
+            dataset, batch_size=case.batch_size, workers=processes, device=device
+        )
+        return lambda: next(delivered)
+
+    calls = {
+        f"array: plain DataLoader, {workers} workers": plain(loader.ArrayDataset(array), workers),
+        "array: plain DataLoader in the process": plain(loader.ArrayDataset(array), 0),
+        "array: cache host": ours(mapped, "host"),
+        "array: cache none, memory map": ours(mapped, "none"),
+        f"JPEG files: plain DataLoader, {workers} workers": plain(loader.FileDataset(files), workers),
+        f"JPEG files: cache none, {workers} workers": ours(encoded, "none"),
+    }
+    if device.type == "cuda":
+        calls["array: cache device"] = ours(mapped, "device")
+    return calls
+
+
+def measure(calls: dict[str, Next], turns: Turns, device: torch.device, progress: Progress) -> dict[str, list[float]]:
+    """Seconds per batch, one figure per round."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(turns.rounds):
+        for name, call in calls.items():
+            progress.begin(name)
+            for _ in range(turns.uncounted):
+                call()
+            synchronize(device)
+            begun, done = time.perf_counter(), 0
+            while done < turns.uncounted or time.perf_counter() - begun < turns.seconds:
+                call()
+                done += 1
+            synchronize(device)
+            seconds[name].append((time.perf_counter() - begun) / done)
+            progress.advance()
+    return seconds
+
+
+def table(case: LoaderCase, seconds: dict[str, list[float]]) -> Table:
+    """Medians and quartiles; the ratio to the plain DataLoader with workers is taken round by round."""
+    shown = Table(title=f"{case.side}×{case.side}, batches of {case.batch_size}", box=box.SIMPLE_HEAD)
+    shown.title_justify = "left"
+    for heading in ("", "images/s", "quartiles", "ms per batch", "times plain"):
+        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for name, taken in seconds.items():
+        baseline = next(other for other in seconds if other.split(":")[0] == name.split(":")[0])
+        rate = Spread.of([case.batch_size / one for one in taken])
+        ratio = Spread.of([plain / one for plain, one in zip(seconds[baseline], taken, strict=True)])
+        milliseconds = Spread.of(taken).times(1e3).median
+        cells = (
+            f"{rate.median:,.0f}",
+            f"{rate.q1:,.0f} … {rate.q3:,.0f}",
+            f"{milliseconds:.3g}",
+            f"{ratio.median:.2f}",
+        )
+        shown.add_row(name, *cells)
+    return shown
+
+
+def run(cases: Sequence[LoaderCase], turns: Turns, device: torch.device) -> dict[LoaderCase, dict[str, list[float]]]:
+    """Seconds per batch, by case and contender."""
+    results = {}
+    with Progress(len(cases) * turns.rounds * (7 if device.type == "cuda" else 6)) as progress:
+        for case in cases:
+            with ExitStack() as closing, tempfile.TemporaryDirectory() as folder:
+                results[case] = measure(contenders(case, Path(folder), device, closing), turns, device, progress)
+    return results
+
+
+def main(words: Sequence[str]) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader_suite", description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=Turns.seconds, help="of a turn; default: %(default)s")
+    options = parser.parse_args(words)
+    device = torch.device(options.device)
+    load = os.getloadavg()[0]
+    keep_freed_memory()
+    results = run(CASES, Turns(seconds=options.seconds), device)
+    console = Console(highlight=False, width=100)
+    console.print(
+        f"{device_name(device)}, {os.cpu_count()} cores, load average {load:.1f} before, torch {torch.__version__}",
+        soft_wrap=True,
+    )
+    for case, seconds in results.items():
+        console.print(table(case, seconds))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

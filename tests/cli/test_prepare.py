@@ -1,0 +1,85 @@
+"""`sivae prepare`, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sivae.cli.main import main
+from sivae.data.images import open_images
+from tests.data.images.samples import pngs, write_files
+
+
+def _run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    code: Any = 0
+    try:
+        main(["prepare", *words])
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    names = ["train/a/1.png", "train/b/2.png", "train/b/3.png", "test/a/4.png"]
+    return write_files(tmp_path / "photos", pngs(names, height=12, width=10))
+
+
+def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (str(source), str(tmp_path / "out"), "--resolution", "8", "--crop", "center")
+    code, out, err = _run(capsys, *words)
+    assert code == 0, err
+    assert out == f"{tmp_path / 'out'}: 3 images of 8×8×3, 2 classes\n"
+    assert err == f"sivae: {source}: reading its train images, not the test images\n"
+    assert open_images(tmp_path / "out").read(0).shape == (8, 8, 3)
+    code, again, err = _run(capsys, *words)
+    assert (code, again) == (0, out)
+    assert err.endswith("out is finished; nothing is left to prepare\n")
+
+
+def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (source / "test" / "a" / "5.png").write_bytes(b"broken")
+    options = "--resolution 4 --crop 1,2,6,6 --channels 1 --split test --workers 1 --skip-damaged --quiet"
+    code, out, err = _run(capsys, str(source), str(tmp_path / "out"), *options.split())
+    assert code == 0, err
+    assert "1 images of 4×4×1, 2 classes, 1 damaged ones skipped" in out
+    assert "skipped: " in out and "5.png is no image" in out
+    facts = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (facts["part"], facts["made_from"]["crop"]) == ("test", [1, 2, 6, 6])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("", 2, "name the data and the folder to make: sivae prepare SRC DEST"),
+        ("photos", 2, "name the data and the folder to make"),
+        ("photos out", 2, "say how large the packed images shall be, with --resolution 256"),
+        ("photos out --resolution x", 2, "'x' is not a whole number"),
+        ("photos out --resolution 0", 1, "resolution = 0: expected 1 to 16384 pixels"),
+        ("photos out --resolution 8", 1, "is 10×12 (width × height), not square; cut squares out with --crop center"),
+        ("photos out --resolution 8 --crop middle", 2, "'middle' is neither center nor TOP,LEFT,HEIGHT,WIDTH"),
+        ("photos out --resolution 8 --split dev", 1, "split = 'dev': expected train or test"),
+        ("photos out --resolution 8 --crop center --workers 0", 1, "workers = 0: expected 1 or more"),
+        ("missing out --resolution 8", 1, "missing: there is no such file or folder"),
+        ("photos out --resolutoin 8", 2, "unknown: --resolutoin 8; did you mean --resolution?"),
+    ],
+)
+def test_a_mistake_costs_one_line(
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(source.parent)
+    came, out, err = _run(capsys, *words.split())
+    assert (came, out) == (code, "")
+    lines = [line for line in err.splitlines() if "reading its train images" not in line]
+    assert len(lines) == 1 and lines[0].startswith("sivae: ") and message in lines[0]
+    assert not Path("out").exists()
