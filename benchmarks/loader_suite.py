@@ -62,8 +62,8 @@ class Turns:
     """How long is measured: `rounds` turns of each contender, of `seconds` each after `uncounted` batches."""
 
     rounds: int = 3
-    seconds: float = 0.6
-    uncounted: int = 10
+    seconds: float = 0.4
+    uncounted: int = 8
 
 
 def _images(case: LoaderCase, count: int) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sivae.models.storage import save_model
 from torch import nn
 
 import sivae
@@ -22,6 +21,7 @@ from sivae.evaluation.images import generate, mse, to_uint8
 from sivae.evaluation.pictures import image_grid, to_rgb
 from sivae.models import MLPVAE, ConvVAE
 from sivae.models.latent import lerp, prior_noise, slerp
+from sivae.models.storage import save_model
 
 
 @pytest.fixture(scope="module")
