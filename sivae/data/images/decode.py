@@ -36,15 +36,15 @@ def decode(content: bytes, where: str) -> Image.Image:
     if not content:
         raise DamagedImageError(f"{where} is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and picture.width * picture.height > limit:
-                raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
-            picture.load()
-            if "exif" in picture.info:
-                with contextlib.suppress(Exception):  # a damaged note about an image is no damage to the image
-                    ImageOps.exif_transpose(picture, in_place=True)
-            return _eight_bit(picture, where)
+        picture: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and picture.width * picture.height > limit:
+            raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
+        picture.load()
+        if "exif" in picture.info:
+            with contextlib.suppress(Exception):  # a damaged note about an image is no damage to the image
+                ImageOps.exif_transpose(picture, in_place=True)
+        return _eight_bit(picture, where)
     except (MemoryError, DamagedImageError):
         raise
     except Image.DecompressionBombError as error:
@@ -62,7 +62,7 @@ def decode(content: bytes, where: str) -> Image.Image:
 
 def _eight_bit(picture: Image.Image, where: str) -> Image.Image:
     if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
-        return picture.copy()
+        return picture
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.int64)
         if values.size and (values.min() < 0 or values.max() > 0xFFFF):
