@@ -17,7 +17,9 @@ Function = Callable[..., Tensor | tuple[Tensor, ...]]
 Shape = tuple[int, ...]
 
 MODES = ("forward", "backward", "forward+backward")
-STEP = "step"  # the op's name of a whole training iteration, which `step_suite` measures
+# The ops' names of whole training iterations: in 2D (`step_suite`), and on images (`image_step_suite`).
+STEP, IMAGE_STEP = "step", "image_step"
+ITERATIONS = (STEP, IMAGE_STEP)
 DTYPES: Mapping[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 }
@@ -243,8 +245,8 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
     )
 }
-NAMES = (*OPERATIONS, STEP)  # what a user may ask for
-DEFAULT_NAMES = tuple(name for name in NAMES if name == STEP or OPERATIONS[name].default)
+NAMES = (*OPERATIONS, *ITERATIONS)  # what a user may ask for
+DEFAULT_NAMES = tuple(name for name in NAMES if name in ITERATIONS or OPERATIONS[name].default)
 
 
 def cases(

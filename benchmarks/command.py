@@ -9,22 +9,25 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from benchmarks import ops_suite, step_suite
-from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, MODES, NAMES, STEP, cases
+from benchmarks import image_step_suite, ops_suite, step_suite
+from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, IMAGE_STEP, MODES, NAMES, STEP, cases
 from benchmarks.environment import device_slug, environment, missing_backends
+from benchmarks.image_step_suite import ImageStepResult
 from benchmarks.measure import CopyProbe, Effort, copy_bandwidth, probe_bytes
 from benchmarks.progress import Progress
 from benchmarks.report import device_folders, write_report
 from benchmarks.results import Row, RowFile, group_rows, step_rows
+from benchmarks.step_suite import StepResult
 from benchmarks.tables import print_tables, tables
 from sivae.training.errors import ConfigError
 from sivae.training.memory import keep_freed_memory
@@ -215,9 +218,18 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
     facts: dict[str, Any] = environment(device) | {"quick": options.quick, "command": options.command}
     file = RowFile(options.out, device_slug(device), facts)
     chosen = cases(options.ops, dtypes=options.dtype, quick=options.quick, large=device.type == "cuda")
-    with_step = STEP in options.ops
+    of_images = image_step_suite.CUDA_CASES if device.type == "cuda" else image_step_suite.CPU_CASES
+    iterations: list[tuple[str, Callable[[], StepResult | ImageStepResult]]] = []
+    if STEP in options.ops:
+        iterations.append(("a training iteration", lambda: step_suite.run(device=device, effort=step_effort)))
+    if IMAGE_STEP in options.ops:
+        image_effort = image_step_suite.QUICK_EFFORT if options.quick else image_step_suite.EFFORT
+        iterations += [
+            (case.name, functools.partial(image_step_suite.run, case, device=device, effort=image_effort))
+            for case in (of_images[:1] if options.quick else of_images)
+        ]
     rows: list[Row] = []
-    with Progress(len(chosen) * len(MODES) + with_step) as progress, _rows_are_kept(progress, file):
+    with Progress(len(chosen) * len(MODES) + len(iterations)) as progress, _rows_are_kept(progress, file):
         progress.notice(
             f"{facts['device']}, {facts['threads']} CPU threads, torch {facts['torch']}, "
             f"backends {', '.join(facts['backends'])}"
@@ -234,20 +246,21 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
         bandwidth = copy_bandwidth(probe, device=device, effort=effort)
         end = math.inf if options.minutes is None else started + 60 * options.minutes
 
-        def measure_step() -> None:
-            if time.monotonic() > end:
-                progress.notice(f"a training iteration: not measured; --minutes {options.minutes:g} are over")
-                return
-            progress.begin("a training iteration")
-            keep_freed_memory()  # as `sivae train` does; for every variant
-            found = step_rows(step_suite.run(device=device, effort=step_effort), facts)
-            file.append(found)
-            rows.extend(found)
-            progress.advance()
+        def measure_iterations() -> None:
+            for name, measured in iterations:
+                if time.monotonic() > end:
+                    progress.notice(f"{name}: not measured; --minutes {options.minutes:g} are over")
+                    continue
+                progress.begin(name)
+                keep_freed_memory()  # as `sivae train` does; for every variant
+                found = step_rows(measured(), facts)
+                file.append(found)
+                rows.extend(found)
+                progress.advance()
 
-        # Last on the CPU, as it changes how the process keeps its memory; on CUDA first, where time may run out.
-        if with_step and device.type == "cuda":
-            measure_step()
+        # Last on the CPU, as they change how the process keeps its memory; on CUDA first, where time may run out.
+        if device.type == "cuda":
+            measure_iterations()
         for case in chosen:
             if time.monotonic() > end:
                 progress.notice(f"{case.name}: not measured; --minutes {options.minutes:g} are over")
@@ -265,7 +278,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                 file.append(found)
                 rows += found
                 progress.advance()
-        if with_step and device.type != "cuda":
-            measure_step()
+        if device.type != "cuda":
+            measure_iterations()
         progress.notice(f"{time.monotonic() - started:.0f} s")
     return rows, file

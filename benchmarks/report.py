@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import MODES, STEP
+from benchmarks.cases import ITERATIONS, MODES
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, newest, read_rows, spread_of
@@ -141,7 +141,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         ImportError: matplotlib is missing.
     """
     written = []
-    timed = [row for row in rows if row["op"] != STEP and row["seconds"] is not None]
+    timed = [row for row in rows if row["op"] not in ITERATIONS and row["seconds"] is not None]
     for launch in dict.fromkeys(row["launch"] for row in timed):
         suffix = f"-{_GRAPH}" if launch == _GRAPH else ""
         chosen = [row for row in timed if row["launch"] == launch]

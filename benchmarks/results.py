@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import STEP
+from benchmarks.cases import IMAGE_STEP, STEP
+from benchmarks.image_step_suite import ImageStepResult
 from benchmarks.measure import Measurement, Spread
 from benchmarks.ops_suite import COMPILED, COPY, EAGER, EMPTY, Contender, GroupResult
 from benchmarks.step_suite import StepResult
@@ -85,14 +86,17 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
     return rows
 
 
-def step_rows(result: StepResult, facts: Row) -> list[Row]:
-    """The rows of the training iteration; eager is the plain loop."""
+def step_rows(result: StepResult | ImageStepResult, facts: Row) -> list[Row]:
+    """The rows of a training iteration; eager is the plain loop."""
+    op, shape = (
+        (IMAGE_STEP, list(result.case.shape)) if isinstance(result, ImageStepResult) else (STEP, [result.case.batch, 2])
+    )
     rows = []
     measurement = result.measurement
     for variant in result.variants:
         contender = Contender(variant, "call")
         seconds = measurement.spread(variant)
-        identity = _identity("step", STEP, [result.case.batch, 2], "float32", "iteration", contender)
+        identity = _identity("step", op, shape, "float32", "iteration", contender)
         row = _without_times(facts | identity, None, None) | _times(measurement, variant)
         row |= {
             "iterations_per_second": 1 / seconds.median,

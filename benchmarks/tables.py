@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from benchmarks.cases import STEP
+from benchmarks.cases import IMAGE_STEP, ITERATIONS
+from benchmarks.image_step_suite import BF16, CHANNELS_LAST
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, spread_of
@@ -59,12 +60,13 @@ def tables(rows: Iterable[Row], ratio: Callable[[Spread], str] = medians) -> lis
         rows: in the order in which they are to appear.
         ratio: how speed-ups and shares are written.
     """
-    parts: dict[tuple[str, str], list[Row]] = {}
+    parts: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        parts.setdefault((row["op"], row["launch"]), []).append(row)
+        group = row["group"] if row["op"] in ITERATIONS else ""  # an iteration's table has one batch
+        parts.setdefault((row["op"], row["launch"], group), []).append(row)
     return [
-        _step_table(part, ratio) if op == STEP else _op_table(op, launch, part, ratio)
-        for (op, launch), part in parts.items()
+        _step_table(part, ratio) if op in ITERATIONS else _op_table(op, launch, part, ratio)
+        for (op, launch, _), part in parts.items()
     ]
 
 
@@ -98,20 +100,28 @@ def _op_table(op: str, launch: str, rows: Sequence[Row], ratio: Callable[[Spread
 
 def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
     first = rows[0]
-    names = {EAGER: "plain loop", EAGER_FUSED_ADAM: "plain loop, fused Adam", PRODUCTS: PRODUCTS}
+    names = {
+        EAGER: "plain loop",
+        EAGER_FUSED_ADAM: "plain loop, fused Adam",
+        CHANNELS_LAST: "plain loop, channels-last",
+        BF16: "plain loop, bf16, channels-last",
+        PRODUCTS: PRODUCTS,
+    }
     lines = [
         [
-            names.get(row["variant"], f"shared-forward step, {row['variant']} ops"),
+            names.get(row["variant"], f"shared-forward step, {row['variant']}"),
             _time(row),
-            "" if row["iterations_per_second"] is None else f"{row['iterations_per_second']:.1f}",
+            _rate(row),
             _ratio(row, "speedup_over_eager", ratio),
             _memory(row),
         ]
         for row in rows
     ]
+    of_images = first["op"] == IMAGE_STEP
+    what = "images of {2}x{3}".format(*first["shape"]) if of_images else "in 2D"
     return Table(
-        f"one training iteration, batch {first['shape'][0]} in 2D, {first['dtype']}",
-        ["", "time", "iterations/s", "x eager", "memory"],
+        f"one training iteration, batch {first['shape'][0]} {what}, {first['dtype']}",
+        ["", "time", "images/s" if of_images else "iterations/s", "x eager", "memory"],
         lines,
         labels=1,
     )
@@ -119,6 +129,13 @@ def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
 
 def _time(row: Row | None) -> str:
     return "" if not row or row["seconds"] is None else format_seconds(row["seconds"])
+
+
+def _rate(row: Row) -> str:
+    if row["iterations_per_second"] is None:
+        return ""
+    per_iteration = row["shape"][0] if row["op"] == IMAGE_STEP else 1
+    return f"{row['iterations_per_second'] * per_iteration:.1f}"
 
 
 def _memory(row: Row) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sivae.training.config import ObjectiveConfig, RunConfig
+    from sivae.training.measuring import evaluate
     from sivae.training.presets import PRESETS, preset_config
-    from sivae.training.run import evaluate, train
+    from sivae.training.run import train
     from sivae.training.step import IntroStep, SoftIntroStep, StepNoise, StepOptions, VAEStep
 
 _HOMES = {
@@ -20,7 +21,7 @@ _HOMES = {
     "StepNoise": "step",
     "StepOptions": "step",
     "VAEStep": "step",
-    "evaluate": "run",
+    "evaluate": "measuring",
     "preset_config": "presets",
     "train": "run",
 }

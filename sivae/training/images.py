@@ -15,7 +15,7 @@ from sivae.data.images import ImageBatches, ImageSet, NoSuchSplitError, PackedIm
 from sivae.data.images.digits import open_digits
 from sivae.evaluation.images import evaluate_images
 from sivae.models import ConvVAE, VAEModel
-from sivae.training.config import RunConfig
+from sivae.training.config import DataConfig, RunConfig
 from sivae.training.errors import ConfigError
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
@@ -25,10 +25,101 @@ _MEASURED = 10_000  # images at most that the metrics look at
 _MEASURED_AT_ONCE = 250
 
 
+def open_parts(
+    data: DataConfig, *, for_training: bool = True, show: bool = False
+) -> tuple[PackedImages | None, PackedImages]:
+    """The images to train on and those to measure on, which are the same where the data has no test part.
+
+    Args:
+        data: of images.
+        for_training: False leaves the training images alone, None, where there are test images.
+        show: show progress while images are decoded.
+
+    Raises:
+        DataError: they are not there, or damaged, or do not fit the memory.
+    """
+    if data.name == "digits":
+        return open_digits("train"), open_digits("test")
+    assert data.path is not None
+    test = _part(data, "test", show)
+    if test is not None and not for_training:
+        return None, test
+    train = _part(data, "train", show) or _in_shape(open_images(data.path), data, show)
+    return train, test or train
+
+
+def _part(data: DataConfig, split: Literal["train", "test"], show: bool) -> PackedImages | None:
+    assert data.path is not None
+    try:
+        return _in_shape(open_images(data.path, split=split), data, show)
+    except NoSuchSplitError:
+        return None
+
+
+def _in_shape(images: ImageSet, data: DataConfig, show: bool) -> PackedImages:
+    shape = (data.resolution, data.resolution, data.channels)
+    if isinstance(images, PackedImages) and images.array.shape[1:] == shape:
+        return images  # mapped, not read, where it lies on the disk
+    return load_packed(images, resolution=data.resolution, channels=data.channels, progress=show)
+
+
+class MeasuredImages:
+    """Images that a model is measured on and shown beside.
+
+    Args:
+        images: of the model's shape.
+        device: where they are wanted.
+        conditional: whether each comes with its class, one-hot.
+
+    Raises:
+        ConfigError: it should, and the images have no classes.
+    """
+
+    def __init__(self, images: PackedImages, device: torch.device, *, conditional: bool) -> None:
+        self.images, self.conditional = images, conditional
+        self.classes = len(images.class_names or ())
+        self._device = device
+        if conditional and self.classes == 0:
+            raise ConfigError("conditional: the images have no classes; leave it out, or sort them into folders")
+
+    def some(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """Images [N, C, H, W] in [0, 1], and their conditions [N, classes] or None."""
+        pixels = torch.from_numpy(self.images.array[start:stop].copy())  # uint8 [N, H, W, C]
+        images = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255.0
+        labels = self.images.labels
+        return images, self.condition(None if labels is None else torch.from_numpy(labels[start:stop].copy()))
+
+    def condition(self, labels: Tensor | None) -> Tensor | None:
+        """Classes [N] as vectors; None where the model takes none."""
+        if not self.conditional:
+            return None
+        assert labels is not None
+        return F.one_hot(labels.to(self._device), self.classes).float()
+
+    def batches(self, count: int = _MEASURED) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The first `count` images, or all where there are fewer."""
+        count = min(count, len(self.images))
+        for start in range(0, count, _MEASURED_AT_ONCE):
+            yield self.some(start, min(start + _MEASURED_AT_ONCE, count))
+
+
+def measure(
+    model: VAEModel, images: MeasuredImages, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
+) -> dict[str, float]:
+    """The metrics of :func:`sivae.evaluation.images.evaluate_images`, FID and KID where the Inception file is named."""
+    if fid_weights is None:
+        return evaluate_images(model, images.batches(), seed=seed)
+    from sivae.evaluation.fid import inception
+
+    features = inception(fid_weights)
+    every = images.batches(max(_MEASURED, fid_count))
+    return evaluate_images(model, every, seed=seed, fid_features=features, fid_count=fid_count)
+
+
 class ImageTask:
     """A set of images to learn.
 
-    Metrics and reconstructions are of the test images where the data has a test split, else of the training images.
+    Metrics and reconstructions are of the test images where the data has a test part, else of the training images.
 
     Args:
         config: the run's.
@@ -52,20 +143,23 @@ class ImageTask:
         show: bool = False,
         for_training: bool = True,
     ) -> None:
-        self._config, self._device = config, device
-        self._show = show
+        self._config = config
         self._batches: ImageBatches | None = None
+        if config.data.name == "images" and config.data.path is None:
+            raise ConfigError(
+                f"the preset {config.preset} needs images: name them by --data PATH (a folder, an archive, "
+                "a release of the data set, or what sivae prepare made)"
+            )
         try:
-            train, self._test = self._open(for_training)
+            train, test = open_parts(config.data, for_training=for_training, show=show)
+            self._measured = MeasuredImages(test, device, conditional=bool(config.model.conditional))
             self._fingerprint = None if train is None else _fingerprint(train)
-            self._classes = len(self._test.class_names or ())
-            if config.model.conditional and self._classes == 0:
-                raise ConfigError("conditional: the images have no classes; leave it out, or sort them into folders")
+            with torch.device("meta"):
+                self.build_model()  # refuses what does not fit, before anything is written
             if train is not None:
-                rows = config.batch_size // processes.count
                 self._batches = ImageBatches(
                     train,
-                    batch_size=rows,
+                    batch_size=config.batch_size // processes.count,
                     seed=derived_seed(config.seed, "data"),
                     device=device,
                     flip=bool(config.data.flip),
@@ -80,44 +174,6 @@ class ImageTask:
         except (ValueError, OSError) as error:
             raise ConfigError(str(error)) from error
 
-    def _open(self, for_training: bool) -> tuple[PackedImages | None, PackedImages]:
-        """Training images, if asked for, and those to measure on."""
-        data = self._config.data
-        if data.name == "digits":
-            return open_digits("train"), open_digits("test")
-        if data.path is None:
-            raise ConfigError(
-                f"the preset {self._config.preset} needs images: name them by --data PATH (a folder, an archive, "
-                "a release of the data set, or what sivae prepare made)"
-            )
-        test = self._packed("test")
-        if test is not None and not for_training:
-            return None, test
-        train = self._packed("train") or self._all()
-        return train, test or train
-
-    def _packed(self, split: Literal["train", "test"]) -> PackedImages | None:
-        """A part of the data in the run's shape; None where the data has no such part."""
-        assert self._config.data.path is not None
-        try:
-            return self._in_shape(open_images(self._config.data.path, split=split))
-        except NoSuchSplitError:
-            return None
-
-    def _all(self) -> PackedImages:
-        assert self._config.data.path is not None
-        return self._in_shape(open_images(self._config.data.path))
-
-    def _in_shape(self, images: ImageSet) -> PackedImages:
-        data = self._config.data
-        if isinstance(images, PackedImages) and images.array.shape[1:] == (
-            data.resolution,
-            data.resolution,
-            data.channels,
-        ):
-            return images  # mapped, not read, where it lies on the disk
-        return load_packed(images, resolution=data.resolution, channels=data.channels, progress=self._show)
-
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training images."""
@@ -128,26 +184,21 @@ class ImageTask:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
         model = self._config.model
         assert model.widths is not None and model.norm is not None
+        images = self._measured.images
         return ConvVAE(
-            image_size=self._test.resolution,
-            channels=self._test.channels,
+            image_size=images.resolution,
+            channels=images.channels,
             widths=model.widths,
             z_dim=model.z_dim,
             norm=model.norm,
-            condition_dim=self._classes if model.conditional else 0,
+            condition_dim=self._measured.classes if model.conditional else 0,
         )
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """This process's images of iteration `step`, [B, C, H, W] in [0, 1], and their classes, one-hot."""
         assert self._batches is not None
         images, labels = self._batches.batch(step - 1)
-        return images, self._condition(labels)
-
-    def _condition(self, labels: Tensor | None) -> Tensor | None:
-        if not self._config.model.conditional:
-            return None
-        assert labels is not None
-        return F.one_hot(labels, self._classes).float()
+        return images, self._measured.condition(labels)
 
     def state(self) -> dict[str, Any]:
         """What the data was; the batches themselves follow from seed and step."""
@@ -165,28 +216,18 @@ class ImageTask:
                 f"{self._fingerprint}: count, side, channels and checksum"
             )
 
-    def evaluate(self, model: VAEModel, seed: int) -> dict[str, float]:
-        """The metrics of :func:`sivae.evaluation.images.evaluate_images`."""
-        return evaluate_images(model, self._measured(), seed=seed)
-
-    def _measured(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for start in range(0, min(len(self._test), _MEASURED), _MEASURED_AT_ONCE):
-            yield self._test_images(start, min(start + _MEASURED_AT_ONCE, len(self._test), _MEASURED))
-
-    def _test_images(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        pixels = torch.from_numpy(self._test.array[start:stop].copy())  # uint8 [N, H, W, C]
-        images = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255.0
-        labels = self._test.labels
-        return images, self._condition(
-            None if labels is None else torch.from_numpy(labels[start:stop].copy()).to(self._device)
-        )
+    def evaluate(
+        self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
+    ) -> dict[str, float]:
+        """See :func:`measure`."""
+        return measure(model, self._measured, seed, fid_weights=fid_weights, fid_count=fid_count)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw samples at fixed noise to `path`, and test images above their reconstructions beside it."""
         from sivae.evaluation.pictures import reconstruction_grid, sample_grid
 
         generator = torch.Generator().manual_seed(derived_seed(self._config.seed, "pictures"))
-        originals, conditions = self._test_images(0, min(_RECONSTRUCTIONS, len(self._test)))
+        originals, conditions = self._measured.some(0, _RECONSTRUCTIONS)
         of_samples = None if conditions is None else conditions.repeat(-(-_SAMPLES // len(conditions)), 1)[:_SAMPLES]
         samples = model.sample(_SAMPLES, generator=generator, condition=of_samples)
         again = model.reconstruct(originals, condition=conditions)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sivae import files, ops
 from sivae.machine import device_name, versions
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
 from sivae.training.config import RunConfig
+from sivae.training.devices import find_device
 from sivae.training.diagnosis import diagnose
 from sivae.training.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.training.folder import (
@@ -37,12 +37,12 @@ from sivae.training.folder import (
 )
 from sivae.training.guard import Trouble
 from sivae.training.interruption import Clock, StopSignals
+from sivae.training.measuring import for_json
 from sivae.training.parallel import Processes, joined
 from sivae.training.progress import Progress
 from sivae.training.recorder import Recorder, read_records
-from sivae.training.seeds import global_seed
 from sivae.training.task import Task, open_task
-from sivae.training.trainer import Trainer, place, settings_of
+from sivae.training.trainer import Trainer, settings_of
 
 # What a resumed run may change: keys that decide when the run writes or where it finds its data, never what it
 # computes or records.
@@ -330,7 +330,7 @@ class _Run:
             print("computing the metrics, drawing the pictures", file=sys.stderr, flush=True)
         records = read_records(self.folder)
         model = trainer.for_evaluation()
-        metrics = _for_json(self.task.evaluate(model, config.seed))
+        metrics = for_json(self.task.evaluate(model, config.seed))
         pictures = self.task.picture_run(self.folder, model, records, self.steps)
         final = {
             key: value for key, value in records[-1].items() if key not in ("step", "phase", "seconds", "learning_rate")
@@ -359,76 +359,25 @@ class _Run:
         files.write_json(self.folder / SUMMARY, summary)
 
 
-def evaluate(
-    run: str | os.PathLike[str],
-    *,
-    seed: int | None = None,
-    device: str | None = None,
-    notice: Callable[[str], None] = lambda text: None,
-    **data: Any,
-) -> dict[str, Any]:
-    """Compute a run's metrics again, from its last whole checkpoint. Writes nothing.
-
-    Args:
-        run: the run's folder.
-        seed: of the metrics' samples; None: the run's, which gives the figures of the training's end.
-        device: where to compute; None: where the run trained.
-        notice: told about damaged checkpoints that are passed over, and about another backend than the run's.
-        data: keys of the configuration's data to change: where the images are now, for instance.
-
-    Returns:
-        `step`, `seed` and the metrics.
-
-    Raises:
-        RunFolderError: there is no run, or it has no checkpoint yet.
-        ConfigError: its `config.json` is wrong, or the device or the data is not there.
-        CheckpointError: its checkpoints are all damaged.
-    """
-    folder = Path(run)
-    config = read_config(folder).replace(**data)
-    if device is not None:
-        config = config.replace(device=device)
-    if seed is not None:
-        config = config.replace(seed=seed)
-    config = config.replace(device=_device(config.device))
-    if config.ops not in ops.available_backends(config.device):
-        fastest = ops.available_backends(config.device)[0]
-        notice(f"the run's ops backend {config.ops!r} is not there on {config.device}; evaluating with {fastest!r}")
-        config = config.replace(ops=fastest)
-    with settings_of(config), contextlib.ExitStack() as stack:
-        checkpoint = load_latest(folder / CHECKPOINTS, notice)
-        if checkpoint is None:
-            raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
-        where = torch.device(config.device)
-        task = open_task(config, where, for_training=False)
-        stack.callback(task.close)
-        with global_seed(0):
-            model = task.build_model()
-        (checkpoint.restore if checkpoint.averaged is None else checkpoint.restore_averaged)(model)
-        place(model, config, where)
-        metrics = task.evaluate(model, config.seed)
-    return {"step": checkpoint.step, "seed": config.seed, **_for_json(metrics)}
-
-
 def resolve(config: RunConfig) -> RunConfig:
     """Fill in the objective's defaults, device, ops and threads; what only the data tells stays open.
 
     Raises:
         ConfigError: the device or the backend is not there, or a setting needs another device.
     """
-    device = _device(config.device)
-    if config.cuda_graph == "on" and torch.device(device).type != "cuda":
+    device = find_device(config.device)
+    if config.cuda_graph == "on" and device.type != "cuda":
         raise ConfigError(f"cuda_graph = 'on': there is none on {device}; leave it out")
     status = ops.backend_status()
     if config.ops is not None and config.ops not in status:
         raise ConfigError(f"ops = {config.ops!r}: expected one of {', '.join(status)}")
     available = ops.available_backends(device)
     if config.ops is not None and config.ops not in available:
-        reason = status[config.ops].get(torch.device(device).type) or f"it has no kernels for {device}"
+        reason = status[config.ops].get(device.type) or f"it has no kernels for {device}"
         raise ConfigError(f"ops = {config.ops!r} is not there: {reason}; or choose one of {', '.join(available)}")
     return config.replace(
         objective=config.objective.resolved(),
-        device=device,
+        device=str(device),
         ops=config.ops or available[0],
         threads=config.threads or torch.get_num_threads(),
     )
@@ -455,22 +404,6 @@ def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
     if rec is None or kl is None:
         return []
     return [config.objective.beta_rec * rec + config.objective.beta_kl * kl]
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        if device.type == "meta":
-            raise RuntimeError("it computes nothing")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"device = {name!r} is not there ({reason}); use cpu, or auto to take what there is"
-        ) from None
-    return name
 
 
 def _device_of(config: RunConfig, processes: Processes) -> torch.device:
@@ -515,7 +448,3 @@ def _differences(config: RunConfig, stored: RunConfig) -> list[tuple[str, Any, A
         else:
             found.append((field.name, mine, theirs))
     return found
-
-
-def _for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}

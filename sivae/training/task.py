@@ -41,8 +41,10 @@ class Task(Protocol):
             ValueError: the state is that of other data.
         """
 
-    def evaluate(self, model: VAEModel, seed: int) -> dict[str, float]:
-        """The metrics by name."""
+    def evaluate(
+        self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
+    ) -> dict[str, float]:
+        """The metrics by name, of images with FID and KID where the Inception network's file is named."""
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw what the model makes to `path`, and beside it what belongs with it; return what was written."""

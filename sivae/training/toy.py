@@ -65,8 +65,16 @@ class ToyTask:
         """The inverse of :meth:`state`."""
         self._generator.set_state(state["data"])
 
-    def evaluate(self, model: VAEModel, seed: int) -> dict[str, float]:
-        """The metrics of :func:`sivae.evaluation.density.evaluate_density`."""
+    def evaluate(
+        self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 0
+    ) -> dict[str, float]:
+        """The metrics of :func:`sivae.evaluation.density.evaluate_density`.
+
+        Raises:
+            ConfigError: FID is asked for.
+        """
+        if fid_weights is not None:
+            raise ConfigError("fid_weights: FID compares images, and this run makes points; leave it out")
         return evaluate_density(model, self._density, seed=seed, device=self._device)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:

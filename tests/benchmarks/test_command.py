@@ -13,7 +13,8 @@ import torch
 
 import sivae
 from benchmarks import command
-from benchmarks.cases import MODES, OPERATIONS, STEP, Case
+from benchmarks.cases import IMAGE_STEP, ITERATIONS, MODES, OPERATIONS, STEP, Case
+from benchmarks.image_step_suite import ImageCase
 from benchmarks.step_suite import StepCase
 from sivae.cli import bench
 from sivae.cli import main as cli
@@ -32,6 +33,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "probe_bytes", lambda device: 1 << 12)
     for name in ("EFFORT", "QUICK_EFFORT"):
         monkeypatch.setattr(command.step_suite, name, TINY_EFFORT)
+        monkeypatch.setattr(command.image_step_suite, name, TINY_EFFORT)
+    monkeypatch.setattr(command.image_step_suite, "CPU_CASES", (ImageCase(2, 8, (4, 8), 3),))
     real = command.step_suite.run
     case = StepCase(batch=8, hidden=8, layers=2)
     monkeypatch.setattr(command.step_suite, "run", lambda **keywords: real(case=case, **keywords))
@@ -58,15 +61,23 @@ def test_a_run_writes_rows_and_prints_tables(tmp_path, capsys):
     assert code == 0, err
     assert torch.get_num_threads() == before
     rows = rows_in(tmp_path / "new")
-    assert {row["op"] for row in rows} == {"exp_elbo", "reconstruction_error", STEP}
+    assert {row["op"] for row in rows} == {"exp_elbo", "reconstruction_error", STEP, IMAGE_STEP}
     assert {row["mode"] for row in rows} == {*MODES, "iteration"}
     for row in rows:
         assert row["schema"] == 1
         assert row["quick"] is False and row["threads"] == 1 and row["skipped"] is None
         assert row["seconds_q1"] <= row["seconds"] <= row["seconds_q3"]
         assert row["command"] == f"sivae bench --no-compile --threads 1 --out {tmp_path / 'new'}"
-        assert row["op"] == STEP or (row["share_of_copy"] > 0 and row["rounds"] == 4)
-    for word in ("exp_elbo", "2x3x4x4", "forward+backward", "x eager", "plain loop", f"{len(rows)} rows in"):
+        assert row["op"] in ITERATIONS or (row["share_of_copy"] > 0 and row["rounds"] == 4)
+    for word in (
+        "exp_elbo",
+        "2x3x4x4",
+        "forward+backward",
+        "x eager",
+        "plain loop",
+        "images/s",
+        f"{len(rows)} rows in",
+    ):
         assert word in out
     assert "backends" in err and "exp_elbo [7] float32" in err  # progress is on stderr, and only there
     assert "without torch.compile" not in err

@@ -24,9 +24,10 @@ from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
 from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.training.images import ImageTask
+from sivae.training.measuring import evaluate
 from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
-from sivae.training.run import evaluate, train
+from sivae.training.run import train
 from sivae.training.seeds import derived_seed
 
 _TINY = {"steps": 12, "batch_size": 16, "widths": (4, 8), "z_dim": 3, "threads": 1, "seed": 3, "device": "cpu"}
@@ -116,7 +117,7 @@ def test_a_stopped_run_goes_on_exactly(
 
 _KILLED_WHILE_SAVING = """
 import os, signal, sys
-from pathlib import Path
+from sivae import files
 from sivae.training import run
 from sivae.training.config import RunConfig
 write = files.write_json

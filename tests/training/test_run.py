@@ -26,9 +26,10 @@ from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
 from sivae.training.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.training.folder import new_folder, only_process_in, read_rollback
+from sivae.training.measuring import evaluate
 from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
-from sivae.training.run import evaluate, train
+from sivae.training.run import train
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.toy import ToyTask
 

@@ -1,0 +1,110 @@
+"""The metrics of what was trained: of a run's last checkpoint, or of a model folder."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sivae import ops
+from sivae.models.storage import DESCRIPTION, load_model
+from sivae.training.checkpoint import load_latest
+from sivae.training.config import DataConfig
+from sivae.training.devices import find_device
+from sivae.training.errors import ConfigError, RunFolderError
+from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
+from sivae.training.seeds import global_seed
+from sivae.training.task import open_task
+from sivae.training.trainer import place, settings_of
+
+Notice = Callable[[str], None]
+
+
+def evaluate(
+    path: str | os.PathLike[str],
+    *,
+    seed: int | None = None,
+    device: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    fid_weights: str | os.PathLike[str] | None = None,
+    fid_count: int = 50_000,
+    notice: Notice = lambda text: None,
+) -> dict[str, Any]:
+    """Compute metrics of a run's last whole checkpoint, or of a model folder. Writes nothing.
+
+    Args:
+        path: a run's folder, or a model folder, an imported checkpoint for instance.
+        seed: of the metrics' samples; None: the run's, which gives the figures of the training's end (0 for a model
+            folder).
+        device: where to compute; None: where the run trained ("auto" for a model folder).
+        data: the images to measure on; None: the run's.
+        fid_weights: the file of the Inception network, for FID and KID of images.
+        fid_count: images at most that FID and KID compare.
+        notice: told about damaged checkpoints that are passed over, and about another backend than the run's.
+
+    Returns:
+        `step` (of a run), `seed` and the metrics; None where one is not finite.
+
+    Raises:
+        RunFolderError: it is neither, or the run has no checkpoint yet.
+        ConfigError: the run's `config.json` is wrong, or the device or the data is not there.
+        CheckpointError: the run's checkpoints are all damaged.
+        ModelFileError: the model folder is damaged.
+        FeaturesError: FID is asked for, and its network is not there.
+    """
+    folder = Path(path)
+    fid: dict[str, Any] = {"fid_weights": None if fid_weights is None else Path(fid_weights), "fid_count": fid_count}
+    if (folder / DESCRIPTION).is_file() and not (folder / CONFIG).exists():
+        return _of_model(folder, seed or 0, device or "auto", data, fid)
+    config = read_config(folder)
+    if data is not None:
+        config = config.replace(path=str(Path(data).absolute()))
+    if seed is not None:
+        config = config.replace(seed=seed)
+    where = find_device(device or config.device)
+    config = config.replace(device=str(where))
+    if config.ops not in ops.available_backends(where):
+        fastest = ops.available_backends(where)[0]
+        notice(f"the run's ops backend {config.ops!r} is not there on {where}; evaluating with {fastest!r}")
+        config = config.replace(ops=fastest)
+    with settings_of(config), contextlib.ExitStack() as stack:
+        checkpoint = load_latest(folder / CHECKPOINTS, notice)
+        if checkpoint is None:
+            raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
+        task = open_task(config, where, for_training=False)
+        stack.callback(task.close)
+        with global_seed(0):
+            model = task.build_model()
+        (checkpoint.restore if checkpoint.averaged is None else checkpoint.restore_averaged)(model)
+        place(model, config, where)
+        metrics = task.evaluate(model, config.seed, **fid)
+    return {"step": checkpoint.step, "seed": config.seed, **for_json(metrics)}
+
+
+def _of_model(
+    folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, fid: dict[str, Any]
+) -> dict[str, Any]:
+    from sivae.training.images import MeasuredImages, measure, open_parts
+
+    where = find_device(device)
+    model = load_model(folder).to(where)
+    if len(model.sample_shape) != 3:
+        raise ConfigError(f"{folder}: a model of points, without its run, has nothing to be measured on; name its run")
+    if data is None:
+        raise ConfigError(f"{folder} is a model without a run; name the images to measure it on by --data PATH")
+    channels, side, _ = model.sample_shape
+    config = DataConfig(name="images", path=str(data), resolution=side, channels=1 if channels == 1 else 3)
+    try:
+        _, images = open_parts(config, for_training=False)
+        measured = MeasuredImages(images, where, conditional=model.condition_dim > 0)
+        return {"seed": seed, **for_json(measure(model, measured, seed, **fid))}
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+
+
+def for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics with None for what is not finite, which JSON has no word for."""
+    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}
