@@ -187,8 +187,8 @@ def _image_folder(folder: Path, count: int = 40, side: int = 8) -> Path:
     return folder
 
 
-def _of_folder(path: Path, **changes: Any) -> RunConfig:
-    return preset_config("cifar10", **{**_TINY, **_OFTEN, "resolution": 8, "path": str(path), **changes})
+def _of_folder(images: Path, **changes: Any) -> RunConfig:
+    return preset_config("cifar10", **{**_TINY, **_OFTEN, "resolution": 8, "path": str(images), **changes})
 
 
 def test_a_folder_of_images_trains_and_may_move_before_the_run_goes_on(
@@ -249,6 +249,7 @@ def test_conditions_need_classes(tmp_path: Path) -> None:
         train(_of_folder(images, conditional=True), tmp_path / "run", progress=False)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_computes_the_same_up_to_rounding(tmp_path: Path) -> None:
     """Two steps: a relative rounding error of 1e-6 moves a weight by far less than Adam's rate of 2e-4 in each."""
     results = []
