@@ -246,7 +246,8 @@ OPERATIONS: Mapping[str, Operation] = {
     )
 }
 NAMES = (*OPERATIONS, *ITERATIONS)  # what a user may ask for
-DEFAULT_NAMES = tuple(name for name in NAMES if name in ITERATIONS or OPERATIONS[name].default)
+# Iterations on images take minutes on a GPU, where there are six sizes of them, so they have to be asked for.
+DEFAULT_NAMES = tuple(name for name in NAMES if name == STEP or (name in OPERATIONS and OPERATIONS[name].default))
 
 
 def cases(

@@ -72,6 +72,7 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
             "examples:\n"
             f"  {program} --quick\n"
             f"  {program} --ops reconstruction_error loss --dtype bfloat16\n"
+            f"  {program} --ops image_step             training iterations on images\n"
             f"  {program} --device cuda --out results\n"
             f"  {program} report results      plots and a page from the rows in a folder"
         ),
@@ -82,7 +83,7 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
         type=_op,
         metavar="OP",
         default=list(DEFAULT_NAMES),
-        help=f"of {', '.join(NAMES)}; default: all but reparameterize and gaussian_kl",
+        help=f"of {', '.join(NAMES)}; default: all but reparameterize, gaussian_kl and image_step",
     )
     parser.add_argument("--quick", action="store_true", help="fewer shapes, float32 only, few rounds")
     parser.add_argument("--out", type=Path, metavar="DIR", default=RESULTS, help="default: benchmarks/results")
