@@ -26,6 +26,13 @@ def test_the_examples_of_the_readme_run():
         exec(compile(block, "README.md", "exec"), {})
 
 
+def test_the_example_of_the_training_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), flags=re.DOTALL)
+    exec(compile(block, "training.md", "exec"), {})
+    assert (tmp_path / "runs" / "example" / "samples.png").exists()
+
+
 def test_one_version():
     project = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     citation = re.search(r"^version: (.*)", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE)

@@ -32,7 +32,7 @@ class ModelFileError(ValueError):
     """A model's file that cannot be used; the message names the file and what is wrong."""
 
 
-def save_model(folder: Path, model: VAEModel, *, source: Mapping[str, Any] | None = None) -> None:
+def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mapping[str, Any] | None = None) -> None:
     """Write a model folder, whole or not at all.
 
     Args:
@@ -72,7 +72,7 @@ def write_model(
         files.write_safetensors(folder / AVERAGED, averaged.state_dict())
 
 
-def load_model(folder: Path, *, averaged: bool = False) -> VAEModel:
+def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAEModel:
     """Read a model folder.
 
     Args:
@@ -85,6 +85,7 @@ def load_model(folder: Path, *, averaged: bool = False) -> VAEModel:
     Raises:
         ModelFileError: a file is missing, damaged, or does not fit the others.
     """
+    folder = Path(folder)
     model = _described_model(folder / DESCRIPTION)
     path = folder / (AVERAGED if averaged else MODEL)
     try:
