@@ -75,7 +75,6 @@ def test_a_run_writes_rows_and_prints_tables(tmp_path, capsys):
         "forward+backward",
         "x eager",
         "plain loop",
-        "images/s",
         f"{len(rows)} rows in",
     ):
         assert word in out
