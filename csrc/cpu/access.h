@@ -118,39 +118,32 @@ SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T
   }
 }
 
-// Copies past the caches: without reading the lines it overwrites first, which for a result larger than the cache saves
-// a quarter of the traffic. Follow the last call of a thread with stream_fence().
+// Writes a tile past the caches: without reading the lines it overwrites first, which for a result larger than the
+// cache saves a quarter of the traffic. Whole lines go in pieces of a register; what is not aligned to them goes plainly.
 template <class S>
-SIVAE_OUT_OF_LINE void stream_run(const S* in, S* out, int64_t count) {
+SIVAE_HD void stream_tile(const S* tile, S* out, int64_t count) {
+  int64_t i = 0;
 #if defined(__AVX512F__)
-  constexpr uintptr_t kLine = sizeof(__m512i);
+  using Register = __m512i;
+  const auto stream = [](Register* to, const S* from) { _mm512_stream_si512(to, _mm512_loadu_si512(from)); };
 #elif defined(__AVX__)
-  constexpr uintptr_t kLine = sizeof(__m256i);
+  using Register = __m256i;
+  const auto stream = [](Register* to, const S* from) {
+    _mm256_stream_si256(to, _mm256_loadu_si256(reinterpret_cast<const Register*>(from)));
+  };
 #elif defined(__SSE2__)
-  constexpr uintptr_t kLine = sizeof(__m128i);
-#else
-  constexpr uintptr_t kLine = 1;
+  using Register = __m128i;
+  const auto stream = [](Register* to, const S* from) {
+    _mm_stream_si128(to, _mm_loadu_si128(reinterpret_cast<const Register*>(from)));
+  };
 #endif
-  const uintptr_t misaligned = reinterpret_cast<uintptr_t>(out) % kLine;
-  int64_t head = misaligned == 0 ? 0 : static_cast<int64_t>((kLine - misaligned) / sizeof(S));
-  if (kLine == 1 || head > count || misaligned % sizeof(S) != 0) head = count;
-  memcpy(out, in, head * sizeof(S));
-  in += head;
-  out += head;
-  count -= head;
 #if defined(__SSE2__)
-  constexpr int64_t kLanes = kLine / sizeof(S);
-  for (; count >= kLanes; count -= kLanes, in += kLanes, out += kLanes) {
-#if defined(__AVX512F__)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(out), _mm512_loadu_si512(in));
-#elif defined(__AVX__)
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(out), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in)));
-#else
-    _mm_stream_si128(reinterpret_cast<__m128i*>(out), _mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
-#endif
+  constexpr int64_t kLanes = sizeof(Register) / sizeof(S);
+  if (reinterpret_cast<uintptr_t>(out) % sizeof(Register) == 0) {
+    for (; i + kLanes <= count; i += kLanes) stream(reinterpret_cast<Register*>(out + i), tile + i);
   }
 #endif
-  memcpy(out, in, count * sizeof(S));
+  for (; i < count; ++i) out[i] = tile[i];
 }
 
 // Orders streamed stores before whatever tells another thread that they are done.
@@ -160,32 +153,51 @@ SIVAE_HD void stream_fence() {
 #endif
 }
 
+// Writes past the caches what compute(at, count, S* tile) gives for the elements from `at` on. In small tiles: the
+// processor then reads for the next one while it writes this one. Follow a thread's last call with stream_fence().
+template <class S, class Compute>
+SIVAE_HD void stream_computed(S* out, int64_t count, Compute compute) {
+  constexpr int64_t kTile = 128, kLine = 64;
+  alignas(kLine) S tile[kTile];
+  const int64_t past_line = static_cast<int64_t>(reinterpret_cast<uintptr_t>(out) % kLine / sizeof(S));
+  int64_t size = kTile - past_line;  // the first ends with a line
+  for (int64_t at = 0; at < count; at += size, size = kTile) {
+    if (size > count - at) size = count - at;
+    compute(at, size, tile);
+    stream_tile(tile, out + at, size);
+  }
+}
+
+// out[i] = value(i), past the caches where `stream` says so.
+template <class T, class Value>
+SIVAE_HD void write_run(T* __restrict out, int64_t count, bool stream, Value value) {
+  const auto compute = [&](int64_t at, int64_t size, T* __restrict to) {
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) to[i] = value(at + i);
+  };
+  if (stream) {
+    stream_computed(out, count, compute);
+  } else {
+    compute(0, count, out);
+  }
+}
+
 // Where results of the piece can be written as a run of T: memory itself, or `buffer`, which `store` then spreads.
 template <class S, class T>
-SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer, bool stream = false) {
+SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
   if constexpr (sizeof(S) == sizeof(T)) {
-    S* run = stream ? nullptr : dense_run<S>(layout, t, p);
+    S* run = dense_run<S>(layout, t, p);
     if (run != nullptr) return run;
   }
   return buffer;
 }
 
-// Brings what was computed in the place above to memory, past the caches where `stream` says so.
+// Brings what was computed in the place above to memory.
 template <class S, class T>
-SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, const T* values,
-                    bool stream = false) {
+SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, const T* values) {
   S* run = dense_run<S>(layout, t, p);
-  const int64_t count = p.rows * p.cols;
   if (run == nullptr) return scatter<S>(layout, t, p, values);
-  if constexpr (sizeof(S) == sizeof(T)) {
-    if (stream) stream_run(values, run, count);
-  } else if (stream) {
-    alignas(64) S narrowed[kPieceElements];
-    narrow_run(values, narrowed, count);
-    stream_run(narrowed, run, count);
-  } else {
-    narrow_run(values, run, count);
-  }
+  if constexpr (sizeof(S) != sizeof(T)) narrow_run(values, run, p.rows * p.cols);
 }
 
 }  // namespace sivae::cpu

@@ -6,6 +6,8 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
+constexpr int64_t kStretch = 16;  // segments
+
 template <Kind kind, class T>
 double sum_terms(const T* __restrict recon, const T* __restrict target, int64_t count) {
   T sum = T(0);
@@ -15,24 +17,26 @@ double sum_terms(const T* __restrict recon, const T* __restrict target, int64_t 
 }
 
 template <Kind kind, class T>
-void grad_recon_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) out[i] = weight * rec_grad_recon<kind>(recon[i], target[i]);
+void grad_recon_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count,
+                    bool stream) {
+  write_run(out, count, stream, [=](int64_t i) { return weight * rec_grad_recon<kind>(recon[i], target[i]); });
 }
 
 template <Kind kind, class T>
-void grad_target_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out,
-                     int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) out[i] = weight * rec_grad_target<kind>(recon[i], target[i]);
+void grad_target_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count,
+                     bool stream) {
+  write_run(out, count, stream, [=](int64_t i) { return weight * rec_grad_target<kind>(recon[i], target[i]); });
 }
+
+template <class T>
+using GradientRun = void(const T* recon, const T* target, T weight, T* out, int64_t count, bool stream);
 
 // The arithmetic of one kind; conversion and strides stay outside, so it exists once per compute type.
 template <class T>
 struct KindFunctions {
   double (*sum_terms)(const T*, const T*, int64_t);
-  void (*grad_recon)(const T*, const T*, T, T*, int64_t);
-  void (*grad_target)(const T*, const T*, T, T*, int64_t);
+  GradientRun<T>* grad_recon;
+  GradientRun<T>* grad_target;
 };
 
 template <class T>
@@ -77,17 +81,29 @@ void forward(const RecForward& a, int64_t begin, int64_t end) {
 // One gradient of one block.
 template <class S, class T>
 void grad_block(const RecBackward& a, const Strided& grad, const Piece& block, const T* recon, const T* target,
-                void (*run)(const T*, const T*, T, T*, int64_t), T* buffer) {
-  T* out = place_for<S>(a.layout, grad, block, buffer, a.stream);
-  run(recon, target, static_cast<T>(a.grad[block.row]), out, block.cols);
-  store<S>(a.layout, grad, block, out, a.stream);
+                GradientRun<T>* run, T* buffer) {
+  const T weight = static_cast<T>(a.grad[block.row]);
+  S* dense = dense_run<S>(a.layout, grad, block);
+  if (dense == nullptr) {
+    run(recon, target, weight, buffer, block.cols, false);
+    scatter<S>(a.layout, grad, block, buffer);
+  } else if constexpr (sizeof(S) == sizeof(T)) {
+    run(recon, target, weight, dense, block.cols, a.stream);
+  } else {
+    run(recon, target, weight, buffer, block.cols, false);
+    const auto narrowed = [&](int64_t at, int64_t count, S* to) { narrow_run(buffer + at, to, count); };
+    if (a.stream) {
+      stream_computed(dense, block.cols, narrowed);
+    } else {
+      narrowed(0, block.cols, dense);
+    }
+  }
 }
 
 template <class S>
-void backward(const RecBackward& a, int64_t begin, int64_t end) {
+void backward_segments(const RecBackward& a, const Segments& segments, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
   alignas(64) T recon_buffer[kPieceElements], target_buffer[kPieceElements], out_buffer[kPieceElements];
-  const Segments segments(a.layout, kReconstructionSegment);
   const KindFunctions<T> functions = functions_of<T>(a.kind);
   for (int64_t index = begin; index < end; ++index) {
     for_each_block(piece_of(a.layout, segments, index), [&](const Piece& block) {
@@ -100,6 +116,18 @@ void backward(const RecBackward& a, int64_t begin, int64_t end) {
         grad_block<S>(a, a.grad_target, block, recon, target, functions.grad_target, out_buffer);
       }
     });
+  }
+}
+
+// From the end, since forward usually came just before and what it read last is still in the cache; in stretches that
+// are walked forward, as the processor's prefetcher expects it.
+template <class S>
+void backward(const RecBackward& a, int64_t begin, int64_t end) {
+  const Segments segments(a.layout, kReconstructionSegment);
+  for (int64_t stretch_end = end; stretch_end > begin;) {
+    const int64_t stretch = stretch_end - begin < kStretch ? begin : stretch_end - kStretch;
+    backward_segments<S>(a, segments, stretch, stretch_end);
+    stretch_end = stretch;
   }
   if (a.stream) stream_fence();
 }

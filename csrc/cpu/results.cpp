@@ -1,27 +1,19 @@
 #include "results.h"
 
-#include <sys/mman.h>
-
-#include <cstdint>
 #include <numeric>
 
 #include "../operands.h"
+#include "large_blocks.h"
 
 namespace sivae::cpu {
 
 at::Tensor empty_result(const at::Tensor& like) {
-  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  at::Tensor result = at::empty_like(like);
-#if defined(MADV_HUGEPAGE)
-  if (result.nbytes() >= 2 * kHugePage) {
-    const auto start = reinterpret_cast<uintptr_t>(result.data_ptr());
-    const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage;
-    const uintptr_t last = (start + result.nbytes()) / kHugePage * kHugePage;
-    // Advice only: where the kernel does not take it, nothing changes.
-    if (last > first) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#endif
-  return result;
+  if (like.numel() * like.element_size() < static_cast<int64_t>(kLargeBytes)) return at::empty_like(like);
+  const at::Tensor shape = at::empty_like(like, like.options().device(at::kMeta));
+  const size_t bytes = shape.storage().nbytes();
+  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, large_blocks().allocate(bytes), &large_blocks(),
+                       /*resizable=*/true);
+  return at::empty({0}, like.options()).set_(std::move(storage), 0, shape.sizes(), shape.strides());
 }
 
 at::Tensor PartialSums::finish(int64_t reduction, const at::Tensor& like) const {

@@ -10,8 +10,7 @@
 
 namespace sivae::cpu {
 
-// An uninitialised result of `like`'s dtype and shape (empty_like's strides). A large one asks for huge pages: the first
-// touch of fresh memory would otherwise take longer than the kernel that fills it.
+// An uninitialised result of `like`'s dtype and shape (empty_like's strides); a large one in `large_blocks`.
 at::Tensor empty_result(const at::Tensor& like);
 
 // One double per segment of each row, in a fixed order.
