@@ -147,6 +147,11 @@ class Arguments:
     resolution: Annotated[Whole, _of_preset("Side of the images; others are resized.")] = None
     channels: Annotated[Whole, _of_preset("1 (grey) or 3 (colour); images are converted.")] = None
     flip: Annotated[bool | None, one(switch, "{on,off}"), _of_preset("Mirror half of the images at random.")] = None
+    skip_damaged: Annotated[
+        bool | None,
+        one(switch, "{on,off}"),
+        _of_preset("Leave out image files that cannot be decoded, instead of stopping."),
+    ] = None
     cache: Annotated[
         str | None,
         one_of(*get_args(Cache)),

@@ -118,6 +118,7 @@ class DataConfig(Section):
         resolution: side of the images; others are resized.
         channels: 1 (grey) or 3 (colour); images are converted.
         flip: mirror half of the images at random.
+        skip_damaged: leave out image files that cannot be decoded, and say how many; else they are an error.
         cache: where the decoded images live: on the training device, in the host's memory, or on disk.
     """
 
@@ -125,7 +126,7 @@ class DataConfig(Section):
     KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
         "density": ("density",),
         "digits": ("flip", "cache"),
-        "images": ("path", "resolution", "channels", "flip", "cache"),
+        "images": ("path", "resolution", "channels", "flip", "skip_damaged", "cache"),
     }
     RANGES: ClassVar[dict[str, Range]] = {"resolution": AT_LEAST_1}
 
@@ -135,6 +136,7 @@ class DataConfig(Section):
     resolution: int | None = None
     channels: Literal[1, 3] | None = None
     flip: bool | None = None
+    skip_damaged: bool | None = None
     cache: Cache | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,14 +45,18 @@ def open_parts(
     test = _part(data, "test", show)
     if test is not None and not for_training:
         return None, test
-    train = _part(data, "train", show) or _in_shape(open_images(data.path), data, show)
+    train = _part(data, "train", show) or _in_shape(_open(data), data, show)
     return train, test or train
 
 
-def _part(data: DataConfig, split: Literal["train", "test"], show: bool) -> PackedImages | None:
+def _open(data: DataConfig, split: Literal["train", "test"] | None = None) -> ImageSet:
     assert data.path is not None
+    return open_images(data.path, split=split, skip_damaged=bool(data.skip_damaged))
+
+
+def _part(data: DataConfig, split: Literal["train", "test"], show: bool) -> PackedImages | None:
     try:
-        return _in_shape(open_images(data.path, split=split), data, show)
+        return _in_shape(_open(data, split), data, show)
     except NoSuchSplitError:
         return None
 
@@ -60,7 +65,10 @@ def _in_shape(images: ImageSet, data: DataConfig, show: bool) -> PackedImages:
     shape = (data.resolution, data.resolution, data.channels)
     if isinstance(images, PackedImages) and images.array.shape[1:] == shape:
         return images  # mapped, not read, where it lies on the disk
-    return load_packed(images, resolution=data.resolution, channels=data.channels, progress=show)
+    packed = load_packed(images, resolution=data.resolution, channels=data.channels, progress=show)
+    if packed.skipped and show:
+        print(f"{packed.name}: {packed.skipped:,} damaged images were left out", file=sys.stderr)
+    return packed
 
 
 class MeasuredImages:

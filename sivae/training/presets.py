@@ -92,6 +92,7 @@ def _images(
             "resolution": resolution,
             "channels": channels,
             "flip": flip,
+            "skip_damaged": False,
             "cache": "auto",
         },
         {"name": "conv", "z_dim": z_dim, "widths": widths, "norm": norm, "conditional": False},

@@ -243,6 +243,19 @@ def test_settings_that_do_not_fit_the_images_are_named_before_anything_is_writte
     assert not (tmp_path / "run").exists()
 
 
+def test_damaged_images_stop_a_run_or_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = _image_folder(tmp_path / "images")
+    damaged = images / "class1" / "7.png"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(ConfigError, match=r"class1/7\.png"):
+        train(_of_folder(images), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    train(_of_folder(images, skip_damaged=True), tmp_path / "run")
+    assert "images: 1 damaged images were left out" in capsys.readouterr().err
+
+
 def test_conditions_need_classes(tmp_path: Path) -> None:
     images = _image_folder(tmp_path / "images") / "class0"
     with pytest.raises(ConfigError, match="conditional: the images have no classes"):
