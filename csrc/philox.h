@@ -38,17 +38,30 @@ SIVAE_HD void philox4x32_10(Word& c0, Word& c1, Word& c2, Word& c3, uint32_t k0,
   }
 }
 
-// u in (0, 1), exact in float32.
+// u = ((word >> 9) + 1/2) / 2^23 in (0, 1), exact in float32: the bits that follow those of 1.
 template <class T>
 SIVAE_HD T uniform_of(uint32_t word) {
-  return (static_cast<T>(static_cast<int32_t>(word >> 9)) + T(0.5)) * T(1.1920928955078125e-07);
+  return static_cast<T>(float_of(0x3f800000u | (word >> 9)) - 0.99999994f);  // less 1 - 2^-24
+}
+
+// cos and sin of 2 pi u, u = uniform_of(word).
+SIVAE_HD void turn_of(uint32_t word, double& cosine, double& sine) {
+  cos_sin_turn(uniform_of<double>(word), cosine, sine);
+}
+
+SIVAE_HD void turn_of(uint32_t word, float& cosine, float& sine) {
+  // The first bit says in which half of the turn; the other 22, how far before the middle of that half, in half turns.
+  const float before = 1.49999988f - float_of(0x3f800000u | ((word >> 8) & 0x007ffffeu));  // exact, of 1.5 - 2^-23
+  const uint32_t sign = word & 0x80000000u;
+  cosine = float_of(bits_of(sin_half_turn(before)) ^ sign);
+  sine = float_of(bits_of(sin_half_turn(0.5f - abs_(before))) ^ sign);
 }
 
 template <class T>
 SIVAE_HD void box_muller(uint32_t word_a, uint32_t word_b, T& first, T& second) {
   const T radius = sqrt_(T(-2) * log_of_normal(uniform_of<T>(word_a)));
   T cosine, sine;
-  cos_sin_turn(uniform_of<T>(word_b), cosine, sine);
+  turn_of(word_b, cosine, sine);
   first = radius * cosine;
   second = radius * sine;
 }

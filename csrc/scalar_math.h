@@ -38,22 +38,43 @@ SIVAE_HD float polynomial(const float (&c)[n], float x) {
 }
 
 // Comparisons below are written so that a NaN fails the test and passes through unchanged.
-SIVAE_HD float exp_(float x) {
+// x, but no more than a limit and no less than another; one instruction each.
+SIVAE_HD float at_most(float limit, float x) { return limit < x ? limit : x; }
+SIVAE_HD float at_least(float limit, float x) { return limit > x ? limit : x; }
+
+// (exp(x) - 1 - x) / x^2 for |x| <= ln 2.
+SIVAE_HD float exp_series(float x) {
+  constexpr float kExp[] = {0.5f,          0.16666675f,    0.041666526f, 0.0083325263f,
+                            0.0013893711f, 0.00020110063f, 2.4439814e-05f};
+  return polynomial(kExp, x);
+}
+
+// exp(x); and for |x| <= 0.69, where they cancel, `tail` is exp(x) - 1 - x to full relative accuracy.
+SIVAE_HD float exp_and_tail(float x, float& tail) {
 #if defined(__CUDA_ARCH__)
+  tail = x * x * exp_series(x);
   return expf(x);
 #else
-  constexpr float kExp[] = {0.5f, 0.16666675f, 0.041666526f, 0.0083325263f, 0.0013893711f, 0.00020110063f, 2.4439814e-05f};
   constexpr float kShift = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the bias of float's exponent
-  x = x > 89.0f ? 89.0f : x;                      // above, the result is infinite anyway
-  x = x < -104.0f ? -104.0f : x;                  // below, it is 0 anyway
+  x = at_most(89.0f, x);                          // above, the result is infinite anyway
+  x = at_least(-104.0f, x);                       // below, it is 0 anyway
   // x = 2 m ln 2 + r with m an integer: adding kShift rounds to it and leaves it, biased, in the low bits. The even
   // power lets 2^(2m) be the square of one normal float where a single one would leave float's range on either side.
+  // Where the tail is asked for, m is 0 and r is x.
   const float shifted = x * 0.721347520f + kShift;
   const float m = shifted - kShift;
   const float r = (x - m * 1.38671875f) - m * -4.24388880e-4f;  // 2 ln 2 in two parts, the products by the first exact
   const float power = float_of(bits_of(shifted) << 23);         // 2^m
-  return (1.0f + (r + r * r * polynomial(kExp, r))) * power * power;
+  const float series = exp_series(r);
+  tail = r * r * series;
+  // The tail, but as another product: contracted into an fma or not, it is so whether the tail itself is used or not.
+  return (1.0f + (r + r * (r * series))) * power * power;
 #endif
+}
+
+SIVAE_HD float exp_(float x) {
+  float tail;
+  return exp_and_tail(x, tail);
 }
 
 // ln x of a positive normal x.
@@ -102,34 +123,30 @@ SIVAE_HD float log1p_of_unit(float x) {
 #endif
 }
 
-// cos and sin of 2 pi u for u in [0, 1].
-SIVAE_HD void cos_sin_turn(float u, float& cosine, float& sine) {
-  constexpr float kShift = 12582912.0f;
-  const float quarters = 4.0f * u;
-  const float shifted = quarters + kShift;
-  const uint32_t quadrant = bits_of(shifted);  // its low bits are the nearest integer, 0 to 4
-  const float r = quarters - (shifted - kShift);  // exact, |r| <= 1/2 of a quarter turn
-  constexpr float kCos[] = {1.0f, -1.2337005f, 0.25366917f, -0.020859936f, 0.00090336299f};
-  constexpr float kSin[] = {1.57079637f, -0.64596349f, 0.079680033f, -0.0046016579f};
-  const float c = polynomial(kCos, r * r);
-  const float s = r * polynomial(kSin, r * r);
-  const bool swap = (quadrant & 1u) != 0;
-  const float cos_magnitude = swap ? s : c;
-  const float sin_magnitude = swap ? c : s;
-  cosine = float_of(bits_of(cos_magnitude) ^ (((quadrant + 1u) & 2u) << 30));
-  sine = float_of(bits_of(sin_magnitude) ^ ((quadrant & 2u) << 30));
+// sin(pi x) for |x| <= 1/2.
+SIVAE_HD float sin_half_turn(float x) {
+  constexpr float kSin[] = {3.14159274f, -5.16770983f, 2.55006981f, -0.598242104f, 0.0775603801f};
+  return x * polynomial(kSin, x * x);
 }
 
 SIVAE_HD float sqrt_(float x) { return sqrtf(x); }
 SIVAE_HD float abs_(float x) { return fabsf(x); }
 
 SIVAE_HD double exp_(double x) { return exp(x); }
+SIVAE_HD double exp_and_tail(double x, double& tail) {
+  double sum = 1.0;  // nested Taylor terms; the first left out, 2 x^17/19!, is under 1e-19 of the sum
+  SIVAE_UNROLL
+  for (int k = 18; k > 2; --k) sum = 1.0 + sum * (x / k);
+  tail = 0.5 * x * x * sum;
+  return exp(x);
+}
 SIVAE_HD double log_(double x) { return log(x); }
 SIVAE_HD double log_of_normal(double x) { return log(x); }
 SIVAE_HD double log1p_(double x) { return log1p(x); }
 SIVAE_HD double log1p_of_unit(double x) { return log1p(x); }
 SIVAE_HD double sqrt_(double x) { return sqrt(x); }
 SIVAE_HD double abs_(double x) { return fabs(x); }
+// cos and sin of 2 pi u.
 SIVAE_HD void cos_sin_turn(double u, double& cosine, double& sine) {
 #if defined(__CUDA_ARCH__)
   sincospi(2.0 * u, &sine, &cosine);  // without the large-angle reduction, which takes local memory

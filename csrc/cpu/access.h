@@ -119,7 +119,7 @@ SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T
 }
 
 // Writes a tile past the caches: without reading the lines it overwrites first, which for a result larger than the
-// cache saves a quarter of the traffic. Whole lines go in pieces of a register; what is not aligned to them goes plainly.
+// cache saves a quarter of the traffic. What is not aligned to a register is written plainly.
 template <class S>
 SIVAE_HD void stream_tile(const S* tile, S* out, int64_t count) {
   int64_t i = 0;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kBuffer = kLatentSegment + 64;  // a segment, and slack for noise that starts inside a group of four
 constexpr int64_t kGroups = kBuffer / 4;
-constexpr int32_t kSpare = 7;  // counters that a full vector may run past the last one wanted
+constexpr int32_t kSpare = 15;  // counters that a full vector may run past the last one wanted
 
 // The random words of `groups` counters from `group` on, plane by plane; a few more may be written, as kGroups allows.
 SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, uint64_t offset, uint64_t group,
@@ -66,10 +66,32 @@ const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* b
 
 template <class T>
 SIVAE_OUT_OF_LINE double sum_run(const T* values, int64_t count) {
+  constexpr int64_t kChains = 32;  // sums that do not wait for each other
   T sum = T(0);
+  int64_t i = 0;
+  if (count >= kChains) {
+    alignas(64) T sums[kChains] = {};
+    for (; i + kChains <= count; i += kChains) {
+#pragma omp simd
+      for (int64_t k = 0; k < kChains; ++k) sums[k] += values[i + k];
+    }
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += values[i];
+    for (int64_t k = 0; k < kChains; ++k) sum += sums[k];
+  }
+#pragma omp simd reduction(+ : sum)
+  for (int64_t k = i; k < count; ++k) sum += values[k];
   return static_cast<double>(sum);
+}
+
+// Calls call(prior) in the compute type of S, for N(0, 1) with its own type.
+template <class S, class Call>
+SIVAE_HD void with_prior(const Prior<double>& prior, Call call) {
+  using T = typename ComputeType<S>::type;
+  if (prior.mu == 0.0 && prior.logvar == 0.0) {
+    call(StandardPrior<T>());
+  } else {
+    call(prior.template to<T>());
+  }
 }
 
 // The arithmetic of one segment; conversion and strides stay outside, so it exists once per compute type.
@@ -80,16 +102,16 @@ SIVAE_OUT_OF_LINE void sample_run(const T* __restrict mu, const T* __restrict lo
   for (int64_t i = 0; i < count; ++i) z[i] = mu[i] + std_of(logvar[i]) * eps[i];
 }
 
-template <class T>
-SIVAE_OUT_OF_LINE void kl_run(const T* __restrict mu, const T* __restrict logvar, const Prior<T>& prior,
+template <class T, class P>
+SIVAE_OUT_OF_LINE void kl_run(const T* __restrict mu, const T* __restrict logvar, const P& prior,
                               T* __restrict kl, int64_t count) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) kl[i] = kl_term(mu[i], logvar[i], std_of(logvar[i]), prior);
 }
 
-template <class T>
+template <class T, class P>
 SIVAE_OUT_OF_LINE void sample_kl_run(const T* __restrict mu, const T* __restrict logvar, const T* __restrict eps,
-                                     const Prior<T>& prior, T* __restrict z, T* __restrict kl, int64_t count) {
+                                     const P& prior, T* __restrict z, T* __restrict kl, int64_t count) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     const T std = std_of(logvar[i]);
@@ -99,9 +121,9 @@ SIVAE_OUT_OF_LINE void sample_kl_run(const T* __restrict mu, const T* __restrict
 }
 
 // Gradients; a null grad_z or grad_kl is a gradient of 0.
-template <class T>
+template <class T, class P>
 SIVAE_OUT_OF_LINE void grad_mu_run(const T* __restrict grad_z, const T* __restrict grad_kl, const T* __restrict mu,
-                                   const Prior<T>& prior, T* __restrict out, int64_t count) {
+                                   const P& prior, T* __restrict out, int64_t count) {
   if (grad_kl == nullptr) {
     for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i];
   } else if (grad_z == nullptr) {
@@ -113,9 +135,9 @@ SIVAE_OUT_OF_LINE void grad_mu_run(const T* __restrict grad_z, const T* __restri
   }
 }
 
-template <class T>
+template <class T, class P>
 SIVAE_OUT_OF_LINE void grad_logvar_run(const T* __restrict grad_z, const T* __restrict grad_kl,
-                                       const T* __restrict logvar, const T* __restrict eps, const Prior<T>& prior,
+                                       const T* __restrict logvar, const T* __restrict eps, const P& prior,
                                        T* __restrict out, int64_t count) {
   if (grad_kl == nullptr) {
 #pragma omp simd
@@ -139,13 +161,12 @@ SIVAE_OUT_OF_LINE void grad_eps_run(const T* __restrict grad_z, const T* __restr
   for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i] * std_of(logvar[i]);
 }
 
-template <class S>
-void forward(const LatentForward& a, int64_t begin, int64_t end) {
+template <class S, class P>
+void forward(const LatentForward& a, const P& prior, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
   alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
   alignas(64) T z_buffer[kLatentSegment], kl_buffer[kLatentSegment];
   const Segments segments(a.layout, kLatentSegment);
-  const Prior<T> prior = a.prior.template to<T>();
   const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_partial != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
@@ -171,13 +192,12 @@ void forward(const LatentForward& a, int64_t begin, int64_t end) {
   }
 }
 
-template <class S>
-void backward(const LatentBackward& a, int64_t begin, int64_t end) {
+template <class S, class P>
+void backward(const LatentBackward& a, const P& prior, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
   alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
   alignas(64) T grad_z_buffer[kLatentSegment], grad_kl_buffer[kLatentSegment], out_buffer[kLatentSegment];
   const Segments segments(a.layout, kLatentSegment);
-  const Prior<T> prior = a.prior.template to<T>();
   const bool through_z = a.grad_z.data != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
@@ -227,11 +247,15 @@ void normals(S* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end)
 }  // namespace
 
 void latent_forward(const LatentForward& a, int64_t begin, int64_t end) {
-  with_storage_type(a.dtype, [&](auto s) { forward<decltype(s)>(a, begin, end); });
+  with_storage_type(a.dtype, [&](auto s) {
+    with_prior<decltype(s)>(a.prior, [&](auto prior) { forward<decltype(s)>(a, prior, begin, end); });
+  });
 }
 
 void latent_backward(const LatentBackward& a, int64_t begin, int64_t end) {
-  with_storage_type(a.dtype, [&](auto s) { backward<decltype(s)>(a, begin, end); });
+  with_storage_type(a.dtype, [&](auto s) {
+    with_prior<decltype(s)>(a.prior, [&](auto prior) { backward<decltype(s)>(a, prior, begin, end); });
+  });
 }
 
 void philox_normal(DType dtype, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end) {

@@ -17,9 +17,8 @@ using namespace sivae;
 
 template <class T>
 __global__ void math(T* x) {
-  T cosine, sine;
-  cos_sin_turn(x[0], cosine, sine);
-  x[1] = exp_(x[1]) + log_(x[2]) + log1p_(x[3]) + sqrt_(x[4]) + abs_(x[5]) + cosine + sine;
+  T tail;
+  x[1] = exp_(x[1]) + log_(x[2]) + log1p_(x[3]) + sqrt_(x[4]) + abs_(x[5]) + exp_and_tail(x[0], tail) + tail;
   x[2] = log_of_normal(x[2]) + log1p_of_unit(x[3]);
 }
 
@@ -33,6 +32,7 @@ template <class T>
 __global__ void normals(const uint32_t* c, T* x) {
   box_muller(c[0], c[1], x[0], x[1]);
   x[2] = uniform_of<T>(c[2]);
+  turn_of(c[3], x[3], x[4]);
 }
 
 template <class T>

@@ -81,7 +81,9 @@ def rows(values: Tensor) -> Tensor:
 
 
 def latent_sets(dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:
-    corners = [0.0, 1e-8, -1e-8, 1e-6, 1e-3, -1e-3, 0.1, 0.5, 0.999, 1.001, -0.999, -1.001, 30.0, -30.0, 80.0, -80.0]
+    # 0.999 to 1.376: around where the backends' formulas for small logvar end.
+    sizes = [1e-8, 1e-6, 1e-3, 0.1, 0.5, 0.999, 1.001, 1.374, 1.376, 30.0, 80.0]
+    corners = [0.0, *sizes, *(-size for size in sizes)]
     pairs = torch.tensor(list(itertools.product([0.0, 1e-8, 1e-4, 1.0, -3.0, 1e4], corners))).to(dtype)
     near = 10.0 ** -(torch.rand(2000, 1) * 8) * torch.sign(torch.randn(2000, 1))
     return {
