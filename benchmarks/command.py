@@ -211,6 +211,8 @@ def _rows_are_kept(progress: Progress, file: RowFile) -> Iterator[None]:
 
 def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], RowFile]:
     started = time.monotonic()
+    # As `sivae train` does, and for every variant alike: else what one allocates decides whether another's pages fault.
+    keep_freed_memory()
     usual = CUDA_EFFORT if device.type == "cuda" else Effort()
     effort, step_effort = (QUICK, step_suite.QUICK_EFFORT) if options.quick else (usual, step_suite.EFFORT)
     if options.rounds:
@@ -253,13 +255,12 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                     progress.notice(f"{name}: not measured; --minutes {options.minutes:g} are over")
                     continue
                 progress.begin(name)
-                keep_freed_memory()  # as `sivae train` does; for every variant
                 found = step_rows(measured(), facts)
                 file.append(found)
                 rows.extend(found)
                 progress.advance()
 
-        # Last on the CPU, as they change how the process keeps its memory; on CUDA first, where time may run out.
+        # On CUDA first, where time may run out.
         if device.type == "cuda":
             measure_iterations()
         for case in chosen:

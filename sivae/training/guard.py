@@ -114,7 +114,9 @@ class UpdateGuard:
         """Take note of the iteration just done, whose losses these are. Stays on the device."""
         values = torch.stack([value.detach().float() for value in losses.values()])
         self._names = tuple(losses)
-        kept = self._losses.setdefault(self._names, values.clone())
+        if self._names not in self._losses:
+            self._losses[self._names] = values.clone()
+        kept = self._losses[self._names]
         out = self._left_out
         kept.copy_(torch.where(out, values, kept))
         self._now.add_(1)

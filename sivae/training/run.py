@@ -296,15 +296,16 @@ class _Run:
         phase = self.config.phase_at(trouble.step)
         diagnosis = diagnose(read_records(self.folder), trouble.losses, phase)
         words = f"training diverged in step {trouble.step:,} ({phase}): {trouble}. {diagnosis}"
+        again = read_rollback(self.folder) is not None
+        checkpoint = load_latest(self.checkpoints, lambda text: None)
         self.processes.wait()  # everyone has read the folder as it is
-        if read_rollback(self.folder) is not None:
+        if again:
             raise DivergenceError(
                 f"{words} It had already gone back once, with the learning rate halved. {way_back(self.folder)} "
                 "docs/tuning.md says more",
                 trouble.step,
             )
         self.rolled_back = True
-        checkpoint = load_latest(self.checkpoints, lambda text: None)
         back_to = 0 if checkpoint is None else checkpoint.step
         if self.processes.first:
             files.write_json(
