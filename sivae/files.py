@@ -6,6 +6,7 @@ belongs to no floor: any may write.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -101,10 +102,19 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of any device to one safetensors file atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with atomic_file(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    # Not by the library's own writing: it hides why a disk refuses, and lets nobody but the owner read the file.
+    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write nested containers of tensors, numbers and text by torch.save, atomically."""
+    import torch
+
+    written = io.BytesIO()  # an error of the disk then is the system's, not one of torch's archive
+    torch.save(dict(content), written)
+    write_bytes(path, written.getvalue())
 
 
 def sync(path: Path) -> None:

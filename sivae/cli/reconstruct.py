@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _COUNT, _SEED = 16, 0
 _SHOWN = 512  # in one picture
-_AT_ONCE = 64
 _WITH_DATA = ("split", "count", "seed")
 
 
@@ -109,12 +108,14 @@ def run(arguments: Arguments) -> None:
     from sivae.data.images.progress import Counter
     from sivae.evaluation.images import ReconstructionMeter
     from sivae.evaluation.pictures import reconstruction_grid
+    from sivae.models.base import samples_at_once
 
     meter = ReconstructionMeter(opened.model)
+    size = samples_at_once(opened.model.sample_shape)
     shown: list[tuple[Tensor, Tensor]] = []
     with Counter("reconstructing", len(pixels)) as counter:
-        for start in range(0, len(pixels), _AT_ONCE):
-            rows = slice(start, min(start + _AT_ONCE, _SHOWN) if start < _SHOWN else start + _AT_ONCE)
+        for start in range(0, len(pixels), size):
+            rows = slice(start, min(start + size, _SHOWN) if start < _SHOWN else start + size)
             x = opened.to_model(pixels[rows])
             again = meter.add(x, None if conditions is None else conditions[rows])
             if start < _SHOWN:

@@ -219,11 +219,7 @@ def run(arguments: Arguments) -> None:
         raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or a run to go on with by --resume DIR")
     else:
         config = preset_config(arguments.preset, **changes)
-        if config.data.name == "images" and config.data.path is None:
-            raise ConfigError(
-                f"the preset {arguments.preset} needs images; name them by --data PATH: a folder or archive of images, "
-                "a release of CIFAR, MNIST or SVHN, or what sivae prepare made"
-            )
+        config.check_data_is_named()
         from sivae.training.run import train
 
         summary = train(config, arguments.out, progress=not arguments.quiet)

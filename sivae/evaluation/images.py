@@ -7,7 +7,6 @@ Networks run in eval mode and in their own dtype; everything after them is float
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,12 +16,12 @@ from torch.nn import functional as F
 
 from sivae import ops
 from sivae.models import VAEModel
+from sivae.models.base import samples_at_once
 from sivae.models.latent import prior_noise
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
-_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22  # images, and values in them, that are decoded together
 
 
 def unit_range(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
@@ -283,7 +282,7 @@ def generate(
     """
     place, dtype = home(model, device)
     noise = prior_noise(seed, count, model.z_dim)
-    size = max(1, min(_AT_ONCE, _VALUES_AT_ONCE // math.prod(model.sample_shape)))
+    size = samples_at_once(model.sample_shape)
     for start in range(0, count, size):
         rows = slice(start, start + size)
         given = None if condition is None else condition[rows].to(place, dtype)

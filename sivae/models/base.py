@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+_IMAGES_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22
 
 
 class VAEModel(nn.Module):
@@ -84,13 +87,22 @@ class VAEModel(nn.Module):
         source = weight.device if generator is None else generator.device
         z = torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
         with _evaluating(self):
-            return self.decode(z, condition)
+            return self._in_pieces(self.decode, z, condition)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """Decode the posterior means of x [B, *sample_shape], in eval mode as :meth:`sample`, without gradient."""
         with _evaluating(self):
-            return self.decode(self.encode(x, condition)[0], condition)
+            return self._in_pieces(lambda x, c: self.decode(self.encode(x, c)[0], c), x, condition)
+
+    def _in_pieces(
+        self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, condition: Tensor | None
+    ) -> Tensor:
+        size = samples_at_once(self.sample_shape)
+        if len(x) <= size:
+            return function(x, condition)
+        conditions = [None] * -(-len(x) // size) if condition is None else condition.split(size)
+        return torch.cat([function(*piece) for piece in zip(x.split(size), conditions, strict=True)])
 
     def _call(self, network: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
         result: Tensor
@@ -107,6 +119,12 @@ class VAEModel(nn.Module):
             raise ValueError(f"{type(self).__name__}: expected a condition of shape {list(expected)}, got {came}")
         result = network(x, condition)
         return result
+
+
+def samples_at_once(sample_shape: tuple[int, ...]) -> int:
+    """How many samples to run together where nothing asks for a batch size: a few GB of activations at most."""
+    most = max(1, _VALUES_AT_ONCE // math.prod(sample_shape))
+    return most if len(sample_shape) < 3 else min(_IMAGES_AT_ONCE, most)
 
 
 @contextlib.contextmanager

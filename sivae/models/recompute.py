@@ -57,11 +57,8 @@ class _AsInFirstPass:
             norm.track_running_stats = tracks
             if tracks:
                 self._after.callback(norm._buffers.update, norm._buffers.copy())
-                mean, variance = norm.running_mean, norm.running_var
                 norm._buffers.update(
-                    running_mean=None if mean is None else mean.clone(),
-                    running_var=None if variance is None else variance.clone(),
-                    num_batches_tracked=None,
+                    {name: None if buffer is None else buffer.clone() for name, buffer in norm._buffers.items()}
                 )
 
     def __exit__(

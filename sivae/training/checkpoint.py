@@ -107,7 +107,7 @@ def save_checkpoint(
     path = folder / str(step)
     with files.atomic_folder(path) as temporary:
         write_model(temporary, model, averaged=averaged)
-        torch.save({"step": step, **state}, temporary / STATE)
+        files.write_tensors(temporary / STATE, {"step": step, **state})
         manifest = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
         files.write_json(temporary / MANIFEST, {"step": step, "score": score, "files": manifest})
     best = best_checkpoint(folder)

@@ -255,6 +255,18 @@ class RunConfig:
         if self.steps is None and self.epochs is None:
             raise ConfigError("steps: say how long to train, by steps or by epochs")
 
+    def check_data_is_named(self) -> None:
+        """Refuse a run on images that does not say which.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        if self.data.name == "images" and self.data.path is None:
+            raise ConfigError(
+                f"the preset {self.preset} needs images; name them by --data PATH: a folder or archive of images, "
+                "a release of CIFAR, MNIST or SVHN, or what sivae prepare made"
+            )
+
     @property
     def total_steps(self) -> int:
         """Training iterations.

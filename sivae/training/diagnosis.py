@@ -35,7 +35,7 @@ def diagnose(records: Sequence[Mapping[str, Any]], losses: Mapping[str, float], 
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     findings: list[tuple[str, str]] = []
     last_rec = losses.get("rec", math.nan)
-    if not math.isfinite(last_rec) or last_rec > _GROWN * best_rec or rec > _GROWN * best_rec:
+    if last_rec > _GROWN * best_rec or rec > _GROWN * best_rec:  # one that is NaN may have its cause anywhere
         findings.append(
             (
                 f"rec exploded (best {best_rec:.4g}, lately {rec:.4g}, in the end {last_rec:.4g})",
@@ -78,7 +78,7 @@ def diagnose(records: Sequence[Mapping[str, Any]], losses: Mapping[str, float], 
         findings.append(
             (
                 "the records before show no cause",
-                "lower --learning-rate, to a half; check that the data is finite",
+                "check that the data is finite; lower --learning-rate, to a half; with --precision bf16 try fp32",
             )
         )
     terms = f"Not finite: {', '.join(broken)}. " if broken else ""

@@ -128,12 +128,12 @@ def way_back(folder: Path) -> str:
 def read_rollback(folder: Path) -> dict[str, Any] | None:
     """What a divergence of this run led to; None where there was none.
 
-    Keys: `step` that the run went back to, `from_step` where it diverged, `rate_factor` for the rest of the run,
+    Keys: `step` that the run went back to, `from_step` where it diverged, `slowdown` of the rate from then on,
     `diagnosis`.
     """
     try:
         content = json.loads((folder / ROLLBACK).read_text(encoding="utf-8"))
-        return {**content, "step": int(content["step"]), "rate_factor": float(content["rate_factor"])}
+        return {**content, "step": int(content["step"]), "slowdown": float(content["slowdown"])}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -59,6 +59,9 @@ class UpdateGuard:
         optimizers: whose parameters to watch; all on one device.
         buffers: what forward passes change, batch norm's running statistics: put back with the update left out.
         reduce: brings the gradients of several processes together, in place, before they are looked at.
+
+    Attributes:
+        in_series: whether, at the last check, the iteration before had an update left out.
     """
 
     def __init__(
@@ -83,10 +86,12 @@ class UpdateGuard:
         ).unbind()
         self._losses: dict[tuple[str, ...], Tensor] = {}  # one vector for the names of each phase
         self._names: tuple[str, ...] = ()
+        self.in_series = False
         self._forget()
 
     def _forget(self) -> None:
-        self._first.fill_(-1)
+        # A series that goes on keeps its beginning.
+        self._first.copy_(torch.where(self._row > 0, self._now - self._row + 1, -1))
         self._iterations.zero_()
         self._longest.zero_()
 
@@ -133,12 +138,18 @@ class UpdateGuard:
         """Wait for the device, and tell what was left out since the last check, if anything."""
         if not self._names:
             return None
-        facts = torch.stack([self._first, self._iterations, self._longest]).double()
-        step, iterations, in_a_row, *losses = torch.cat([facts, self._losses[self._names].double()]).tolist()
+        facts = torch.stack([self._first, self._iterations, self._longest, self._row]).double()
+        step, iterations, in_a_row, row, *losses = torch.cat([facts, self._losses[self._names].double()]).tolist()
+        self.in_series = row > 0
         self._forget()
         if iterations == 0:
             return None
         return Trouble(int(step), int(iterations), int(in_a_row), dict(zip(self._names, losses, strict=True)))
+
+    def start_over(self) -> None:
+        """Forget how large updates used to be: another loss, of another scale, takes over."""
+        self._mean.zero_()
+        self._count.zero_()
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -150,5 +161,6 @@ class UpdateGuard:
         self._mean.copy_(state["mean"])
         self._count.copy_(state["count"])
         self._row.fill_(state["row"])
+        self._forget()
         for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
             good.copy_(buffer)  # which the checkpoint's are by now

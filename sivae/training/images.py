@@ -8,14 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sivae.data.images import ImageBatches, ImageSet, NoSuchSplitError, PackedImages, load_packed, open_images
+from sivae.data.images import (
+    FittedImages,
+    ImageBatches,
+    ImageSet,
+    NoSuchSplitError,
+    PackedImages,
+    load_packed,
+    open_images,
+)
 from sivae.data.images.digits import open_digits
 from sivae.evaluation.images import evaluate_images
 from sivae.models import ConvVAE, VAEModel
+from sivae.models.base import samples_at_once
 from sivae.training.config import DataConfig, RunConfig
 from sivae.training.errors import ConfigError
 from sivae.training.parallel import Processes
@@ -23,12 +33,13 @@ from sivae.training.seeds import derived_seed
 
 _SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
 _MEASURED = 10_000  # images at most that the metrics look at
-_MEASURED_AT_ONCE = 250
+_LOOKED_AT = 64  # images that a fingerprint is made of
 
 
-def open_parts(
-    data: DataConfig, *, for_training: bool = True, show: bool = False
-) -> tuple[PackedImages | None, PackedImages]:
+Images = PackedImages | FittedImages
+
+
+def open_parts(data: DataConfig, *, for_training: bool = True, show: bool = False) -> tuple[Images | None, Images]:
     """The images to train on and those to measure on, which are the same where the data has no test part.
 
     Args:
@@ -41,12 +52,12 @@ def open_parts(
     """
     if data.name == "digits":
         return open_digits("train"), open_digits("test")
-    assert data.path is not None
-    test = _part(data, "test", show)
+    test = _part(data, "test")
     if test is not None and not for_training:
-        return None, test
-    train = _part(data, "train", show) or _in_shape(_open(data), data, show)
-    return train, test or train
+        return None, _in_shape(test, data, show)
+    train = _part(data, "train") or _open(data)  # before the test images are decoded: both may lie in one archive
+    fitted = _in_shape(train, data, show)
+    return fitted, fitted if test is None else _in_shape(test, data, show)
 
 
 def _open(data: DataConfig, split: Literal["train", "test"] | None = None) -> ImageSet:
@@ -54,20 +65,23 @@ def _open(data: DataConfig, split: Literal["train", "test"] | None = None) -> Im
     return open_images(data.path, split=split, skip_damaged=bool(data.skip_damaged))
 
 
-def _part(data: DataConfig, split: Literal["train", "test"], show: bool) -> PackedImages | None:
+def _part(data: DataConfig, split: Literal["train", "test"]) -> ImageSet | None:
     try:
-        return _in_shape(_open(data, split), data, show)
+        return _open(data, split)
     except NoSuchSplitError:
         return None
 
 
-def _in_shape(images: ImageSet, data: DataConfig, show: bool) -> PackedImages:
+def _in_shape(images: ImageSet, data: DataConfig, show: bool) -> Images:
     shape = (data.resolution, data.resolution, data.channels)
     if isinstance(images, PackedImages) and images.array.shape[1:] == shape:
         return images  # mapped, not read, where it lies on the disk
+    if data.cache == "none":
+        assert data.resolution is not None
+        return FittedImages(images, resolution=data.resolution, channels=data.channels)
     packed = load_packed(images, resolution=data.resolution, channels=data.channels, progress=show)
     if packed.skipped and show:
-        print(f"{packed.name}: {packed.skipped:,} damaged images were left out", file=sys.stderr)
+        print(f"{packed.name}: damaged images left out: {packed.skipped:,}", file=sys.stderr)
     return packed
 
 
@@ -83,7 +97,7 @@ class MeasuredImages:
         ConfigError: it should, and the images have no classes.
     """
 
-    def __init__(self, images: PackedImages, device: torch.device, *, conditional: bool) -> None:
+    def __init__(self, images: Images, device: torch.device, *, conditional: bool) -> None:
         self.images, self.conditional = images, conditional
         self.classes = len(images.class_names or ())
         self._device = device
@@ -92,10 +106,12 @@ class MeasuredImages:
 
     def some(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Images [N, C, H, W] in [0, 1], and their conditions [N, classes] or None."""
-        pixels = torch.from_numpy(self.images.array[start:stop].copy())  # uint8 [N, H, W, C]
+        rows = range(start, min(stop, len(self.images)))
+        pixels = torch.from_numpy(np.stack([self.images.read(row) for row in rows]))  # uint8 [N, H, W, C]
         images = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255.0
-        labels = self.images.labels
-        return images, self.condition(None if labels is None else torch.from_numpy(labels[start:stop].copy()))
+        if not self.conditional:
+            return images, None
+        return images, self.condition(torch.tensor([self.images.label(row) for row in rows]))
 
     def condition(self, labels: Tensor | None) -> Tensor | None:
         """Classes [N] as vectors; None where the model takes none."""
@@ -107,8 +123,9 @@ class MeasuredImages:
     def batches(self, count: int = _MEASURED) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The first `count` images, or all where there are fewer."""
         count = min(count, len(self.images))
-        for start in range(0, count, _MEASURED_AT_ONCE):
-            yield self.some(start, min(start + _MEASURED_AT_ONCE, count))
+        size = samples_at_once((self.images.channels, self.images.resolution, self.images.resolution))
+        for start in range(0, count, size):
+            yield self.some(start, min(start + size, count))
 
 
 def measure(
@@ -153,11 +170,7 @@ class ImageTask:
     ) -> None:
         self._config = config
         self._batches: ImageBatches | None = None
-        if config.data.name == "images" and config.data.path is None:
-            raise ConfigError(
-                f"the preset {config.preset} needs images: name them by --data PATH (a folder, an archive, "
-                "a release of the data set, or what sivae prepare made)"
-            )
+        config.check_data_is_named()
         try:
             train, test = open_parts(config.data, for_training=for_training, show=show)
             self._measured = MeasuredImages(test, device, conditional=bool(config.model.conditional))
@@ -224,6 +237,9 @@ class ImageTask:
                 f"{self._fingerprint}: count, side, channels and checksum"
             )
 
+    def start_over(self) -> None:
+        """Nothing: batches follow from the step."""
+
     def evaluate(
         self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
     ) -> dict[str, float]:
@@ -260,11 +276,9 @@ class ImageTask:
             self._batches.close()
 
 
-def _fingerprint(images: PackedImages) -> str:
-    """Count, side, channels and a checksum over at most 4,096 images spread over all of them."""
-    array = images.array
-    stride = max(1, len(array) // 4096)
+def _fingerprint(images: Images) -> str:
+    """Count, side, channels and a checksum of some images, spread over all of them."""
     checksum = 0
-    for start in range(0, len(array), stride):
-        checksum = zlib.crc32(array[start].tobytes(), checksum)
-    return f"{len(array)} x {images.resolution} x {images.channels}, {checksum:08x}"
+    for index in sorted({round(row) for row in np.linspace(0, len(images) - 1, _LOOKED_AT)}):
+        checksum = zlib.crc32(images.read(index).tobytes(), checksum)
+    return f"{len(images)} x {images.resolution} x {images.channels}, {checksum:08x}"

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -73,6 +74,12 @@ class Processes:
         return box[0]
 
 
+def claim_gpu() -> None:
+    """Make this process's GPU its current one, before anything lands on the first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Processes]:
     """Join the other processes where `torchrun` started this one, else stand alone.
@@ -93,7 +100,8 @@ def joined(device: str) -> Iterator[Processes]:
     processes = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
     ours = not dist.is_initialized()
     if ours:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        # The others wait while the first one measures and draws.
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(hours=2))
     try:
         yield processes
     finally:

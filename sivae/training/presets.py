@@ -41,11 +41,6 @@ class Preset:
     run: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
-    @property
-    def needs_data(self) -> bool:
-        """Whether the images have to be named."""
-        return self.data["name"] == "images"
-
 
 def _density(
     name: str, source: Literal["published", "ours"], beta_rec: float, beta_kl: float, beta_neg: float

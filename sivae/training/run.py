@@ -38,7 +38,7 @@ from sivae.training.folder import (
 from sivae.training.guard import Trouble
 from sivae.training.interruption import Clock, StopSignals
 from sivae.training.measuring import for_json
-from sivae.training.parallel import Processes, joined
+from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.progress import Progress
 from sivae.training.recorder import Recorder, read_records
 from sivae.training.task import Task, open_task
@@ -83,6 +83,7 @@ def train(
         DivergenceError: the training diverged twice. The last checkpoint from before is whole.
         RunInterrupted: a signal came.
     """
+    claim_gpu()
     if resume:
         if out is None:
             raise RunFolderError("resume: name the run's folder")
@@ -158,13 +159,17 @@ class _Run:
             self.checkpoints.mkdir(exist_ok=True)
             files.remove_leftovers(self.checkpoints)
         self.processes.wait()
-        while True:
-            trainer = Trainer(self.config, self.task.build_model, self.device, self.processes)
-            try:
-                self._train(trainer)
-                break
-            except _Diverged as diverged:
-                self._roll_back(diverged.trouble)
+        with StopSignals() as stop:
+            while True:
+                trainer = Trainer(self.config, self.task.build_model, self.device, self.processes)
+                try:
+                    self._train(trainer, stop)
+                    break
+                except _Diverged as diverged:
+                    del trainer  # before another takes as much memory
+                    self._roll_back(diverged.trouble)
+                if stop.signal is not None and self.processes.count == 1:
+                    self._interrupt("before going back", stop)
         if self.processes.first:
             self._conclude(trainer)
         self.processes.wait()
@@ -172,7 +177,7 @@ class _Run:
         assert summary is not None
         return summary
 
-    def _train(self, trainer: Trainer) -> None:
+    def _train(self, trainer: Trainer, stop: StopSignals) -> None:
         config, task = self.config, self.task
         with contextlib.ExitStack() as stack:
             notices: list[str] = []
@@ -182,7 +187,7 @@ class _Run:
                 self._restore(trainer, checkpoint)
             rollback = read_rollback(self.folder)
             if rollback is not None:
-                trainer.rate_factor = rollback["rate_factor"]
+                trainer.slowdown = rollback["slowdown"]
             self.processes.wait()
             display = Progress(
                 self.folder.name,
@@ -199,9 +204,8 @@ class _Run:
                 set_aside_after(self.checkpoints, start)
                 recorder = Recorder(self.folder, start, display.notice)
                 stack.callback(recorder.close)
-            stop = stack.enter_context(StopSignals())
             alone = self.processes.count == 1
-            scores: list[float] = []
+            scores: list[float] = [] if checkpoint is None else list(checkpoint.state["scores"])
 
             logged, logged_seconds = start, self.clock.seconds
             self.clock.start()
@@ -229,25 +233,29 @@ class _Run:
                         )
                         scores += _score(config, record)
                         display.update(step, record, milliseconds)
-                if saves or stops:
+                # Not in the middle of what may become a divergence: a way back has to lead out of it.
+                if (saves or stops) and (last or not trainer.guard.in_series):
                     with self.clock.paused():
+                        regular = step % config.checkpoint_every == 0
                         if recorder is not None:
                             recorder.sync()
-                            self._save(trainer, step, scores)
-                        scores = []
-                if stops and not last:
+                            self._save(trainer, step, scores, [] if regular else scores)
+                        scores = [] if regular else scores
+                if stops:
                     self.processes.wait()
-                    name = stop.signal.name if stop.signal is not None else "a signal to another process"
-                    raise RunInterrupted(
-                        f"stopped at step {step:,} by {name}; "
-                        f"go on with: sivae train --resume {shlex.quote(str(self.folder))}"
-                    )
+                    self._interrupt(f"at step {step:,}", stop)
                 if recorder is not None and not last and step % _sample_every(config, self.steps) == 0:
                     with self.clock.paused():
                         path = self.folder / SAMPLES / f"{step:0{len(str(self.steps))}d}.png"
                         for picture in task.picture_samples(path, trainer.for_evaluation(), step):
                             recorder.picture(picture.stem.replace(path.stem, "samples"), picture, step)
             self.clock.stop()
+
+    def _interrupt(self, where: str, stop: StopSignals) -> None:
+        name = stop.signal.name if stop.signal is not None else "a signal to another process"
+        raise RunInterrupted(
+            f"stopped {where} by {name}; go on with: sivae train --resume {shlex.quote(str(self.folder))}"
+        )
 
     def _anyone_stops(self, stop: StopSignals) -> bool:
         return self.processes.any(stop.signal is not None, self.device)
@@ -261,11 +269,12 @@ class _Run:
         if self.processes.first:
             display.notice(str(trouble))
 
-    def _save(self, trainer: Trainer, step: int, scores: list[float]) -> None:
+    def _save(self, trainer: Trainer, step: int, scores: list[float], unfinished: list[float]) -> None:
         averaged = None if trainer.averaged is None else trainer.for_evaluation()
         state = {
             **trainer.state(),
             "task": self.task.state(),
+            "scores": unfinished,  # of an interval that a stop has cut, for the score at its end
             "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
         }
@@ -313,7 +322,7 @@ class _Run:
                 {
                     "step": back_to,
                     "from_step": trouble.step,
-                    "rate_factor": ROLLBACK_RATE,
+                    "slowdown": ROLLBACK_RATE,
                     "diagnosis": diagnosis,
                 },
             )
@@ -321,8 +330,7 @@ class _Run:
         self.processes.wait()
         if checkpoint is None:
             self.clock.seconds = 0.0
-            self.task.close()
-            self.task = open_task(self.config, self.device, self.processes)
+            self.task.start_over()
 
     def _conclude(self, trainer: Trainer) -> None:
         # It depends on the last checkpoint only, so a run that dies here is finished by resuming it.
@@ -411,7 +419,6 @@ def _device_of(config: RunConfig, processes: Processes) -> torch.device:
     device = torch.device(config.device)
     if device.type == "cuda" and processes.count > 1:
         device = torch.device("cuda", processes.local_rank)
-        torch.cuda.set_device(device)
     return device
 
 

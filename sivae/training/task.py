@@ -41,6 +41,9 @@ class Task(Protocol):
             ValueError: the state is that of other data.
         """
 
+    def start_over(self) -> None:
+        """Give the batches again that the task gave at first."""
+
     def evaluate(
         self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
     ) -> dict[str, float]:

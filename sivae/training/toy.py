@@ -43,7 +43,8 @@ class ToyTask:
         self._device = device
         self._processes = processes or Processes()
         self._density = get_density(config.data.density)
-        self._generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "data"))
+        self._generator = torch.Generator(device)
+        self.start_over()
 
     def build_model(self) -> MLPVAE:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
@@ -64,6 +65,10 @@ class ToyTask:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state`."""
         self._generator.set_state(state["data"])
+
+    def start_over(self) -> None:
+        """Put the points' generator back to its seed."""
+        self._generator.manual_seed(derived_seed(self._config.seed, "data"))
 
     def evaluate(
         self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 0

@@ -43,7 +43,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.device = device
-        self.rate_factor = 1.0  # on top of the schedule's
+        self.slowdown = 1.0  # what a divergence leaves of the schedule's rate
         with global_seed(derived_seed(config.seed, "weights")):
             model = build()
         place(model.train(), config, device)
@@ -99,6 +99,9 @@ class Trainer:
                 else:
                     group["lr"] = rate
         phase = self.config.phase_at(step)
+        if step > 1 and phase != self.config.phase_at(step - 1):
+            self.guard.start_over()
+            self._graphs.clear()
         if not self.graphed:
             return self._iteration(phase, batch, condition)
         if phase not in self._graphs:
@@ -114,7 +117,7 @@ class Trainer:
 
     def rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`."""
-        return self.config.learning_rate_at(step) * self.rate_factor
+        return self.config.learning_rate_at(step) * self.slowdown
 
     def for_evaluation(self) -> VAEModel:
         """The averaged copy where there is one, else the model."""

@@ -127,7 +127,7 @@ def test_several_in_a_row_are_a_divergence_whenever_it_is_looked_for() -> None:
     training.iterate(decoder=math.nan)
     trouble = training.guard.check()
     assert trouble is not None and trouble.diverged
-    assert (trouble.step, trouble.iterations, trouble.in_a_row) == (SEVERAL, 1, SEVERAL)
+    assert (trouble.step, trouble.iterations, trouble.in_a_row) == (1, 1, SEVERAL)  # told from where it began
     training.iterate()
     for _ in range(3):
         training.iterate(decoder=math.nan)
@@ -135,6 +135,28 @@ def test_several_in_a_row_are_a_divergence_whenever_it_is_looked_for() -> None:
     trouble = training.guard.check()
     assert trouble is not None and not trouble.diverged
     assert (trouble.iterations, trouble.in_a_row) == (3, 1)
+
+
+def test_a_series_is_known_where_it_still_goes_on() -> None:
+    training = _Training()
+    training.iterate()
+    training.guard.check()
+    assert not training.guard.in_series
+    training.iterate(decoder=math.nan)
+    training.guard.check()
+    assert training.guard.in_series
+    training.iterate()
+    training.guard.check()
+    assert not training.guard.in_series
+
+
+def test_another_loss_has_updates_of_another_size() -> None:
+    training = _Training()
+    for _ in range(100):
+        training.iterate()
+    training.guard.start_over()
+    training.iterate(encoder=20.0 * EXPLOSION)
+    assert training.guard.check() is None
 
 
 def test_running_statistics_are_put_back_with_the_update() -> None:
@@ -164,7 +186,7 @@ def test_a_guard_goes_on_where_another_stopped() -> None:
         training.iterate(encoder=math.nan)
         trouble = training.guard.check()
         assert trouble is not None
-        assert (trouble.step, trouble.iterations, trouble.in_a_row) == (102, 2, 3)
+        assert (trouble.step, trouble.iterations, trouble.in_a_row) == (101, 2, 3)
 
 
 def test_gradients_are_brought_together_before_they_are_judged() -> None:

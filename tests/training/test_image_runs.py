@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import sivae
+from sivae import files
 from sivae.evaluation.pictures import sample_grid
 from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
@@ -142,19 +143,43 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(whole: Callable[[s
     assert not list((folder / "checkpoints").glob(".tmp-*"))
 
 
+_SMALL_DISK = """
+import resource, sys
+from sivae.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+main(["train", "digits", "--out", sys.argv[1], *"--steps 4 --batch-size 16 --widths 4 8 --threads 1".split()])
+"""
+
+
+@pytest.mark.parametrize("room", [500, 12_000], ids=["not for the weights", "not for the rest"])
+def test_a_disk_that_takes_no_more_costs_one_line(tmp_path: Path, room: int) -> None:
+    words = [sys.executable, "-c", _SMALL_DISK, str(tmp_path / "run"), str(room)]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert process.returncode == 1
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("sivae: ")
+    assert "File too large" in last and "the space left" in last
+    assert "Traceback" not in process.stderr
+
+
+def test_whoever_may_read_the_run_may_read_its_models(whole: Callable[[str], Path]) -> None:
+    last = list_checkpoints(whole("batch norm") / "checkpoints")[-1]
+    assert len({path.stat().st_mode for path in last.iterdir()}) == 1
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    original = torch.save
+    original = files.write_tensors
 
-    def full(content: dict[str, Any], path: Path) -> None:
+    def full(path: Path, content: dict[str, Any]) -> None:
         if content["step"] == 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(content, path)
+        original(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
+        patch.setattr(files, "write_tensors", full)
         with pytest.raises(OSError, match="No space left on device"):
             train(_config(**_VARIANTS["batch norm"]), folder, progress=False)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["4"]
@@ -217,6 +242,14 @@ def test_a_folder_of_images_trains_and_may_move_before_the_run_goes_on(
     _assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+def test_images_may_stay_on_the_disk(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images")
+    for cache in ("host", "none"):
+        train(_of_folder(images, cache=cache, steps=5), tmp_path / cache, progress=False)
+    (mine, _), (theirs, _) = _outcome(tmp_path / "none"), _outcome(tmp_path / "host")
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+
+
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     images = _image_folder(tmp_path / "images")
     train(_of_folder(images), tmp_path / "run", progress=False)
@@ -229,7 +262,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"path": None}, r"the preset cifar10 needs images: name them by --data PATH"),
+        ({"path": None}, r"the preset cifar10 needs images; name them by --data PATH"),
         ({"batch_size": 64}, "has 40 images, fewer than one batch of 64"),
         ({"widths": (4, 8, 8, 8)}, "image_size is 8, not a multiple of 16"),
     ],
@@ -253,7 +286,7 @@ def test_damaged_images_stop_a_run_or_are_left_out_and_counted(
         train(_of_folder(images), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
     train(_of_folder(images, skip_damaged=True), tmp_path / "run")
-    assert "images: 1 damaged images were left out" in capsys.readouterr().err
+    assert "images: damaged images left out: 1" in capsys.readouterr().err
 
 
 def test_conditions_need_classes(tmp_path: Path) -> None:

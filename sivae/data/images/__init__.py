@@ -2,6 +2,7 @@
 
 from sivae.data.images.base import DamagedImageError, DataError, ImageSet, NoSuchSplitError
 from sivae.data.images.batches import ImageBatches
+from sivae.data.images.fitted import FittedImages
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import PackedImages, verify_packed
 from sivae.data.images.packing import load_packed
@@ -10,6 +11,7 @@ from sivae.data.images.preparing import prepare
 __all__ = [
     "DamagedImageError",
     "DataError",
+    "FittedImages",
     "ImageBatches",
     "ImageSet",
     "NoSuchSplitError",

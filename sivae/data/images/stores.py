@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from sivae.data.images.base import DamagedImageError, DataError, Notice, nothing
 from sivae.data.images.memory import amount, available_memory
@@ -57,6 +58,9 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith((".zip", *TAR_SUFFIXES))
 
 
+_open_tars: WeakValueDictionary[tuple[Path, int, int], TarStore] = WeakValueDictionary()
+
+
 def open_store(path: Path, notice: Notice = nothing) -> Store:
     """A folder, or an archive by its suffix.
 
@@ -69,7 +73,15 @@ def open_store(path: Path, notice: Notice = nothing) -> Store:
     """
     if path.is_dir():
         return FolderStore(path)
-    return ZipStore(path) if path.name.lower().endswith(".zip") else TarStore(path, notice=notice)
+    if path.name.lower().endswith(".zip"):
+        return ZipStore(path)
+    # A compressed tar is in memory as a whole, so whoever opens another part of it meanwhile shares it.
+    status = path.stat()
+    key = (path.resolve(), status.st_size, status.st_mtime_ns)
+    store = _open_tars.get(key)
+    if store is None:
+        store = _open_tars[key] = TarStore(path, notice=notice)
+    return store
 
 
 def _is_hidden(name: str) -> bool:

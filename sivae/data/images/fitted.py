@@ -1,0 +1,40 @@
+"""A set of images seen in one shape: each is decoded and resized when it is read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sivae.data.images.base import ImageSet
+from sivae.data.images.packing import fit_image, plan
+
+
+class FittedImages:
+    """What :func:`sivae.data.images.load_packed` makes, without the memory and at the price of decoding at every read.
+
+    Args:
+        source: the images.
+        resolution: side of what is read.
+        channels: 1 or 3; None takes RGB where images are, else grey.
+
+    Raises:
+        DataError: the set is empty, or images do not fit.
+    """
+
+    uniform = True
+
+    def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None) -> None:
+        self._source = source
+        self._shape = plan(source, resolution=resolution, channels=channels)
+        self.resolution, self.channels = resolution, self._shape.channels
+        self.name, self.class_names, self.skipped = source.name, source.class_names, source.skipped
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, index: int) -> np.ndarray:
+        """uint8 ``[R, R, C]``; see :meth:`ImageSet.read`."""
+        return fit_image(self._source, index, self._shape)
+
+    def label(self, index: int) -> int | None:
+        """See :meth:`ImageSet.label`."""
+        return self._source.label(index)
