@@ -6,6 +6,8 @@ belongs to no floor: any may write.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -71,6 +73,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the hold ends with the process, however that ends.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+                raise  # else a file system without locks: go on without one
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_folder(path: Path) -> None:

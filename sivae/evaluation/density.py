@@ -9,7 +9,6 @@ arguments. Networks run in their own dtype; everything after them is float64.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.data import Density
+from sivae.models.base import evaluating
 
 _CHUNK = 8192
 _LOG_FLOOR = 1e-14
@@ -197,19 +197,6 @@ def mode_coverage(points: Tensor, modes: Tensor, sigma: float) -> ModeCoverage:
     return ModeCoverage(int(captured.sum()), float(good.double().mean()))
 
 
-@contextmanager
-def _evaluating(model: DensityModel) -> Iterator[None]:
-    # Part of a model may be in eval mode while the rest trains, so every module gets its own flag back.
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
 def _home(model: DensityModel, device: torch.device | str | None) -> tuple[torch.device, torch.dtype]:
     parameter = next(model.parameters(), None)
     if parameter is None:
@@ -239,7 +226,7 @@ def negative_elbo(
     """
     place, dtype = _home(model, device)
     values = []
-    with _evaluating(model):
+    with evaluating(model):
         for x in torch.split(points, _CHUNK):
             x = x.to(place, dtype)
             mu, logvar = model.encode(x)
@@ -251,7 +238,7 @@ def negative_elbo(
 
 def _decode(model: DensityModel, z: Tensor, device: torch.device | str | None) -> Tensor:
     place, dtype = _home(model, device)
-    with _evaluating(model):
+    with evaluating(model):
         return torch.cat([model.decode(part.to(place, dtype)).double().cpu() for part in torch.split(z, _CHUNK)])
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sivae.evaluation.images import evaluating, to_uint8
+from sivae.evaluation.images import to_uint8
+from sivae.models.base import evaluating
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 

@@ -8,7 +8,6 @@ Networks run in eval mode and in their own dtype; everything after them is float
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from sivae import ops
 from sivae.models import VAEModel
-from sivae.models.base import samples_at_once
+from sivae.models.base import evaluating, samples_at_once
 from sivae.models.latent import prior_noise
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
@@ -316,19 +315,6 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
             f"as the model knows {classes} classes"
         )
     return F.one_hot(labels.long(), classes).float()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode and makes no gradients; afterwards every module has its own mode again."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def prepared(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,6 @@ class VAEModel(nn.Module):
         """Reconstruct x through the posterior mean."""
         return self.decode(self.encode(x, condition)[0], condition)
 
-    @torch.no_grad()
     def sample(
         self, count: int, *, generator: torch.Generator | None = None, condition: Tensor | None = None
     ) -> Tensor:
@@ -86,13 +85,12 @@ class VAEModel(nn.Module):
         weight = next(self.parameters())
         source = weight.device if generator is None else generator.device
         z = torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
-        with _evaluating(self):
+        with evaluating(self):
             return self._in_pieces(self.decode, z, condition)
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """Decode the posterior means of x [B, *sample_shape], in eval mode as :meth:`sample`, without gradient."""
-        with _evaluating(self):
+        with evaluating(self):
             return self._in_pieces(lambda x, c: self.decode(self.encode(x, c)[0], c), x, condition)
 
     def _in_pieces(
@@ -127,15 +125,26 @@ def samples_at_once(sample_shape: tuple[int, ...]) -> int:
     return most if len(sample_shape) < 3 else min(_IMAGES_AT_ONCE, most)
 
 
+class HasMode(Protocol):
+    """A module of torch, or what acts like one."""
+
+    def eval(self) -> object: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
+def evaluating(model: HasMode) -> Iterator[None]:
+    """Inside, the model is in eval mode and makes no gradients; afterwards every module has its own mode again."""
+    # Part of a model may be in eval mode while the rest trains.
+    flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
-        for module in training:
-            module.training = True
+        for module, training in flags:
+            module.training = training
 
 
 def checked_counts(owner: str, least: int, **values: object) -> None:

@@ -11,8 +11,6 @@ DIR/*.png, summary.json   at the end
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -70,19 +68,13 @@ def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
 
 @contextlib.contextmanager
 def only_process_in(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The hold ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    """Hold the folder for this process."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.held(folder))
         except BlockingIOError:
             raise RunFolderError(f"another process trains in {folder}; wait for it, or stop it") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
-                raise  # else a file system without locks: go on without one
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read_config(folder: str | os.PathLike[str]) -> RunConfig:

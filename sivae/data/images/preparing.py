@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -352,16 +351,10 @@ def _check_destination(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _only_process_in(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process. The hold ends with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    """Hold the folder for this process."""
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.held(folder))
         except BlockingIOError:
             raise DataError(f"another process prepares {folder}; wait for it, or stop it") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
-                raise  # else a file system without locks: go on without one
         yield
-    finally:
-        os.close(descriptor)
