@@ -104,9 +104,12 @@ class MeasuredImages:
         if conditional and self.classes == 0:
             raise ConfigError("conditional: the images have no classes; leave it out, or sort them into folders")
 
-    def some(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+    def spread(self, count: int) -> list[int]:
+        """The numbers of `count` images spread over all, which may lie class by class; of all where there are fewer."""
+        return _spread(len(self.images), count)
+
+    def some(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Images [N, C, H, W] in [0, 1], and their conditions [N, classes] or None."""
-        rows = range(start, min(stop, len(self.images)))
         pixels = torch.from_numpy(np.stack([self.images.read(row) for row in rows]))  # uint8 [N, H, W, C]
         images = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255.0
         if not self.conditional:
@@ -121,11 +124,11 @@ class MeasuredImages:
         return F.one_hot(labels.to(self._device), self.classes).float()
 
     def batches(self, count: int = _MEASURED) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The first `count` images, or all where there are fewer."""
-        count = min(count, len(self.images))
+        """`count` images spread over all, or all where there are fewer."""
+        rows = self.spread(count)
         size = samples_at_once((self.images.channels, self.images.resolution, self.images.resolution))
-        for start in range(0, count, size):
-            yield self.some(start, min(start + size, count))
+        for start in range(0, len(rows), size):
+            yield self.some(rows[start : start + size])
 
 
 def measure(
@@ -251,7 +254,7 @@ class ImageTask:
         from sivae.evaluation.pictures import reconstruction_grid, sample_grid
 
         generator = torch.Generator().manual_seed(derived_seed(self._config.seed, "pictures"))
-        originals, conditions = self._measured.some(0, _RECONSTRUCTIONS)
+        originals, conditions = self._measured.some(self._measured.spread(_RECONSTRUCTIONS))
         of_samples = None if conditions is None else conditions.repeat(-(-_SAMPLES // len(conditions)), 1)[:_SAMPLES]
         samples = model.sample(_SAMPLES, generator=generator, condition=of_samples)
         again = model.reconstruct(originals, condition=conditions)
@@ -279,6 +282,10 @@ class ImageTask:
 def _fingerprint(images: Images) -> str:
     """Count, side, channels and a checksum of some images, spread over all of them."""
     checksum = 0
-    for index in sorted({round(row) for row in np.linspace(0, len(images) - 1, _LOOKED_AT)}):
+    for index in _spread(len(images), _LOOKED_AT):
         checksum = zlib.crc32(images.read(index).tobytes(), checksum)
     return f"{len(images)} x {images.resolution} x {images.channels}, {checksum:08x}"
+
+
+def _spread(total: int, count: int) -> list[int]:
+    return [int(row) for row in np.linspace(0, total - 1, min(count, total)).round()]
