@@ -103,6 +103,19 @@ _TO_1024 = (16, 32, 64, 128, 256, 512, 512, 512)
 _FACES = (1.0, 0.5, 1024.0)
 _GROUP_NOTE = "group norm, as the method's author advises users who meet garbage after loading"
 
+
+def _mnist_like(summary: str) -> Preset:
+    note = "the author later advises beta_neg of 128 or lower"
+    return _images(summary, "published", 28, _TO_28, 32, 128, (1.0, 1.0, 256.0), channels=1, note=note)
+
+
+def _faces_1024(summary: str) -> Preset:
+    memory = {"accumulate": 2, "checkpoint_activations": True}
+    return _images(
+        summary, "ours", 1024, _TO_1024, 512, 8, _FACES, flip=True, norm="group", run=memory, note=_GROUP_NOTE
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "8gaussians": _density("8gaussians", "published", 0.2, 0.3, 0.9),
     "2spirals": _density("2spirals", "published", 0.2, 0.5, 1.0),
@@ -113,28 +126,8 @@ PRESETS: dict[str, Preset] = {
     "25gaussians": _density("25gaussians", "ours", 0.2, 0.2, 1.0),
     "cifar10": _images("CIFAR-10, 32x32", "published", 32, _TO_32, 128, 32, (1.0, 1.0, 256.0)),
     "svhn": _images("SVHN, 32x32", "published", 32, _TO_32, 128, 32, (1.0, 1.0, 256.0)),
-    "mnist": _images(
-        "MNIST, 28x28",
-        "published",
-        28,
-        _TO_28,
-        32,
-        128,
-        (1.0, 1.0, 256.0),
-        channels=1,
-        note="the author later advises beta_neg of 128 or lower",
-    ),
-    "fashion-mnist": _images(
-        "Fashion-MNIST, 28x28",
-        "published",
-        28,
-        _TO_28,
-        32,
-        128,
-        (1.0, 1.0, 256.0),
-        channels=1,
-        note="the author later advises beta_neg of 128 or lower",
-    ),
+    "mnist": _mnist_like("MNIST, 28x28"),
+    "fashion-mnist": _mnist_like("Fashion-MNIST, 28x28"),
     "celebahq256-conv": _images(
         "CelebA-HQ, 256x256",
         "published",
@@ -149,35 +142,11 @@ PRESETS: dict[str, Preset] = {
     "celebahq128-conv": _images(
         "CelebA-HQ, 128x128", "ours", 128, _TO_128, 256, 16, _FACES, flip=True, norm="group", note=_GROUP_NOTE
     ),
-    "celebahq1024-conv": _images(
-        "CelebA-HQ, 1024x1024",
-        "ours",
-        1024,
-        _TO_1024,
-        512,
-        8,
-        _FACES,
-        flip=True,
-        norm="group",
-        run={"accumulate": 2, "checkpoint_activations": True},
-        note=_GROUP_NOTE,
-    ),
+    "celebahq1024-conv": _faces_1024("CelebA-HQ, 1024x1024"),
     "ffhq256-conv": _images(
         "FFHQ, 256x256", "ours", 256, _TO_256, 256, 8, _FACES, flip=True, norm="group", note=_GROUP_NOTE
     ),
-    "ffhq1024-conv": _images(
-        "FFHQ, 1024x1024",
-        "ours",
-        1024,
-        _TO_1024,
-        512,
-        8,
-        _FACES,
-        flip=True,
-        norm="group",
-        run={"accumulate": 2, "checkpoint_activations": True},
-        note=_GROUP_NOTE,
-    ),
+    "ffhq1024-conv": _faces_1024("FFHQ, 1024x1024"),
     "digits": Preset(
         "digits, 8x8, built in",
         "ours",
