@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -56,7 +57,8 @@ def batch_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     With `update=False` they normalise by the batch's statistics all the same, but leave running_mean, running_var and
     num_batches_tracked alone. With `update=True`, as outside, each pass moves them once. The eval mode's passes use the
     running statistics and never move them, inside or out. Any of torch's batch norms will do, synchronised ones
-    included. A compiled network is compiled once for each of the two.
+    included. A compiled network is compiled once for each of the two; with torch 2.11, run it inside
+    :func:`switches_seen_by_compiler`.
     """
     norms = batch_norms(network)
     before = [norm.track_running_stats for norm in norms]
@@ -68,3 +70,18 @@ def batch_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     finally:
         for norm, value in zip(norms, before, strict=True):
             norm.__dict__["track_running_stats"] = value
+
+
+@contextlib.contextmanager
+def switches_seen_by_compiler() -> Iterator[None]:
+    """Inside, networks that are compiled notice :func:`batch_statistics`, in every version of torch.
+
+    torch 2.11 looks for changes in the modules below a compiled one by a shortcut that misses them.
+    """
+    if torch.__version__ >= "2.12":
+        yield
+        return
+    from torch._dynamo import config
+
+    with config.patch(use_recursive_dict_tags_for_guards=False):
+        yield

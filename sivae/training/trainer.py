@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.models import ConvVAE, VAEModel
+from sivae.models.norm import switches_seen_by_compiler
 from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import STATE, Checkpoint
@@ -198,6 +199,7 @@ def settings_of(config: RunConfig) -> Iterator[None]:
             from torch._functorch import config as functorch
 
             stack.enter_context(functorch.patch(donated_buffer=False))
+            stack.enter_context(switches_seen_by_compiler())
         torch.set_num_threads(config.threads or threads)
         products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = rounded, rounded, True
         try:
