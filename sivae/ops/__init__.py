@@ -5,6 +5,7 @@ from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.noise import PhiloxNoise, draw_seed, philox_normal
 from sivae.ops.reconstruction import reconstruction_error
+from sivae.ops.styled_norm import styled_instance_norm
 
 __all__ = [
     "PhiloxNoise",
@@ -20,5 +21,6 @@ __all__ = [
     "reconstruction_error",
     "reparameterize",
     "reparameterize_kl",
+    "styled_instance_norm",
     "use_backend",
 ]

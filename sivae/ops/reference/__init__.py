@@ -8,6 +8,7 @@ from sivae.ops.reference.exp_elbo import exp_elbo
 from sivae.ops.reference.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.reference.philox import philox_normal
 from sivae.ops.reference.reconstruction import reconstruction_error
+from sivae.ops.reference.styled_norm import styled_instance_norm
 
 __all__ = [
     "exp_elbo",
@@ -16,4 +17,5 @@ __all__ = [
     "reconstruction_error",
     "reparameterize",
     "reparameterize_kl",
+    "styled_instance_norm",
 ]
