@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from sivae import ops
+
 _IMAGES_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22
 
 
@@ -28,9 +30,11 @@ class VAEModel(nn.Module):
             fake batches then have to pass apart.
         hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
             same architecture.
+        OFFSETS_PER_PASS: offsets of Philox noise that a training pass of the decoder may use.
     """
 
     name: ClassVar[str]
+    OFFSETS_PER_PASS: ClassVar[int] = 32
     encoder: nn.Module
     decoder: nn.Module
     z_dim: int
@@ -82,16 +86,41 @@ class VAEModel(nn.Module):
         Returns:
             [count, *sample_shape] on the model's device, without gradient.
         """
-        weight = next(self.parameters())
-        source = weight.device if generator is None else generator.device
-        z = torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
+        z = self.prior_draws(count, generator)
         with evaluating(self):
             return self._in_pieces(self.decode, z, condition)
 
     def reconstruct(self, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
         """Decode the posterior means of x [B, *sample_shape], in eval mode as :meth:`sample`, without gradient."""
         with evaluating(self):
-            return self._in_pieces(lambda x, c: self.decode(self.encode(x, c)[0], c), x, condition)
+            return self._in_pieces(lambda x, c: self.render(self.encode(x, c)[0], c), x, condition)
+
+    def render(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Decode as a function of z alone, where decoding draws noise of its own; else as :meth:`decode`."""
+        return self.decode(z, condition)
+
+    def decode_for_training(
+        self, z: Tensor, condition: Tensor | None = None, *, noise: ops.PhiloxNoise, prior: bool
+    ) -> Tensor:
+        """Decode in a training step.
+
+        Args:
+            z: [B, z_dim].
+            condition: as for :meth:`encode`.
+            noise: seed and first offset of what the pass may draw, up to `OFFSETS_PER_PASS` offsets.
+            prior: whether z is drawn from the prior.
+        """
+        return self.decode(z, condition)
+
+    def rate_scales(self) -> dict[str, float]:
+        """What the optimiser multiplies its steps by, for the parameters (by name) where that is not 1."""
+        return {}
+
+    def prior_draws(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from the prior N(0, 1), [count, z_dim], where and as the weights are."""
+        weight = next(self.parameters())
+        source = weight.device if generator is None else generator.device
+        return torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
 
     def _in_pieces(
         self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, condition: Tensor | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +13,24 @@ from torch.utils.checkpoint import checkpoint
 from sivae.models.norm import batch_norms
 
 
-def recomputed(stage: nn.Module, x: Tensor) -> Tensor:
-    """`stage(x)`, of which only x is kept for the backward pass; the rest is computed again there.
+def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
+    """`stage(*inputs)`, of which only the inputs are kept for the backward pass; the rest is computed again there.
 
-    Gradients and running statistics are those of `stage(x)`, bit for bit, whatever is frozen by the time of the
+    Gradients and running statistics are those of `stage(*inputs)`, bit for bit, whatever is frozen by the time of the
     backward pass and whatever :func:`sivae.models.norm.batch_statistics` then says. The stage draws no random numbers,
     and is in the same mode then as now.
     """
-    result: Tensor
     if torch.compiler.is_compiling():
         # The compiler repeats arithmetic only, never what moves a buffer.
-        result = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False)
-    else:
-        again = _AsInFirstPass(stage)
-        result = checkpoint(
-            stage,
-            x,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: (contextlib.nullcontext(), again),
-        )
-    return result
+        return checkpoint(stage, *inputs, use_reentrant=False, preserve_rng_state=False)
+    again = _AsInFirstPass(stage)
+    return checkpoint(
+        stage,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (contextlib.nullcontext(), again),
+    )
 
 
 class _AsInFirstPass:

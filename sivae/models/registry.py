@@ -9,8 +9,9 @@ from typing import Any
 from sivae.models.base import VAEModel
 from sivae.models.conv import ConvVAE
 from sivae.models.mlp import MLPVAE
+from sivae.models.style import StyleVAE
 
-MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, ConvVAE)}
+MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, ConvVAE, StyleVAE)}
 
 
 def build_model(name: str, **hyperparameters: Any) -> VAEModel:

@@ -1,0 +1,310 @@
+"""The style-based pair as a model, with its stage of growth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sivae import ops
+from sivae.models.base import VAEModel, checked_counts, evaluating
+from sivae.models.style.decoder import SMALLEST, Noise, StyleDecoder
+from sivae.models.style.encoder import StyleEncoder
+from sivae.models.style.equalised import rate_scales
+
+LARGEST = 1024  # pixels
+_AVERAGE_DECAY = 0.995
+_FIXED_SEED = 0  # of the noise where decoding is to be a function of the latent
+# Of a pass: two noise maps for each of up to nine blocks, then the second latent and the place where it takes over.
+_SECOND_LATENT, _CROSSOVER = 20, 21
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Styles drawn towards the average style: fewer surprises, less variety (Karras et al. 2019, section B).
+
+    Attributes:
+        psi: what remains of the distance to the average.
+        cutoff: how many of the style inputs, from 4 x 4 on.
+    """
+
+    psi: float = 0.7
+    cutoff: int = 8
+
+
+class StyleVAE(VAEModel):
+    """Style-based encoder and decoder of ALAE, as published with Soft-IntroVAE, for square images in [-1, 1].
+
+    The pair may be grown: at the stage `lod` it works on images of 4 * 2^lod pixels a side, and while the stage blends
+    in, its outermost blocks count by `blend`. Everything but `encode` and `decode` with arguments of their own, the
+    model's `sample_shape` included, is of the current stage; a new model is at its last.
+
+    Args:
+        image_size: side of the images at the last stage, a power of two from 4 to 1024.
+        channels: of the images.
+        start_channels: width of the blocks at the last stage; each stage below has twice as many.
+        max_channels: but no more than this.
+        z_dim: latent values per image, and values of a style.
+        mapping_layers: from a latent to its style.
+        lod: current stage, from 0 (4 x 4) to log2(image_size) - 2; None: the last.
+        blend: how far the stage has been blended in, from 0 to 1.
+
+    Attributes:
+        layer_count: stages, log2(image_size) - 1.
+        lod, blend: see :meth:`grow`.
+        average_style: running average of the style, one for each of the 2 layer_count inputs.
+        style_mixing: how likely a training pass over prior samples takes its finer styles from other latents.
+        checkpoint_activations: keep only each block's inputs for the backward pass and compute the rest again there.
+
+    Raises:
+        ValueError: an argument, by name, with what would do.
+    """
+
+    name = "style"
+    value_range = (-1.0, 1.0)
+    encoder: StyleEncoder
+    decoder: StyleDecoder
+    average_style: Tensor
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        start_channels: int = 64,
+        max_channels: int = 512,
+        z_dim: int = 512,
+        mapping_layers: int = 8,
+        lod: int | None = None,
+        blend: float = 1.0,
+    ) -> None:
+        super().__init__()
+        checked_counts(
+            "StyleVAE",
+            1,
+            image_size=image_size,
+            channels=channels,
+            start_channels=start_channels,
+            max_channels=max_channels,
+            z_dim=z_dim,
+            mapping_layers=mapping_layers,
+        )
+        if image_size & (image_size - 1) or not SMALLEST <= image_size <= LARGEST:
+            raise ValueError(
+                f"StyleVAE: image_size is {image_size}, expected a power of two from {SMALLEST} to {LARGEST}"
+            )
+        self.layer_count = image_size.bit_length() - SMALLEST.bit_length() + 1
+        self.hyperparameters = {
+            "image_size": image_size,
+            "channels": channels,
+            "start_channels": start_channels,
+            "max_channels": max_channels,
+            "z_dim": z_dim,
+            "mapping_layers": mapping_layers,
+        }
+        self.z_dim = z_dim
+        self.style_mixing = 0.9
+        widths = [min(max_channels, start_channels << index) for index in range(self.layer_count + 1)]
+        self.encoder = StyleEncoder(channels, widths, z_dim)
+        self.decoder = StyleDecoder(channels, widths[-2::-1], z_dim, mapping_layers)
+        self.register_buffer("average_style", torch.zeros(2 * self.layer_count, z_dim))
+        self.blend: float | Tensor = 1.0
+        self.grow(self.layer_count - 1 if lod is None else lod, blend)
+
+    def grow(self, lod: int, blend: float = 1.0) -> None:
+        """Set the stage: the resolution, 4 * 2^lod, and how far its blocks have been blended in, from 0 to 1.
+
+        While it is below 1, `self.blend` is a tensor on the model's device, always the same one: compiled and captured
+        passes see it change.
+
+        Raises:
+            ValueError: there is no such stage, or blend lies outside [0, 1].
+        """
+        self._check_stage(lod, blend)
+        self.lod = lod
+        if blend == 1.0:
+            self.blend = 1.0
+        elif isinstance(self.blend, Tensor):
+            self.blend.fill_(blend)
+        else:
+            self.blend = torch.full((), blend, device=self.average_style.device)
+        side = SMALLEST << lod
+        self.sample_shape = (self.hyperparameters["channels"], side, side)
+        self.hyperparameters = {**self.hyperparameters, "lod": lod, "blend": float(blend)}
+
+    def encode(
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        *,
+        lod: int | None = None,
+        blend: float | Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
+
+        Args:
+            x: [B, C, S, S] in [-1, 1], S = 4 * 2^lod.
+            condition: None; the model takes none.
+            lod, blend: a stage to use instead of the current one; with a `lod`, blend is 1 unless it is given.
+
+        Raises:
+            ValueError: there is no such stage, or x is not of its resolution.
+        """
+        self._refuse(condition)
+        lod, blend = self._stage(lod, blend)
+        side = SMALLEST << lod
+        expected = (self.hyperparameters["channels"], side, side)
+        if x.shape[1:] != expected:
+            raise ValueError(
+                f"StyleVAE: got images of shape {list(x.shape[1:])}, expected {list(expected)} at stage {lod}"
+            )
+        mu, logvar = self.encoder(x, lod, blend).chunk(2, dim=1)
+        return mu, logvar
+
+    def decode(
+        self,
+        z: Tensor,
+        condition: Tensor | None = None,
+        *,
+        lod: int | None = None,
+        blend: float | Tensor | None = None,
+        noise: bool | ops.PhiloxNoise = True,
+        common_noise: bool = False,
+        truncation: float | Truncation | None = None,
+        mixing: tuple[Tensor, int | Tensor] | None = None,
+    ) -> Tensor:
+        """The mean of p(x|z), [B, C, S, S] with S = 4 * 2^lod.
+
+        Args:
+            z: [B, z_dim].
+            condition: None; the model takes none.
+            lod, blend: as for :meth:`encode`.
+            noise: the noise maps: True draws them, with a seed of the default generator of z's device; a `PhiloxNoise`
+                names them (map k of a pass has its offset + k); False puts the fixed bump of the published networks in
+                their place.
+            common_noise: one set of maps for all images of the batch.
+            truncation: towards the average style; a number is a psi with the usual cutoff.
+            mixing: other latents [B, z_dim] and the number of the first style input that theirs go to.
+
+        Raises:
+            ValueError: there is no such stage.
+        """
+        self._refuse(condition)
+        lod, blend = self._stage(lod, blend)
+        styles = self.styles(z)
+        if mixing is not None:
+            styles = self._mixed(styles, *mixing)
+        if truncation is not None:
+            styles = self._truncated(styles, truncation)
+        maps = None
+        if noise is not False:
+            source = ops.PhiloxNoise(ops.draw_seed(z.device)) if noise is True else noise
+            maps = Noise(source, common_noise)
+        image: Tensor = self.decoder(styles, lod, blend, maps)
+        return image
+
+    def decode_for_training(
+        self, z: Tensor, condition: Tensor | None = None, *, noise: ops.PhiloxNoise, prior: bool
+    ) -> Tensor:
+        """Decode with noise of its own; in training mode the average style follows, and of prior samples most mix.
+
+        Args:
+            z: [B, z_dim].
+            condition: None.
+            noise: every draw of the pass: those with its offset and the next :data:`OFFSETS_PER_PASS`.
+            prior: whether z is drawn from the prior.
+        """
+        self._refuse(condition)
+        styles = self.styles(z)
+        if self.training:
+            with torch.no_grad():
+                mean = styles.detach().mean(0).to(self.average_style.dtype)  # [2 n, z_dim]
+                self.average_style.lerp_(mean, 1.0 - _AVERAGE_DECAY)
+            if prior and self.style_mixing > 0.0:
+                styles = self._mixed_at_random(styles, z, noise)
+        image: Tensor = self.decoder(styles, self.lod, self.blend, Noise(noise))
+        return image
+
+    def render(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Decode as a function of z alone: with one fixed set of noise maps."""
+        return self.decode(z, condition, noise=ops.PhiloxNoise(_FIXED_SEED), common_noise=True)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        generator: torch.Generator | None = None,
+        condition: Tensor | None = None,
+        truncation: float | Truncation | None = None,
+    ) -> Tensor:
+        """Decode draws from the prior as :meth:`VAEModel.sample`, with noise from the same generator.
+
+        Args:
+            truncation: as for :meth:`decode`.
+        """
+        z = self.prior_draws(count, generator)
+        seed = ops.draw_seed(z.device if generator is None else generator.device, generator).to(z.device)
+        passes = iter(range(0, count * self.OFFSETS_PER_PASS + 1, self.OFFSETS_PER_PASS))
+
+        def decoded(piece: Tensor, condition: Tensor | None) -> Tensor:
+            noise = ops.PhiloxNoise(seed, next(passes))
+            return self.decode(piece, condition, noise=noise, truncation=truncation)
+
+        with evaluating(self):
+            return self._in_pieces(decoded, z, condition)
+
+    def styles(self, z: Tensor) -> Tensor:
+        """The styles of latents [B, z_dim], one for each input: [B, 2 layer_count, z_dim], all the same at first."""
+        style: Tensor = self.decoder.mapping(z)
+        return style[:, None].expand(-1, 2 * self.layer_count, -1)
+
+    def rate_scales(self) -> dict[str, float]:
+        return rate_scales(self)
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        return self.encoder.checkpoint_activations and self.decoder.checkpoint_activations
+
+    @checkpoint_activations.setter
+    def checkpoint_activations(self, value: bool) -> None:
+        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = value
+
+    def _mixed(self, styles: Tensor, others: Tensor, first: int | Tensor) -> Tensor:
+        inputs = torch.arange(styles.shape[1], device=styles.device)[None, :, None]
+        return torch.where(inputs < first, styles, self.styles(others))
+
+    def _mixed_at_random(self, styles: Tensor, z: Tensor, noise: ops.PhiloxNoise) -> Tensor:
+        """Finer styles from another latent, from an input on that is the same for the batch, or no other at all."""
+
+        def normal(shape: tuple[int, ...], draw: int) -> Tensor:
+            return ops.philox_normal(noise.seed, shape, offset=noise.offset + draw, device=z.device).to(z.dtype)
+
+        whether, where = torch.special.ndtr(normal((2,), _CROSSOVER)).unbind()  # uniform in (0, 1)
+        # From the second input of the stage's to its last.
+        first = 1 + (where * (2 * self.lod + 1)).floor()
+        first = torch.where(whether < self.style_mixing, first, styles.shape[1])
+        return self._mixed(styles, normal(tuple(z.shape), _SECOND_LATENT), first)
+
+    def _truncated(self, styles: Tensor, truncation: float | Truncation) -> Tensor:
+        if not isinstance(truncation, Truncation):
+            truncation = Truncation(truncation)
+        inputs = torch.arange(styles.shape[1], device=styles.device)[None, :, None]
+        average = self.average_style.to(styles.dtype)
+        return torch.where(inputs < truncation.cutoff, average.lerp(styles, truncation.psi), styles)
+
+    def _stage(self, lod: int | None, blend: float | Tensor | None) -> tuple[int, float | Tensor]:
+        if lod is None:
+            return self.lod, self.blend if blend is None else blend
+        self._check_stage(lod, blend)
+        return lod, 1.0 if blend is None else blend
+
+    def _check_stage(self, lod: Any, blend: Any) -> None:
+        if not isinstance(lod, int) or isinstance(lod, bool) or not 0 <= lod < self.layer_count:
+            raise ValueError(f"StyleVAE: lod is {lod!r}, expected a whole number from 0 to {self.layer_count - 1}")
+        if isinstance(blend, float | int) and not 0.0 <= blend <= 1.0:
+            raise ValueError(f"StyleVAE: blend is {blend}, expected a number from 0 to 1")
+
+    def _refuse(self, condition: Tensor | None) -> None:
+        if condition is not None:
+            raise ValueError("StyleVAE: got a condition, but the model has condition_dim 0 and takes none")

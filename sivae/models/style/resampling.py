@@ -1,0 +1,63 @@
+"""Changing the side of feature maps.
+
+The published networks resample below 128 pixels and fold the resampling into the convolution from there on. Both are
+the same sums; here it is folded everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sivae.models.style.equalised import EqualisedConv2d
+
+
+class DoublingConv2d(EqualisedConv2d):
+    """[B, C, H, W] -> [B, C', 2H, 2W]: doubled by nearest neighbours, then convolved 3x3."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = _pair_sums(_pair_sums(self.weight.flip(2, 3).transpose(0, 1), 2), 3)  # [C, C', 4, 4]
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+
+
+class HalvingConv2d(EqualisedConv2d):
+    """[B, C, H, W] -> [B, C', H/2, W/2]: convolved 3x3, then averaged over 2x2 pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = _pair_sums(_pair_sums(self.weight, 2), 3) * 0.25  # [C', C, 4, 4]
+        return F.conv2d(x, kernel, stride=2, padding=1)
+
+
+def _pair_sums(weight: Tensor, dim: int) -> Tensor:
+    """Three weights in a row -> four: each the sum of itself and the one before."""
+    first, second, third = weight.unbind(dim)
+    return torch.stack([first, first + second, second + third, third], dim)
+
+
+def blurred(x: Tensor) -> Tensor:
+    """x [B, C, H, W] convolved with [1 2 1] x [1 2 1] / 16, as if zeros lay around it."""
+    # Two averages over neighbours make one [1 2 1] / 4, without a kernel for each channel.
+    return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1, padding=1), 2, stride=1)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Images at half their side, by averages."""
+    return F.avg_pool2d(x, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Images at twice their side, by nearest neighbours."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def mixed(before: Tensor, after: Tensor, blend: float | Tensor) -> Tensor:
+    """before + blend * (after - before)."""
+    if isinstance(blend, Tensor):
+        return torch.lerp(before, after, blend.to(after.dtype))
+    return torch.lerp(before, after, blend)
+
+
+def is_whole(blend: float | Tensor) -> bool:
+    """Whether nothing is left to blend: known without looking at a device."""
+    return not isinstance(blend, Tensor) and blend == 1.0
