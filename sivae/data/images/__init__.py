@@ -3,6 +3,7 @@
 from sivae.data.images.base import DamagedImageError, DataError, ImageSet, NoSuchSplitError
 from sivae.data.images.batches import ImageBatches
 from sivae.data.images.fitted import FittedImages
+from sivae.data.images.levels import at_resolution
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import PackedImages, verify_packed
 from sivae.data.images.packing import load_packed
@@ -16,6 +17,7 @@ __all__ = [
     "ImageSet",
     "NoSuchSplitError",
     "PackedImages",
+    "at_resolution",
     "load_packed",
     "open_images",
     "prepare",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
+from sivae.data.images.averages import averaged, halvings_between
 from sivae.data.images.base import ImageSet
 from sivae.data.images.packing import fit_image, plan
 
@@ -25,6 +28,7 @@ class FittedImages:
     def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None) -> None:
         self._source = source
         self._shape = plan(source, resolution=resolution, channels=channels)
+        self._halvings = 0
         self.resolution, self.channels = resolution, self._shape.channels
         self.name, self.class_names, self.skipped = source.name, source.class_names, source.skipped
 
@@ -33,8 +37,21 @@ class FittedImages:
 
     def read(self, index: int) -> np.ndarray:
         """uint8 ``[R, R, C]``; see :meth:`ImageSet.read`."""
-        return fit_image(self._source, index, self._shape)
+        return averaged(fit_image(self._source, index, self._shape), self._halvings)
 
     def label(self, index: int) -> int | None:
         """See :meth:`ImageSet.label`."""
         return self._source.label(index)
+
+    def averaged(self, resolution: int) -> FittedImages:
+        """The set at a lower resolution: the means of squares of pixels of what is read here.
+
+        Raises:
+            ValueError: this side divided by the lower one is no power of two.
+        """
+        halvings = halvings_between(self.resolution, resolution)
+        if halvings is None:
+            raise ValueError(f"resolution = {resolution}: expected {self.resolution} divided by a power of two")
+        lower = copy.copy(self)
+        lower.resolution, lower._halvings = resolution, self._halvings + halvings
+        return lower

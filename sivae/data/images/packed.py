@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class PackedImages:
         skipped: damaged images that were left out when it was made.
         fingerprint: a digest of the source, for telling it from another.
         part: train or test, where the data has parts.
+        levels: the same images at lower resolutions, uint8 ``[N, R, R, C]`` by R; see :func:`at_resolution`.
 
     Raises:
         DataError: shapes or dtypes are others, or a label has no name.
@@ -51,6 +53,7 @@ class PackedImages:
         skipped: int = 0,
         fingerprint: str | None = None,
         part: Split | None = None,
+        levels: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
             raise DataError(
@@ -69,6 +72,7 @@ class PackedImages:
         self.array, self.labels = array, labels
         self.name, self.skipped, self.part = name, skipped, part
         self.class_names = class_names if labels is not None else None
+        self.levels = dict(levels or {})
         self._fingerprint = fingerprint
 
     def __len__(self) -> int:

@@ -1,0 +1,100 @@
+"""The same images at a lower resolution, for models that grow: off the disk where they lie there, else made."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+
+import numpy as np
+
+from sivae.data.images.averages import averaged, halvings_between
+from sivae.data.images.base import DataError
+from sivae.data.images.fitted import FittedImages
+from sivae.data.images.memory import amount, available_memory
+from sivae.data.images.packed import PackedImages
+from sivae.data.images.packing import Stopped, in_parallel, workers_or_default
+from sivae.data.images.progress import Counter
+
+_BLOCK_BYTES = 8 << 20
+
+
+def at_resolution(
+    images: PackedImages | FittedImages,
+    resolution: int,
+    *,
+    budget_bytes: int | None = None,
+    progress: bool = False,
+) -> PackedImages | FittedImages:
+    """A set whose every pixel is the mean of a square of pixels of `images`, rounded once, a half to the even number.
+
+    What `sivae prepare` wrote beside a packed set is mapped, and not read. Else a packed set is averaged once, into
+    memory, and a fitted one at every read.
+
+    Args:
+        images: of side R.
+        resolution: R divided by 1, 2, 4, 8 …
+        budget_bytes: the most that pixels made here may take; None: half of the free memory.
+        progress: show it where it takes long.
+
+    Returns:
+        The set, of the kind of `images`, with their order, labels and name; `images` itself at its own resolution.
+
+    Raises:
+        DataError: the images are not square, the resolution is another, or the set does not fit the budget.
+    """
+    halvings = halvings_between(images.resolution, resolution)
+    if halvings is None:
+        raise DataError(
+            f"{images.name}: resolution = {resolution}, where the images have {images.resolution}; expected "
+            f"{images.resolution} divided by 1, 2, 4, 8 … without a remainder; sivae prepare makes other sizes"
+        )
+    if halvings == 0:
+        return images
+    if isinstance(images, FittedImages):
+        return images.averaged(resolution)
+    array = images.levels.get(resolution)
+    if array is None:
+        array = _averaged_in_memory(images, resolution, halvings, budget_bytes, progress)
+    mark = hashlib.sha256(f"{images.fingerprint} at {resolution}".encode()).hexdigest()
+    return PackedImages(
+        array,
+        images.labels,
+        name=images.name,
+        class_names=images.class_names,
+        skipped=images.skipped,
+        fingerprint=mark,
+        part=images.part,
+        levels={side: level for side, level in images.levels.items() if side < resolution},
+    )
+
+
+def _averaged_in_memory(
+    images: PackedImages, resolution: int, halvings: int, budget: int | None, progress: bool
+) -> np.ndarray:
+    count = len(images)
+    shape = (count, resolution, resolution, images.channels)
+    budget = available_memory() // 2 if budget is None else budget
+    size = int(np.prod(shape, dtype=np.int64))
+    if size > budget:
+        raise DataError(
+            f"{images.name}: {count:,} images of {resolution}×{resolution}×{images.channels} take {amount(size)}, more "
+            f"than the {amount(budget)} allowed in memory; prepare the set with its lower resolutions beside it, as "
+            "sivae prepare does unasked where the side is a power of two"
+        )
+    array = np.empty(shape, np.uint8)
+    step = max(1, _BLOCK_BYTES // int(np.prod(images.array.shape[1:])))
+    blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
+    title = f"averaging {images.name} to {resolution}×{resolution}"
+    with Counter(title, count, enabled=progress) as counter:
+
+        def work(block: range, stop: threading.Event) -> None:
+            if stop.is_set():
+                raise Stopped
+            array[block.start : block.stop] = averaged(images.array[block.start : block.stop], halvings)
+            counter.advance(len(block))
+
+        with contextlib.closing(in_parallel(work, blocks, workers_or_default(None))) as results:
+            for _ in results:
+                pass
+    return array
