@@ -68,6 +68,13 @@ class Arguments:
     skip_damaged: Annotated[
         FlagCreatePairsOff[bool], arg(help="Leave damaged images out, and count them.", help_behavior_hint="")
     ] = False
+    no_levels: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(
+            help="Leave out the lower resolutions, which models that grow read; they take a third more of the disk.",
+            help_behavior_hint="",
+        ),
+    ] = False
     quiet: Annotated[FlagCreatePairsOff[bool], arg(help="Show no progress.", help_behavior_hint="")] = False
 
 
@@ -89,6 +96,7 @@ def run(arguments: Arguments) -> None:
             split=arguments.split,  # type: ignore[arg-type]
             workers=arguments.workers,
             skip_damaged=arguments.skip_damaged,
+            levels=not arguments.no_levels,
             progress=not arguments.quiet,
             notice=lambda text: print(f"sivae: {text}", file=sys.stderr),
         )
@@ -100,5 +108,7 @@ def run(arguments: Arguments) -> None:
     classes = f", {len(facts['class_names'])} classes" if facts["class_names"] else ""
     skipped = f", {len(facts['skipped']):,} damaged ones skipped" if facts["skipped"] else ""
     print(f"{arguments.destination}: {facts['count']:,} images of {shape}{classes}{skipped}")
+    if facts["levels"]:
+        print(f"  lower resolutions beside them: {', '.join(map(str, facts['levels']))}")
     for reason in facts["skipped"][:5]:
         print(f"  skipped: {reason}")

@@ -34,7 +34,7 @@ def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.Cap
     words = (str(source), str(tmp_path / "out"), "--resolution", "8", "--crop", "center")
     code, out, err = _run(capsys, *words)
     assert code == 0, err
-    assert out == f"{tmp_path / 'out'}: 3 images of 8×8×3, 2 classes\n"
+    assert out == f"{tmp_path / 'out'}: 3 images of 8×8×3, 2 classes\n  lower resolutions beside them: 4\n"
     assert err == f"sivae: {source}: reading its train images, not the test images\n"
     assert open_images(tmp_path / "out").read(0).shape == (8, 8, 3)
     code, again, err = _run(capsys, *words)

@@ -1,7 +1,8 @@
 """Images of one shape in one uint8 array, and the folder that holds such a set on the disk.
 
-A packed set is a folder of `images.npy` (uint8 [N, H, W, C]), `labels.npy` (int64 [N], where there are labels) and
-`dataset.json`, which is written last: a folder without it is unfinished.
+A packed set is a folder of `images.npy` (uint8 [N, H, W, C]), maybe the same at lower resolutions (`images-128.npy`,
+`images-64.npy` …), `labels.npy` (int64 [N], where there are labels) and `dataset.json`, which is written last: a folder
+without it is unfinished.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sivae.data.images.averages import averages, lower_levels
 from sivae.data.images.base import DataError, Split, no_such_split
 from sivae.data.images.geometry import as_picture
 
@@ -142,6 +144,11 @@ def set_digest(digests: bytes) -> str:
     return hashlib.sha256(digests).hexdigest()
 
 
+def level_file(side: int | str) -> str:
+    """Name of the file of images at a lower resolution."""
+    return f"images-{side}.npy"
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """What `dataset.json` says.
 
@@ -162,6 +169,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     for key, kind in wanted.items():
         if not isinstance(content.get(key), kind):
             raise DataError(f"{path} lacks a proper {key!r}; make the set again with sivae prepare")
+    levels = content.setdefault("levels", [])  # sets of earlier versions have none
+    possible = lower_levels(content["resolution"])
+    if not isinstance(levels, list) or not all(type(side) is int and side in possible for side in levels):
+        raise DataError(f"{path} lacks a proper 'levels'; make the set again with sivae prepare")
     return content
 
 
@@ -178,6 +189,10 @@ def open_packed(folder: Path, *, split: Split | None = None) -> PackedImages:
         raise no_such_split(str(folder), split, f"it was made from {made}")
     count, resolution, channels = facts["count"], facts["resolution"], facts["channels"]
     array = _map(folder / IMAGES, (count, resolution, resolution, channels), np.dtype(np.uint8))
+    levels = {
+        side: _map(folder / level_file(side), (count, side, side, channels), np.dtype(np.uint8))
+        for side in facts["levels"]
+    }
     names = facts.get("class_names")
     labels = None
     if names is not None:
@@ -191,11 +206,12 @@ def open_packed(folder: Path, *, split: Split | None = None) -> PackedImages:
         skipped=len(facts["skipped"]),
         fingerprint=facts["pixels"],
         part=part,
+        levels=levels,
     )
 
 
 def verify_packed(folder: Path) -> None:
-    """Read every pixel of a packed set and compare with the digest in `dataset.json`.
+    """Read every pixel of a packed set; compare with the digest in `dataset.json`, and lower resolutions with the full.
 
     Raises:
         DataError: a pixel has changed since the set was made.
@@ -203,6 +219,13 @@ def verify_packed(folder: Path) -> None:
     images = open_packed(folder)
     if set_digest(b"".join(image_digest(image) for image in images.array)) != images.fingerprint:
         raise DataError(f"{folder / IMAGES} is not as it was made; make the set again with sivae prepare")
+    halvings = len(lower_levels(images.resolution)) if images.levels else 0
+    for index, image in enumerate(images.array):
+        for level in averages(image, halvings):
+            kept = images.levels.get(len(level))
+            if kept is not None and not np.array_equal(kept[index], level):
+                path = folder / level_file(len(level))
+                raise DataError(f"{path} is not as it was made; make the set again with sivae prepare")
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

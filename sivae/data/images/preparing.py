@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sivae import files
+from sivae.data.images.averages import averages, lower_levels
 from sivae.data.images.base import DamagedImageError, DataError, ImageSet, Notice, Split, nothing
 from sivae.data.images.geometry import Crop, check_shape_request
+from sivae.data.images.journal import Entry, Journal, refuse_other
 from sivae.data.images.memory import amount
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import (
@@ -31,6 +33,7 @@ from sivae.data.images.packed import (
     JOURNAL,
     LABELS,
     image_digest,
+    level_file,
     read_description,
     set_digest,
 )
@@ -59,6 +62,7 @@ def prepare(
     split: Split | None = None,
     workers: int | None = None,
     skip_damaged: bool = False,
+    levels: bool = True,
     progress: bool = True,
     notice: Notice = nothing,
 ) -> dict[str, Any]:
@@ -76,6 +80,9 @@ def prepare(
         split: which part of the source.
         workers: threads; None: one for each core.
         skip_damaged: leave damaged images out, list them in `dataset.json`, and count them.
+        levels: write the lower resolutions beside the images too, for :func:`at_resolution`: half the side, a quarter
+            and so on down to 4, where the side is a power of two; a third more of the disk. It is the default because
+            making them later reads every pixel again, in each run, and holds them in memory.
         progress: show it where it takes long.
         notice: told what a user may want to know.
 
@@ -97,9 +104,12 @@ def prepare(
         "crop": list(crop) if isinstance(crop, tuple) else crop,
         "channels": channels,
         "part": getattr(images, "part", None),
+        "levels": levels,
     }
     if (finished := _finished(folder, asked)) is not None:
-        notice(f"{folder} is finished; nothing is left to prepare")
+        lacks = levels and lower_levels(resolution) and not finished.get("levels")
+        lacking = ", without lower resolutions beside it" if lacks else ""
+        notice(f"{folder} is finished{lacking}; nothing is left to prepare")
         return finished
     _check_destination(folder)
     try:
@@ -111,100 +121,44 @@ def prepare(
         files.remove_leftovers(folder)
         blocks = shape.blocks(len(images))
         head = {"asked": asked, "channels": shape.channels, "block": len(blocks[0])}
-        journal = _Journal(folder / JOURNAL, head)
+        journal = Journal(folder / JOURNAL, head)
         done = journal.open()
         if done:
             notice(f"going on with {folder}: {sum(len(blocks[block]) for block in done):,} images are there")
         if any(entry.damaged for entry in done.values()) and not skip_damaged:
             raise DataError(f"{folder} was begun with --skip-damaged, and has skipped images; go on with it too")
-        _decode(images, folder, shape, blocks, journal, done, threads, progress)
-        return _finish(images, folder, shape, blocks, asked, done)
-
-
-@dataclass
-class _Entry:
-    """What the journal knows of a block: the images' digests one after another, and (index, reason) of damaged ones."""
-
-    digests: str
-    damaged: list[tuple[int, str]] = field(default_factory=list)
-
-
-class _Journal:
-    """A line of JSON for what was asked for, then one for each block whose pixels are on the disk."""
-
-    def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path = path
-        self._head = json.loads(json.dumps(head))
-
-    def open(self) -> dict[int, _Entry]:
-        """The blocks that are done. A journal without any, or none at all, begins anew.
-
-        Raises:
-            DataError: it is of another request.
-        """
-        head, done, whole = self._read()
-        if done:
-            _refuse_other(self._path.parent, head.get("asked", {}), self._head["asked"])
-        if not done or head != self._head:
-            files.write_text(self._path, json.dumps(self._head) + "\n")
-            return {}
-        with self._path.open("r+b") as file:
-            file.truncate(whole)  # a last line that was being written when the power failed
-        return done
-
-    def _read(self) -> tuple[dict[str, Any], dict[int, _Entry], int]:
-        head: dict[str, Any] = {}
-        done: dict[int, _Entry] = {}
-        whole = 0
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            for line in file:
-                try:
-                    content = json.loads(line)
-                    if not line.endswith(b"\n"):
-                        break
-                    if whole:
-                        damaged = [(int(index), str(reason)) for index, reason in content["damaged"]]
-                        done[int(content["block"])] = _Entry(str(content["digests"]), damaged)
-                    else:
-                        head = dict(content)
-                except (ValueError, KeyError, TypeError):
-                    break
-                whole += len(line)
-        return head, done, whole
-
-    def append(self, block: int, entry: _Entry) -> None:
-        """A block whose pixels are on the disk."""
-        line = json.dumps({"block": block, "digests": entry.digests, "damaged": entry.damaged})
-        with self._path.open("ab") as file:
-            file.write(f"{line}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        sides = [resolution, *(lower_levels(resolution) if levels else [])]
+        _decode(images, folder, shape, sides, blocks, journal, done, threads, progress)
+        return _finish(images, folder, shape, sides, blocks, asked, done)
 
 
 def _decode(
     images: ImageSet,
     folder: Path,
     shape: Shape,
+    sides: list[int],
     blocks: list[range],
-    journal: _Journal,
-    done: dict[int, _Entry],
+    journal: Journal,
+    done: dict[int, Entry],
     threads: int,
     progress: bool,
 ) -> None:
-    """Bring the blocks that are not done to the disk."""
+    """Bring the blocks that are not done to the disk, at every side."""
     left = [block for block in range(len(blocks)) if block not in done]
     if not left:
         return
-    path = folder / IMAGES
-    full = (len(images), shape.resolution, shape.resolution, shape.channels)
-    offset = _make_room(path, full, fresh=not done)
+    paths = _paths(folder, sides)
+    offsets = _make_room(paths, [(len(images), side, side, shape.channels) for side in sides], fresh=not done)
     may_skip = skips_damaged(images)
     before = sum(len(blocks[block]) for block in done)
-    with path.open("r+b") as file, Counter(f"packing {images.name}", full[0], done=before, enabled=progress) as counter:
+    with contextlib.ExitStack() as stack:
+        written = [stack.enter_context(path.open("r+b")) for path in paths]
+        title = f"packing {images.name}"
+        counter = stack.enter_context(Counter(title, len(images), done=before, enabled=progress))
 
-        def work(block: range, stop: threading.Event) -> tuple[range, _Entry]:
-            entry = _Entry("")
-            pixels = np.zeros((len(block), *full[1:]), np.uint8)
+        def work(block: range, stop: threading.Event) -> tuple[range, Entry]:
+            entry = Entry("")
+            pixels = np.zeros((len(block), shape.resolution, shape.resolution, shape.channels), np.uint8)
             for row, index in enumerate(block):
                 if stop.is_set():
                     raise Stopped
@@ -217,8 +171,10 @@ def _decode(
                 else:
                     entry.digests += image_digest(pixels[row]).hex()
                 counter.advance()
-            _write_all(file.fileno(), pixels, offset + block.start * shape.image_bytes)
-            os.fsync(file.fileno())
+            each = itertools.chain([pixels], averages(pixels, len(sides) - 1))
+            for file, offset, content in zip(written, offsets, each, strict=True):
+                _write_all(file.fileno(), content, offset + block.start * content[0].nbytes)
+                os.fsync(file.fileno())
             return block, entry
 
         number = {blocks[block].start: block for block in left}
@@ -239,23 +195,37 @@ def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:
         content, offset = content[written:], offset + written
 
 
-def _make_room(path: Path, shape: tuple[int, ...], *, fresh: bool) -> int:
-    """The file of pixels at its full size.
+def _paths(folder: Path, sides: list[int]) -> list[Path]:
+    return [folder / IMAGES, *(folder / level_file(side) for side in sides[1:])]
+
+
+def _make_room(paths: list[Path], shapes: list[tuple[int, ...]], *, fresh: bool) -> list[int]:
+    """The files of pixels at their full sizes.
 
     Returns:
-        Where in the file the pixels begin.
+        Where in each file the pixels begin.
     """
-    if fresh or not path.exists():
-        size = int(np.prod(shape, dtype=np.int64))
-        free = shutil.disk_usage(path.parent).free + (path.stat().st_size if path.exists() else 0)
-        if size > free:
-            raise DataError(f"{path} needs {amount(size)}, and only {amount(free)} of the disk are free")
+    if not fresh:
+        return [_begin(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+    folder = paths[0].parent
+    for path in [folder / IMAGES, *folder.glob(level_file("*"))]:  # of an earlier request, maybe
+        path.unlink(missing_ok=True)
+    size = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(f"{folder} needs {amount(size)}, and only {amount(free)} of the disk are free")
+    offsets = []
+    for path, shape in zip(paths, shapes, strict=True):
         with files.atomic_file(path) as temporary:
-            offset = int(np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).offset)
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             with temporary.open("r+b") as file:
-                _reserve(file.fileno(), offset + size)
-        return offset
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+                _reserve(file.fileno(), array.offset + array.size)
+            offsets.append(int(array.offset))
+    return offsets
+
+
+def _begin(path: Path, shape: tuple[int, ...]) -> int:
+    array = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
     if not isinstance(array, np.memmap) or array.shape != shape:
         raise DataError(f"{path} is not the file that the journal beside it speaks of; delete {path.parent}")
     return int(array.offset)
@@ -271,7 +241,13 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _finish(
-    images: ImageSet, folder: Path, shape: Shape, blocks: list[range], asked: dict[str, Any], done: dict[int, _Entry]
+    images: ImageSet,
+    folder: Path,
+    shape: Shape,
+    sides: list[int],
+    blocks: list[range],
+    asked: dict[str, Any],
+    done: dict[int, Entry],
 ) -> dict[str, Any]:
     entries = [done[block] for block in range(len(blocks))]
     damaged = dict(pair for entry in entries for pair in entry.damaged)
@@ -281,7 +257,8 @@ def _finish(
             f"{images.name}: none of its {len(images):,} images can be read; {next(iter(damaged.values()))}"
         )
     if damaged:
-        _leave_out(folder / IMAGES, kept)
+        for path in _paths(folder, sides):
+            _leave_out(path, kept)
     labels = all_labels(images)
     if labels is not None:
         with files.atomic_file(folder / LABELS) as temporary, temporary.open("wb") as file:
@@ -292,6 +269,7 @@ def _finish(
         "count": len(kept),
         "resolution": shape.resolution,
         "channels": shape.channels,
+        "levels": sides[1:],
         "class_names": None if labels is None or images.class_names is None else list(images.class_names),
         "part": asked["part"],
         "skipped": list(damaged.values()),
@@ -325,19 +303,9 @@ def _finished(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     if not (folder / DESCRIPTION).is_file():
         return None
     facts = read_description(folder)
-    _refuse_other(folder, facts.get("made_from") or {}, json.loads(json.dumps(asked)))
+    made = facts.get("made_from") or {}
+    refuse_other(folder, made, json.loads(json.dumps(asked)) | {"levels": made.get("levels")})
     return facts
-
-
-def _refuse_other(folder: Path, made: dict[str, Any], asked: dict[str, Any]) -> None:
-    words = {"source": "source", "resolution": "--resolution", "crop": "--crop", "channels": "--channels"}
-    words |= {"part": "--split", "count": "number of images", "fingerprint": "source's content"}
-    for key, word in words.items():
-        if made.get(key) != asked[key]:
-            came = "" if key == "fingerprint" else f" ({made.get(key)} there, {asked[key]} now)"
-            raise DataError(
-                f"{folder} was prepared with another {word}{came}; choose another folder, or delete this one"
-            )
 
 
 def _check_destination(folder: Path) -> None:

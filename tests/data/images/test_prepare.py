@@ -16,6 +16,8 @@ import pytest
 from sivae.data.images import (
     DataError,
     PackedImages,
+    at_resolution,
+    journal,
     load_packed,
     open_images,
     packing,
@@ -49,16 +51,19 @@ def test_a_packed_set_holds_what_loading_gives(source: Path, tmp_path: Path) -> 
     assert array.dtype == np.uint8 and array.shape == (60, 8, 8, 3)
     assert np.array_equal(array, expected.array)
     assert np.array_equal(np.load(tmp_path / "out" / LABELS), expected.labels)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [DESCRIPTION, IMAGES, LABELS]
+    names = [DESCRIPTION, "images-4.npy", IMAGES, LABELS]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert facts == json.loads((tmp_path / "out" / DESCRIPTION).read_text())
     assert {
-        key: facts[key] for key in ("format", "name", "count", "resolution", "channels", "class_names", "skipped")
+        key: facts[key]
+        for key in ("format", "name", "count", "resolution", "channels", "levels", "class_names", "skipped")
     } == {
         "format": 1,
         "name": "source",
         "count": 60,
         "resolution": 8,
         "channels": 3,
+        "levels": [4],
         "class_names": ["a", "b"],
         "skipped": [],
     }
@@ -93,6 +98,38 @@ def test_parts_are_remembered(tmp_path: Path) -> None:
     assert len(open_images(tmp_path / "out", split="test")) == 2
     with pytest.raises(DataError, match="out has no train images; it was made from the test images"):
         open_images(tmp_path / "out", split="train")
+
+
+def test_the_lower_resolutions_lie_beside_it(source: Path, tmp_path: Path) -> None:
+    facts = packed(source, tmp_path / "out", resolution=16)
+    assert facts["levels"] == [8, 4]
+    images = open_images(tmp_path / "out")
+    assert isinstance(images, PackedImages)
+    in_memory = PackedImages(np.array(images.array))
+    for side in (8, 4):
+        lower, made = at_resolution(images, side, budget_bytes=0), at_resolution(in_memory, side)
+        assert isinstance(lower, PackedImages) and isinstance(made, PackedImages)
+        assert isinstance(lower.array, np.memmap) and lower.label(1) == images.label(1)
+        assert np.array_equal(lower.array, made.array)
+
+
+@pytest.mark.parametrize("options", [{"resolution": 12}, {"resolution": 4}, {"resolution": 16, "levels": False}])
+def test_sets_without_lower_resolutions(source: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """A side that cannot be halved to 4, the smallest itself, and who wants none."""
+    assert packed(source, tmp_path / "out", **options)["levels"] == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [DESCRIPTION, IMAGES, LABELS]
+    verify_packed(tmp_path / "out")
+
+
+def test_a_set_of_an_earlier_version_opens_and_is_left_alone(source: Path, tmp_path: Path) -> None:
+    facts = packed(source, tmp_path / "out", levels=False)
+    del facts["levels"], facts["made_from"]["levels"]
+    (tmp_path / "out" / DESCRIPTION).write_text(json.dumps(facts))
+    images = open_images(tmp_path / "out")
+    assert isinstance(images, PackedImages) and images.levels == {}
+    said: list[str] = []
+    packed(source, tmp_path / "out", notice=said.append)
+    assert said == [f"{tmp_path / 'out'} is finished, without lower resolutions beside it; nothing is left to prepare"]
 
 
 def test_doing_it_again_does_nothing_and_says_so(source: Path, tmp_path: Path) -> None:
@@ -191,10 +228,12 @@ def die_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str, turn: int
 _KILLS: dict[str, tuple[object, str, int]] = {
     "before the pixels' file": (preparing, "_make_room", 1),
     "before the first block": (preparing, "_write_all", 1),
-    "after some blocks": (preparing, "_write_all", 9),
-    "before the first line of the journal": (preparing._Journal, "append", 1),
-    "after some lines of the journal": (preparing._Journal, "append", 6),
+    "between a block and its lower resolution": (preparing, "_write_all", 2),
+    "after some blocks": (preparing, "_write_all", 18),
+    "before the first line of the journal": (journal.Journal, "append", 1),
+    "after some lines of the journal": (journal.Journal, "append", 6),
     "before gaps are closed": (preparing, "_leave_out", 1),
+    "before gaps of a lower resolution are closed": (preparing, "_leave_out", 2),
     "before the labels": (preparing, "all_labels", 1),
     "before the description": (preparing.files, "write_json", 1),
 }
@@ -221,8 +260,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
             packed(source, out, skip_damaged=True, resolution=16)
     said: list[str] = []
     packed(source, out, skip_damaged=True, notice=said.append)
-    early = ("before the pixels' file", "before the first block", "before the first line of the journal")
-    assert any("going on with" in words for words in said) == (kill not in early)
+    early = ("the pixels' file", "the first block", "a block and its lower resolution", "the first line of the journal")
+    assert any("going on with" in words for words in said) != kill.endswith(early)
     assert content_of(out) == content_of(tmp_path / "whole")
 
 
@@ -247,11 +286,30 @@ def test_what_is_done_is_not_decoded_again(source: Path, tmp_path: Path, monkeyp
     verify_packed(tmp_path / "out")
 
 
-def test_a_run_that_has_done_nothing_yet_may_be_begun_otherwise(source: Path, tmp_path: Path) -> None:
+def test_a_run_that_has_done_nothing_yet_may_be_begun_otherwise(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_PROBED", 1)  # else the damage would be seen before anything is made
     (source / "a" / "02.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"02\.png is empty"):
-        packed(source, tmp_path / "out")
+        packed(source, tmp_path / "out", workers=1)
+    assert (tmp_path / "out" / "images-4.npy").is_file()
     assert packed(source, tmp_path / "out", resolution=4, skip_damaged=True)["count"] == 59
+    assert not (tmp_path / "out" / "images-4.npy").exists()
+
+
+def test_a_run_that_is_going_on_keeps_its_lower_resolutions(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_BLOCK_IMAGES", (4, 4))
+    with monkeypatch.context() as patched:
+        die_at(patched, journal.Journal, "append", 3)
+        os.waitpid(in_a_child(lambda: packed(source, tmp_path / "out")), 0)
+    with pytest.raises(DataError, match=r"another choice of lower resolutions \(True there, False now\)"):
+        packed(source, tmp_path / "out", levels=False)
+    (tmp_path / "out" / "images-4.npy").unlink()
+    with pytest.raises(DataError, match=r"images-4\.npy is not the file that the journal beside it speaks of; delete"):
+        packed(source, tmp_path / "out")
 
 
 def test_two_processes_do_not_prepare_one_folder(source: Path, tmp_path: Path) -> None:
@@ -264,7 +322,7 @@ def test_a_set_that_does_not_fit_the_disk_is_refused_at_once(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(DataError, match=r"images\.npy needs 11\.5 kB, and only 1\.0 kB of the disk are free"):
+    with pytest.raises(DataError, match=r"out needs 14\.4 kB, and only 1\.0 kB of the disk are free"):
         packed(source, tmp_path / "out")
 
 
@@ -314,6 +372,15 @@ def test_damage_to_a_packed_set_is_noticed(source: Path, tmp_path: Path) -> None
     opening_fails("format 2, where this version reads 1")
     (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"count": "60"}))
     opening_fails("lacks a proper 'count'")
+    for levels in (4, [8], ["4"], [2], [True]):
+        (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"levels": levels}))
+        opening_fails("lacks a proper 'levels'")
+    (out / "images-4.npy").unlink()
+    opening_fails(r"images-4\.npy is missing")
+    (out / "images-4.npy").write_bytes(whole["images-4.npy"][:-1] + bytes([whole["images-4.npy"][-1] ^ 1]))
+    with pytest.raises(DataError, match=r"images-4\.npy is not as it was made"):
+        verify_packed(out)
+    write_files(out, whole)
     (out / IMAGES).write_bytes(whole[IMAGES][:-1] + bytes([whole[IMAGES][-1] ^ 1]))
     with pytest.raises(DataError, match="is not as it was made"):
         verify_packed(out)
