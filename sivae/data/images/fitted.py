@@ -8,7 +8,7 @@ import numpy as np
 
 from sivae.data.images.averages import averaged, halvings_between
 from sivae.data.images.base import ImageSet
-from sivae.data.images.packing import fit_image, plan
+from sivae.data.images.packing import fit_image, nearest, plan
 
 
 class FittedImages:
@@ -26,7 +26,7 @@ class FittedImages:
     uniform = True
 
     def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None) -> None:
-        self._source = source
+        self._source = source = nearest(source, resolution, None)
         self._shape = plan(source, resolution=resolution, channels=channels)
         self._halvings = 0
         self.resolution, self.channels = resolution, self._shape.channels

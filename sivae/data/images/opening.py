@@ -14,12 +14,13 @@ from sivae.data.images.idx import find_idx, is_idx
 from sivae.data.images.packed import DESCRIPTION, JOURNAL, open_packed
 from sivae.data.images.stores import FolderStore, is_archive, open_store
 from sivae.data.images.svhn import find_svhn
+from sivae.data.images.tfrecords import FoundRecords, find_records, is_records
 from sivae.data.images.tree import read_tree
 
 SUPPORTED = (
     "a folder, zip or tar of image files (FFHQ's and CelebA-HQ's among them), a folder that sivae prepare wrote, "
     "CIFAR-10 and CIFAR-100 (python or binary release), IDX files as MNIST's, SVHN's cropped .mat files, "
-    "and uint8 arrays in .npy or .npz"
+    "TFRecords as those of FFHQ and CelebA-HQ, and uint8 arrays in .npy or .npz"
 )
 
 
@@ -52,34 +53,44 @@ def open_images(
     if path.is_dir() and (path / JOURNAL).is_file():
         raise DataError(f"{path} is unfinished; run the sivae prepare command that began it again, and it goes on")
     if path.is_file() and not is_archive(path):
-        return _open_file(path, name, split, notice)
+        return _open_file(path, name, split, skip_damaged, notice)
     store = open_store(path, notice)
-    found = [one for find in (find_cifar, find_idx, find_svhn) for one in find(store)]
+    found: list[Found | FoundRecords] = [*find_cifar(store), *find_idx(store), *find_svhn(store), *find_records(store)]
     if len(found) > 1:
         titles = ", ".join(one.title for one in found)
         raise DataError(f"{path} holds several data sets: {titles}; name one of them")
     if found:
-        return found[0].open(name, split, notice)
+        return _open_found(found[0], name, split, skip_damaged, notice)
     images = read_tree(store, name=name, split=split, skip_damaged=skip_damaged, notice=notice)
     if images is None:
         raise _unknown(path, _looked_at(list(store.sizes)))
     return images
 
 
-def _open_file(path: Path, name: str, split: Split | None, notice: Notice) -> ImageSet:
+def _open_found(
+    found: Found | FoundRecords, name: str, split: Split | None, skip_damaged: bool, notice: Notice
+) -> ImageSet:
+    if isinstance(found, FoundRecords):
+        return found.open(name, split, notice, skip_damaged=skip_damaged)
+    return found.open(name, split, notice)
+
+
+def _open_file(path: Path, name: str, split: Split | None, skip_damaged: bool, notice: Notice) -> ImageSet:
     if path.suffix.lower() in arrays.SUFFIXES:
         return arrays.read_arrays(path, name=name, split=split, notice=notice)
     store = FolderStore(path.parent, recursive=False)
     store.sizes.setdefault(path.name, path.stat().st_size)  # a hidden file, named all the same
-    found: list[Found] = find_cifar(store, path.name)
+    found: list[Found | FoundRecords] = [*find_cifar(store, path.name)]
+    if is_records(path.name):
+        found = [*find_records(store, path.name)]
     with path.open("rb") as file:
         head = file.read(64)
     if not found and (is_idx(head) or "idx3" in path.name):
-        found = find_idx(store, path.name)
+        found = [*find_idx(store, path.name)]
     if not found and path.suffix.lower() == ".mat":
-        found = find_svhn(store, path.name)
+        found = [*find_svhn(store, path.name)]
     if found:
-        return found[0].open(name, split, notice)
+        return _open_found(found[0], name, split, skip_damaged, notice)
     if path.name.lower().endswith(SUFFIXES):
         raise DataError(f"{path} is a single image; name the folder that it lies in")
     raise _unknown(path, f"a file that begins with {head[:8].hex(' ') or 'nothing'}, and is called nothing known")

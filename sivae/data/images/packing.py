@@ -75,6 +75,14 @@ def where(images: ImageSet, index: int) -> str:
     return f"image {index} of {images.name}" if name is None else name(index)
 
 
+def nearest(images: ImageSet, resolution: int | None, crop: Crop) -> ImageSet:
+    """The set from its files of the smallest images that are large enough, where it lies in several sizes."""
+    at_least: Callable[[int], ImageSet] | None = getattr(images, "at_least", None)
+    if at_least is None or resolution is None or isinstance(crop, tuple):  # a crop is in pixels of the largest
+        return images
+    return at_least(resolution)
+
+
 def plan(images: ImageSet, *, resolution: int | None, crop: Crop = None, channels: int | None = None) -> Shape:
     """Decide the shape from what is asked for and from a look at some images, evenly spread.
 
@@ -95,7 +103,7 @@ def plan(images: ImageSet, *, resolution: int | None, crop: Crop = None, channel
     grey, side = True, resolution
     failure: DamagedImageError | None = None
     seen = 0
-    for index in probed[:1] if images.uniform else probed:
+    for index in probed:
         try:
             picture = _picture(images, index)
             check_size(picture.width, picture.height, crop, where(images, index))
@@ -107,6 +115,8 @@ def plan(images: ImageSet, *, resolution: int | None, crop: Crop = None, channel
         seen += 1
         grey = grey and picture.mode == "L"
         side = side or (min(picture.size) if crop == "center" or crop is None else crop[2])
+        if images.uniform:
+            break
     if not seen and failure is not None and side is None:
         raise failure
     return Shape(
@@ -212,6 +222,7 @@ def load_packed(
         if asked == (source.resolution, source.channels) and not isinstance(source.array, np.memmap):
             check_shape_request(asked[0], crop, channels)
             return source
+    source = nearest(source, resolution, crop)
     shape = plan(source, resolution=resolution, crop=crop, channels=channels)
     budget = available_memory() // 2 if budget_bytes is None else budget_bytes
     size = len(source) * shape.image_bytes

@@ -43,6 +43,7 @@ from sivae.data.images.packing import (
     all_labels,
     fit_image,
     in_parallel,
+    nearest,
     plan,
     skips_damaged,
     workers_or_default,
@@ -94,7 +95,7 @@ def prepare(
     """
     check_shape_request(resolution, crop, channels)
     threads = workers_or_default(workers)
-    images = open_images(source, split=split, skip_damaged=skip_damaged, notice=notice)
+    images = nearest(open_images(source, split=split, skip_damaged=skip_damaged, notice=notice), resolution, crop)
     folder = Path(destination)
     asked = {
         "source": images.name,
