@@ -100,9 +100,20 @@ FFHQ = ["00000/00000.png", "00000/00999.png", "01000/01000.png", "69000/69999.pn
 
 
 @pytest.mark.parametrize("top", ["", "images1024x1024/", "thumbnails128x128/", "ffhq/images1024x1024/"])
-def test_ffhq_s_folders_of_a_thousand_are_no_classes(tmp_path: Path, top: str) -> None:
-    images = open_images(write_files(tmp_path, pngs([top + name for name in FFHQ])))
+def test_ffhq_s_folders_of_a_thousand_are_no_classes(write: Callable[[dict[str, bytes]], Path], top: str) -> None:
+    beside = {"LICENSE.txt": b"", "ffhq-dataset-v2.json": b"{}", f"{top}00000/.DS_Store": b""}
+    images = open_images(write(pngs([top + name for name in FFHQ]) | beside))
+    assert isinstance(images, ImageSet)
     assert len(images) == 4 and images.class_names is None
+    assert [np.array_equal(images.read(index), pixels(index)) for index in range(4)] == [True] * 4
+
+
+def test_a_part_of_ffhq_and_a_flat_folder_of_it(write: Callable[[dict[str, bytes]], Path], tmp_path: Path) -> None:
+    assert (
+        open_images(write(pngs(["images1024x1024/00000/00001.png", "images1024x1024/00000/00002.png"]))).class_names
+        is None
+    )
+    assert open_images(write_files(tmp_path / "flat", pngs(["00000.png", "01000.png"]))).class_names is None
 
 
 def test_folders_of_numbers_that_are_no_thousands_are_classes(tmp_path: Path) -> None:
@@ -120,6 +131,12 @@ def test_ffhq_s_full_images_are_taken_before_its_thumbnails(tmp_path: Path) -> N
         "reading images1024x1024 of images1024x1024, thumbnails128x128; name another folder itself to read that"
     ]
     assert len(open_images(path / "thumbnails128x128")) == 4
+
+
+def test_ffhq_s_photographs_in_the_wild_are_not_its_faces(tmp_path: Path) -> None:
+    wild = pngs(["in-the-wild-images/00000/00000.png"], height=9, width=12)
+    images = open_images(write_files(tmp_path, wild | pngs(["images1024x1024/00000/00000.png"])))
+    assert len(images) == 1 and images.read(0).shape == (8, 8, 3)
 
 
 def test_celeba_hq_s_flat_folder_and_its_masks(tmp_path: Path) -> None:
