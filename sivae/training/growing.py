@@ -1,0 +1,213 @@
+"""When a progressively grown model grows: which resolution, batch, rate and weights each iteration has.
+
+Arithmetic alone; imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from sivae.training.errors import ConfigError
+from sivae.training.fields import NOT_NEGATIVE, POSITIVE, Range, Section
+
+SMALLEST = 4  # pixels, the side at the first stage
+
+# The whole batch at 4, 8, 16 … pixels by the number of GPUs, as published; beyond their end the last one holds.
+PUBLISHED_BATCHES: dict[int, tuple[int, ...]] = {
+    1: (128, 128, 128, 32, 16, 8, 4),
+    2: (128, 128, 128, 64, 32, 16, 8),
+    4: (512, 256, 128, 64, 32, 32, 16, 8, 4),
+    8: (512, 256, 128, 64, 32, 32, 32, 32, 32),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an iteration has from its stage.
+
+    Attributes:
+        lod: the stage, from 0.
+        side: of the images, 4 * 2^lod pixels.
+        index: of the iteration within the stage, from 0.
+        blend: how far the stage's blocks have been blended in, above 0; 1 from the middle of the stage on.
+        batch_size: of all processes together.
+        rate_factor: what the learning rate is multiplied by.
+        beta_neg_factor: what beta_neg is multiplied by.
+        last: whether no stage follows.
+    """
+
+    lod: int
+    side: int
+    index: int
+    blend: float
+    batch_size: int
+    rate_factor: float
+    beta_neg_factor: float
+    last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthConfig(Section):
+    """How a model grows. Lists go from 4 x 4 on; where one is too short, its last value holds.
+
+    Attributes:
+        name: "none" (the model has its whole size from the start) or "grow".
+        epochs_per_stage: passes over the images at each resolution; the last one has what is left of the run.
+        warmup_epochs: passes, of the first, that train a plain VAE.
+        stage_batches: samples per iteration, of all processes together; None: as published for the number of processes.
+        stage_rate_factors: what the learning rate is multiplied by.
+        stage_beta_neg_factors: what beta_neg is multiplied by, from a stage's second pass over the images on; its first
+            has the factor of the stage before, as the authors' program does it.
+        stage_steps: iterations at each resolution; None: as many as the epochs make.
+        epoch_steps: iterations of a pass over the images at each resolution; None likewise.
+    """
+
+    LABEL: ClassVar[str] = "growth"
+    KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "none": (),
+        "grow": (
+            "epochs_per_stage",
+            "warmup_epochs",
+            "stage_batches",
+            "stage_rate_factors",
+            "stage_beta_neg_factors",
+            "stage_steps",
+            "epoch_steps",
+        ),
+    }
+    RANGES: ClassVar[dict[str, Range]] = {
+        "epochs_per_stage": POSITIVE,
+        "warmup_epochs": NOT_NEGATIVE,
+        "stage_batches": (lambda value: len(value) > 0 and min(value) >= 1, "one or more, each 1 or more"),
+        **dict.fromkeys(
+            ("stage_rate_factors", "stage_beta_neg_factors"),
+            (lambda value: len(value) > 0 and min(value) > 0, "one or more, each above 0"),
+        ),
+    }
+
+    name: Literal["none", "grow"] = "none"
+    epochs_per_stage: float | None = None
+    warmup_epochs: float | None = None
+    stage_batches: tuple[int, ...] | None = None
+    stage_rate_factors: tuple[float, ...] | None = None
+    stage_beta_neg_factors: tuple[float, ...] | None = None
+    stage_steps: tuple[int, ...] | None = None
+    epoch_steps: tuple[int, ...] | None = None
+
+    @property
+    def grows(self) -> bool:
+        """Whether there are stages."""
+        return self.name == "grow"
+
+    def planned(
+        self, *, epochs: float, side: int, images: int, processes: int = 1, accumulate: int = 1
+    ) -> GrowthConfig:
+        """A copy with every list as long as there are stages, and iterations in the place of epochs.
+
+        Args:
+            epochs: of the whole run.
+            side: of the images at the last stage, a power of two.
+            images: to train on.
+            processes: that share each batch.
+            accumulate: parts that a process cuts its share into.
+
+        Raises:
+            ConfigError: a batch cannot be shared equally, or there are too few images for it.
+        """
+        stages = side.bit_length() - SMALLEST.bit_length() + 1
+        assert self.epochs_per_stage is not None
+        batches = self.stage_batches
+        if batches is None:
+            fitting = max(count for count in PUBLISHED_BATCHES if count <= processes)
+            multiple = processes * accumulate
+            batches = tuple(
+                max(1, min(math.ceil(one / multiple), images // multiple)) * multiple
+                for one in PUBLISHED_BATCHES[fitting]
+            )
+        batches = _lengthened(batches, stages)
+        for lod, batch in enumerate(batches):
+            where = f"stage_batches: {batch} at {SMALLEST << lod} pixels"
+            if batch % (processes * accumulate):
+                raise ConfigError(
+                    f"{where}: {processes} processes with accumulate = {accumulate} cannot share it equally; "
+                    f"choose a multiple of {processes * accumulate}"
+                )
+            if batch > images:
+                raise ConfigError(f"{where}: there are only {images:,} images; choose less")
+        epoch_steps = tuple(images // batch for batch in batches)
+        epochs_of = [
+            max(0.0, min(self.epochs_per_stage, epochs - self.epochs_per_stage * lod)) for lod in range(stages)
+        ]
+        epochs_of[-1] = max(0.0, epochs - self.epochs_per_stage * (stages - 1))
+        steps = tuple(round(share * one) for share, one in zip(epochs_of, epoch_steps, strict=True))
+        if sum(steps) == 0:
+            steps = (1, *steps[1:])
+        return dataclasses.replace(
+            self,
+            stage_batches=batches,
+            stage_rate_factors=_lengthened(self.stage_rate_factors or (1.0,), stages),
+            stage_beta_neg_factors=_lengthened(self.stage_beta_neg_factors or (1.0,), stages),
+            stage_steps=steps,
+            epoch_steps=epoch_steps,
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """Iterations of all stages, of a plan."""
+        return sum(self._plan("stage_steps"))
+
+    @property
+    def warmup_steps(self) -> int:
+        """Iterations that train a plain VAE first, of a plan."""
+        return min(round((self.warmup_epochs or 0.0) * self._plan("epoch_steps")[0]), self.total_steps)
+
+    def images_after(self, steps: int) -> int:
+        """Images seen in the first `steps` iterations of a plan."""
+        seen = 0
+        for stage_steps, batch in zip(self._plan("stage_steps"), self._plan("stage_batches"), strict=True):
+            done = min(steps, stage_steps)
+            seen, steps = seen + done * batch, steps - done
+        return seen
+
+    def stage_at(self, step: int) -> Stage:
+        """What iteration `step`, counted from 1, has from its stage, of a plan. Beyond the end the last one holds."""
+        steps = self._plan("stage_steps")
+        ends = list(itertools.accumulate(steps))
+        reached = max(lod for lod, count in enumerate(steps) if count > 0)
+        lod = min(bisect_left(ends, step), reached)
+        index = step - 1 - (ends[lod] - steps[lod])
+        weights = self.stage_beta_neg_factors or (1.0,)
+        follows = lod > 0 and index < self._plan("epoch_steps")[lod]
+        return Stage(
+            lod=lod,
+            side=SMALLEST << lod,
+            index=index,
+            blend=_blend(index, steps[lod]) if lod > 0 else 1.0,
+            batch_size=self._plan("stage_batches")[lod],
+            rate_factor=(self.stage_rate_factors or (1.0,))[lod],
+            beta_neg_factor=weights[lod - 1 if follows else lod],
+            last=lod == len(steps) - 1,
+        )
+
+    def _plan(self, key: str) -> tuple[int, ...]:
+        value: tuple[int, ...] | None = getattr(self, key)
+        if value is None:
+            raise ConfigError(f"{key}: how many iterations a stage has is known once the data is open")
+        return value
+
+
+def _blend(index: int, steps: int) -> float:
+    """1/2 + 1/2 sin(pi t - pi/2), t from 0 to 1 over the first half of a stage."""
+    half = steps // 2
+    if index + 1 > half:
+        return 1.0
+    return 0.5 + 0.5 * math.sin(math.pi * (index + 1) / (half + 1) - math.pi / 2)
+
+
+def _lengthened(values: tuple[float, ...] | tuple[int, ...], count: int) -> tuple:
+    return (*values[:count], *[values[-1]] * (count - len(values)))

@@ -1,0 +1,115 @@
+"""The stages of a growing run, as the method publishes them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sivae.training.errors import ConfigError
+from sivae.training.growing import PUBLISHED_BATCHES, GrowthConfig
+
+
+def _published(**changes: object) -> GrowthConfig:
+    values = {
+        "epochs_per_stage": 16.0,
+        "warmup_epochs": 1.0,
+        "stage_rate_factors": (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4 / 3, 2.0, 2.0),
+        "stage_beta_neg_factors": (4.0, 4.0, 4.0, 2.0, 1.0),
+    }
+    return GrowthConfig(name="grow", **{**values, **changes})  # type: ignore[arg-type]
+
+
+def _small(**changes: object) -> GrowthConfig:
+    """Stages of 4, 8 and 16 pixels: 20, 40 and 60 iterations, 10, 20 and 20 to an epoch."""
+    growth = GrowthConfig(
+        name="grow",
+        epochs_per_stage=2.0,
+        warmup_epochs=1.0,
+        stage_batches=(8, 4),
+        stage_beta_neg_factors=(4.0, 2.0, 1.0),
+    )
+    return growth.planned(epochs=7.0, side=16, images=80)
+
+
+def test_ffhq_on_one_gpu_is_as_published() -> None:
+    plan = _published().planned(epochs=300.0, side=256, images=70_000)
+    assert plan.stage_batches == PUBLISHED_BATCHES[1]
+    assert plan.epoch_steps == tuple(70_000 // batch for batch in PUBLISHED_BATCHES[1])
+    assert plan.stage_steps is not None and plan.epoch_steps is not None
+    assert plan.stage_steps[:-1] == tuple(16 * steps for steps in plan.epoch_steps[:-1])
+    assert plan.stage_steps[-1] == (300 - 6 * 16) * plan.epoch_steps[-1]  # the last stage has the rest
+    assert plan.warmup_steps == 70_000 // 128
+    final = plan.stage_at(plan.total_steps)
+    assert (final.side, final.blend, final.last) == (256, 1.0, True)
+    assert math.isclose(final.rate_factor * 0.0015, 0.002)
+
+
+@pytest.mark.parametrize(("processes", "published"), [(1, 1), (2, 2), (3, 2), (4, 4), (8, 8), (16, 8)])
+def test_batches_follow_the_number_of_processes(processes: int, published: int) -> None:
+    plan = _published().planned(epochs=300.0, side=1024, images=70_000, processes=processes)
+    assert plan.stage_batches is not None and len(plan.stage_batches) == 9
+    expected = [*PUBLISHED_BATCHES[published], *[PUBLISHED_BATCHES[published][-1]] * 2][:9]
+    for batch, whole in zip(plan.stage_batches, expected, strict=True):
+        assert batch % processes == 0
+        assert 0 <= batch - whole < processes
+
+
+def test_stages_follow_each_other_and_count_their_iterations() -> None:
+    plan = _small()
+    assert (plan.stage_steps, plan.epoch_steps, plan.total_steps) == ((20, 40, 60), (10, 20, 20), 120)
+    assert [plan.stage_at(step).side for step in (1, 20, 21, 60, 61, 120, 500)] == [4, 4, 8, 8, 16, 16, 16]
+    assert [plan.stage_at(step).index for step in (1, 20, 21, 61)] == [0, 19, 0, 0]
+    assert [plan.stage_at(step).batch_size for step in (1, 21, 61)] == [8, 4, 4]
+    assert [plan.stage_at(step).last for step in (1, 60, 61)] == [False, False, True]
+
+
+def test_a_stage_blends_in_over_its_first_half_and_the_first_does_not() -> None:
+    plan = _small()
+    assert {plan.stage_at(step).blend for step in range(1, 21)} == {1.0}
+    blends = [plan.stage_at(step).blend for step in range(21, 61)]
+    assert all(0.0 < blend < 1.0 for blend in blends[:20])
+    assert blends[:20] == sorted(blends[:20])
+    assert set(blends[20:]) == {1.0}
+    # A sine: slow at both ends, and half-way in the middle.
+    assert blends[9] + blends[10] == pytest.approx(1.0)
+    assert blends[0] == pytest.approx(0.5 - 0.5 * math.cos(math.pi / 21))
+
+
+def test_beta_neg_changes_one_epoch_after_the_switch() -> None:
+    plan = _small()
+    factors = [plan.stage_at(step).beta_neg_factor for step in (1, 20, 21, 40, 41, 60, 61, 80, 81, 120)]
+    assert factors == [4.0, 4.0, 4.0, 4.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0]
+
+
+def test_images_are_counted_by_their_batches() -> None:
+    plan = _small()
+    assert [plan.images_after(step) for step in (0, 1, 20, 21, 120, 999)] == [0, 8, 160, 164, 560, 560]
+
+
+def test_a_short_run_ends_before_the_last_stage() -> None:
+    plan = _published().planned(epochs=20.0, side=256, images=70_000)
+    assert plan.stage_steps is not None
+    assert [steps > 0 for steps in plan.stage_steps] == [True, True, False, False, False, False, False]
+    end = plan.stage_at(plan.total_steps)
+    assert (end.side, end.last) == (8, False)
+    assert plan.stage_at(plan.total_steps + 1).side == 8
+
+
+def test_small_sets_have_small_batches() -> None:
+    plan = _published().planned(epochs=300.0, side=32, images=100, processes=2, accumulate=3)
+    assert plan.stage_batches == (96, 96, 96, 66)
+
+
+@pytest.mark.parametrize(
+    ("batches", "processes", "words"),
+    [((128,), 1, "only 100 images"), ((10,), 4, "multiple of 4")],
+)
+def test_batches_that_cannot_be_are_refused(batches: tuple[int, ...], processes: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"stage_batches: .*{words}"):
+        _published(stage_batches=batches).planned(epochs=9.0, side=8, images=100, processes=processes)
+
+
+def test_a_plan_is_asked_for_before_its_steps() -> None:
+    with pytest.raises(ConfigError, match="known once the data is open"):
+        _published().stage_at(1)
