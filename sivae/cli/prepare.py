@@ -26,8 +26,8 @@ def _crop(word: str) -> str | tuple[int, ...]:
 class Arguments:
     """Decode, check, resize and pack a data set of images once, so that training opens it at once.
 
-    Reads a folder, zip or tar of images, CIFAR-10 and CIFAR-100, IDX files as MNIST's, SVHN's .mat files and uint8
-    arrays in .npy or .npz. Killed, it goes on where it was by the same command.
+    Reads a folder, zip or tar of images, CIFAR-10 and CIFAR-100, IDX files as MNIST's, SVHN's .mat files, TFRecords of
+    images and uint8 arrays in .npy or .npz. Killed, it goes on where it was by the same command.
 
     examples:
       sivae prepare ffhq/images1024x1024 ffhq256 --resolution 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 
 import numpy as np
@@ -56,17 +55,7 @@ def at_resolution(
     array = images.levels.get(resolution)
     if array is None:
         array = _averaged_in_memory(images, resolution, halvings, budget_bytes, progress)
-    mark = hashlib.sha256(f"{images.fingerprint} at {resolution}".encode()).hexdigest()
-    return PackedImages(
-        array,
-        images.labels,
-        name=images.name,
-        class_names=images.class_names,
-        skipped=images.skipped,
-        fingerprint=mark,
-        part=images.part,
-        levels={side: level for side, level in images.levels.items() if side < resolution},
-    )
+    return images.as_level(array)
 
 
 def _averaged_in_memory(

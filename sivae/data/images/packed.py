@@ -117,6 +117,25 @@ class PackedImages:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
+    def at_least(self, resolution: int) -> PackedImages:
+        """The same set from its smallest level that is not below a resolution; itself where there is none."""
+        side = min((side for side in self.levels if side >= resolution), default=None)
+        return self if side is None else self.as_level(self.levels[side])
+
+    def as_level(self, array: np.ndarray) -> PackedImages:
+        """This set with the same images at a lower resolution, uint8 [N, R, R, C]."""
+        side = array.shape[1]
+        return PackedImages(
+            array,
+            self.labels,
+            name=self.name,
+            class_names=self.class_names,
+            skipped=self.skipped,
+            fingerprint=hashlib.sha256(f"{self.fingerprint} at {side}".encode()).hexdigest(),
+            part=self.part,
+            levels={lower: level for lower, level in self.levels.items() if lower < side},
+        )
+
     def read(self, index: int) -> np.ndarray:
         """See :meth:`ImageSet.read`."""
         return np.asarray(self.array[index])

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sivae.data.images import DataError, FittedImages, ImageBatches, PackedImages, at_resolution, open_images
+from sivae.data.images import (
+    DataError,
+    FittedImages,
+    ImageBatches,
+    PackedImages,
+    at_resolution,
+    load_packed,
+    open_images,
+)
 from sivae.data.images.averages import averaged, averages, lower_levels
 from tests.data.images.samples import pixels, pngs, write_files
 
@@ -75,6 +83,17 @@ def test_levels_that_are_there_are_taken_and_not_made() -> None:
     again = at_resolution(lower, 8)
     assert isinstance(again, PackedImages)
     assert again.array is kept[8]
+
+
+def test_what_is_made_smaller_is_made_from_the_nearest_level() -> None:
+    kept = {side: np.full((5, side, side, 3), side, np.uint8) for side in (16, 8)}
+    images = packed(levels=kept)
+    assert np.array_equal(load_packed(images, resolution=8, progress=False).array, kept[8])
+    assert load_packed(images, resolution=10, progress=False).array[0, 5, 5, 0] == 16
+    assert np.array_equal(FittedImages(images, resolution=16).read(3), kept[16][3])
+    assert np.array_equal(load_packed(images, resolution=32, progress=False).array, images.array)
+    cut = load_packed(images, resolution=8, crop=(0, 0, 8, 8), progress=False)  # in pixels of the full images
+    assert np.array_equal(cut.array, images.array[:, :8, :8])
 
 
 def test_images_that_are_decoded_at_every_read_are_averaged_then(tmp_path: Path) -> None:
