@@ -19,6 +19,7 @@ from sivae.training.config import (
     MemoryFormat,
     Norm,
     ObjectiveName,
+    Passes,
     Precision,
     RunConfig,
     Semantics,
@@ -73,6 +74,8 @@ class Arguments:
       sivae train cifar10 --data cifar-10-python.tar.gz --epochs 20
       sivae train celebahq256-conv --data faces256 --precision bf16 --norm group
       torchrun --nproc-per-node 4 -m sivae train ffhq256-conv --data ffhq256 --batch-size 32
+      sivae train ffhq256 --data ffhq --precision bf16
+      sivae train style32 --data faces.zip
       sivae train 8gaussians
       sivae train rings --steps 3000 --seed 7 --out runs/short
       sivae train checkerboard --beta-neg 0.4 --semantics paper --fakes prior
@@ -144,6 +147,41 @@ class Arguments:
     conditional: Annotated[
         bool | None, one(switch, "{on,off}"), _of_preset("Give the networks the class of an image (images).")
     ] = None
+    start_channels: Annotated[
+        Whole, _of_preset("Width of the outermost blocks, each further one twice as wide (style).")
+    ] = None
+    max_channels: Annotated[Whole, _of_preset("But no wider than this (style).")] = None
+    mapping_layers: Annotated[Whole, _of_preset("Layers from a latent to its style (style).")] = None
+    style_mixing: Annotated[
+        Number, _of_preset("Share of the training passes over prior samples that mix two styles (style).")
+    ] = None
+    growth: Annotated[
+        str | None,
+        one_of("grow", "none"),
+        _of_preset("Grow with the images from 4x4 on, or train at the full resolution from the start (style)."),
+    ] = None
+    epochs_per_stage: Annotated[
+        Number, _of_preset("Passes over the images at each resolution; the last has what is left (growing).")
+    ] = None
+    warmup_epochs: Annotated[Number, _of_preset("Passes, of the first, that train a plain VAE (growing).")] = None
+    stage_batches: Annotated[
+        tuple[Any, ...] | None,
+        several(whole, "N ..."),
+        arg(
+            help="Samples per iteration at 4, 8, 16 ... pixels, of all processes together (growing).",
+            help_behavior_hint="(default: as published for the number of GPUs)",
+        ),
+    ] = None
+    stage_rate_factors: Annotated[
+        tuple[Any, ...] | None,
+        several(number, "X ..."),
+        _of_preset("What the rate is multiplied by at 4, 8, 16 ... pixels (growing)."),
+    ] = None
+    stage_beta_neg_factors: Annotated[
+        tuple[Any, ...] | None,
+        several(number, "X ..."),
+        _of_preset("What beta_neg is multiplied by at 4, 8, 16 ... pixels, from a stage's second epoch on (growing)."),
+    ] = None
     resolution: Annotated[Whole, _of_preset("Side of the images; others are resized.")] = None
     channels: Annotated[Whole, _of_preset("1 (grey) or 3 (colour); images are converted.")] = None
     flip: Annotated[bool | None, one(switch, "{on,off}"), _of_preset("Mirror half of the images at random.")] = None
@@ -176,6 +214,15 @@ class Arguments:
         str | None,
         one_of(*get_args(Automatic)),
         _fixed("cuda_graph", "Run iterations as one CUDA graph; auto: on a GPU, for small images."),
+    ] = None
+    decoder_passes: Annotated[
+        str | None,
+        one_of(*get_args(Passes)),
+        _fixed(
+            "decoder_passes",
+            "The decoder's update reuses the encoder's passes, or draws and encodes anew as the authors' style-based "
+            "program does.",
+        ),
     ] = None
     accumulate: Annotated[
         Whole, _of_preset("Parts that a batch is cut into, so that only one is in memory at a time.")

@@ -16,19 +16,18 @@ class AveragedModel:
     Args:
         model: to follow; the copy starts equal to it.
         half_life: images after which a weight's share in the average has halved.
-        batch_size: images per update.
     """
 
-    def __init__(self, model: VAEModel, half_life: float, batch_size: int) -> None:
+    def __init__(self, model: VAEModel, half_life: float) -> None:
         self.model: VAEModel = copy.deepcopy(model).requires_grad_(False)
-        self._weight = 1.0 - 0.5 ** (batch_size / half_life)
+        self._half_life = half_life
         self._pairs = _pairs(self.model, model)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the model as it is now."""
+    def update(self, batch_size: int) -> None:
+        """Move the average towards the model as it is after an update from `batch_size` images."""
         averaged, current = self._pairs
-        torch._foreach_lerp_(averaged, current, self._weight)
+        torch._foreach_lerp_(averaged, current, 1.0 - 0.5 ** (batch_size / self._half_life))
 
     @torch.no_grad()
     def take_buffers(self, model: nn.Module) -> None:

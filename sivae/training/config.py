@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sivae.training import fields
 from sivae.training.errors import ConfigError
 from sivae.training.fields import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARES, Range, Section
+from sivae.training.growing import GrowthConfig, Stage
 
 if TYPE_CHECKING:
     from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
@@ -24,14 +25,15 @@ ErrorKind = Literal["mse", "l1"]  # the two that fit an output of any range; the
 Fake = Literal["prior", "reconstruction"]
 Semantics = Literal["official", "paper"]
 DataName = Literal["density", "digits", "images"]
-ModelName = Literal["mlp", "conv"]
+ModelName = Literal["mlp", "conv", "style"]
 Norm = Literal["batch", "group", "none"]
 Cache = Literal["auto", "device", "host", "none"]
 Precision = Literal["fp32", "tf32", "bf16"]
 MemoryFormat = Literal["channels-last", "contiguous"]
 Automatic = Literal["auto", "on", "off"]
+Passes = Literal["shared", "fresh"]
 
-FORMAT = 2  # of config.json; raised when an old reader would misread a new file
+FORMAT = 3  # of config.json; raised when an old reader would misread a new file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,21 +147,28 @@ class ModelConfig(Section):
     """The networks.
 
     Attributes:
-        name: "mlp" (for points) or "conv" (for images).
+        name: "mlp" (for points), "conv" or "style" (for images).
         z_dim: latent dimensions.
         hidden, layers: width and number of the inner layers (mlp).
         widths: channels from the image inwards, halving the resolution at each (conv).
         norm: "batch" as published, "group" or "none" (conv).
         conditional: give encoder and decoder the class of an image, where the data has classes (conv).
+        start_channels: width of the outermost blocks, each further one twice as wide (style).
+        max_channels: but no wider than this (style).
+        mapping_layers: layers from a latent to its style (style).
+        style_mixing: share of the training passes over prior samples that mix two styles (style).
     """
 
     LABEL: ClassVar[str] = "model"
     KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
         "mlp": ("z_dim", "hidden", "layers"),
         "conv": ("z_dim", "widths", "norm", "conditional"),
+        "style": ("z_dim", "start_channels", "max_channels", "mapping_layers", "style_mixing"),
     }
     RANGES: ClassVar[dict[str, Range]] = {
         **dict.fromkeys(("z_dim", "hidden", "layers"), AT_LEAST_1),
+        **dict.fromkeys(("start_channels", "max_channels", "mapping_layers"), AT_LEAST_1),
+        "style_mixing": SHARE,
         "widths": (lambda value: len(value) > 0 and all(one >= 1 for one in value), "one or more, each 1 or more"),
     }
 
@@ -170,6 +179,10 @@ class ModelConfig(Section):
     widths: tuple[int, ...] | None = None
     norm: Norm | None = None
     conditional: bool | None = None
+    start_channels: int | None = None
+    max_channels: int | None = None
+    mapping_layers: int | None = None
+    style_mixing: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +194,11 @@ class RunConfig:
         data: what is learned.
         model: the networks.
         objective: what is minimised.
-        steps: training iterations, the warm-up's included. None: as many as `epochs` makes.
-        epochs: passes over the images; None where `steps` is given.
-        batch_size: samples per iteration, of all processes together.
+        steps: training iterations, the warm-up's included. None: as many as `epochs` makes. Where the model grows, the
+            schedule that the epochs make is drawn out or compressed to them.
+        epochs: passes over the images; None where `steps` is given and nothing grows.
+        growth: whether the model grows with the images, and when (style).
+        batch_size: samples per iteration, of all processes together; where the model grows, at the last stage.
         learning_rate: Adam's rate for encoder and decoder, before the first milestone.
         warmup_fraction: share of the steps that train a plain VAE before the objective takes over.
         milestones: shares of the steps after which the rate is multiplied by `rate_factor`, ascending.
@@ -194,6 +209,8 @@ class RunConfig:
         memory_format: how images lie in memory.
         compile: compile the networks with torch.compile.
         cuda_graph: run iterations as one CUDA graph; "auto": on a GPU, for small images.
+        decoder_passes: "shared": the decoder's update reuses the encoder's forward passes; "fresh": it draws other
+            noise and encodes the images again, with the updated encoder, as the authors' style-based program does.
         accumulate: parts that a batch is cut into, so that only one is in memory at a time.
         checkpoint_activations: keep only each stage's input and compute the rest again in the backward pass.
         seed: decides the initial weights, the data, the noise and the metrics' samples.
@@ -213,6 +230,7 @@ class RunConfig:
     data: DataConfig
     model: ModelConfig
     objective: ObjectiveConfig
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 512
@@ -225,6 +243,7 @@ class RunConfig:
     memory_format: MemoryFormat = "channels-last"
     compile: bool = False
     cuda_graph: Automatic = "auto"
+    decoder_passes: Passes = "shared"
     accumulate: int = 1
     checkpoint_activations: bool = False
     seed: int = 0
@@ -252,6 +271,14 @@ class RunConfig:
             raise ConfigError(f"epochs = {self.epochs}: points of a density have none; give steps")
         if of_points and self.checkpoint_activations:
             raise ConfigError("checkpoint_activations: the networks of points have no stages; leave it out")
+        if self.growth.grows and self.model.name != "style":
+            raise ConfigError(f"growth = 'grow': the model {self.model.name!r} does not grow; leave it out")
+        if self.growth.grows and self.epochs is None:
+            raise ConfigError("epochs: how long a growing run takes to grow is counted in them; give them")
+        if self.growth.grows and self.warmup_fraction:
+            raise ConfigError(
+                f"warmup_fraction = {self.warmup_fraction}: where the model grows, warmup_epochs says it; leave it out"
+            )
         if self.steps is None and self.epochs is None:
             raise ConfigError("steps: say how long to train, by steps or by epochs")
 
@@ -281,6 +308,8 @@ class RunConfig:
     @property
     def warmup_steps(self) -> int:
         """Iterations that train a plain VAE first."""
+        if self.growth.grows:
+            return self.growth.warmup_steps
         return round(self.warmup_fraction * self.total_steps)
 
     def phase_at(self, step: int) -> Phase:
@@ -290,14 +319,24 @@ class RunConfig:
     def learning_rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`, counted from 1."""
         passed = sum(step > round(milestone * self.total_steps) for milestone in self.milestones)
-        return self.learning_rate * self.rate_factor**passed
+        stage = self.stage_at(step)
+        of_stage = 1.0 if stage is None else stage.rate_factor
+        return self.learning_rate * of_stage * self.rate_factor**passed
+
+    def stage_at(self, step: int) -> Stage | None:
+        """The stage of growth in iteration `step`, counted from 1; None where the model does not grow."""
+        return self.growth.stage_at(step) if self.growth.grows else None
+
+    def samples_after(self, steps: int) -> int:
+        """Samples seen in the first `steps` iterations, by all processes together."""
+        return self.growth.images_after(steps) if self.growth.grows else steps * self.batch_size
 
     def to_json(self) -> str:
         """Indented JSON with every key."""
         content: dict[str, Any] = {"format": FORMAT}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            content[field.name] = value.to_dict() if isinstance(value, Section) else fields.plain(value)
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            content[one.name] = value.to_dict() if isinstance(value, Section) else fields.plain(value)
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
@@ -319,7 +358,7 @@ class RunConfig:
                 "use the version of sivae that wrote the run"
             )
         values.pop("format")
-        fields.check_keys(values, [field.name for field in dataclasses.fields(cls)], "")
+        fields.check_keys(values, [one.name for one in dataclasses.fields(cls)], "")
         return cls(**{**values, **{key: kind.from_dict(values[key]) for key, kind in SECTIONS.items()}})
 
     @classmethod
@@ -354,13 +393,16 @@ class RunConfig:
                 own[label] = dataclasses.replace(own.get(label, getattr(self, label)), **inside)
         if "epochs" in own and "steps" not in own:
             own["steps"] = None
-        if "steps" in own and own["steps"] is not None and "epochs" not in own:
+        grows = own.get("growth", self.growth).grows  # then steps compress the epochs' schedule
+        if "steps" in own and own["steps"] is not None and "epochs" not in own and not grows:
             own["epochs"] = None
         return dataclasses.replace(self, **own)
 
 
-SECTIONS: dict[str, type[Section]] = {kind.LABEL: kind for kind in (DataConfig, ModelConfig, ObjectiveConfig)}
-RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunConfig))
+SECTIONS: dict[str, type[Section]] = {
+    kind.LABEL: kind for kind in (DataConfig, ModelConfig, ObjectiveConfig, GrowthConfig)
+}
+RUN_KEYS = tuple(one.name for one in dataclasses.fields(RunConfig))
 
 _RANGES: dict[str, Range] = {
     **dict.fromkeys(("steps", "batch_size", "accumulate", "threads", "keep_checkpoints"), AT_LEAST_1),

@@ -105,7 +105,14 @@ class GrowthConfig(Section):
         return self.name == "grow"
 
     def planned(
-        self, *, epochs: float, side: int, images: int, processes: int = 1, accumulate: int = 1
+        self,
+        *,
+        epochs: float,
+        side: int,
+        images: int,
+        processes: int = 1,
+        accumulate: int = 1,
+        total_steps: int | None = None,
     ) -> GrowthConfig:
         """A copy with every list as long as there are stages, and iterations in the place of epochs.
 
@@ -115,6 +122,7 @@ class GrowthConfig(Section):
             images: to train on.
             processes: that share each batch.
             accumulate: parts that a process cuts its share into.
+            total_steps: iterations to draw out or compress the schedule to; None: as many as the epochs make.
 
         Raises:
             ConfigError: a batch cannot be shared equally, or there are too few images for it.
@@ -147,6 +155,11 @@ class GrowthConfig(Section):
         steps = tuple(round(share * one) for share, one in zip(epochs_of, epoch_steps, strict=True))
         if sum(steps) == 0:
             steps = (1, *steps[1:])
+        if total_steps is not None:
+            ratio = total_steps / sum(steps)
+            ends = [0, *(round(end * ratio) for end in itertools.accumulate(steps))]
+            steps = tuple(end - start for start, end in itertools.pairwise(ends))
+            epoch_steps = tuple(max(1, round(one * ratio)) for one in epoch_steps)
         return dataclasses.replace(
             self,
             stage_batches=batches,

@@ -19,15 +19,19 @@ from sivae.data.images import (
     ImageSet,
     NoSuchSplitError,
     PackedImages,
+    at_resolution,
     load_packed,
     open_images,
 )
 from sivae.data.images.digits import open_digits
 from sivae.evaluation.images import evaluate_images
-from sivae.models import ConvVAE, VAEModel
+from sivae.models import MODELS, VAEModel, build_model
 from sivae.models.base import samples_at_once
+from sivae.models.style import StyleVAE
+from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.training.config import DataConfig, RunConfig
 from sivae.training.errors import ConfigError
+from sivae.training.growing import Stage
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
 
@@ -74,8 +78,11 @@ def _part(data: DataConfig, split: Literal["train", "test"]) -> ImageSet | None:
 
 def _in_shape(images: ImageSet, data: DataConfig, show: bool) -> Images:
     shape = (data.resolution, data.resolution, data.channels)
-    if isinstance(images, PackedImages) and images.array.shape[1:] == shape:
-        return images  # mapped, not read, where it lies on the disk
+    if isinstance(images, PackedImages):
+        assert data.resolution is not None
+        for array in (images.array, images.levels.get(data.resolution)):
+            if array is not None and array.shape[1:] == shape:
+                return at_resolution(images, data.resolution)  # mapped, not read, where it lies on the disk
     if data.cache == "none":
         assert data.resolution is not None
         return FittedImages(images, resolution=data.resolution, channels=data.channels)
@@ -92,13 +99,22 @@ class MeasuredImages:
         images: of the model's shape.
         device: where they are wanted.
         conditional: whether each comes with its class, one-hot.
+        value_range: the values that stand for black and for white.
 
     Raises:
         ConfigError: it should, and the images have no classes.
     """
 
-    def __init__(self, images: Images, device: torch.device, *, conditional: bool) -> None:
+    def __init__(
+        self,
+        images: Images,
+        device: torch.device,
+        *,
+        conditional: bool,
+        value_range: tuple[float, float] | None = (0.0, 1.0),
+    ) -> None:
         self.images, self.conditional = images, conditional
+        self.value_range = value_range or (0.0, 1.0)
         self.classes = len(images.class_names or ())
         self._device = device
         if conditional and self.classes == 0:
@@ -109,9 +125,12 @@ class MeasuredImages:
         return _spread(len(self.images), count)
 
     def some(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Images [N, C, H, W] in [0, 1], and their conditions [N, classes] or None."""
+        """Images [N, C, H, W] in the value range, and their conditions [N, classes] or None."""
         pixels = torch.from_numpy(np.stack([self.images.read(row) for row in rows]))  # uint8 [N, H, W, C]
+        low, high = self.value_range
         images = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255.0
+        if self.value_range != (0.0, 1.0):
+            images = images * (high - low) + low
         if not self.conditional:
             return images, None
         return images, self.condition(torch.tensor([self.images.label(row) for row in rows]))
@@ -171,32 +190,71 @@ class ImageTask:
         show: bool = False,
         for_training: bool = True,
     ) -> None:
-        self._config = config
+        self._device, self._processes, self._show = device, processes, show
         self._batches: ImageBatches | None = None
+        self._stage: Stage | None = None
         config.check_data_is_named()
         try:
-            train, test = open_parts(config.data, for_training=for_training, show=show)
-            self._measured = MeasuredImages(test, device, conditional=bool(config.model.conditional))
-            self._fingerprint = None if train is None else _fingerprint(train)
+            self._train, self._test = open_parts(config.data, for_training=for_training, show=show)
+            self.config = self._completed(config)
+            self._measured = self._measured_at(self._test.resolution)
+            self._fingerprint = None if self._train is None else _fingerprint(self._train)
             with torch.device("meta"):
                 self.build_model()  # refuses what does not fit, before anything is written
-            if train is not None:
-                self._batches = ImageBatches(
-                    train,
-                    batch_size=config.batch_size // processes.count,
-                    seed=derived_seed(config.seed, "data"),
-                    device=device,
-                    flip=bool(config.data.flip),
-                    cache=config.data.cache or "auto",
-                    channels_last=config.memory_format == "channels-last",
-                    rank=processes.rank,
-                    world_size=processes.count,
-                    progress=show,
-                )
+            if self._train is not None and not config.growth.grows:
+                self._batches = self._open_batches(self._train, config.batch_size)
         except ConfigError:
             raise
         except (ValueError, OSError) as error:
             raise ConfigError(str(error)) from error
+
+    def _completed(self, config: RunConfig) -> RunConfig:
+        growth = config.growth
+        if not growth.grows or growth.stage_steps is not None or self._train is None:
+            return config
+        assert config.epochs is not None
+        growth = growth.planned(
+            epochs=config.epochs,
+            side=self._train.resolution,
+            images=len(self._train),
+            processes=self._processes.count,
+            accumulate=config.accumulate,
+            total_steps=config.steps,
+        )
+        assert growth.stage_batches is not None
+        return config.replace(growth=growth, batch_size=growth.stage_batches[-1])
+
+    def _open_batches(self, images: Images, batch_size: int, side: int = 0) -> ImageBatches:
+        config = self.config
+        return ImageBatches(
+            images,
+            batch_size=batch_size // self._processes.count,
+            seed=derived_seed(config.seed, f"data at {side}" if side else "data"),
+            device=self._device,
+            flip=bool(config.data.flip),
+            cache=config.data.cache or "auto",
+            value_range=MODELS[config.model.name].value_range or (0.0, 1.0),
+            channels_last=config.memory_format == "channels-last",
+            rank=self._processes.rank,
+            world_size=self._processes.count,
+            progress=self._show,
+        )
+
+    def _measured_at(self, side: int) -> MeasuredImages:
+        model = self.config.model
+        return MeasuredImages(
+            at_resolution(self._test, side),
+            self._device,
+            conditional=bool(model.conditional),
+            value_range=MODELS[model.name].value_range,
+        )
+
+    def _measured_for(self, model: VAEModel) -> MeasuredImages:
+        """The images at the resolution that the model has now."""
+        side = model.sample_shape[1]
+        if self._measured.images.resolution != side:
+            self._measured = self._measured_at(side)
+        return self._measured
 
     @property
     def steps_per_epoch(self) -> int:
@@ -204,25 +262,41 @@ class ImageTask:
         assert self._batches is not None
         return self._batches.steps_per_epoch
 
-    def build_model(self) -> ConvVAE:
+    def build_model(self) -> VAEModel:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
-        model = self._config.model
-        assert model.widths is not None and model.norm is not None
-        images = self._measured.images
-        return ConvVAE(
-            image_size=images.resolution,
-            channels=images.channels,
-            widths=model.widths,
-            z_dim=model.z_dim,
-            norm=model.norm,
-            condition_dim=self._measured.classes if model.conditional else 0,
-        )
+        settings = self.config.model
+        images = self._test
+        shape: dict[str, Any] = {"image_size": images.resolution, "channels": images.channels}
+        if settings.name == "conv":
+            classes = self._measured.classes if settings.conditional else 0
+            of_conv = {"widths": settings.widths, "norm": settings.norm, "condition_dim": classes}
+            return build_model("conv", **shape, z_dim=settings.z_dim, **of_conv)
+        keys = ("z_dim", "start_channels", "max_channels", "mapping_layers")
+        model = build_model("style", **shape, **{key: getattr(settings, key) for key in keys})
+        assert isinstance(model, StyleVAE) and settings.style_mixing is not None
+        model.style_mixing = settings.style_mixing
+        return model
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's images of iteration `step`, [B, C, H, W] in [0, 1], and their classes, one-hot."""
+        """This process's images of iteration `step`, [B, C, H, W] in the model's range, and their classes, one-hot."""
+        stage = self.config.stage_at(step)
+        if stage is not None:
+            return self._batch_of(stage), None
         assert self._batches is not None
         images, labels = self._batches.batch(step - 1)
         return images, self._measured.condition(labels)
+
+    def _batch_of(self, stage: Stage) -> Tensor:
+        """Images of a stage; while it blends in, blended with their own copies of half the resolution."""
+        if self._stage is None or self._stage.lod != stage.lod:
+            self.close()
+            assert self._train is not None
+            images = at_resolution(self._train, stage.side, progress=self._show)
+            self._batches = self._open_batches(images, stage.batch_size, stage.side)
+        self._stage = stage
+        assert self._batches is not None
+        batch = self._batches.batch(stage.index)[0]
+        return batch if stage.blend == 1.0 else mixed(doubled(halved(batch)), batch, stage.blend)
 
     def state(self) -> dict[str, Any]:
         """What the data was; the batches themselves follow from seed and step."""
@@ -236,7 +310,7 @@ class ImageTask:
         """
         if state["images"] != self._fingerprint:
             raise ValueError(
-                f"its images were {state['images']}, and {self._config.data.path or 'the data'} holds "
+                f"its images were {state['images']}, and {self.config.data.path or 'the data'} holds "
                 f"{self._fingerprint}: count, side, channels and checksum"
             )
 
@@ -247,20 +321,21 @@ class ImageTask:
         self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
     ) -> dict[str, float]:
         """See :func:`measure`."""
-        return measure(model, self._measured, seed, fid_weights=fid_weights, fid_count=fid_count)
+        return measure(model, self._measured_for(model), seed, fid_weights=fid_weights, fid_count=fid_count)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw samples at fixed noise to `path`, and test images above their reconstructions beside it."""
         from sivae.evaluation.pictures import reconstruction_grid, sample_grid
 
-        generator = torch.Generator().manual_seed(derived_seed(self._config.seed, "pictures"))
-        originals, conditions = self._measured.some(self._measured.spread(_RECONSTRUCTIONS))
+        generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
+        measured = self._measured_for(model)
+        originals, conditions = measured.some(measured.spread(_RECONSTRUCTIONS))
         of_samples = None if conditions is None else conditions.repeat(-(-_SAMPLES // len(conditions)), 1)[:_SAMPLES]
         samples = model.sample(_SAMPLES, generator=generator, condition=of_samples)
         again = model.reconstruct(originals, condition=conditions)
         beside = path.with_name(path.name.replace(path.stem, f"{path.stem}-reconstructions"))
-        sample_grid(path, samples)
-        reconstruction_grid(beside, originals, again)
+        sample_grid(path, samples, value_range=measured.value_range)
+        reconstruction_grid(beside, originals, again, value_range=measured.value_range)
         return [path, beside]
 
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
@@ -269,7 +344,7 @@ class ImageTask:
 
         pictures = self.picture_samples(folder / "samples.png", model, step)
         plot_curves(
-            folder / "curves.png", records, f"{self._config.preset}, {self._config.objective.name}, {step:,} steps"
+            folder / "curves.png", records, f"{self.config.preset}, {self.config.objective.name}, {step:,} steps"
         )
         return [*pictures, folder / "curves.png"]
 
@@ -277,6 +352,7 @@ class ImageTask:
         """Stop whatever fetches batches."""
         if self._batches is not None:
             self._batches.close()
+            self._batches = None
 
 
 def _fingerprint(images: Images) -> str:

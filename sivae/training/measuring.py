@@ -18,7 +18,7 @@ from sivae.training.errors import ConfigError, RunFolderError
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 from sivae.training.seeds import global_seed
 from sivae.training.task import open_task
-from sivae.training.trainer import place, settings_of
+from sivae.training.trainer import at_step, place, settings_of
 
 Notice = Callable[[str], None]
 
@@ -78,6 +78,7 @@ def evaluate(
         stack.callback(task.close)
         with global_seed(0):
             model = task.build_model()
+        at_step(model, config, checkpoint.step)
         (checkpoint.restore if checkpoint.averaged is None else checkpoint.restore_averaged)(model)
         place(model, config, where)
         metrics = task.evaluate(model, config.seed, **fid)
@@ -99,7 +100,7 @@ def _of_model(
     config = DataConfig(name="images", path=str(data), resolution=side, channels=1 if channels == 1 else 3)
     try:
         _, images = open_parts(config, for_training=False)
-        measured = MeasuredImages(images, where, conditional=model.condition_dim > 0)
+        measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
         return {"seed": seed, **for_json(measure(model, measured, seed, **fid))}
     except OSError as error:
         raise ConfigError(str(error)) from error

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from sivae.training.config import DataConfig, ModelConfig, ObjectiveConfig, ObjectiveName, RunConfig
 from sivae.training.errors import ConfigError
+from sivae.training.growing import GrowthConfig
 
 DEFAULT_OBJECTIVE: ObjectiveName = "soft-intro"
 
@@ -27,6 +28,7 @@ class Preset:
         beta_rec, beta_kl, beta_neg: weights of the objective; the last is soft-intro's.
         scale: soft-intro's; None: 1/(elements of one sample).
         run: keys of `RunConfig`.
+        growth: keys of `GrowthConfig` where the model grows.
         note: what else is worth knowing.
     """
 
@@ -39,6 +41,7 @@ class Preset:
     beta_neg: float
     scale: float | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+    growth: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
 
@@ -116,6 +119,68 @@ def _faces_1024(summary: str) -> Preset:
     )
 
 
+def _styled(
+    summary: str,
+    source: Literal["published", "ours"],
+    resolution: int,
+    weights: tuple[float, float, float],
+    *,
+    epochs: float = 300.0,
+    epochs_per_stage: float,
+    rate_factors: tuple[float, ...] = (1.0,),
+    beta_neg_factors: tuple[float, ...] = (4.0, 4.0, 4.0, 2.0, 1.0),
+    start_channels: int = 64,
+    max_channels: int = 512,
+    z_dim: int = 512,
+    mapping_layers: int = 8,
+    run: Mapping[str, Any] | None = None,
+    growth: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Preset:
+    """`weights` are beta_rec, beta_kl, and beta_neg at the last stages."""
+    return Preset(
+        summary,
+        source,
+        {
+            "name": "images",
+            "resolution": resolution,
+            "channels": 3,
+            "flip": True,
+            "skip_damaged": False,
+            "cache": "auto",
+        },
+        {
+            "name": "style",
+            "z_dim": z_dim,
+            "start_channels": start_channels,
+            "max_channels": max_channels,
+            "mapping_layers": mapping_layers,
+            "style_mixing": 0.9,
+        },
+        *weights,
+        scale=5e-6,
+        run={
+            "epochs": epochs,
+            "batch_size": 4,
+            "learning_rate": 0.0015,
+            "ema_half_life": 10_000.0,
+            "checkpoint_every": 1_000,
+            **(run or {}),
+        },
+        growth={
+            "epochs_per_stage": epochs_per_stage,
+            "warmup_epochs": 1.0,
+            "stage_rate_factors": rate_factors,
+            "stage_beta_neg_factors": beta_neg_factors,
+            **(growth or {}),
+        },
+        note=note,
+    )
+
+
+_FFHQ_RATES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4 / 3, 2.0, 2.0)  # .0015, .002 at 256, .003 at 512 and 1024
+_SWAPPED = "beta_rec as the paper's tables have it; the official configuration files swap the two data sets'"
+
 PRESETS: dict[str, Preset] = {
     "8gaussians": _density("8gaussians", "published", 0.2, 0.3, 0.9),
     "2spirals": _density("2spirals", "published", 0.2, 0.5, 1.0),
@@ -147,6 +212,47 @@ PRESETS: dict[str, Preset] = {
         "FFHQ, 256x256", "ours", 256, _TO_256, 256, 8, _FACES, flip=True, norm="group", note=_GROUP_NOTE
     ),
     "ffhq1024-conv": _faces_1024("FFHQ, 1024x1024"),
+    "ffhq256": _styled(
+        "FFHQ, growing to 256x256",
+        "published",
+        256,
+        (0.05, 0.2, 512.0),
+        epochs_per_stage=16.0,
+        rate_factors=_FFHQ_RATES,
+        note=_SWAPPED,
+    ),
+    "ffhq1024": _styled(
+        "FFHQ, growing to 1024x1024",
+        "published",
+        1024,
+        (0.05, 0.2, 512.0),
+        epochs_per_stage=16.0,
+        rate_factors=_FFHQ_RATES,
+        start_channels=16,
+        note="the schedule is published; that it is trained to the end at this size is not",
+    ),
+    "celebahq256": _styled(
+        "CelebA-HQ, growing to 256x256",
+        "published",
+        256,
+        (0.1, 0.2, 512.0),
+        epochs_per_stage=30.0,
+        note=_SWAPPED,
+    ),
+    "style32": _styled(
+        "any images, growing to 32x32, small enough for a CPU",
+        "ours",
+        32,
+        (0.1, 0.2, 512.0),
+        epochs=120.0,
+        epochs_per_stage=20.0,
+        start_channels=32,
+        max_channels=128,
+        z_dim=64,
+        mapping_layers=4,
+        run={"checkpoint_every": 200, "batch_size": 32},
+        growth={"stage_batches": (64, 64, 32, 32)},
+    ),
     "digits": Preset(
         "digits, 8x8, built in",
         "ours",
@@ -161,7 +267,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preset_config(preset: str, *, objective: str = DEFAULT_OBJECTIVE, **changes: Any) -> RunConfig:
+def preset_config(
+    preset: str, *, objective: str = DEFAULT_OBJECTIVE, growth: str | None = None, **changes: Any
+) -> RunConfig:
     """The recommended configuration of an experiment, with changes.
 
     What the preset does not say is the objective's default, see :meth:`ObjectiveConfig.resolved`.
@@ -169,6 +277,7 @@ def preset_config(preset: str, *, objective: str = DEFAULT_OBJECTIVE, **changes:
     Args:
         preset: one of :data:`PRESETS`.
         objective: "soft-intro", "intro" or "vae".
+        growth: "grow" or "none"; None: as the preset says.
         changes: any keys of :class:`RunConfig` or, given flat, of its sections.
 
     Raises:
@@ -188,11 +297,27 @@ def preset_config(preset: str, *, objective: str = DEFAULT_OBJECTIVE, **changes:
     if objective not in weights:
         raise ConfigError(f"objective = {objective!r}: expected one of {', '.join(weights)}")
     name = cast(ObjectiveName, objective)
+    grows = _grows(chosen, growth)
+    of_run = dict(chosen.run)
+    if grows and "batch_size" in changes:
+        raise ConfigError("batch_size: a growing run has one for each resolution; give stage_batches, or growth none")
+    if chosen.growth and not grows:
+        of_run["warmup_fraction"] = chosen.growth["warmup_epochs"] / changes.get("epochs", chosen.run["epochs"])
     config = RunConfig(
         preset=preset,
         data=DataConfig(**chosen.data),
         model=ModelConfig(**chosen.model),
         objective=ObjectiveConfig(name=name, beta_rec=chosen.beta_rec, beta_kl=chosen.beta_kl, **weights[name]),
-        **chosen.run,
+        growth=GrowthConfig(name="grow", **chosen.growth) if grows else GrowthConfig(),
+        **of_run,
     )
     return config.replace(**changes)
+
+
+def _grows(preset: Preset, growth: str | None) -> bool:
+    if growth not in (None, "grow", "none"):
+        raise ConfigError(f"growth = {growth!r}: expected grow or none")
+    if growth == "grow" and not preset.growth:
+        growing = ", ".join(name for name, other in PRESETS.items() if other.growth)
+        raise ConfigError(f"growth = 'grow': this preset's model does not grow; those of {growing} do")
+    return bool(preset.growth) and growth != "none"

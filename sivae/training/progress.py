@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _LINE_SECONDS = 10.0
@@ -18,13 +18,22 @@ class Progress:
         title: the run's name.
         steps: iterations in all.
         step: iterations done.
-        images: per iteration, where the rate is to be shown in images; None shows iterations.
+        samples_after: images seen after so many iterations, where the rate is to be shown in images; None shows
+            iterations.
         enabled: False shows nothing but notices.
     """
 
-    def __init__(self, title: str, steps: int, step: int, *, images: int | None = None, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        title: str,
+        steps: int,
+        step: int,
+        *,
+        samples_after: Callable[[int], int] | None = None,
+        enabled: bool = True,
+    ) -> None:
         self._title, self._steps, self._enabled = title, steps, enabled
-        self._images = images
+        self._samples_after = samples_after
         self._started = self._last_line = time.monotonic()
         self._first_step = step
         self._lines = 0
@@ -65,7 +74,11 @@ class Progress:
         if not self._enabled:
             return
         losses = "  ".join(f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None)
-        unit, per_step = ("it/s", 1) if self._images is None else ("images/s", self._images)
+        unit, per_step = "it/s", 1
+        if self._samples_after is not None:
+            unit, per_step = "images/s", self._samples_after(step) - self._samples_after(step - 1)
+        if "resolution" in record:
+            losses = f"{record['resolution']} x {record['resolution']}  {losses}"
         rate = f"{1e3 * per_step / milliseconds:,.0f} {unit}" if milliseconds > 0 else ""
         if self._live is not None:
             self._bar.update(self._task, completed=step, rate=rate)

@@ -48,6 +48,9 @@ from sivae.training.trainer import Trainer, settings_of
 # computes or records.
 RESUME_MAY_CHANGE = ("checkpoint_every", "keep_checkpoints", "path", "cache")
 
+# Keys that a run fills in when it starts, from the data and the processes.
+_FOUND_AT_START = ("steps", "sample_every", "stage_batches", "stage_steps", "epoch_steps")
+
 ROLLBACK_RATE = 0.5  # what a divergence multiplies the rest of a run's learning rate by
 
 
@@ -103,7 +106,7 @@ def train(
                 if show:
                     print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
                 return {**finished, "run": str(folder)}
-        if config.batch_size % (processes.count * config.accumulate):
+        if not config.growth.grows and config.batch_size % (processes.count * config.accumulate):
             raise ConfigError(
                 f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
                 f"cannot share it equally; choose a multiple of {processes.count * config.accumulate}"
@@ -112,7 +115,7 @@ def train(
         stack.enter_context(settings_of(config))
         task = open_task(config, device, processes, show=show)
         stack.callback(task.close)
-        config = _with_steps(config, task)
+        config = _with_steps(task)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -193,7 +196,7 @@ class _Run:
                 self.folder.name,
                 self.steps,
                 start,
-                images=config.batch_size if task.counts_images else None,
+                samples_after=config.samples_after if task.counts_images else None,
                 enabled=self.show,
             )
             stack.callback(display.close)
@@ -230,6 +233,7 @@ class _Run:
                             learning_rate=trainer.rate_at(step),
                             phase=config.phase_at(step),
                             seconds=self.clock.seconds,
+                            **_stage_record(config, step),
                         )
                         scores += _score(config, record)
                         display.update(step, record, milliseconds)
@@ -352,7 +356,7 @@ class _Run:
             "metrics": list(metrics),
             **metrics,
             "ms_per_iteration": 1e3 * self.clock.seconds / self.steps,
-            "samples_per_second": config.batch_size * self.steps / self.clock.seconds,
+            "samples_per_second": config.samples_after(self.steps) / self.clock.seconds,
             "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
             "final": final,
@@ -392,9 +396,10 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
-def _with_steps(config: RunConfig, task: Task) -> RunConfig:
-    """The number of iterations, and how often to draw, which follows from it."""
-    steps = config.steps
+def _with_steps(task: Task) -> RunConfig:
+    """The run's settings with the number of iterations, and how often to draw, which follows from it."""
+    config = task.config
+    steps = config.growth.total_steps if config.growth.grows else config.steps
     if steps is None:
         assert config.epochs is not None
         if task.steps_per_epoch is None:
@@ -410,9 +415,18 @@ def _sample_every(config: RunConfig, steps: int) -> int:
 def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
     """The real samples' negative ELBO under the objective's weights, by which checkpoints compare; empty where none."""
     rec, kl = record.get("rec"), record.get("kl_real")
-    if rec is None or kl is None:
+    stage = config.stage_at(record["step"])
+    # Sums over more pixels do not compare with sums over fewer.
+    if rec is None or kl is None or (stage is not None and not stage.last):
         return []
     return [config.objective.beta_rec * rec + config.objective.beta_kl * kl]
+
+
+def _stage_record(config: RunConfig, step: int) -> dict[str, float]:
+    stage = config.stage_at(step)
+    if stage is None:
+        return {}
+    return {"resolution": stage.side, "blend": stage.blend, "images": config.samples_after(step)}
 
 
 def _device_of(config: RunConfig, processes: Processes) -> torch.device:
@@ -429,12 +443,13 @@ def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
     config = resolve(changed)
     as_stored = config.replace(**{key: _value(stored, key) for key in RESUME_MAY_CHANGE if _uses(stored, key)})
     for label, mine, theirs in _differences(as_stored, stored):
-        if mine != theirs and not (label in ("steps", "sample_every") and mine is None):
+        if mine != theirs and not (label in _FOUND_AT_START and mine is None):
             raise ConfigError(
                 f"{label} cannot change in a resumed run, as it would no longer be the same run; "
                 "leave it out, or start a new run into another folder"
             )
-    return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every)
+    found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
+    return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
 
 
 def _uses(config: RunConfig, key: str) -> bool:

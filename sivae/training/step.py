@@ -14,8 +14,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Generic, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,11 @@ class StepNoise:
     eps_fake_decoder: Tensor | None = None
 
 
-_PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET = range(4)  # the draws of a step, told apart
+# The draws of a step, told apart. Those of the decoder's own noise come last, a range for each pass of each part.
+_PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET, _FRESH_PRIOR_OFFSET, _FRESH_REAL_OFFSET = range(6)
+_PASSES_OFFSET = 32
+_Pass = Literal["reconstruction", "prior", "encoder's fakes", "decoder's fakes", "fresh reconstruction", "fresh prior"]
+_PASSES: tuple[_Pass, ...] = get_args(_Pass)
 _NO_NOISE = StepNoise()
 _FORWARD, _ENCODER_UPDATE, _DECODER_UPDATE, _UPDATE = map(
     ranges.phase, ("forward passes", "encoder update", "decoder update", "update")
@@ -57,18 +61,21 @@ _FORWARD, _ENCODER_UPDATE, _DECODER_UPDATE, _UPDATE = map(
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """How a step computes; none of it changes what is computed, rounding apart.
+    """How a step computes; but for `fresh_passes`, none of it changes what is computed, rounding apart.
 
     Attributes:
         accumulate: cut the batch into that many equal parts and hold one in memory at a time. The gradients are those
             of the whole batch (batch norm's statistics are each part's); the decoder's passes are no longer shared.
         autocast: run the networks in this dtype, with float32 weights and losses; None: in the batch's.
+        fresh_passes: the decoder's update draws other noise, encodes the images again with the updated encoder and
+            decodes anew, as the authors' style-based program does, instead of sharing the encoder's forward passes.
         rank, world_size: this process's place among several that train one model. The noise is then its rows of the
             draws that one process would make for all.
     """
 
     accumulate: int = 1
     autocast: torch.dtype | None = None
+    fresh_passes: bool = False
     rank: int = 0
     world_size: int = 1
 
@@ -89,6 +96,8 @@ class _Draws:
         rows: this part's rows of the batch.
         first: the number of this part's first row among those of all processes.
         total: the number of rows of all processes.
+        part: this part's number among those of all processes.
+        fresh: whether these are the other draws that an update of the decoder with passes of its own has.
     """
 
     given: StepNoise
@@ -96,14 +105,25 @@ class _Draws:
     rows: slice
     first: int
     total: int
+    part: int
+    fresh: bool = False
 
     def prior(self, like: Tensor) -> Tensor:
         """Latents to decode, of the shape of z, [B, z_dim]."""
+        if self.fresh:
+            return self._normal(_FRESH_PRIOR_OFFSET, 1, like)
         given = self.given.prior
         return self._normal(_PRIOR_OFFSET, 1, like) if given is None else given[self.rows]
 
     def of_real(self, like: Tensor) -> Tensor | ops.PhiloxNoise:
+        if self.fresh:
+            return self._eps((), _FRESH_REAL_OFFSET, like)
         return self._eps(("eps_real",), _REAL_OFFSET, like)
+
+    def of_pass(self, name: _Pass, offsets: int) -> ops.PhiloxNoise:
+        """Where the decoder's noise of a pass begins, which may use as many offsets."""
+        number = self.part * len(_PASSES) + _PASSES.index(name)
+        return ops.PhiloxNoise(self.seed, _PASSES_OFFSET + number * offsets)
 
     def of_fakes(
         self, kinds: Sequence[Fake], update: Literal["encoder", "decoder"], like: Tensor
@@ -118,9 +138,10 @@ class _Draws:
             raise ValueError(f"StepNoise: of {', '.join(names)} some are given and some not, expected all or none")
         if given:
             return torch.cat([eps[self.rows] for eps in given])
-        if self.total * len(names) == like.shape[0]:
+        kinds = max(1, len(names))
+        if self.total * kinds == like.shape[0]:
             return ops.PhiloxNoise(self.seed, offset)  # made inside the op that uses it
-        return self._normal(offset, len(names), like)
+        return self._normal(offset, kinds, like)
 
     def _normal(self, offset: int, kinds: int, like: Tensor) -> Tensor:
         every = ops.philox_normal(
@@ -196,9 +217,10 @@ class _Step(Generic[AnyObjective]):
         seed = ops.draw_seed(batch.device, self.generator)
         size = rows // count
         parts = []
-        for start in range(0, rows, size):
+        for index, start in enumerate(range(0, rows, size)):
             own = slice(start, start + size)
-            draws = _Draws(noise, seed, own, options.rank * rows + start, options.world_size * rows)
+            number = options.rank * count + index
+            draws = _Draws(noise, seed, own, options.rank * rows + start, options.world_size * rows, number)
             parts.append(_Part(batch[own], None if condition is None else condition[own], draws))
         return parts
 
@@ -215,9 +237,10 @@ class _Step(Generic[AnyObjective]):
             mu, logvar = self.model.encode(x, condition)
         return self._for_losses(mu), self._for_losses(logvar)
 
-    def _decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
+    def _decode(self, z: Tensor, part: _Part, name: _Pass, condition: Tensor | None) -> Tensor:
+        noise = part.draws.of_pass(name, self.model.OFFSETS_PER_PASS)
         with self._autocast(z.device):
-            decoded = self.model.decode(z, condition)
+            decoded = self.model.decode_for_training(z, condition, noise=noise, prior=name in ("prior", "fresh prior"))
         return self._for_losses(decoded)
 
     def _for_losses(self, output: Tensor) -> Tensor:
@@ -236,7 +259,7 @@ class VAEStep(_Step[VAEObjective]):
             with _FORWARD:
                 mu, logvar = self._encode(part.x, part.condition)
                 z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
-                recon = self._decode(z, part.condition)
+                recon = self._decode(z, part, "reconstruction", part.condition)
                 rec = ops.reconstruction_error(recon, part.x, kind=self.objective.kind)
                 loss = self.objective.loss(rec, kl)
             with _UPDATE:
@@ -286,21 +309,24 @@ class _IntrospectiveStep(_Step[Introspective]):
         encoder_parameters, decoder_parameters = _trainable(self.model.encoder), _trainable(self.model.decoder)
         self._zero_gradients()
         share = 1.0 / len(parts)
+        # Where the decoder's update comes after other parts, it computes its passes again.
+        again = len(parts) > 1 or self.options.fresh_passes
         metrics = []
         for part in parts:
-            # Where the decoder's update comes after other parts, it computes its passes again.
-            with _FORWARD, _frozen(decoder_parameters if len(parts) > 1 else []):
+            with _FORWARD, _frozen(decoder_parameters if again else []):
                 self._start(part)
             with _ENCODER_UPDATE:
                 metrics.append(self._encoder_backward(part, encoder_parameters, decoder_parameters, share))
-            if len(parts) > 1:
+            if again:
                 del part.fakes, part.rec, part.kl_real  # and with them the part's graph
                 part.z_leaf = part.z = part.z.detach()
         with _ENCODER_UPDATE:
             self.apply(self.encoder_optimizer)
         for part, values in zip(parts, metrics, strict=True):
-            if len(parts) > 1:
+            if again:
                 with _FORWARD, batch_statistics(self.model.decoder, update=False):
+                    if self.options.fresh_passes:
+                        self._draw_again(part)
                     self._decode_shared(part)
             with _DECODER_UPDATE:
                 values["loss_decoder"] = self._decoder_backward(part, encoder_parameters, decoder_parameters, share)
@@ -317,11 +343,22 @@ class _IntrospectiveStep(_Step[Introspective]):
         part.z_leaf = part.z.detach().requires_grad_()
         self._decode_shared(part)
 
+    def _draw_again(self, part: _Part) -> None:
+        """Other draws, and z from the encoder as it is by now."""
+        part.draws = replace(part.draws, fresh=True)
+        with torch.no_grad(), batch_statistics(self.model.encoder, update=False):
+            mu, logvar = self._encode(part.x, part.condition)
+            part.z_leaf = part.z = ops.reparameterize(mu, logvar, noise=part.draws.of_real(mu))
+
     def _decode_shared(self, part: _Part) -> None:
-        recon = self._decode(part.z_leaf, part.condition)
+        of_real: _Pass = "fresh reconstruction" if part.draws.fresh else "reconstruction"
+        of_prior: _Pass = "fresh prior" if part.draws.fresh else "prior"
+        recon = self._decode(part.z_leaf, part, of_real, part.condition)
         part.rec = ops.reconstruction_error(recon, part.x, kind=self.objective.kind, reduction="mean")
         part.fakes = [
-            recon if kind == "reconstruction" else self._decode(part.draws.prior(part.z), part.condition)
+            recon
+            if kind == "reconstruction"
+            else self._decode(part.draws.prior(part.z), part, of_prior, part.condition)
             for kind in self._fakes
         ]
 
@@ -342,7 +379,7 @@ class _IntrospectiveStep(_Step[Introspective]):
         rec_fakes = None
         if objective.needs_fake_rec:
             with _frozen(decoder_parameters):
-                again = self._decode_fakes(z_fakes, part.condition)
+                again = self._decode_fakes(z_fakes, part, "encoder's fakes")
             official = objective.semantics == "official"
             # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
             targets = [
@@ -392,7 +429,7 @@ class _IntrospectiveStep(_Step[Introspective]):
             if objective.decoder_fake_rec_matters:
                 eps = part.draws.of_fakes(self._fakes, "decoder", fake_mu)
                 z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
-                rec_fakes = self._decoder_fake_rec(z_fakes.detach(), fakes, part.condition)
+                rec_fakes = self._decoder_fake_rec(z_fakes.detach(), fakes, part)
             else:
                 kl_fakes = ops.gaussian_kl(fake_mu, fake_logvar)
             loss = loss + objective.decoder_fake_loss(rec_fakes, kl_fakes.view(len(fakes), -1), scale)
@@ -408,20 +445,21 @@ class _IntrospectiveStep(_Step[Introspective]):
             heads = [self._encode(fake, condition) for fake in fakes]
         return _joined([mu for mu, _ in heads]), _joined([logvar for _, logvar in heads])
 
-    def _decode_fakes(self, z_fakes: Tensor, condition: Tensor | None) -> Sequence[Tensor]:
+    def _decode_fakes(self, z_fakes: Tensor, part: _Part, name: _Pass) -> Sequence[Tensor]:
         """D of the re-encoded fakes [F B, z_dim], one batch per kind."""
-        kinds = len(self._fakes)
+        kinds, condition = len(self._fakes), part.condition
         with batch_statistics(self.model.decoder, update=False):
             if not self.model.mixes_samples:
-                return self._decode(z_fakes, _repeated(condition, kinds)).chunk(kinds)
-            return [self._decode(z, condition) for z in z_fakes.chunk(kinds)]
+                return self._decode(z_fakes, part, name, _repeated(condition, kinds)).chunk(kinds)
+            return [self._decode(z, part, name, condition) for z in z_fakes.chunk(kinds)]
 
-    def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], condition: Tensor | None) -> Tensor:
+    def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], part: _Part) -> Tensor:
         """rec(x_f, x_ff) of the gamma_r term, [F, B]."""
         if self.objective.semantics == "official":
-            return self._fake_rec(self._decode_fakes(z_fakes, condition), [fake.detach() for fake in fakes])
+            again = self._decode_fakes(z_fakes, part, "decoder's fakes")
+            return self._fake_rec(again, [fake.detach() for fake in fakes])
         with torch.no_grad():
-            again = self._decode_fakes(z_fakes, condition)
+            again = self._decode_fakes(z_fakes, part, "decoder's fakes")
         return self._fake_rec(again, fakes)
 
     def _fake_rec(self, again: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

@@ -15,7 +15,13 @@ from sivae.training.parallel import Processes
 
 
 class Task(Protocol):
-    """Data, model, pictures and metrics of a run."""
+    """Data, model, pictures and metrics of a run.
+
+    Attributes:
+        config: the run's settings, completed by what the data tells: the plan of a growing run.
+    """
+
+    config: RunConfig
 
     @property
     def steps_per_epoch(self) -> int | None:

@@ -39,7 +39,7 @@ class ToyTask:
     def __init__(self, config: RunConfig, device: torch.device, processes: Processes | None = None) -> None:
         if config.data.density not in DENSITIES:
             raise ConfigError(f"density = {config.data.density!r}: expected one of {', '.join(DENSITIES)}")
-        self._config = config
+        self.config = config
         self._device = device
         self._processes = processes or Processes()
         self._density = get_density(config.data.density)
@@ -48,14 +48,14 @@ class ToyTask:
 
     def build_model(self) -> MLPVAE:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
-        model = self._config.model
+        model = self.config.model
         assert model.hidden is not None and model.layers is not None
         return MLPVAE(data_dim=2, z_dim=model.z_dim, hidden=model.hidden, layers=model.layers)
 
     def batch(self, step: int) -> tuple[Tensor, None]:
         """Fresh points ``[B, 2]``."""
-        points = self._density.sample(self._config.batch_size, generator=self._generator, device=self._device)
-        rows = self._config.batch_size // self._processes.count
+        points = self._density.sample(self.config.batch_size, generator=self._generator, device=self._device)
+        rows = self.config.batch_size // self._processes.count
         return points[self._processes.rank * rows : (self._processes.rank + 1) * rows], None
 
     def state(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class ToyTask:
 
     def start_over(self) -> None:
         """Put the points' generator back to its seed."""
-        self._generator.manual_seed(derived_seed(self._config.seed, "data"))
+        self._generator.manual_seed(derived_seed(self.config.seed, "data"))
 
     def evaluate(
         self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 0
@@ -86,7 +86,7 @@ class ToyTask:
         """Draw generated points beside data."""
         from sivae.evaluation.plots import plot_samples
 
-        generator = torch.Generator().manual_seed(derived_seed(self._config.seed, "pictures"))
+        generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
         real = self._density.sample(_PICTURED, generator=generator)
         noise = torch.randn(_PICTURED, model.z_dim, generator=generator)
         with torch.no_grad():
@@ -108,4 +108,4 @@ class ToyTask:
         """There is nothing to let go of."""
 
     def _title(self, step: int) -> str:
-        return f"{self._config.data.density}, {self._config.objective.name}, step {step:,}"
+        return f"{self.config.data.density}, {self.config.objective.name}, step {step:,}"

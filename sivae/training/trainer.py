@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sivae import ops
-from sivae.models import ConvVAE, VAEModel
+from sivae.models import VAEModel
 from sivae.models.norm import switches_seen_by_compiler
-from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
+from sivae.models.style import StyleVAE
+from sivae.objectives import IntroObjective, VAEObjective
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import STATE, Checkpoint
-from sivae.training.config import RunConfig
+from sivae.training.config import Phase, RunConfig
 from sivae.training.errors import CheckpointError, ConfigError
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
+from sivae.training.optimizers import make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.step import IntroStep, Metrics, SoftIntroStep, StepOptions, VAEStep
@@ -56,65 +60,81 @@ class Trainer:
             model.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
             model.decoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.decoder)
         if config.checkpoint_activations:
-            assert isinstance(model, ConvVAE)  # the configuration allows no other
-            model.checkpoint_activations = True
+            model.checkpoint_activations = True  # type: ignore[assignment] # the configuration allows no other models
         self.model = model
         half_life = config.ema_half_life
-        self.averaged = None if half_life is None else AveragedModel(model, half_life, config.batch_size)
+        self.averaged = None if half_life is None else AveragedModel(model, half_life)
         if config.compile:
             model.encoder.compile(dynamic=False)
             model.decoder.compile(dynamic=False)
 
         self.graphed = self._wants_graph(processes)
-        self.optimizers = {name: self._adam(getattr(model, name)) for name in ("encoder", "decoder")}
+        rate = config.learning_rate
+        self.optimizers = make_optimizers(
+            model, torch.tensor(rate, device=device) if self.graphed else rate, capturable=self.graphed
+        )
         self.guard = UpdateGuard(
             self.optimizers.values(), model.buffers(), reduce=processes.average if processes.count > 1 else None
         )
         self.generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "noise"))
-        options = StepOptions(
+        self._options = StepOptions(
             accumulate=config.accumulate,
             autocast=torch.bfloat16 if config.precision == "bf16" else None,
+            fresh_passes=config.decoder_passes == "fresh",
             rank=processes.rank,
             world_size=processes.count,
         )
-        shared: dict[str, Any] = {"generator": self.generator, "options": options, "apply": self.guard.apply}
-        pair = (model, self.optimizers["encoder"], self.optimizers["decoder"])
-        objective = config.objective.build()
-        warm_up = VAEObjective(beta_rec=objective.beta_rec, beta_kl=objective.beta_kl, kind=objective.kind)
-        self._steps: dict[str, Callable[..., Metrics]] = {"warm-up": VAEStep(*pair, warm_up, **shared)}
-        if isinstance(objective, SoftIntroObjective):
-            self._steps["soft-intro"] = SoftIntroStep(*pair, objective, **shared)
-        elif isinstance(objective, IntroObjective):
-            self._steps["intro"] = IntroStep(*pair, objective, **shared)
-        else:
-            self._steps["vae"] = self._steps["warm-up"]
-        self._graphs: dict[str, GraphedCall] = {}
+        self._objective = config.objective.build()
+        self._steps: dict[_Kind, Callable[..., Metrics]] = {}
+        self._graphs: dict[_Kind, GraphedCall] = {}
 
     def iterate(self, step: int, batch: Tensor, condition: Tensor | None) -> Metrics:
         """Iteration `step`, counted from 1, on this process's share of the batch. Does not wait for the device."""
-        rate = self.rate_at(step)
         for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)
-                else:
-                    group["lr"] = rate
-        phase = self.config.phase_at(step)
-        if step > 1 and phase != self.config.phase_at(step - 1):
+            set_rate(optimizer, self.rate_at(step))
+        kind = self._kind_of(step)
+        before = self._kind_of(step - 1) if step > 1 else kind
+        at_step(self.model, self.config, step)
+        if kind.lod != before.lod:
+            for optimizer in self.optimizers.values():
+                optimizer.state.clear()
+        if (kind.phase, kind.lod) != (before.phase, before.lod):
             self.guard.start_over()
+        if kind != before:
             self._graphs.clear()
+            self._steps.clear()
         if not self.graphed:
-            return self._iteration(phase, batch, condition)
-        if phase not in self._graphs:
-            self._graphs[phase] = GraphedCall(lambda x, c: self._iteration(phase, x, c), generators=[self.generator])
-        return self._graphs[phase](batch, condition)
+            return self._iteration(kind, batch, condition)
+        if kind not in self._graphs:
+            self._graphs[kind] = GraphedCall(lambda x, c: self._iteration(kind, x, c), generators=[self.generator])
+        return self._graphs[kind](batch, condition)
 
-    def _iteration(self, phase: str, batch: Tensor, condition: Tensor | None) -> Metrics:
-        losses = self._steps[phase](batch, condition=condition)
+    def _kind_of(self, step: int) -> _Kind:
+        stage, phase = self.config.stage_at(step), self.config.phase_at(step)
+        if stage is None:
+            return _Kind(phase, self.config.batch_size)
+        return _Kind(phase, stage.batch_size, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+
+    def _iteration(self, kind: _Kind, batch: Tensor, condition: Tensor | None) -> Metrics:
+        if kind not in self._steps:
+            self._steps[kind] = self._make_step(kind)
+        losses = self._steps[kind](batch, condition=condition)
         self.guard.watch(losses)
         if self.averaged is not None:
-            self.averaged.update()
+            self.averaged.update(kind.batch_size)
         return losses
+
+    def _make_step(self, kind: _Kind) -> Callable[..., Metrics]:
+        objective = self._objective
+        pair = (self.model, self.optimizers["encoder"], self.optimizers["decoder"])
+        shared: dict[str, Any] = {"generator": self.generator, "options": self._options, "apply": self.guard.apply}
+        if kind.phase == "warm-up" or isinstance(objective, VAEObjective):
+            plain = VAEObjective(beta_rec=objective.beta_rec, beta_kl=objective.beta_kl, kind=objective.kind)
+            return VAEStep(*pair, plain, **shared)
+        if isinstance(objective, IntroObjective):
+            return IntroStep(*pair, objective, **shared)
+        objective = dataclasses.replace(objective, beta_neg=objective.beta_neg * kind.beta_neg_factor)
+        return SoftIntroStep(*pair, objective, **shared)
 
     def rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`."""
@@ -125,6 +145,8 @@ class Trainer:
         if self.averaged is None:
             return self.model
         self.averaged.take_buffers(self.model)
+        if isinstance(self.model, StyleVAE) and isinstance(self.averaged.model, StyleVAE):
+            self.averaged.model.grow(self.model.lod, self.model.hyperparameters["blend"])
         return self.averaged.model
 
     def state(self) -> dict[str, Any]:
@@ -141,6 +163,7 @@ class Trainer:
         Raises:
             CheckpointError: it does not fit.
         """
+        at_step(self.model, self.config, max(1, checkpoint.step))
         checkpoint.restore(self.model)
         if self.averaged is not None:
             checkpoint.restore_averaged(self.averaged.model)
@@ -167,14 +190,24 @@ class Trainer:
         small = len(shape) < 3 or shape[1] * shape[2] <= _GRAPHED_UP_TO
         return choice == "on" or (small and processes.count == 1 and not self.config.compile)
 
-    def _adam(self, network: nn.Module) -> torch.optim.Optimizer:
-        rate: float | Tensor = self.config.learning_rate
-        if self.graphed:
-            rate = torch.tensor(rate, device=self.device)
-        try:
-            return torch.optim.Adam(network.parameters(), lr=rate, fused=True, capturable=self.graphed)
-        except RuntimeError:  # not every device has the fused kernel
-            return torch.optim.Adam(network.parameters(), lr=rate)
+
+@dataclass(frozen=True)
+class _Kind:
+    """What iterations have to share for a step, or a captured graph of it, to serve them all."""
+
+    phase: Phase
+    batch_size: int
+    lod: int | None = None
+    blending: bool = False
+    beta_neg_factor: float = 1.0
+
+
+def at_step(model: VAEModel, config: RunConfig, step: int) -> None:
+    """Bring a model to the stage of iteration `step`, counted from 1, where it grows."""
+    stage = config.stage_at(step)
+    if stage is not None:
+        assert isinstance(model, StyleVAE)
+        model.grow(stage.lod, stage.blend)
 
 
 def place(model: VAEModel, config: RunConfig, device: torch.device) -> None:

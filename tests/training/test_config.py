@@ -201,7 +201,7 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
         "[]": "not a JSON object",
         json.dumps(_without(good, "steps")): "steps is missing; put it back",
         json.dumps({**good, "stepz": 1}): "stepz is not a known key; did you mean steps?",
-        json.dumps({**good, "format": 99}): "format = 99: this version reads format 2",
+        json.dumps({**good, "format": 99}): "format = 99: this version reads format 3",
         json.dumps({**good, "objective": "vae"}): "objective: expected an object",
         json.dumps({**good, "objective": {**good["objective"], "margin": 1}}): "objective.margin is not a known key",
         json.dumps({**good, "objective": _without(good["objective"], "alpha")}): "objective.alpha is missing",

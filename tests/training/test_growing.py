@@ -96,6 +96,16 @@ def test_a_short_run_ends_before_the_last_stage() -> None:
     assert plan.stage_at(plan.total_steps + 1).side == 8
 
 
+def test_steps_compress_the_whole_schedule() -> None:
+    plan = _published().planned(epochs=300.0, side=64, images=70_000, total_steps=1_000)
+    whole = _published().planned(epochs=300.0, side=64, images=70_000)
+    assert plan.stage_steps is not None and whole.stage_steps is not None
+    assert plan.total_steps == 1_000
+    for mine, theirs in zip(plan.stage_steps, whole.stage_steps, strict=True):
+        assert abs(mine - theirs * 1_000 / whole.total_steps) <= 1.0
+    assert plan.warmup_steps == max(1, round(whole.warmup_steps * 1_000 / whole.total_steps))
+
+
 def test_small_sets_have_small_batches() -> None:
     plan = _published().planned(epochs=300.0, side=32, images=100, processes=2, accumulate=3)
     assert plan.stage_batches == (96, 96, 96, 66)
