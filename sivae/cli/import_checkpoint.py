@@ -6,26 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Folder, one
 from sivae.training.errors import CheckpointError, RunFolderError
 
-_FILE = arg(help="A checkpoint that the authors' conv program saved.", help_behavior_hint="", metavar="FILE")
+_FILE = arg(help="A checkpoint that one of the authors' programs saved.", help_behavior_hint="", metavar="FILE")
 
 
 @dataclass
 class Arguments:
     """Turn an official checkpoint into a model folder, which every other verb and sivae.from_pretrained take.
 
-    The architecture is found in the file. Nothing in it is executed: a file that holds objects is refused.
+    The architecture is found in the file: the conv model's, or the style-based one's. Nothing in it is executed.
 
     examples:
       sivae import-checkpoint cifar10_soft_intro_vae.pth --out models/cifar10
+      sivae import-checkpoint ffhq_fid_17.pth --out models/ffhq256
     """
 
     file: Annotated[Positional[Path | None], one(Path, "FILE"), _FILE] = None
     out: Annotated[Folder, arg(help="The model's new folder.", help_behavior_hint="")] = None
+    as_trained: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="Of a style-based checkpoint the weights as trained, not the averaged ones.", help_behavior_hint=""),
+    ] = False
 
 
 def run(arguments: Arguments) -> None:
@@ -41,14 +46,17 @@ def run(arguments: Arguments) -> None:
     from sivae.models.storage import ModelFileError, save_model
 
     try:
-        imported = import_official(file)
+        imported = import_official(file, averaged=not arguments.as_trained)
         save_model(out, imported.model, source=imported.source)
     except ModelFileError as error:
         raise CheckpointError(str(error)) from None
     model = imported.model
-    found = {
-        "format": imported.source["format"],
-        **({"epoch": f"{imported.source['epoch']:,}"} if "epoch" in imported.source else {}),
+    source = imported.source
+    found = {"format": source["format"]}
+    found |= {name: f"{source[name]:,}" for name in ("epoch", "iteration") if name in source}
+    if "averaged" in source:
+        found["weights"] = "averaged" if source["averaged"] else "as trained"
+    found |= {
         "model": model.name,
         **{name: _in_words(value) for name, value in model.hyperparameters.items()},
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",

@@ -108,7 +108,7 @@ def run(arguments: Arguments) -> None:
     def decoded(count: int) -> torch.Tensor:
         with torch.no_grad():
             parts = [
-                opened.model.decode(z, None if condition is None else condition.expand(len(z), -1)).cpu()
+                opened.model.render(z, None if condition is None else condition.expand(len(z), -1)).cpu()
                 for z in path(mu[0], mu[1], count).split(_AT_ONCE)
             ]
         return torch.cat(parts)

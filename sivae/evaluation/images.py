@@ -7,7 +7,7 @@ Networks run in eval mode and in their own dtype; everything after them is float
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ class ReconstructionMeter:
             The reconstructions, [B, C, H, W].
         """
         mu, logvar = self._model.encode(x, condition)
-        again = self._model.decode(mu, condition)
+        again = self._model.render(mu, condition)
         # Sums stay on the device, so that no batch waits for the one before it.
         shown, original = (unit_range(images.double(), self._value_range) for images in (again, x))
         values = {
@@ -265,6 +265,7 @@ def generate(
     *,
     seed: int,
     condition: Tensor | None = None,
+    decode: Callable[[Tensor, Tensor | None], Tensor] | None = None,
     device: torch.device | str | None = None,
 ) -> Iterator[Tensor]:
     """Decode samples of the prior, batch by batch; image i is a function of the seed and of i.
@@ -274,6 +275,7 @@ def generate(
         count: how many images.
         seed: 0 or more; the noise is that of :func:`sivae.models.latent.prior_noise`, equal on every device.
         condition: [count, condition_dim], for a conditional model.
+        decode: latents and conditions -> images; None: the model's `render`.
         device: where the model is; None asks its parameters.
 
     Yields:
@@ -282,11 +284,12 @@ def generate(
     place, dtype = home(model, device)
     noise = prior_noise(seed, count, model.z_dim)
     size = samples_at_once(model.sample_shape)
+    decode = decode or model.render
     for start in range(0, count, size):
         rows = slice(start, start + size)
         given = None if condition is None else condition[rows].to(place, dtype)
         with torch.no_grad():
-            images = model.decode(noise[rows].to(place, dtype), given)
+            images = decode(noise[rows].to(place, dtype), given)
         yield images
 
 

@@ -4,5 +4,6 @@ from sivae.models.base import VAEModel
 from sivae.models.conv import ConvVAE
 from sivae.models.mlp import MLPVAE
 from sivae.models.registry import MODELS, build_model
+from sivae.models.style import StyleVAE
 
-__all__ = ["MLPVAE", "MODELS", "ConvVAE", "VAEModel", "build_model"]
+__all__ = ["MLPVAE", "MODELS", "ConvVAE", "StyleVAE", "VAEModel", "build_model"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sivae.models import ConvVAE
+from sivae.models import ConvVAE, StyleVAE
 from sivae.models.official import import_official
 from sivae.models.official.conv import official_names
 from sivae.models.storage import ModelFileError
 from tests.models.samples import small_conv
 
-FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "official_conv_rgb32.pth"
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+FIXTURE = FIXTURES / "official_conv_rgb32.pth"
+STYLE_FIXTURE = FIXTURES / "official_style128.pth"
 
 
 def _official_state(model: ConvVAE) -> dict[str, Tensor]:
@@ -170,3 +174,111 @@ def test_sides_that_do_not_meet_again_are_refused(tmp_path: Path) -> None:
     shrunk = {name.replace("encoder.main.res_in_8", "encoder.main.res_in_7"): value for name, value in state.items()}
     with pytest.raises(ModelFileError, match=r"a network that is not supported: ConvVAE: image_size is 14"):
         import_official(_saved(tmp_path / "x.pth", {"epoch": 1, "model": shrunk}))
+
+
+def test_a_style_checkpoint_is_read_past_the_objects_in_it() -> None:
+    imported = import_official(STYLE_FIXTURE)
+    assert isinstance(imported.model, StyleVAE)
+    assert imported.model.hyperparameters == {
+        "image_size": 128,
+        "channels": 3,
+        "start_channels": 4,
+        "max_channels": 16,
+        "z_dim": 16,
+        "mapping_layers": 3,
+        "lod": 5,
+        "blend": 1.0,
+    }
+    assert imported.source == {
+        "format": "official style",
+        "file": "official_style128.pth",
+        "averaged": True,
+        "iteration": 123,
+    }
+    assert not imported.model.training
+
+
+def test_the_networks_as_trained_are_others_than_the_averaged_ones() -> None:
+    averaged, trained = (import_official(STYLE_FIXTURE, averaged=which).model for which in (True, False))
+    same = [
+        name
+        for (name, mine), theirs in zip(averaged.named_parameters(), trained.parameters(), strict=True)
+        if torch.equal(mine, theirs)
+    ]
+    assert not same
+    assert torch.equal(averaged.average_style, trained.average_style)  # there is one for both
+
+
+def _style_content() -> dict[str, Any]:
+    with torch.serialization.safe_globals([(_Blank, "tracker.RunningMeanTorch")]):
+        content: dict[str, Any] = torch.load(STYLE_FIXTURE, weights_only=True)
+    del content["auxiliary"]
+    return content
+
+
+class _Blank:
+    def __setstate__(self, state: object) -> None:
+        """Objects of the foreign program have a state; nothing is kept of it."""
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "value", "message"),
+    [
+        ("generator_s", "const", None, r"lacks generator\.const"),
+        ("generator_s", "const", torch.zeros(1, 16, 4, 5), r"constant|const has shape \[1, 16, 4, 5\]"),
+        ("generator_s", "more", torch.zeros(3), r"holds generator\.more"),
+        ("discriminator_s", "encode_block.0.blur.weight", torch.ones(4, 1, 3, 3), "another blur than"),
+        ("mapping_fl_s", "map_blocks.0.fc.weight", torch.zeros(16), "expected 2 dimensions"),
+        ("mapping_tl_s", "map_blocks.2.fc.bias", torch.full((32,), torch.nan), "infinite or NaN"),
+        ("dlatent_avg", "buff", torch.zeros(12, 15), r"buff has shape \[12, 15\]"),
+    ],
+)
+def test_damaged_style_tables_are_named(
+    tmp_path: Path, table: str, name: str, value: Tensor | None, message: str
+) -> None:
+    content = _style_content()
+    if value is None:
+        del content["models"][table][name]
+    else:
+        content["models"][table][name] = value
+    with pytest.raises(ModelFileError, match=message):
+        import_official(_saved(tmp_path / "x.pth", content))
+
+
+def test_a_style_checkpoint_without_averaged_networks_says_so(tmp_path: Path) -> None:
+    content = _style_content()
+    for name in list(content["models"]):
+        if name.endswith("_s"):
+            del content["models"][name]
+    path = _saved(tmp_path / "x.pth", content)
+    with pytest.raises(
+        ModelFileError, match=r"lacks the table 'discriminator_s' .* does not hold the averaged networks"
+    ):
+        import_official(path)
+    assert import_official(path, averaged=False).source["averaged"] is False
+
+
+class _Calling:
+    """Pickled as a call."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._call
+
+
+@pytest.mark.parametrize("kind", ["eval", "exec", "run", "touch"])
+def test_what_a_pickle_would_call_is_not_called(tmp_path: Path, kind: str) -> None:
+    trap = tmp_path / "sprung"
+    calls = {
+        "eval": _Calling(eval, f"open({str(trap)!r}, 'w')"),
+        "exec": _Calling(exec, f"open({str(trap)!r}, 'w')"),
+        "run": _Calling(subprocess.run, ["touch", str(trap)]),
+        "touch": _Calling(Path.touch, trap),
+    }
+    path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv()), "extra": calls[kind]})
+    # Whether the file is refused for it or read without it.
+    with contextlib.suppress(ModelFileError):
+        assert isinstance(import_official(path).model, ConvVAE)
+    assert not trap.exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sivae.models.base import VAEModel
-from sivae.models.official import conv
+from sivae.models.official import conv, style
 from sivae.models.official.reading import described, read_checkpoint
 from sivae.models.storage import ModelFileError
 
@@ -25,23 +25,25 @@ class Imported:
     source: dict[str, Any]
 
 
-def import_official(path: Path) -> Imported:
+def import_official(path: Path, *, averaged: bool = True) -> Imported:
     """Read a checkpoint as the authors' programs save it; the architecture is found in its names and shapes.
 
     Args:
-        path: a file of `torch.save`. Nothing in it is executed: one that holds objects beside tensors and plain
-            containers is refused.
+        path: a file of `torch.save`. Nothing in it is executed: in the place of objects beside tensors and plain
+            containers stand empty ones.
+        averaged: of a checkpoint that holds the weights as trained and averaged ones, take these.
 
     Raises:
         OSError: the file cannot be read.
         ModelFileError: it is no such checkpoint, or a damaged one, or of a network that this package does not have.
     """
     content = read_checkpoint(path)
-    for form in (conv,):
+    for form in (conv, style):
         if form.recognises(content):
-            model, details = form.convert(content, str(path))
+            model, details = form.convert(content, str(path), averaged=averaged)
             return Imported(model, {"format": form.FORMAT, "file": path.name, **details})
     raise ModelFileError(
         f"{path} holds {described(content)}: no checkpoint of the official conv model, which has a table 'model' with "
-        "encoder.main.… and decoder.main.…"
+        "encoder.main.… and decoder.main.…, nor of the official style-based one, which has a table 'models' with "
+        "generator and discriminator"
     )

@@ -35,12 +35,13 @@ def recognises(content: Any) -> bool:
     return any(re.match(r"(module\.)?(encoder|decoder)\.main\.", str(name)) for name in _state_dict(content))
 
 
-def convert(content: Any, where: str) -> tuple[ConvVAE, dict[str, Any]]:
+def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[ConvVAE, dict[str, Any]]:
     """The model of a recognised checkpoint, and what it says of itself.
 
     Args:
         content: as read.
         where: it was read from, for errors.
+        averaged: without effect; these files hold one set of weights.
 
     Raises:
         ModelFileError: something is missing, too much, or of another shape than the rest implies.

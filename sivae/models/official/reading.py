@@ -13,16 +13,34 @@ from torch import Tensor
 from sivae.models.storage import ModelFileError
 
 
+class _Nothing:
+    """In the place of an object of a class that is not known here; it keeps nothing of it."""
+
+    __slots__ = ()
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
 def read_checkpoint(path: Path) -> Any:
-    """The content of a file of `torch.save`, its tensors on the CPU.
+    """The content of a file of `torch.save`, its tensors on the CPU, and something empty in the place of other objects.
 
     Raises:
         OSError: it cannot be read.
-        ModelFileError: it is no such file, is damaged, or holds other objects; they are not made.
+        ModelFileError: it is no such file, is damaged, or asks for what could act on the system.
     """
     with path.open("rb") as file:
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            try:
+                foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+            except ValueError:  # the old format, in which they are not listed
+                foreign = []
+            file.seek(0)
+            with torch.serialization.safe_globals([(_Nothing, name) for name in foreign]):
+                return torch.load(file, map_location="cpu", weights_only=True)
         except OSError:
             raise
         except Exception as error:  # what a damaged file makes the reader stumble over can be anything

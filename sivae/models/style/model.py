@@ -125,10 +125,11 @@ class StyleVAE(VAEModel):
         self.lod = lod
         if blend == 1.0:
             self.blend = 1.0
-        elif isinstance(self.blend, Tensor):
+        elif isinstance(self.blend, Tensor) and self.blend.device == self.average_style.device:
             self.blend.fill_(blend)
         else:
-            self.blend = torch.full((), blend, device=self.average_style.device)
+            place = self.average_style.device
+            self.blend = torch.full((), blend, device="cpu" if place.type == "meta" else place)
         side = SMALLEST << lod
         self.sample_shape = (self.hyperparameters["channels"], side, side)
         self.hyperparameters = {**self.hyperparameters, "lod": lod, "blend": float(blend)}
@@ -223,7 +224,7 @@ class StyleVAE(VAEModel):
                 self.average_style.lerp_(mean, 1.0 - _AVERAGE_DECAY)
             if prior and self.style_mixing > 0.0:
                 styles = self._mixed_at_random(styles, z, noise)
-        image: Tensor = self.decoder(styles, self.lod, self.blend, Noise(noise))
+        image: Tensor = self.decoder(styles, *self._stage(None, None), Noise(noise))
         return image
 
     def render(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -243,8 +244,9 @@ class StyleVAE(VAEModel):
         Args:
             truncation: as for :meth:`decode`.
         """
+        place = self.average_style.device
+        seed = ops.draw_seed(place if generator is None else generator.device, generator).to(place)
         z = self.prior_draws(count, generator)
-        seed = ops.draw_seed(z.device if generator is None else generator.device, generator).to(z.device)
         passes = iter(range(0, count * self.OFFSETS_PER_PASS + 1, self.OFFSETS_PER_PASS))
 
         def decoded(piece: Tensor, condition: Tensor | None) -> Tensor:
@@ -295,6 +297,9 @@ class StyleVAE(VAEModel):
 
     def _stage(self, lod: int | None, blend: float | Tensor | None) -> tuple[int, float | Tensor]:
         if lod is None:
+            place = self.average_style.device
+            if isinstance(self.blend, Tensor) and self.blend.device != place:  # the model has moved since
+                self.blend = torch.full((), self.hyperparameters["blend"], device=place)
             return self.lod, self.blend if blend is None else blend
         self._check_stage(lod, blend)
         return lod, 1.0 if blend is None else blend
