@@ -7,17 +7,13 @@ import importlib.metadata
 import os
 import platform
 import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.measure import last_level_cache_bytes
 from sivae import ops
-from sivae.machine import cpu_model, device_name, versions
-
-COMMIT_VARIABLE = "SIVAE_COMMIT"  # the commit of a copy of the checkout that has no .git
+from sivae.machine import cpu_model, device_name, git_commit, versions
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -56,20 +52,6 @@ def device_slug(device: torch.device) -> str:
 def _processor() -> str:
     model = cpu_model().split(",")[0]
     return f"{model} {os.cpu_count()} cores"
-
-
-def git_commit() -> str | None:
-    """The checkout's commit, with "+changes" where tracked files differ from it; None where nothing tells."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get(COMMIT_VARIABLE) or None
 
 
 def _version(package: str) -> str | None:

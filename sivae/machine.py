@@ -5,7 +5,9 @@ Needs torch and the standard library only, and imports torch where a fact comes 
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,24 @@ import sivae
 
 if TYPE_CHECKING:
     import torch
+
+
+COMMIT_VARIABLE = "SIVAE_COMMIT"  # the commit of a copy of the checkout that has no .git
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "+changes" where tracked files differ from it; None where nothing tells."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may lie in somebody's checkout
+        commit = git("rev-parse", "HEAD")
+        return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get(COMMIT_VARIABLE) or None
 
 
 def cpu_model() -> str:

@@ -1,7 +1,6 @@
 """Pictures of a run: samples, densities and loss curves, as PNG files.
 
-Figures are built through matplotlib's object interface, so nothing here touches pyplot's global state or
-needs a display. A file appears under its name only when it is complete.
+A file appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -9,35 +8,36 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sivae.files import atomic_file
-
-_INK = "#22303c"
-_MUTED = "#6b7885"
-_RULE = "#d5dbe1"
-_BLUE = "#2a6f97"
-_ORANGE = "#e07a3f"
-_DEPTHS = LinearSegmentedColormap.from_list(
-    "sivae_depths", ["#ffffff", "#d3e6ec", "#8fc1cf", "#3f8fae", "#1f5f8b", "#1a3a63", "#14213d"]
+from sivae.evaluation.style import (
+    BLUE,
+    DEPTHS,
+    INK,
+    MUTED,
+    ORANGE,
+    RULE,
+    finish,
+    new_figure,
+    plain,
+    square,
+    write_figure,
 )
+
 _SMOOTHED_FROM = 200  # points; below that the eye follows the raw curve
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
-    ("Reconstruction", "squared error per sample", (("rec", "rec", _BLUE),)),
-    ("KL to the prior", "nats per sample", (("kl_real", "real", _BLUE), ("kl_fake", "fake", _ORANGE))),
-    ("exp-ELBO of fakes", "mean of exp(…)/α", (("exp_elbo_fake", "fake", _ORANGE),)),
-    ("Losses", "loss", (("loss_encoder", "encoder", _BLUE), ("loss_decoder", "decoder", _ORANGE))),
+    ("Reconstruction", "squared error per sample", (("rec", "rec", BLUE),)),
+    ("KL to the prior", "nats per sample", (("kl_real", "real", BLUE), ("kl_fake", "fake", ORANGE))),
+    ("exp-ELBO of fakes", "mean of exp(…)/α", (("exp_elbo_fake", "fake", ORANGE),)),
+    ("Losses", "loss", (("loss_encoder", "encoder", BLUE), ("loss_decoder", "decoder", ORANGE))),
 )
 
 
@@ -56,20 +56,20 @@ def plot_samples(path: str | os.PathLike[str], real: Tensor, fake: Tensor, exten
         ValueError: ``real`` or ``fake`` is not ``[N, 2]``.
     """
     clouds = {"data": _points("real", real), "model": _points("fake", fake)}
-    figure = _figure(9.0, 5.0)
+    figure = new_figure(9.0, 5.0)
     limit = 2 * extent
-    for index, ((name, cloud), color) in enumerate(zip(clouds.items(), (_BLUE, _ORANGE), strict=True)):
+    for index, ((name, cloud), color) in enumerate(zip(clouds.items(), (BLUE, ORANGE), strict=True)):
         axes = figure.add_axes((0.075 + 0.475 * index, 0.165, 0.425, 0.68))
         # Dots shrink as they grow in number, so that neither 200 nor 20,000 of them hide the shape.
         size = float(np.clip(9000 / max(len(cloud), 1), 1.2, 14))
         axes.scatter(cloud[:, 0], cloud[:, 1], s=size, color=color, alpha=0.55, linewidths=0)
-        _square(axes, limit)
+        square(axes, limit)
         axes.set_title(name, color=color, fontsize=11, fontweight="bold", loc="left")
     hidden = int((~(np.abs(clouds["model"]) <= limit).all(axis=1)).sum())
     caption = f"{len(real):,} data points and {len(fake):,} points generated from the prior"
     caption += f"; generated points outside the frame: {hidden:,}" if hidden else ""
-    _finish(figure, title, caption)
-    _write(path, figure)
+    finish(figure, title, caption)
+    write_figure(path, figure)
 
 
 def plot_density(path: str | os.PathLike[str], grid: Tensor, extent: float, title: str) -> None:
@@ -90,28 +90,28 @@ def plot_density(path: str | os.PathLike[str], grid: Tensor, extent: float, titl
     values = _array(grid)
     limit = 2 * extent
     finite = values[np.isfinite(values)]
-    figure = _figure(6.4, 6.05)
+    figure = new_figure(6.4, 6.05)
     axes = figure.add_axes((0.115, 0.14, 0.715, 0.757))
     image = axes.imshow(
         np.ma.masked_invalid(values.T),
         origin="lower",
         extent=(-limit, limit, -limit, limit),
-        cmap=_DEPTHS,
+        cmap=DEPTHS,
         # One sharp peak would make everything else invisible on a linear scale.
         norm=PowerNorm(0.5, vmin=0.0, vmax=float(finite.max()) if finite.size and finite.max() > 0 else 1.0),
         interpolation="nearest",
     )
     axes.set_facecolor("#f3d9cd")
-    _square(axes, limit)
+    square(axes, limit)
     bar = figure.colorbar(image, cax=figure.add_axes((0.855, 0.14, 0.028, 0.757)))
-    bar.set_label("density per unit area, square-root scale", color=_MUTED, fontsize=9)
-    bar.ax.tick_params(colors=_MUTED, labelsize=8, length=3)
+    bar.set_label("density per unit area, square-root scale", color=MUTED, fontsize=9)
+    bar.ax.tick_params(colors=MUTED, labelsize=8, length=3)
     bar.outline.set_visible(False)
     side = values.shape[0]
     caption = f"{side} × {side} cells, normalised over the square shown"
     caption += f"; cells that are not finite: {values.size - finite.size:,}" if finite.size < values.size else ""
-    _finish(figure, title, caption)
-    _write(path, figure)
+    finish(figure, title, caption)
+    write_figure(path, figure)
 
 
 def plot_curves(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -127,16 +127,16 @@ def plot_curves(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any
     """
     kept = [record for record in records if math.isfinite(_number(record.get("step")))]
     steps = np.array([_number(record["step"]) for record in kept])
-    figure = _figure(10.0, 6.6)
+    figure = new_figure(10.0, 6.6)
     broken = 0
     smoothed = False
     for index, (name, unit, series) in enumerate(_PANELS):
         axes = figure.add_axes((0.085 + 0.485 * (index % 2), 0.555 - 0.425 * (index // 2), 0.405, 0.315))
-        _plain(axes)
-        axes.grid(True, color=_RULE, linewidth=0.6)
-        axes.set_title(name, color=_INK, fontsize=11, fontweight="bold", loc="left")
-        axes.set_ylabel(unit, color=_MUTED, fontsize=9)
-        axes.set_xlabel("step", color=_MUTED, fontsize=9)
+        plain(axes)
+        axes.grid(True, color=RULE, linewidth=0.6)
+        axes.set_title(name, color=INK, fontsize=11, fontweight="bold", loc="left")
+        axes.set_ylabel(unit, color=MUTED, fontsize=9)
+        axes.set_xlabel("step", color=MUTED, fontsize=9)
         drawn = []
         recorded = False
         for key, label, color in series:
@@ -151,7 +151,7 @@ def plot_curves(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any
             smoothed |= _curve(axes, steps[shown], values[shown], label, color)
         if not drawn:
             absence = "no finite values" if recorded else "not recorded"
-            axes.text(0.5, 0.5, absence, transform=axes.transAxes, ha="center", color=_MUTED)
+            axes.text(0.5, 0.5, absence, transform=axes.transAxes, ha="center", color=MUTED)
             axes.set_xticks([])
             axes.set_yticks([])
             continue
@@ -160,12 +160,12 @@ def plot_curves(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any
         axes.set_xlim(steps.min() - margin, steps.max() + margin)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(series) > 1:
-            axes.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="best")
+            axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     caption = f"{len(kept):,} records"
     caption += "; thin: as recorded, thick: running median" if smoothed else ""
     caption += f"; values left out because they are not finite: {broken:,}" if broken else ""
-    _finish(figure, title, caption)
-    _write(path, figure)
+    finish(figure, title, caption)
+    write_figure(path, figure)
 
 
 def _curve(axes: Axes, steps: NDArray[Any], values: NDArray[Any], label: str, color: str) -> bool:
@@ -213,44 +213,3 @@ def _points(name: str, points: Tensor) -> NDArray[np.float64]:
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"plot_samples: {name} must be [N, 2], got {list(points.shape)}")
     return _array(points)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=144, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor("white")
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=_MUTED, labelsize=8, length=3)
-    for side, spine in axes.spines.items():
-        spine.set_color(_RULE)
-        spine.set_visible(side in ("left", "bottom"))
-
-
-def _square(axes: Axes, limit: float) -> None:
-    _plain(axes)
-    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    axes.set_xlabel("x₁", color=_MUTED, fontsize=10)
-    axes.set_ylabel("x₂", color=_MUTED, fontsize=10, rotation=0, labelpad=8)
-    ticks = np.linspace(-limit, limit, 5)
-    axes.set_xticks(ticks)
-    axes.set_yticks(ticks)
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-
-
-def _finish(figure: Figure, title: str, caption: str) -> None:
-    # A run's name may hold a dollar sign; it is text, not mathematics.
-    heading = figure.text(0.02, 0.978, title, ha="left", va="top", fontsize=14, fontweight="bold", color=_INK)
-    heading.set_parse_math(False)
-    figure.text(0.02, 0.022, caption, ha="left", va="bottom", fontsize=9, color=_MUTED)
-
-
-def _write(path: str | os.PathLike[str], figure: Figure) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as temporary:
-        figure.savefig(temporary, format="png")
