@@ -31,6 +31,7 @@ VERBS = {
     "sample": "draw images from a model's prior",
     "reconstruct": "show images beside what a model makes of them",
     "interpolate": "go from one image, or one sample, to another",
+    "reproduce": "run an experiment of the paper end to end, and write a page that shows it",
     "import-checkpoint": "turn a checkpoint of the authors' program into a model folder",
     "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
     "info": "show versions, devices and the backends of the fused ops",
@@ -54,6 +55,7 @@ examples:
   sivae prepare photos.zip faces --resolution 128 --crop center       pack images for training
   sivae sample runs/cifar10-seed0             images from a trained model
   sivae interpolate runs/cifar10-seed0 --seeds 1 2
+  sivae reproduce density-2d                  VAE, IntroVAE and Soft-IntroVAE on four densities
   sivae bench --quick                         how fast the ops are here, in a minute or two
   sivae info                                  what this machine has to offer
 
@@ -62,7 +64,7 @@ sivae VERB --help lists a verb's options. --debug, with any verb, shows where an
 
 
 # No options are called that.
-_POSITIONAL = ("preset", "run", "model", "images", "a", "b", "file", "source", "destination")
+_POSITIONAL = ("experiment", "preset", "run", "model", "images", "a", "b", "file", "source", "destination")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from torch import Tensor
 from sivae import files
 
 METRICS = "metrics.jsonl"
+_TAIL_BYTES = 8192  # more than two records
 
 
 class Recorder:
@@ -92,6 +94,21 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [record for _, record in _whole_records(path.read_bytes())]
+
+
+def last_step(folder: Path) -> int:
+    """The step of a run's last whole record, without reading the others; 0 where there is none."""
+    try:
+        with (folder / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().splitlines(keepends=True)
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if line.endswith(b"\n"):
+                return int(json.loads(line)["step"])
+    return 0
 
 
 def truncate_records(path: Path, step: int) -> None:

@@ -1,0 +1,34 @@
+"""The method's experiments, each one command: train, evaluate, draw, and write a page that shows it.
+
+One module an experiment, see :class:`sivae.reproduce.experiment.Experiment`; a new one is registered by its name here.
+Names load on first use, so that `sivae reproduce --list` starts fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from sivae.training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sivae.reproduce.experiment import Experiment
+
+# Name -> module of this package.
+EXPERIMENTS: dict[str, str] = {
+    "density-2d": "density_2d",
+}
+
+
+def get_experiment(name: str) -> Experiment:
+    """The experiment called `name`.
+
+    Raises:
+        ConfigError: there is none; the message lists those there are.
+    """
+    if name not in EXPERIMENTS:
+        close = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+        hint = f"did you mean {close[0]}? There are" if close else "choose one of"
+        raise ConfigError(f"there is no experiment {name!r}; {hint} {', '.join(EXPERIMENTS)}")
+    return cast("Experiment", import_module(f"{__name__}.{EXPERIMENTS[name]}"))

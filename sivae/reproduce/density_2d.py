@@ -1,0 +1,260 @@
+"""VAE, IntroVAE and Soft-IntroVAE on the four densities of the paper: samples, density estimates, and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
+from sivae.reproduce.markdown import figure, finite, listed, mean, mean_and_spread, spread, table
+from sivae.reproduce.methods import METHODS
+
+NAME = "density-2d"
+SUMMARY = "VAE, IntroVAE and Soft-IntroVAE on four densities in the plane"
+NEEDS = "nothing but a CPU; a GPU is used where there is one"
+TIME: Mapping[Size, str] = {
+    "quick": "24 trainings of 2,000 iterations, about 10 minutes on 2 CPU cores",
+    "full": "60 trainings of 30,000 iterations, about 15 minutes each on a CPU core",
+}
+
+DENSITIES = ("8gaussians", "2spirals", "checkerboard", "rings")
+_METRICS = {
+    "gnelbo": "gnELBO",
+    "official_kl": "official KL",
+    "official_jsd": "official JSD",
+    "kl": "KL (nats)",
+    "jsd": "JSD (nats)",
+}
+_FIGURE = "densities.png"
+_POINTS = 4_000  # in a panel
+_PROTOCOL = 5_000  # points of each kind that the divergences compare
+
+
+def trainings(settings: Settings) -> list[Training]:
+    """Every method on every density with every seed, seeds outermost, so that a first look needs only the first."""
+    settings.refuse("data", "run", experiment=NAME)
+    length = settings.pick(quick={"steps": 2_000, "batch_size": 256}, full={})
+    return [
+        Training(_name(density, method, seed), settings.configure(density, objective=method, seed=seed, **length))
+        for seed in settings.seed_range(quick=2, full=5)
+        for density in DENSITIES
+        for method in METHODS
+    ]
+
+
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+    """The figure of the first seed, and the metrics over all of them."""
+    seeds = sorted({run.config.seed for run in runs.values()})
+    _draw(folder / _FIGURE, runs, seeds[0])
+    numbers: dict[str, Any] = {}
+    rows = []
+    for density in DENSITIES:
+        numbers[density] = {}
+        for method, title in METHODS.items():
+            values = {
+                metric: [runs[_name(density, method, seed)].metric(metric) for seed in seeds] for metric in _METRICS
+            }
+            numbers[density][method] = {
+                metric: {"values": given, "mean": mean(given), "standard_deviation": spread(given)}
+                for metric, given in values.items()
+            }
+            rows.append([f"{density}, {title}", *(mean_and_spread(given) for given in values.values())])
+        floor = _floor(density)
+        numbers[density]["data"] = floor
+        rows.append([f"{density}, the data itself", *(mean_and_spread(floor.get(metric, [])) for metric in _METRICS)])
+    first = runs[_name(DENSITIES[0], "soft-intro", seeds[0])].config
+    about = (
+        f"{listed(list(METHODS.values()))}, each on {listed(DENSITIES)} with {len(seeds)} "
+        f"seed{'' if len(seeds) == 1 else 's'}: {first.total_steps:,} iterations of batch {first.batch_size}, of which "
+        f"the first {first.warmup_steps:,} train a plain VAE. Weights are those that the authors published for "
+        "Soft-IntroVAE on each density; VAE and IntroVAE have the same beta_rec and beta_kl, and nobody published "
+        f"values for them here. IntroVAE's margin is {_margin(runs)}."
+    )
+    panels = figure(
+        _FIGURE,
+        f"Data, and for each method {_POINTS:,} points decoded from the prior (left) and the density that its ELBO "
+        f"implies, exp(ELBO) normalised over the square, darker is denser, square-root scale (right); seed {seeds[0]}.",
+    )
+    measured = table(["", *_METRICS.values()], rows)
+    words = (
+        f"{measured}\n\nLower is better in every column; {_over(len(seeds))}. gnELBO, "
+        "official KL and official JSD are computed as the published program computes them: the first is a ratio that "
+        "only compares with others on an equal grid, and the two divergences sum densities instead of probabilities. "
+        "KL and JSD are on probabilities, JSD with the standard direction. *The data itself* is what fresh samples of "
+        f"the data score against each other, {_PROTOCOL:,} points each as in the metric: a perfect model's floor."
+    )
+    return Report(
+        about,
+        [
+            ("Samples and densities", panels),
+            ("Figures of merit", words),
+            ("What we see", _findings(numbers, runs, len(seeds))),
+            (
+                "What there is to compare with",
+                "The paper's tables are not at hand, so no figure here is held against one of theirs. "
+                "`docs/results/density-2d.md` of the project has a run of the published program at full size.",
+            ),
+        ],
+        numbers,
+        [_FIGURE],
+    )
+
+
+def _name(density: str, method: str, seed: int) -> str:
+    return f"{density}-{method}-seed{seed}"
+
+
+def _over(seeds: int) -> str:
+    return "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
+
+
+def _margin(runs: Mapping[str, Trained]) -> str:
+    margins = {run.config.objective.margin for run in runs.values() if run.config.objective.name == "intro"}
+    return listed([f"{margin:g}" for margin in sorted(one for one in margins if one is not None)])
+
+
+def _floor(density: str) -> dict[str, list[float]]:
+    """The divergences between fresh samples of the data: three pairs."""
+    import torch
+
+    from sivae.data import get_density
+    from sivae.evaluation import density as metrics
+
+    source = get_density(density)
+    generator = torch.Generator().manual_seed(0)
+    functions = {
+        "official_kl": metrics.official_kl_divergence,
+        "official_jsd": metrics.official_js_divergence,
+        "kl": metrics.kl_divergence,
+        "jsd": metrics.js_divergence,
+    }
+    values: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(3):
+        p, q = (
+            metrics.density_histogram(source.sample(_PROTOCOL, generator=generator, dtype=torch.float64), source.extent)
+            for _ in range(2)
+        )
+        for name, function in functions.items():
+            values[name].append(function(p, q))
+    return values
+
+
+def _findings(numbers: Mapping[str, Any], runs: Mapping[str, Trained], seeds: int) -> str:
+    """Sentences that say no more than the numbers do."""
+    lines = []
+    for density in DENSITIES:
+        leaders: dict[str, list[str]] = {}
+        undecided = []
+        for metric, title in _METRICS.items():
+            found = {
+                method: numbers[density][method][metric]
+                for method in METHODS
+                if finite(numbers[density][method][metric]["values"])
+            }
+            if not found:
+                continue
+            ranked = sorted(found, key=lambda method: float(found[method]["mean"]))
+            leaders.setdefault(METHODS[ranked[0]], []).append(title)
+            if len(ranked) > 1 and _overlap(found[ranked[0]]["values"], found[ranked[1]]["values"]):
+                undecided.append(title)
+        best = "; ".join(f"{method} in {listed(titles)}" for method, titles in leaders.items())
+        doubt = f" (in {listed(undecided)} the seeds of the best two overlap)" if undecided else ""
+        lines.append(f"- {density}: lowest mean is {best or 'nobody, as no figure is finite'}{doubt}.")
+    if seeds == 1:
+        lines.append("- With one seed there is no spread, and no order is certain.")
+    diverged = [run.name for run in runs.values() if run.summary is None]
+    if diverged:
+        lines.append(f"- Training diverged, and was given up: {listed(diverged)}.")
+    for method, title in METHODS.items():
+        captured = [runs[_name("8gaussians", method, seed)].metric("modes_captured") for seed in sorted(_seeds(runs))]
+        kept = finite(captured)
+        if kept:
+            counts = listed([f"{value:.0f}" for value in kept])
+            lines.append(f"- Of the 8 modes of 8gaussians {title} captures {counts} (seed by seed).")
+    return "\n".join(lines)
+
+
+def _seeds(runs: Mapping[str, Trained]) -> set[int]:
+    return {run.config.seed for run in runs.values()}
+
+
+def _overlap(best: Sequence[float], second: Sequence[float]) -> bool:
+    return max(finite(best)) >= min(finite(second))
+
+
+def _draw(path: Path, runs: Mapping[str, Trained], seed: int) -> None:
+    import numpy as np
+    import torch
+    from matplotlib.colors import PowerNorm
+
+    from sivae import from_pretrained
+    from sivae.data import get_density
+    from sivae.evaluation import density_grid
+    from sivae.evaluation.style import BLUE, DEPTHS, INK, MUTED, ORANGE, finish, new_figure, square, write_figure
+
+    columns = 1 + 2 * len(METHODS)
+    panel, left, top = 1.75, 1.15, 0.95  # inches
+    width, height = left + columns * panel + 0.15, top + len(DENSITIES) * panel + 0.55
+    drawing = new_figure(width, height)
+
+    def axes_at(row: int, column: int) -> Any:
+        gap = 0.14 * ((column + 1) // 2)  # between the methods
+        axes = drawing.add_axes(
+            (
+                (left - 0.45 + column * panel + gap) / width,
+                1 - (top + (row + 1) * panel - 0.08) / height,
+                (panel - 0.12) / width,
+                (panel - 0.12) / height,
+            )
+        )
+        if row == 0:
+            heads = ["data", *(f"{title}{part}" for title in METHODS.values() for part in (": samples", ": density"))]
+            axes.set_title(heads[column], fontsize=9, fontweight="bold", color=INK, loc="left")
+        return axes
+
+    def finish_axes(axes: Any, row: int, column: int, limit: float) -> None:
+        square(axes, limit)
+        axes.set_xlabel("x₁" if row == len(DENSITIES) - 1 else "", color=MUTED, fontsize=8, labelpad=1)
+        axes.set_ylabel("x₂" if column == 0 else "", color=MUTED, fontsize=8, labelpad=0, rotation=0)
+        axes.set_xticks([-limit / 2, 0, limit / 2])
+        axes.set_yticks([-limit / 2, 0, limit / 2])
+        axes.tick_params(labelsize=6, length=2, labelleft=column == 0, labelbottom=True, pad=1)
+
+    def dots(axes: Any, points: Any, colour: str) -> None:
+        axes.scatter(points[:, 0], points[:, 1], s=1.2, color=colour, alpha=0.5, linewidths=0)
+
+    for row, name in enumerate(DENSITIES):
+        density = get_density(name)
+        limit = 2 * density.extent
+        generator = torch.Generator().manual_seed(0)
+        axes = axes_at(row, 0)
+        dots(axes, density.sample(_POINTS, generator=generator).numpy(), BLUE)
+        finish_axes(axes, row, 0, limit)
+        drawing.text(0.012, 1 - (top + (row + 0.5) * panel) / height, name, rotation=90, va="center", color=INK)
+        for index, method in enumerate(METHODS):
+            samples, grid = (axes_at(row, 1 + 2 * index + part) for part in range(2))
+            run = runs[_name(name, method, seed)]
+            if run.summary is None:
+                for axes in (samples, grid):
+                    axes.text(0.5, 0.5, "diverged", transform=axes.transAxes, ha="center", color=MUTED)
+            else:
+                model = from_pretrained(run.folder)
+                dots(samples, model.sample(_POINTS, generator=generator).numpy(), ORANGE)
+                values = np.ma.masked_invalid(density_grid(model, density, 128).numpy().T)
+                grid.imshow(
+                    values,
+                    origin="lower",
+                    extent=(-limit, limit, -limit, limit),
+                    cmap=DEPTHS,
+                    norm=PowerNorm(0.5, vmin=0.0, vmax=float(values.max()) if values.count() else 1.0),
+                )
+            for part, axes in enumerate((samples, grid)):
+                finish_axes(axes, row, 1 + 2 * index + part, limit)
+    finish(
+        drawing,
+        "Samples and density estimates",
+        f"{_POINTS:,} points in each panel of samples; densities normalised over the square, each panel to its own "
+        f"maximum; seed {seed}",
+    )
+    write_figure(path, drawing)

@@ -1,0 +1,170 @@
+"""What an experiment is: independent trainings, and a report that follows from them.
+
+Imports no torch, and neither do the experiments' modules before they report, so that they can be listed at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from sivae.training import fields
+from sivae.training.config import RunConfig
+from sivae.training.errors import ConfigError
+from sivae.training.fields import AT_LEAST_1, Range
+from sivae.training.presets import DEFAULT_OBJECTIVE, preset_config
+
+Size = Literal["quick", "full"]
+SIZES: tuple[Size, ...] = get_args(Size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the results of a reproduction. Two calls that go on with each other have equal ones.
+
+    Attributes:
+        size: "quick" (minutes on a small CPU) or "full" (as published).
+        seeds: how many seeds each setting is trained with, from 0 on; None: the experiment's own number.
+        steps: iterations of every training; None: the experiment's own number.
+        data: path of a data set, where the experiment takes one.
+        run: folder of a trained run, where the experiment takes one.
+        device: "auto" (a GPU when there is one), "cpu", "cuda" …
+        threads: CPU threads of each training.
+        changes: keys of :class:`RunConfig` and, given flat, of its sections, that every training takes instead of the
+            experiment's.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+
+    size: Size = "quick"
+    seeds: int | None = None
+    steps: int | None = None
+    data: str | None = None
+    run: str | None = None
+    device: str = "auto"
+    threads: int = 1
+    changes: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        fields.conform(self, _RANGES)
+
+    def pick(self, *, quick: Any, full: Any) -> Any:
+        """The value that belongs to the size."""
+        return quick if self.size == "quick" else full
+
+    def seed_range(self, *, quick: int, full: int) -> range:
+        """The seeds to train with, given the experiment's number of them at each size."""
+        return range(self.seeds if self.seeds is not None else self.pick(quick=quick, full=full))
+
+    def configure(self, preset: str, *, objective: str = DEFAULT_OBJECTIVE, **values: Any) -> RunConfig:
+        """The configuration of one training.
+
+        Args:
+            preset, objective: see :func:`sivae.training.preset_config`.
+            values: what the experiment has different; `steps` and `changes` of these settings come after them.
+        """
+        values |= {"device": self.device, "threads": self.threads}
+        if self.steps is not None:
+            values |= {"steps": self.steps}
+        config = preset_config(preset, objective=objective, **{**values, **self.changes})
+        # Pictures on the way are for someone who watches; a report draws its own.
+        return config if config.steps is None else config.replace(sample_every=config.steps)
+
+    def refuse(self, *names: str, experiment: str) -> None:
+        """Refuse settings that an experiment has no use for.
+
+        Raises:
+            ConfigError: one of them is given.
+        """
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ConfigError(f"--{name} has no effect on {experiment}; leave it out")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+_RANGES: dict[str, Range] = dict.fromkeys(("seeds", "steps", "threads"), AT_LEAST_1)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of an experiment's independent trainings: a run whose folder is OUT/runs/`name`."""
+
+    name: str
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that is over.
+
+    Attributes:
+        name: of the training.
+        config: as its folder holds it, resolved.
+        folder: of the run.
+        summary: content of its `summary.json`; None where the training diverged before its end.
+        divergence: why it was given up; None where it was not.
+        went_back: whether the training diverged once, went back to a checkpoint and came through with half the
+            learning rate.
+    """
+
+    name: str
+    config: RunConfig
+    folder: Path
+    summary: Mapping[str, Any] | None
+    divergence: str | None
+    went_back: bool
+
+    def metric(self, name: str) -> float:
+        """A metric of the summary; NaN where it is not finite, or there is no summary."""
+        value = None if self.summary is None else self.summary.get(name)
+        return float("nan") if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an experiment found.
+
+    Attributes:
+        about: Markdown: what was trained and measured, on what.
+        sections: title and Markdown of each; figures are linked by their names in the folder.
+        numbers: all of them, in types of JSON; None where one is not finite.
+        figures: names of the PNG files that were written.
+    """
+
+    about: str
+    sections: Sequence[tuple[str, str]]
+    numbers: Mapping[str, Any]
+    figures: Sequence[str]
+
+
+class Experiment(Protocol):
+    """A module of this package.
+
+    Attributes:
+        NAME: on the command line.
+        SUMMARY: what it shows, in a line.
+        NEEDS: data and machine.
+        TIME: about how long each size takes, and where.
+    """
+
+    NAME: str
+    SUMMARY: str
+    NEEDS: str
+    TIME: Mapping[Size, str]
+
+    def trainings(self, settings: Settings) -> list[Training]:
+        """What has to be trained, in the order in which to begin. May be empty.
+
+        Raises:
+            ConfigError: a setting has no effect here, or cannot be.
+        """
+
+    def report(self, settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+        """Evaluate the trainings, by name, and draw into `folder`. Depends on nothing else, so it can be repeated."""

@@ -1,0 +1,93 @@
+"""How a page's words and tables are put together from numbers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "--:|" * (len(header) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def figure(name: str, caption: str) -> str:
+    """A figure with its caption below."""
+    return f"![{caption}]({name})\n\n*{caption}*"
+
+
+def finite(values: Iterable[float]) -> list[float]:
+    """Those that are."""
+    return [value for value in values if math.isfinite(value)]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Of the finite ones; NaN where there are none."""
+    kept = finite(values)
+    return statistics.fmean(kept) if kept else math.nan
+
+
+def spread(values: Iterable[float]) -> float:
+    """Sample standard deviation of the finite ones; NaN where there are fewer than two."""
+    kept = finite(values)
+    return statistics.stdev(kept) if len(kept) > 1 else math.nan
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0.0 or 1e-3 <= abs(value) < 1e5:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+        return f"{value:,.{decimals}f}"
+    return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """mean ± standard deviation; with a note of how many values are not finite, if any."""
+    middle, width = mean(values), spread(values)
+    text = number(middle) if math.isnan(width) else f"{number(middle)} ± {_to_scale(width, middle)}"
+    missing = len(values) - len(finite(values))
+    return f"{text} ({missing} not finite)" if missing and len(values) > missing else text
+
+
+def _to_scale(width: float, middle: float) -> str:
+    """The deviation with the decimals, or the power of ten, of the mean beside it."""
+    if middle == 0.0 or 1e-3 <= abs(middle) < 1e5:
+        decimals = max(0, 2 - math.floor(math.log10(abs(middle)))) if middle else 3
+        return f"{width:,.{decimals}f}"
+    return number(width, 2)
+
+
+def duration(seconds: float) -> str:
+    """In words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1] if words else "")))
+
+
+def counted(count: int, of: int, one: str, many: str | None = None) -> str:
+    """3 of 8 runs."""
+    return f"{count} of {of} {one if of == 1 else many or one + 's'}"
+
+
+def for_json(value: Any) -> Any:
+    """Nested containers with None for floats that are not finite, which JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): for_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(one) for one in value]
+    return value

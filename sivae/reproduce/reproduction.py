@@ -1,0 +1,213 @@
+"""A reproduction from start to finish: its folder, the trainings, the report, and the page.
+
+OUT/settings.json     what decides the results, with the configuration of every training
+OUT/runs/NAME/        one run each, see sivae.training.folder; OUT/logs/NAME.log holds what its process said
+OUT/page.md           with the PNG files that it shows
+OUT/results.json      every number, with settings, versions, device, commit and times
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sivae import files
+from sivae.machine import device_name, git_commit, versions
+from sivae.reproduce import get_experiment
+from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
+from sivae.reproduce.markdown import duration, for_json
+from sivae.reproduce.progress import Display
+from sivae.reproduce.trainings import describe, train_all
+from sivae.training.devices import find_device
+from sivae.training.errors import RunFolderError
+from sivae.training.fields import show
+
+SETTINGS, PAGE, RESULTS = "settings.json", "page.md", "results.json"
+_CLOCK = "elapsed.json"
+_FORMAT = 1
+
+# Settings whose option has another name.
+_OPTIONS = {"changes": "the changed keys"}
+
+
+def reproduce(
+    name: str,
+    settings: Settings | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Path]:
+    """Run an experiment of the paper, or go on with one that stopped.
+
+    Args:
+        name: one of :data:`sivae.reproduce.EXPERIMENTS`.
+        settings: what decides the results; in a folder that holds a reproduction already, its own.
+        out: the folder; None: `runs/reproduce-NAME-SIZE`. One that stopped goes on, and one that is finished is
+            evaluated and drawn again.
+        workers: trainings at a time; None: one a CPU core, divided by the threads of each, or one on a GPU.
+        progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
+
+    Returns:
+        What was written: the page, the results, the figures.
+
+    Raises:
+        ConfigError: there is no such experiment, or a setting cannot be.
+        RunFolderError: the folder holds something else, or other settings; or another process works in it.
+        RunInterrupted: SIGINT or SIGTERM came; a second call goes on.
+        TrainingFailed: a training failed, and not by divergence.
+    """
+    experiment = get_experiment(name)
+    settings = settings or Settings()
+    device = find_device(settings.device)
+    trainings = experiment.trainings(settings)
+    folder = Path(out) if out is not None else Path("runs") / f"reproduce-{name}-{settings.size}"
+    _prepare(folder, name, settings, trainings)
+    display = Display(name, enabled=progress)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.held(folder))
+        except BlockingIOError:
+            raise RunFolderError(f"another process works in {folder}; wait for it, or stop it") from None
+        files.remove_leftovers(folder)
+        clock = stack.enter_context(_clock(folder))
+        stack.callback(display.close)
+        runs = train_all(
+            trainings,
+            folder,
+            workers=workers or _workers(settings, device),
+            display=display,
+            again=_command(name, settings, out),
+        )
+        display.close()
+        if progress:
+            display.notice("evaluating, drawing")
+        report = experiment.report(settings, runs, folder)
+        facts = {
+            "experiment": name,
+            "command": _command(name, settings, out),
+            "settings": settings.to_dict(),
+            "device": str(device),
+            "device_name": device_name(device),
+            "versions": versions(),
+            "commit": git_commit(),
+            "training_seconds": sum(float((run.summary or {}).get("wall_seconds", 0.0)) for run in runs.values()),
+            "elapsed_seconds": clock(),
+        }
+        results = {"format": _FORMAT, **facts, "findings": report.numbers, "runs": describe(runs)}
+        files.write_json(folder / RESULTS, for_json(results))
+        files.write_text(folder / PAGE, _page(experiment, settings, runs, report, facts))
+    return [folder / PAGE, folder / RESULTS, *(folder / figure for figure in report.figures)]
+
+
+def _prepare(folder: Path, name: str, settings: Settings, trainings: Sequence[Training]) -> None:
+    """Make the folder, or make sure that it is that of this very reproduction."""
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "experiment": name,
+        "settings": settings.to_dict(),
+        "trainings": {one.name: json.loads(one.config.to_json()) for one in trainings},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunFolderError(f"{folder}: a file stands there; choose another folder with --out") from None
+    path = folder / SETTINGS
+    if not path.exists():
+        if any(not files.is_temporary(one) for one in folder.iterdir()):
+            raise RunFolderError(f"{folder} is not empty and holds no reproduction; choose another folder with --out")
+        files.write_json(path, content)
+        return
+    other = "choose another folder with --out"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        theirs, their_trainings = dict(stored["settings"]), dict(stored["trainings"])
+    except (ValueError, KeyError, TypeError):
+        raise RunFolderError(f"{path} is damaged; {other}, or delete this one to begin again") from None
+    if stored.get("experiment") != name:
+        raise RunFolderError(f"{folder} holds a reproduction of {stored.get('experiment')}, not of {name}; {other}")
+    for key, mine in content["settings"].items():
+        if theirs.get(key) != mine:
+            raise RunFolderError(
+                f"{folder} was begun with {_option(key, theirs.get(key))}, and this call has {_option(key, mine)}; "
+                f"go on with the settings it was begun with, or {other}"
+            )
+    if their_trainings != content["trainings"]:
+        raise RunFolderError(f"{folder} was begun by a version of sivae that trains otherwise; {other}")
+
+
+def _option(key: str, value: Any) -> str:
+    name = _OPTIONS.get(key, f"--{key}")
+    return f"no {name}" if value is None else f"{name} {value if isinstance(value, str) else show(value)}"
+
+
+@contextlib.contextmanager
+def _clock(folder: Path) -> Any:
+    """Yield a function that tells the seconds that all calls together have worked here; kept when the block ends."""
+    try:
+        before = float(json.loads((folder / _CLOCK).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        before = 0.0
+    started = time.monotonic()
+
+    def elapsed() -> float:
+        return before + time.monotonic() - started
+
+    try:
+        yield elapsed
+    finally:
+        files.write_json(folder / _CLOCK, {"seconds": elapsed()})
+
+
+def _workers(settings: Settings, device: torch.device) -> int:
+    return 1 if device.type == "cuda" else max(1, len(os.sched_getaffinity(0)) // settings.threads)
+
+
+def _command(name: str, settings: Settings, out: str | os.PathLike[str] | None) -> str:
+    words = ["sivae", "reproduce", name]
+    defaults = Settings()
+    for key, value in settings.to_dict().items():
+        if key != "changes" and value != getattr(defaults, key):
+            words += [f"--{key}", str(value)]
+    if out is not None:
+        words += ["--out", str(out)]
+    return shlex.join(words)
+
+
+def _page(
+    experiment: Experiment,
+    settings: Settings,
+    runs: Mapping[str, Trained],
+    report: Report,
+    facts: Mapping[str, Any],
+) -> str:
+    on = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    changes = ", ".join(f"{key} = {show(value)}" for key, value in settings.changes.items())
+    ran = [
+        f"`{facts['command']}`" + (f" with {changes}" if changes else "") + ".",
+        f"{len(runs)} training{'' if len(runs) == 1 else 's'} took {duration(facts['training_seconds'])} together"
+        if runs
+        else "Nothing was trained.",
+        f"on {facts['device_name']} ({facts['device']}, {settings.threads} thread"
+        f"{'' if settings.threads == 1 else 's'} each); {duration(facts['elapsed_seconds'])} by the clock, "
+        "evaluation and figures included."
+        if runs
+        else f"{duration(facts['elapsed_seconds'])} by the clock on {facts['device_name']} ({facts['device']}).",
+        f"{on}, commit {facts['commit'] or 'unknown'}.",
+    ]
+    lines = [f"# {experiment.NAME}", "", f"{experiment.SUMMARY[0].upper()}{experiment.SUMMARY[1:]}.", ""]
+    lines += ["## What was run", "", " ".join(ran), "", report.about]
+    if settings.size == "quick":
+        lines += ["", "**This is the quick size: it shows that and how things work, not how good they get.**"]
+    for title, text in report.sections:
+        lines += ["", f"## {title}", "", text]
+    lines += ["", f"Every number is in `{RESULTS}`, and every training a run's folder in `runs/`.", ""]
+    return "\n".join(lines)

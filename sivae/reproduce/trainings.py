@@ -1,0 +1,206 @@
+"""An experiment's trainings, side by side in processes of their own. What is finished stays, what stopped goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import sivae
+from sivae.reproduce.experiment import Trained, Training
+from sivae.reproduce.progress import Display
+from sivae.reproduce.worker import DIVERGED, INTERRUPTED
+from sivae.training.config import RunConfig
+from sivae.training.errors import RunInterrupted, SivaeError
+from sivae.training.folder import CONFIG, read_rollback, read_summary
+from sivae.training.interruption import StopSignals
+from sivae.training.recorder import last_step
+
+RUNS, LOGS = "runs", "logs"
+
+_POLL_SECONDS = 0.2
+_LOOK_SECONDS = 2.0  # between two looks at how far the trainings are
+_PATIENCE_SECONDS = 120.0  # for a training that was asked to stop: an iteration and a checkpoint, or the run's end
+
+
+class TrainingFailed(SivaeError, RuntimeError):
+    """A training of an experiment failed, and not by divergence, which is a result. The message says where to look."""
+
+
+@dataclass
+class _Running:
+    training: Training
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+
+def train_all(
+    trainings: Sequence[Training], folder: Path, *, workers: int, display: Display, again: str
+) -> dict[str, Trained]:
+    """Train what is not finished yet.
+
+    Args:
+        trainings: with distinct names.
+        folder: of the experiment; runs are in `runs/`, what their processes said in `logs/`.
+        workers: processes at a time.
+        display: told how far it is.
+        again: the command that goes on, for messages.
+
+    Returns:
+        By name, in the order given.
+
+    Raises:
+        RunInterrupted: SIGINT or SIGTERM came. Every training that was under way has written a checkpoint.
+        TrainingFailed: one of them failed; the others have stopped as by a signal.
+    """
+    outcomes = {one.name: _outcome(one, folder) for one in trainings}
+    waiting = [one for one in trainings if outcomes[one.name] is None]
+    running: list[_Running] = []
+    display.begin({one.name: _steps(one) for one in trainings}, {name for name in outcomes if outcomes[name]})
+    with StopSignals() as stop, _ended(running):
+        looked = 0.0
+        while waiting or running:
+            while waiting and len(running) < workers and stop.signal is None:
+                running.append(_start(waiting.pop(0), folder))
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                one.log.close()
+                outcomes[one.training.name] = _finish(one, folder, stopped=stop.signal is not None)
+                if outcomes[one.training.name] is not None:
+                    display.finished(one.training.name)
+            if stop.signal is not None:
+                display.notice(f"{stop.signal.name}: {len(running)} trainings write a checkpoint and stop")
+                _stop(running)
+                raise RunInterrupted(f"stopped by {stop.signal.name}; go on with: {again}")
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                looked = time.monotonic()
+                display.update({one.training.name: last_step(_run(one.training, folder)) for one in running})
+            if running:
+                time.sleep(_POLL_SECONDS)
+    return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
+
+
+def _run(training: Training, folder: Path) -> Path:
+    return folder / RUNS / training.name
+
+
+def _steps(training: Training) -> int | None:
+    return training.config.steps
+
+
+def _outcome(training: Training, folder: Path) -> Trained | None:
+    """What became of a training; None while it is not over."""
+    run = _run(training, folder)
+    summary = read_summary(run)
+    divergence = _divergence(run)
+    if summary is None and divergence is None:
+        return None
+    return Trained(
+        training.name,
+        RunConfig.read(run / CONFIG),
+        run,
+        summary,
+        divergence,
+        went_back=divergence is None and read_rollback(run) is not None,
+    )
+
+
+def _divergence(run: Path) -> str | None:
+    try:
+        return str(json.loads((run / DIVERGED).read_text(encoding="utf-8"))["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _start(training: Training, folder: Path) -> _Running:
+    run = _run(training, folder)
+    if run.exists() and not (run / CONFIG).exists():
+        shutil.rmtree(run)  # its process ended before it had begun
+    log_path = folder / LOGS / f"{training.name}.log"
+    for path in (run, log_path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    log = log_path.open("ab")
+    package = str(Path(sivae.__file__).resolve().parents[1])
+    search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": str(training.config.threads or 1)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sivae.reproduce.worker"],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,  # Ctrl-C on a terminal is for the parent, which then asks its children to stop
+    )
+    task: dict[str, Any] = {"folder": str(run.absolute()), "config": json.loads(training.config.to_json())}
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended already, and its log says why
+        process.stdin.write(json.dumps(task).encode() + b"\n")
+        process.stdin.flush()
+    return _Running(training, process, log)
+
+
+def _finish(one: _Running, folder: Path, *, stopped: bool) -> Trained | None:
+    code = one.process.returncode
+    outcome = _outcome(one.training, folder)
+    if outcome is not None and code == 0:
+        return outcome
+    if stopped or code == INTERRUPTED:
+        return None
+    name = one.training.name
+    lines = Path(one.log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    said = lines[-1] if lines else "it said nothing"
+    how = f"was ended by signal {-code}" if code < 0 else "failed"
+    raise TrainingFailed(f"the training {name} {how}: {said.removeprefix('sivae: ')} (all of it: {one.log.name})")
+
+
+def _stop(running: list[_Running]) -> None:
+    """Ask every process to write a checkpoint and end, and wait until it has."""
+    for one in running:
+        assert one.process.stdin is not None
+        with contextlib.suppress(OSError):
+            one.process.stdin.close()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for one in running:
+        try:
+            one.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            one.process.kill()
+            one.process.wait()
+        one.log.close()
+    running.clear()
+
+
+@contextlib.contextmanager
+def _ended(running: list[_Running]) -> Iterator[None]:
+    """No process outlives the block. A second Ctrl-C ends them at once."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for one in running:
+            one.process.kill()
+        raise
+    finally:
+        _stop(running)
+
+
+def describe(runs: Mapping[str, Trained]) -> dict[str, Any]:
+    """What results.json keeps of every run."""
+    kept = ("preset", "seed", "steps", "ms_per_iteration", "train_seconds", "wall_seconds", "final")
+    described = {}
+    for name, run in runs.items():
+        summary = run.summary or {}
+        described[name] = {
+            "config": json.loads(run.config.to_json()),
+            "diverged": run.divergence,
+            "went_back": run.went_back,
+            **{key: summary[key] for key in (*kept, *summary.get("metrics", ())) if key in summary},
+        }
+    return described

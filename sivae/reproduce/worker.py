@@ -1,0 +1,61 @@
+"""One training in a process of its own, as :mod:`sivae.reproduce.trainings` starts it.
+
+What to do comes as one line of JSON on the standard input: `folder` of the run and its `config`. The input then stays
+open: when it ends, because the parent asks for it or is no more, the training finishes its iteration, writes a
+checkpoint and exits. Nothing is left behind that trains for nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+INTERRUPTED = 3  # exit code
+DIVERGED = "diverged.json"  # in the folder of a run that was given up
+
+
+def main() -> None:
+    """Train, and exit with 0 when the training is over, be it by divergence; `INTERRUPTED` when it can go on; or 1."""
+    task = json.loads(_line(0))
+    threading.Thread(target=_stop_at_end_of, args=(0,), daemon=True).start()
+
+    from sivae.files import write_json
+    from sivae.training.config import RunConfig
+    from sivae.training.errors import DivergenceError, RunInterrupted, SivaeError
+    from sivae.training.folder import CONFIG
+    from sivae.training.memory import keep_freed_memory
+    from sivae.training.run import train
+
+    keep_freed_memory()
+    folder = Path(task["folder"])
+    try:
+        config = RunConfig.from_json(json.dumps(task["config"]))
+        train(config, folder, resume=(folder / CONFIG).exists(), progress=False)
+    except DivergenceError as error:
+        write_json(folder / DIVERGED, {"step": error.step, "message": str(error)})
+    except RunInterrupted:
+        sys.exit(INTERRUPTED)
+    except (SivaeError, OSError) as error:
+        sys.exit(f"sivae: {error}")
+
+
+def _line(descriptor: int) -> bytes:
+    # Not through sys.stdin: a thread that waits in its buffer would keep the interpreter from ending.
+    line = bytearray()
+    while not line.endswith(b"\n") and (piece := os.read(descriptor, 1)):
+        line += piece
+    return bytes(line)
+
+
+def _stop_at_end_of(descriptor: int) -> None:
+    while os.read(descriptor, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
