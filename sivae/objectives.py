@@ -95,13 +95,15 @@ class SoftIntroObjective:
     """Soft-IntroVAE (Daniel & Tamar 2021, Algorithm 1), written as losses to minimise.
 
     encoder: s (beta_rec rec + beta_kl kl) + mean_f (1/alpha) exp(-alpha s (beta_rec rec(f) + beta_neg kl(f)))
-    decoder: s beta_rec rec + s mean_f (beta_kl kl(f) + gamma_r beta_rec rec(f))
+    decoder: s beta_rec rec + gamma s mean_f (beta_kl kl(f) + gamma_r beta_rec rec(f))
 
     Args:
         beta_rec, beta_kl: weights of the reconstruction error and of the kl.
         beta_neg: weight of the fakes' kl in the encoder's exponential.
         gamma_r: weight of the fakes' reconstruction error in the decoder's loss. Terms below 2^-24 of the term beside
             them (the default is) are not computed.
+        gamma: weight of the fakes in the decoder's loss. With gamma_r 1 it is the paper's, by which the optimum
+            minimises KL(p_data || p_d) + gamma H(p_d).
         alpha: sharpness of the exponential.
         scale: the constant s; None is 1 / (elements of one sample).
         semantics: "official", as the authors' program, or "paper", as Algorithm 1. They differ in two gradients.
@@ -116,6 +118,7 @@ class SoftIntroObjective:
     beta_kl: float = 1.0
     beta_neg: float = 256.0
     gamma_r: float = 1e-8
+    gamma: float = 1.0
     alpha: float = 2.0
     scale: float | None = None
     semantics: Semantics = "official"
@@ -123,7 +126,7 @@ class SoftIntroObjective:
     kind: str = "mse"
 
     def __post_init__(self) -> None:
-        _check_weights(self, "beta_rec", "beta_kl", "beta_neg", "gamma_r")
+        _check_weights(self, "beta_rec", "beta_kl", "beta_neg", "gamma_r", "gamma")
         _check_positive(self, "alpha", self.alpha)
         if self.scale is not None:
             _check_positive(self, "scale", self.scale)
@@ -138,11 +141,11 @@ class SoftIntroObjective:
 
     @property
     def decoder_fake_rec_matters(self) -> bool:
-        return self.gamma_r > NEGLIGIBLE and self.beta_rec > 0.0
+        return self.gamma_r > NEGLIGIBLE and self.beta_rec > 0.0 and self.gamma > 0.0
 
     @property
     def decoder_fake_kl_matters(self) -> bool:
-        return self.beta_kl > 0.0
+        return self.beta_kl > 0.0 and self.gamma > 0.0
 
     def scale_for(self, elements: int) -> float:
         """s for samples of that many elements."""
@@ -168,7 +171,7 @@ class SoftIntroObjective:
         loss = scale * self.beta_kl * kl_fakes.mean()
         if rec_fakes is not None:
             loss = loss + scale * self.gamma_r * self.beta_rec * rec_fakes.mean()
-        return loss
+        return loss if self.gamma == 1.0 else self.gamma * loss
 
 
 Objective = VAEObjective | IntroObjective | SoftIntroObjective

@@ -117,6 +117,7 @@ class Arguments:
     gamma_r: Annotated[
         Number, _of_objective("Weight of the fakes' reconstruction error in the decoder's update (soft-intro).")
     ] = None
+    gamma: Annotated[Number, _of_objective("Weight of the fakes in the decoder's update (soft-intro).")] = None
     alpha: Annotated[
         Number, _of_objective("Sharpness of the exponential (soft-intro), or weight of the adversarial terms (intro).")
     ] = None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Name -> module of this package.
 EXPERIMENTS: dict[str, str] = {
     "density-2d": "density_2d",
+    "stability": "stability",
+    "entropy": "entropy",
+    "images": "images",
 }
 
 

@@ -50,6 +50,7 @@ class ObjectiveConfig(Section):
         alpha: soft-intro: the sharpness of the exponential; intro: the weight of the adversarial terms.
         beta_neg: weight of the KL divergence of fakes in the encoder's update (soft-intro).
         gamma_r: weight of the fakes' reconstruction error in the decoder's update (soft-intro).
+        gamma: weight of the fakes in the decoder's update (soft-intro).
         scale: the constant `s` that multiplies every ELBO; None: 1/(elements of one sample), which stays None
             (soft-intro).
         semantics: "official" or "paper": whose gradients, where the published code and the paper's Algorithm
@@ -62,12 +63,14 @@ class ObjectiveConfig(Section):
 
     LABEL: ClassVar[str] = "objective"
     KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "soft-intro": ("beta_rec", "beta_kl", "kind", "fakes", "alpha", "beta_neg", "gamma_r", "scale", "semantics"),
+        "soft-intro": (
+            *("beta_rec", "beta_kl", "kind", "fakes", "alpha", "beta_neg", "gamma_r", "gamma", "scale", "semantics"),
+        ),
         "intro": ("beta_rec", "beta_kl", "kind", "fakes", "alpha", "margin"),
         "vae": ("beta_rec", "beta_kl", "kind"),
     }
     RANGES: ClassVar[dict[str, Range]] = {
-        **dict.fromkeys(("beta_rec", "beta_kl", "beta_neg", "gamma_r", "margin"), NOT_NEGATIVE),
+        **dict.fromkeys(("beta_rec", "beta_kl", "beta_neg", "gamma_r", "gamma", "margin"), NOT_NEGATIVE),
         **dict.fromkeys(("alpha", "scale"), POSITIVE),
     }
 
@@ -79,6 +82,7 @@ class ObjectiveConfig(Section):
     alpha: float | None = None
     beta_neg: float | None = None
     gamma_r: float | None = None
+    gamma: float | None = None
     scale: float | None = None
     semantics: Semantics | None = None
     margin: float | None = None
@@ -101,6 +105,12 @@ class ObjectiveConfig(Section):
         }
         built: VAEObjective | IntroObjective | SoftIntroObjective = classes[self.name](**self.given())
         return built
+
+    @classmethod
+    def from_dict(cls, values: Any) -> ObjectiveConfig:
+        if isinstance(values, dict) and values.get("name") == "soft-intro":
+            values = {"gamma": 1.0, **values}  # what it was before it was a setting
+        return super().from_dict(values)
 
     def resolved(self) -> ObjectiveConfig:
         """A copy with the objective's defaults in the place of None."""
