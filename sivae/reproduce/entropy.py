@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sivae.reproduce.comparing import rank_correlation
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
 from sivae.reproduce.markdown import figure, finite, listed, mean, mean_and_spread, number, table
 
@@ -221,8 +222,6 @@ def _findings(
     predicted: Mapping[float, Mapping[str, float]], measured: Mapping[float, Sequence[Mapping[str, float]]]
 ) -> str:
     """Sentences that say no more than the numbers do."""
-    from scipy.stats import spearmanr
-
     lines = []
     expected = {"entropy": ("H(p_d)", -1), "cross_entropy": ("the cross entropy, and with it KL(p_data‖p_d),", 1)}
     for key, (title, sign) in expected.items():
@@ -230,8 +229,7 @@ def _findings(
         if len({gamma for gamma, _ in pairs}) < 2:
             lines.append(f"- {title}: too few runs came through to tell.")
             continue
-        result = spearmanr(*zip(*pairs, strict=True))
-        correlation, chance = float(result.statistic), float(result.pvalue)
+        correlation, chance = rank_correlation(*zip(*pairs, strict=True))
         moves = "rises" if correlation > 0 else "falls"
         should = "rises" if sign > 0 else "falls"
         if not chance < 0.05:
@@ -302,12 +300,12 @@ def _draw_trained(
     from sivae.evaluation.style import BLUE, INK, MUTED, ORANGE, RULE, finish, new_figure, plain, square, write_figure
 
     columns = len(predicted)
-    drawing = new_figure(10.0, 3.9 + 10.0 / max(columns, 4))
+    drawing = new_figure(10.0, 4.3 + 9.0 / max(columns, 4))
     height = drawing.get_figheight()
     side = 8.9 / max(columns, 4)
     for column, gamma in enumerate(predicted):
         axes = drawing.add_axes(
-            ((0.55 + column * (side + 0.05)) / 10.0, 1 - (0.95 + side - 0.1) / height, (side - 0.3) / 10.0,
+            ((0.55 + column * (side + 0.05)) / 10.0, 1 - (0.8 + side) / height, (side - 0.3) / 10.0,
              (side - 0.3) / height)
         )  # fmt: skip
         if gamma in samples:

@@ -50,8 +50,8 @@ def assumption_margin(p: Vector, q: Vector, alpha: float) -> float:
     """The smallest of log p - (alpha + 1) log q over the states with p > 0; the theory assumes that it is not negative.
 
     Given a decoder q, the encoder can have W(x), the ELBO of x, up to log q(x). Its objective for each x,
-    p W - q exp(alpha W)/alpha, is highest at exp(alpha W) = p/q. That is out of reach, so that the best W is log q(x) itself and the
-    ELBO is tight, exactly where q^(alpha + 1) <= p.
+    p W - q exp(alpha W)/alpha, is highest at exp(alpha W) = p/q. That is out of reach, so that the best W is log q(x)
+    itself and the ELBO is tight, exactly where q^(alpha + 1) <= p.
     """
     kept = p > 0
     return float((np.log(p[kept]) - (alpha + 1) * np.log(q[kept])).min())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -17,7 +18,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def figure(name: str, caption: str) -> str:
     """A figure with its caption below."""
-    return f"![{caption}]({name})\n\n*{caption}*"
+    return f"![{Path(name).stem}]({name})\n\n*{caption}*"
 
 
 def finite(values: Iterable[float]) -> list[float]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sivae.reproduce.comparing import share_difference
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
 from sivae.reproduce.markdown import counted, figure, finite, listed, mean_and_spread, number, table
 from sivae.reproduce.methods import INTRO_2D, METHODS
@@ -221,8 +222,6 @@ def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
 
 def _findings(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     """Sentences that say no more than the numbers do."""
-    from scipy.stats import fisher_exact
-
     lines = []
     failed = {method: sum(bool(one.failures) for one in found) for method, found in outcomes.items()}
     for method, found in outcomes.items():
@@ -243,18 +242,22 @@ def _findings(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
             else f"- {METHODS[method]}: at every {_symbol(method)} some seed failed."
         )
     intro, soft = (outcomes[method] for method in VARIED)
-    counts = [[failed[method], len(outcomes[method]) - failed[method]] for method in VARIED]
-    chance = float(fisher_exact(counts).pvalue)
+    chance = share_difference(*((failed[method], len(outcomes[method])) for method in VARIED))
     shares = [failed[method] / len(outcomes[method]) for method in VARIED]
     if shares[0] == shares[1]:
         lines.append("- **Both fail equally often here, so these runs do not show the slides' claim.**")
     else:
         more, less = ("IntroVAE", "Soft-IntroVAE") if shares[0] > shares[1] else ("Soft-IntroVAE", "IntroVAE")
         says = "as the slides claim" if shares[0] > shares[1] else "the opposite of what the slides claim"
-        sure = "That is more than chance" if chance < 0.05 else "So few runs cannot tell that from chance"
+        test = (
+            f"Fisher's exact test, which takes the runs for independent draws of one range each: p = "
+            f"{number(chance, 2)}"
+        )
+        seen = f"{more} fails more often than {less} over a range of equal width, {says}"
         lines.append(
-            f"- **{more} fails more often than {less} over a range of equal width, {says}.** {sure} (Fisher's exact "
-            f"test: p = {number(chance, 2)}, which takes the runs for independent draws of one range each)."
+            f"- **{seen}**, and more than chance would have it ({test})."
+            if chance < 0.05
+            else f"- {seen}, but so few runs cannot tell that from chance ({test}): **the claim is not decided here.**"
         )
     widths = []
     for found in (intro, soft):

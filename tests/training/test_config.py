@@ -189,6 +189,12 @@ def test_the_choices_are_the_objectives() -> None:
     assert set(get_args(config_module.Phase)) == {"warm-up", *get_args(config_module.ObjectiveName)}
 
 
+def test_a_run_of_before_gamma_was_a_setting_had_one_of_1() -> None:
+    content = json.loads(preset_config("rings").to_json())
+    old = {**content, "objective": _without(content["objective"], "gamma")}
+    assert RunConfig.from_json(json.dumps(old)).objective.gamma == 1.0
+
+
 def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name != key}
 

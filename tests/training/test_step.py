@@ -186,8 +186,8 @@ def straight_line(
 
 
 @pytest.mark.parametrize("fakes", FAKE_SETS, ids="+".join)
-@pytest.mark.parametrize("gamma_r", [1.0, 0.0])
-def test_paper_step_is_algorithm_1(model, batch, noise, fakes, gamma_r):
+@pytest.mark.parametrize(("gamma_r", "gamma"), [(1.0, 1.0), (0.0, 1.0), (1.0, 0.4)])
+def test_paper_step_is_algorithm_1(model, batch, noise, fakes, gamma_r, gamma):
     scale, alpha = 0.5, WEIGHTS["alpha"]
     share = 1.0 / len(fakes)
 
@@ -195,10 +195,10 @@ def test_paper_step_is_algorithm_1(model, batch, noise, fakes, gamma_r):
         return share * torch.exp(-alpha * scale * (WEIGHTS["beta_rec"] * rec + WEIGHTS["beta_neg"] * kl)).mean() / alpha
 
     def decoder_fake(rec: Tensor, kl: Tensor) -> Tensor:
-        return share * scale * (WEIGHTS["beta_kl"] * kl + gamma_r * WEIGHTS["beta_rec"] * rec).mean()
+        return gamma * share * scale * (WEIGHTS["beta_kl"] * kl + gamma_r * WEIGHTS["beta_rec"] * rec).mean()
 
     other = copy.deepcopy(model)
-    objective = SoftIntroObjective(scale=scale, gamma_r=gamma_r, semantics="paper", fakes=fakes, **WEIGHTS)
+    objective = SoftIntroObjective(scale=scale, gamma_r=gamma_r, gamma=gamma, semantics="paper", fakes=fakes, **WEIGHTS)
     ours = SoftIntroStep(model, *optimizers(model), objective)(batch, noise)
     theirs = straight_line(other, batch, noise, fakes, encoder_fake, decoder_fake, scale)
     compare_losses({name: value for name, value in ours.items() if "exp_elbo" not in name}, theirs, 1e-12)
@@ -249,6 +249,7 @@ def counted_calls(model: MLPVAE) -> dict[str, int]:
         ({"gamma_r": 1.0}, 3, 4),  # and D(z_fakes) in the decoder's update
         ({"beta_rec": 0.0}, 3, 2),  # no rec of a fake is asked for
         ({"beta_kl": 0.0}, 2, 3),  # nothing in the decoder's update looks at E(fakes)
+        ({"gamma": 0.0, "gamma_r": 1.0}, 2, 3),  # nor at any fake
         ({"fakes": ("reconstruction",)}, 3, 2),  # no D(noise)
     ],
     ids=str,
