@@ -144,8 +144,8 @@ def _floor(density: str) -> dict[str, list[float]]:
     return values
 
 
-def _findings(numbers: Mapping[str, Any], runs: Mapping[str, Trained], seeds: int) -> str:
-    """Sentences that say no more than the numbers do."""
+def _rankings(numbers: Mapping[str, Any]) -> list[str]:
+    """For each density, whose mean is lowest, and where the seeds do not decide it."""
     lines = []
     for density in DENSITIES:
         leaders: dict[str, list[str]] = {}
@@ -165,6 +165,12 @@ def _findings(numbers: Mapping[str, Any], runs: Mapping[str, Trained], seeds: in
         best = "; ".join(f"{method} in {listed(titles)}" for method, titles in leaders.items())
         doubt = f" (in {listed(undecided)} the seeds of the best two overlap)" if undecided else ""
         lines.append(f"- {density}: lowest mean is {best or 'nobody, as no figure is finite'}{doubt}.")
+    return lines
+
+
+def _findings(numbers: Mapping[str, Any], runs: Mapping[str, Trained], seeds: int) -> str:
+    """Sentences that say no more than the numbers do."""
+    lines = _rankings(numbers)
     if seeds == 1:
         lines.append("- With one seed there is no spread, and no order is certain.")
     diverged = [run.name for run in runs.values() if run.summary is None]

@@ -68,7 +68,7 @@ def test_it_leaves_a_page_figures_numbers_and_the_runs(done: Path) -> None:
     assert results["runs"]["soft"]["config"]["objective"]["name"] == "soft-intro"
     assert results["findings"]["jsd"]["vae"] == results["runs"]["vae"]["jsd"]
     assert results["versions"].keys() == {"sivae", "torch", "python"}
-    assert 0 < results["training_seconds"]
+    assert results["training_seconds"] > 0
     assert json.loads((done / "runs" / "vae" / "summary.json").read_text())["steps"] == 4
 
 
@@ -113,8 +113,8 @@ def test_a_signal_stops_the_trainings_and_a_second_call_goes_on_exactly(
     tmp_path: Path, use: Callable[..., None]
 ) -> None:
     use(("long", {}))
-    steps = 3_000  # a few seconds
-    settings = Settings(steps=steps, device="cpu", changes={**toys.TINY, "log_every": 20, "checkpoint_every": 10_000})
+    steps = 1_500  # about two seconds
+    settings = Settings(steps=steps, device="cpu", changes={**toys.TINY, "log_every": 5, "checkpoint_every": 10_000})
     folder, run = tmp_path / "toy", tmp_path / "toy" / "runs" / "long"
     reached = []
 
@@ -127,7 +127,7 @@ def test_a_signal_stops_the_trainings_and_a_second_call_goes_on_exactly(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(RunInterrupted, match=r"stopped by SIGINT; go on with: sivae reproduce toy --steps 3000"):
+    with pytest.raises(RunInterrupted, match=r"stopped by SIGINT; go on with: sivae reproduce toy --steps 1500"):
         reproduce("toy", settings, folder, progress=False)
     thread.join()
     (checkpoint,) = (int(path.name) for path in (run / "checkpoints").iterdir())

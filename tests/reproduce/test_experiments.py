@@ -1,0 +1,200 @@
+"""The experiments: what they would train, and that their pages say what the numbers say, and no more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sivae.evaluation.sheet import write_sheet
+from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, images, stability
+from sivae.reproduce.experiment import SIZES, Report, Settings
+from sivae.reproduce.stability import Outcome
+from sivae.training.errors import ConfigError
+from sivae.training.presets import preset_config
+from sivae.training.run import train
+from tests.reproduce import toys
+
+_TOY = Settings(seeds=1, steps=4, device="cpu", changes=toys.TINY)
+
+
+def _check(report: Report, folder: Path) -> str:
+    """Every figure is there and shown; returns the whole text."""
+    text = "\n".join([report.about, *(f"{title}\n{body}" for title, body in report.sections)])
+    for name in report.figures:
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 300
+        assert f"]({name})" in text
+    assert "nan" not in text.lower().replace("nanc", "")
+    return text
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_an_experiment_says_what_it_is_and_what_it_trains(name: str, size: Any) -> None:
+    experiment = get_experiment(name)
+    assert name == experiment.NAME
+    assert experiment.SUMMARY and experiment.NEEDS and experiment.TIME[size]
+    trainings = experiment.trainings(Settings(size=size))
+    names = [one.name for one in trainings]
+    assert len(set(names)) == len(names) > 0
+    assert all("/" not in one and one == one.strip(".") for one in names)  # they are folders
+    if size == "full":
+        published = preset_config(trainings[0].config.preset)
+        assert trainings[0].config.steps == published.steps
+        assert trainings[0].config.batch_size == published.batch_size
+
+
+def test_settings_reach_every_training() -> None:
+    for name in ("density-2d", "stability", "entropy"):
+        trainings = get_experiment(name).trainings(_TOY)
+        assert {(one.config.steps, one.config.model.hidden, one.config.seed) for one in trainings} == {(4, 8, 0)}
+        with pytest.raises(ConfigError, match=f"--data has no effect on {name}; leave it out"):
+            get_experiment(name).trainings(Settings(data="somewhere"))
+
+
+def test_listing_needs_no_torch() -> None:
+    script = (
+        "import sys\nfrom sivae.cli.main import main\nmain(['reproduce', '--list'])\nassert 'torch' not in sys.modules"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    for name in EXPERIMENTS:
+        assert f"{name}  " in process.stdout
+
+
+def test_density_2d_compares_three_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density_2d, "DENSITIES", ("8gaussians", "rings"))
+    runs = toys.train_here(density_2d.trainings(_TOY), tmp_path, monkeypatch)
+    assert len(runs) == 6
+    report = density_2d.report(_TOY, runs, tmp_path)
+    text = _check(report, tmp_path)
+    assert "With one seed there is no spread" in text
+    assert "IntroVAE's margin is 5" in text
+    for density in ("8gaussians", "rings"):
+        for method in ("vae", "intro", "soft-intro"):
+            value = report.numbers[density][method]["jsd"]
+            assert value["values"] == [runs[f"{density}-{method}-seed0"].metric("jsd")]
+        # Five thousand points leave noise in the histograms, more of it the more bins they fill.
+        assert 0 < report.numbers[density]["data"]["jsd"][0] < 0.25
+
+
+def test_density_2d_names_the_lowest_and_doubts_what_overlaps() -> None:
+    numbers = {
+        density: {
+            method: {
+                metric: {"values": values, "mean": sum(values) / 2, "standard_deviation": 0.0}
+                for metric in density_2d._METRICS
+            }
+            for method, values in (("vae", [3.0, 3.1]), ("intro", [1.0, 2.0]), ("soft-intro", second))
+        }
+        for density, second in zip(density_2d.DENSITIES, ([0.1, 0.2], [1.5, 2.5], [5.0, 6.0], [5.0, 6.0]), strict=True)
+    }
+    first, second, third, *_ = density_2d._rankings(numbers)
+    assert first == (
+        "- 8gaussians: lowest mean is Soft-IntroVAE in gnELBO, official KL, official JSD, KL (nats) and JSD (nats)."
+    )
+    assert "lowest mean is IntroVAE" in second and "the seeds of the best two overlap" in second
+    assert "lowest mean is IntroVAE" in third and "overlap" not in third
+
+
+def test_stability_measures_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stability._FACTORS, "quick", (0.5, 2.0))
+    runs = toys.train_here(stability.trainings(_TOY), tmp_path, monkeypatch)
+    assert sorted(runs) == [
+        *("intro-margin10-seed0", "intro-margin2.5-seed0", "soft-intro-beta_neg0.45-seed0"),
+        "soft-intro-beta_neg1.8-seed0",
+    ]
+    report = stability.report(_TOY, runs, tmp_path)
+    text = _check(report, tmp_path)
+    # After 4 iterations a network draws about one point, wherever it starts.
+    assert "shrunken samples 1" in text
+    found = report.numbers["intro"][0]
+    assert found["steps"] == [1, 2, 3, 4]
+    assert all(0 < value <= 0.694 for value in found["jsd"])  # at most ln 2
+    assert found["rec"] > 0.9 and "posterior collapse" in found["failures"]
+
+
+def _outcomes(failed: int, of: int) -> list[Outcome]:
+    return [
+        Outcome(1.0, seed, [10], [0.5 if seed < failed else 0.1], ["diverged"] * (seed < failed), 0.1, 8, 1.0)
+        for seed in range(of)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("intro", "soft", "says"),
+    [
+        (10, 0, "- **IntroVAE fails more often than Soft-IntroVAE over a range of equal width, as the slides claim**"),
+        (0, 10, "- **Soft-IntroVAE fails more often than IntroVAE over a range of equal width, the opposite of what"),
+        (2, 0, "**the claim is not decided here.**"),
+        (3, 3, "**Both fail equally often here, so these runs do not show the slides' claim.**"),
+    ],
+)
+def test_stability_says_what_the_counts_say(intro: int, soft: int, says: str) -> None:
+    words = stability._findings({"intro": _outcomes(intro, 10), "soft-intro": _outcomes(soft, 10)})
+    assert says in words
+    assert f"- IntroVAE: {intro} of 10 runs failed ({intro} diverged, 0 collapsed)" in words
+
+
+def test_entropy_measures_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(entropy.GAMMAS, "quick", (0.0, 2.0))
+    monkeypatch.setattr(entropy, "_MEANS", 400)
+    trainings = entropy.trainings(_TOY)
+    for one in trainings:
+        weights = one.config.objective
+        assert (weights.semantics, weights.fakes, weights.gamma_r) == ("paper", ("prior",), 1.0)
+        assert weights.beta_neg == weights.beta_kl
+    runs = toys.train_here(trainings, tmp_path, monkeypatch)
+    report = entropy.report(_TOY, runs, tmp_path)
+    text = _check(report, tmp_path)
+    assert "does not move with γ more than chance would have it" in text  # two runs cannot show more
+    assert report.numbers["variance"] == pytest.approx(0.15)
+    assert report.numbers["measured"]["0.0"][0]["cross_entropy"] > report.numbers["predicted"]["0.0"]["cross_entropy"]
+
+
+def test_entropy_of_one_gaussian_is_that_of_one_gaussian() -> None:
+    variance, count = 0.3, 4_000
+    data = torch.zeros(count, 2, dtype=torch.float64)
+    found = entropy._measure(torch.zeros(50, 2).double(), torch.zeros(count, 2).double(), data, variance)
+    height = torch.tensor(2 * torch.pi * variance).log().item()
+    # -log p is `height` plus half a chi-squared of two degrees, whose standard deviation is 1; five standard errors.
+    assert found["entropy"] == pytest.approx(1 + height, abs=5 / count**0.5)
+    assert found["cross_entropy"] == pytest.approx(height, abs=1e-6)  # at the mean itself; float32 constants above
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    train(preset_config("digits", steps=2, batch_size=8, widths=(4, 8), z_dim=4, device="cpu"), folder, progress=False)
+    return folder
+
+
+def test_images_shows_a_run(digits: Path, tmp_path: Path) -> None:
+    settings = Settings(run=str(digits), device="cpu")
+    assert images.trainings(settings) == []
+    text = _check(images.report(settings, {}, tmp_path), tmp_path)
+    assert "digits (soft-intro)".replace("digits", "`digits`") in text and "after 2 iterations" in text
+    assert "test images over their reconstructions" in text
+    assert "| psnr |" in text
+    with pytest.raises(ConfigError, match="--data has no effect on a run on digits"):
+        images.report(Settings(run=str(digits), data="elsewhere", device="cpu"), {}, tmp_path)
+
+
+def test_images_trains_what_it_is_not_given() -> None:
+    (training,) = images.trainings(Settings())
+    assert (training.config.preset, training.config.steps) == ("digits", 400)
+    (training,) = images.trainings(Settings(data="photos", size="full"))
+    assert (training.config.preset, training.config.data.path, training.config.epochs) == ("cifar10", "photos", 250.0)
+    with pytest.raises(ConfigError, match="--seeds has no effect on images"):
+        images.trainings(Settings(seeds=3))
+
+
+def test_a_sheet_without_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to show"):
+        write_sheet(tmp_path / "sheet.png", "title", [])
