@@ -230,12 +230,10 @@ def _findings(
             lines.append(f"- {title}: too few runs came through to tell.")
             continue
         correlation, chance = rank_correlation(*zip(*pairs, strict=True))
-        moves = "rises" if correlation > 0 else "falls"
-        should = "rises" if sign > 0 else "falls"
+        moves, should = ("rises" if value > 0 else "falls" for value in (correlation, sign))
+        verdict = f"{moves} with γ, {'as' if moves == should else 'against what'} the theory has it"
         if not chance < 0.05:
-            verdict = f"does not move with γ more than chance would have it, where the theory has that it {should}"
-        else:
-            verdict = f"{moves} with γ, {'as' if moves == should else 'against what'} the theory has it"
+            verdict += ", but no more than chance could have it"
         lines.append(
             f"- Over the trained runs {title} {verdict} (rank correlation {correlation:.2f}, p = {number(chance, 2)}, "
             f"{len(pairs)} runs)."

@@ -35,6 +35,10 @@ def trainings(settings: Settings) -> list[Training]:
     settings.refuse("seeds", experiment=NAME)
     if settings.run is not None:
         settings.refuse("steps", experiment=f"{NAME} with --run")
+        from sivae.training.folder import read_config
+
+        if read_config(settings.run).data.name == "density":
+            raise ConfigError(f"{settings.run} makes points, not images; density-2d shows those")
         return []
     preset, values = "digits", dict[str, Any]()
     if settings.data is not None:
@@ -65,8 +69,6 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
             return Report(f"The training diverged: {trained.divergence}", [], {"diverged": trained.divergence}, [])
     config, summary = read_config(run), read_summary(run)
     model = from_pretrained(run).to(find_device(settings.device))
-    if len(model.sample_shape) != 3:
-        raise ConfigError(f"{run} makes points, not images; density-2d shows those")
     value_range = image_range(model)
     x, conditions, where = _some_images(model, config, settings.data)
     with evaluating(model):

@@ -193,6 +193,12 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("evaluate", "name the run's folder, as sivae train printed it"),
         ("evaluate --seed 1 --json", "name the run's folder, as sivae train printed it"),
         ("evaluate nowhere", "nowhere: there is no such folder; name the folder of a run"),
+        ("reproduce", "name an experiment (density-2d, "),
+        ("reproduce stabilty", "there is no experiment 'stabilty'; did you mean stability?"),
+        ("reproduce entropy --size huge", 'size = "huge": expected one of quick, full'),
+        ("reproduce entropy --workers 0", "--workers 0: expected 1 or more"),
+        ("reproduce entropy --data PATH", "--data has no effect on entropy; leave it out"),
+        ("reproduce images --run nowhere", "nowhere: there is no such folder; name the folder of a run"),
     ],
 )
 def test_a_mistake_costs_one_line(

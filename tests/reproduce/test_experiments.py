@@ -153,7 +153,7 @@ def test_entropy_measures_trained_models(tmp_path: Path, monkeypatch: pytest.Mon
     runs = toys.train_here(trainings, tmp_path, monkeypatch)
     report = entropy.report(_TOY, runs, tmp_path)
     text = _check(report, tmp_path)
-    assert "does not move with γ more than chance would have it" in text  # two runs cannot show more
+    assert "but no more than chance could have it" in text  # two runs cannot show more
     assert report.numbers["variance"] == pytest.approx(0.15)
     assert report.numbers["measured"]["0.0"][0]["cross_entropy"] > report.numbers["predicted"]["0.0"]["cross_entropy"]
 
