@@ -29,7 +29,7 @@ class Display:
         """Take note of the trainings, with their iterations where those are known, and of which are over."""
         self._steps = dict(steps)
         self._shares = {name: float(name in finished) for name in steps}
-        self._first, self._started = self._share(), time.monotonic()
+        self._first, self._started, self._looked = self._share(), time.monotonic(), False
         left = len(steps) - len(finished)
         if not left or not self._enabled:
             return
@@ -56,6 +56,8 @@ class Display:
             total = self._steps[name]
             if total:
                 self._shares[name] = min(done / total, 0.99)  # metrics and pictures come last
+        if not self._looked:  # what earlier calls have done says nothing of the speed
+            self._first, self._looked = self._share(), True
         self._show()
 
     def finished(self, name: str) -> None:
@@ -88,7 +90,7 @@ class Display:
         self._last_line = now
         done = self._share()
         eta = ""
-        if done > self._first:
+        if done > self._first and now - self._started > _LINE_SECONDS / 2:
             left = int((now - self._started) / (done - self._first) * (1.0 - done))
             eta = f"  ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
         self.notice(f"{self._title}  {100 * done:.0f} %  {self._count()}{eta}")

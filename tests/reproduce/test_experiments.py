@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from PIL import Image
 
 from sivae.evaluation.sheet import write_sheet
 from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, images, stability
-from sivae.reproduce.experiment import SIZES, Report, Settings
+from sivae.reproduce.experiment import SIZES, Report, Settings, Trained
 from sivae.reproduce.stability import Outcome
 from sivae.training.errors import ConfigError
 from sivae.training.presets import preset_config
@@ -32,6 +34,10 @@ def _check(report: Report, folder: Path) -> str:
         assert f"]({name})" in text
     assert "nan" not in text.lower().replace("nanc", "")
     return text
+
+
+def _diverged(run: Trained) -> Trained:
+    return dataclasses.replace(run, summary=None, divergence="training diverged in step 3")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -82,6 +88,10 @@ def test_density_2d_compares_three_methods(tmp_path: Path, monkeypatch: pytest.M
             assert value["values"] == [runs[f"{density}-{method}-seed0"].metric("jsd")]
         # Five thousand points leave noise in the histograms, more of it the more bins they fill.
         assert 0 < report.numbers[density]["data"]["jsd"][0] < 0.25
+    runs["rings-intro-seed0"] = _diverged(runs["rings-intro-seed0"])
+    text = _check(density_2d.report(_TOY, runs, tmp_path), tmp_path)
+    assert "| rings, IntroVAE | – | – | – | – | – |" in text
+    assert "Training diverged, and was given up: rings-intro-seed0." in text
 
 
 def test_density_2d_names_the_lowest_and_doubts_what_overlaps() -> None:
@@ -118,6 +128,10 @@ def test_stability_measures_and_draws(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["steps"] == [1, 2, 3, 4]
     assert all(0 < value <= 0.694 for value in found["jsd"])  # at most ln 2
     assert found["rec"] > 0.9 and "posterior collapse" in found["failures"]
+    shutil.rmtree(runs["intro-margin10-seed0"].folder / "checkpoints")  # it was given up before it had one
+    runs["intro-margin10-seed0"] = _diverged(runs["intro-margin10-seed0"])
+    text = _check(stability.report(_TOY, runs, tmp_path), tmp_path)
+    assert "IntroVAE: 2 of 2 runs failed (1 diverged, 2 collapsed)" in text
 
 
 def _outcomes(failed: int, of: int) -> list[Outcome]:

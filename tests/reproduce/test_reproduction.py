@@ -112,8 +112,8 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path, use: Callable[..., 
 def test_a_signal_stops_the_trainings_and_a_second_call_goes_on_exactly(
     tmp_path: Path, use: Callable[..., None]
 ) -> None:
-    use(("long", {}))
-    steps = 1_500  # about two seconds
+    use(("long", {"objective": "vae"}))
+    steps = 3_000  # a second or more
     settings = Settings(steps=steps, device="cpu", changes={**toys.TINY, "log_every": 5, "checkpoint_every": 10_000})
     folder, run = tmp_path / "toy", tmp_path / "toy" / "runs" / "long"
     reached = []
@@ -127,7 +127,7 @@ def test_a_signal_stops_the_trainings_and_a_second_call_goes_on_exactly(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(RunInterrupted, match=r"stopped by SIGINT; go on with: sivae reproduce toy --steps 1500"):
+    with pytest.raises(RunInterrupted, match=r"stopped by SIGINT; go on with: sivae reproduce toy --steps 3000"):
         reproduce("toy", settings, folder, progress=False)
     thread.join()
     (checkpoint,) = (int(path.name) for path in (run / "checkpoints").iterdir())
@@ -137,7 +137,7 @@ def test_a_signal_stops_the_trainings_and_a_second_call_goes_on_exactly(
 
     reproduce("toy", settings, folder, progress=False)
     assert (folder / "page.md").exists()
-    train(settings.configure("8gaussians"), tmp_path / "whole", progress=False)
+    train(settings.configure("8gaussians", objective="vae"), tmp_path / "whole", progress=False)
     mine, theirs = _weights(run, steps), _weights(tmp_path / "whole", steps)
     assert all(torch.equal(mine[name], value) for name, value in theirs.items())
 
