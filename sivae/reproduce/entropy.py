@@ -15,8 +15,8 @@ NAME = "entropy"
 SUMMARY = "the bias towards a low entropy that the theory predicts, against gamma"
 NEEDS = "nothing but a CPU; a GPU is used where there is one"
 TIME: Mapping[Size, str] = {
-    "quick": "8 trainings of 2,000 iterations, about 6 minutes on 2 CPU cores",
-    "full": "30 trainings of 30,000 iterations, about 20 minutes each on a CPU core",
+    "quick": "8 trainings of 2,000 iterations, about 5 minutes on 2 idle CPU cores",
+    "full": "30 trainings of 30,000 iterations, about 20 minutes each on an idle CPU core",
 }
 
 DENSITY = "8gaussians"

@@ -16,8 +16,8 @@ NAME = "stability"
 SUMMARY = "IntroVAE over a range of margins against Soft-IntroVAE over a range of beta_neg"
 NEEDS = "nothing but a CPU; a GPU is used where there is one"
 TIME: Mapping[Size, str] = {
-    "quick": "20 trainings of 2,000 iterations, about 10 minutes on 2 CPU cores",
-    "full": "70 trainings of 30,000 iterations, about 15 minutes each on a CPU core",
+    "quick": "20 trainings of 3,000 iterations, about 15 minutes on 2 idle CPU cores",
+    "full": "70 trainings of 30,000 iterations, about 15 minutes each on an idle CPU core",
 }
 
 DENSITY = "8gaussians"
@@ -60,7 +60,7 @@ class Outcome:
 def trainings(settings: Settings) -> list[Training]:
     """Every value of either hyperparameter with every seed, seeds outermost."""
     settings.refuse("data", "run", experiment=NAME)
-    length = settings.pick(quick={"steps": 2_000, "batch_size": 256}, full={})
+    length = settings.pick(quick={"steps": 3_000, "batch_size": 256}, full={})
     made = []
     for seed in settings.seed_range(quick=2, full=5):
         for method, key in VARIED.items():
