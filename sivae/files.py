@@ -6,6 +6,7 @@ belongs to no floor: any may write.
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import io
@@ -13,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,16 @@ def write_json(path: Path, content: Any) -> None:
         ValueError: a number is not finite; JSON has no word for it.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table atomically; missing folders are made, and names of files may hold any bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.getvalue().encode(errors="surrogateescape"))
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -103,8 +103,9 @@ class ImageModel:
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> [N, C, H, W] in the model's values, on its device."""
-        low, high = self.value_range
-        return pixels.to(self.device).permute(0, 3, 1, 2).float() / 255.0 * (high - low) + low
+        from sivae.evaluation.images import from_uint8
+
+        return from_uint8(pixels.to(self.device), self.value_range)
 
     def beside(self, name: str) -> Path:
         """Where a file goes that is given no place: into the run's folder, or beside a model's.

@@ -32,6 +32,7 @@ VERBS = {
     "reconstruct": "show images beside what a model makes of them",
     "interpolate": "go from one image, or one sample, to another",
     "reproduce": "run an experiment of the paper end to end, and write a page that shows it",
+    "ood": "tell images like the training data from others, by likelihood",
     "import-checkpoint": "turn a checkpoint of the authors' program into a model folder",
     "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
     "info": "show versions, devices and the backends of the fused ops",
@@ -56,6 +57,7 @@ examples:
   sivae sample runs/cifar10-seed0             images from a trained model
   sivae interpolate runs/cifar10-seed0 --seeds 1 2
   sivae reproduce density-2d                  VAE, IntroVAE and Soft-IntroVAE on four densities
+  sivae ood runs/digits-seed0 --out faces.zip   how well a model tells other images from its own
   sivae bench --quick                         how fast the ops are here, in a minute or two
   sivae info                                  what this machine has to offer
 

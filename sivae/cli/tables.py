@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -15,4 +16,16 @@ def metrics_table(title: str, metrics: Mapping[str, float | None]) -> Table:
     table.add_column("value", justify="right")
     for name, value in metrics.items():
         table.add_row(name, "not finite" if value is None else f"{value:.4g}")
+    return table
+
+
+def separation_table(title: str, metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """One row per score, one column per metric, each with its 95 % interval."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("score", no_wrap=True)
+    for name in ("AUROC", "AUPR", "FPR at 95 % TPR"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for score, found in metrics.items():
+        cells = (f"{one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f})" for one in found.values())
+        table.add_row(score, *cells)
     return table

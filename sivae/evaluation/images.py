@@ -56,6 +56,20 @@ def to_uint8(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> T
     return unit_range(images.float(), value_range).mul(255.0).round_().nan_to_num_(0.0).to(torch.uint8)
 
 
+def from_uint8(pixels: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+    """Images as they are stored, in the values that a model takes.
+
+    Args:
+        pixels: uint8 [N, H, W, C].
+        value_range: the values that stand for black and for white.
+
+    Returns:
+        float32 [N, C, H, W], where the pixels are.
+    """
+    low, high = value_range
+    return pixels.permute(0, 3, 1, 2).float() / 255.0 * (high - low) + low
+
+
 def mse(images: Tensor, others: Tensor) -> Tensor:
     """Mean squared difference of each pair of images, over all their elements.
 

@@ -24,11 +24,21 @@ Score = Literal["kl", "elbo", "likelihood"]
 SCORES: tuple[Score, ...] = get_args(Score)
 METRICS = ("auroc", "aupr", "fpr95")
 
+RESAMPLES = 500
 _TPR = 0.95
 _INTERVAL = (2.5, 97.5)  # percentiles
 _FORMAT = 1
 
 Floats = NDArray[np.float64]
+
+
+def describe(score: Score, samples: int) -> str:
+    """A score as an axis names it."""
+    return {
+        "kl": "KL(q(z|x) ‖ p(z)), nats",
+        "elbo": f"negative ELBO, mean of {samples} samples, nats",
+        "likelihood": f"negative log-likelihood, K = {samples}, nats",
+    }[score]
 
 
 def anomaly(estimates: Estimates, score: Score) -> Tensor:
@@ -57,7 +67,7 @@ def separation(
     outside: ArrayLike,
     *,
     seed: int = 0,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Interval]:
     """How well scores tell two sets apart, the one outside being the positive class.
@@ -87,8 +97,8 @@ def separation(
     positive = np.arange(len(scores)) >= len(sets["inside"])
     _, ranks = np.unique(scores, return_inverse=True)  # equal scores, equal ranks; no infinities
     order = np.argsort(ranks, kind="stable")  # scikit-learn sorts what is sorted much faster
-    ranks, positive = ranks[order].astype(np.float64), positive[order]
-    found = _metrics(positive, ranks, None)
+    sorted_ranks, positive = ranks[order].astype(np.float64), positive[order]
+    found = _metrics(positive, sorted_ranks, None)
     random = np.random.default_rng(seed)
     drawn = np.empty((resamples, len(METRICS)))
     for row in drawn:
@@ -97,7 +107,7 @@ def separation(
             count = int(members.sum())
             weights[members] = np.bincount(random.integers(count, size=count), minlength=count)
         kept = weights > 0
-        row[:] = _metrics(positive[kept], ranks[kept], weights[kept])
+        row[:] = _metrics(positive[kept], sorted_ranks[kept], weights[kept])
         advance()
     low, high = np.percentile(drawn, _INTERVAL, axis=0)
     return {
@@ -174,7 +184,9 @@ class Threshold:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ThresholdError(f"{path}: there is no such file; sivae ood MODEL --calibrate {path} makes it") from None
+            raise ThresholdError(
+                f"{path}: there is no such file; sivae ood MODEL --calibrate {path} makes it"
+            ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise ThresholdError(f"{path} cannot be read as a threshold ({error}); calibrate again") from None
         if not isinstance(content, dict) or content.get("format") != _FORMAT:

@@ -172,7 +172,9 @@ def test_models_get_their_mode_back_and_conditions_arrive() -> None:
 
 def test_nothing_comes_of_nothing() -> None:
     empty = torch.zeros(0, 2)
-    assert [len(values) for values in estimate(MLPVAE(hidden=4), empty, density=PixelDensity(1.0), samples=1)] == [0] * 3
+    assert [len(values) for values in estimate(MLPVAE(hidden=4), empty, density=PixelDensity(1.0), samples=1)] == [
+        0
+    ] * 3
     assert len(kl_to_prior(MLPVAE(hidden=4), empty)) == 0
 
 
@@ -188,9 +190,7 @@ def test_nothing_comes_of_nothing() -> None:
 )
 def test_arguments_that_cannot_be(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        estimate(
-            MLPVAE(hidden=4), **{"x": torch.zeros(3, 2), "density": PixelDensity(1.0), "samples": 1, **arguments}
-        )
+        estimate(MLPVAE(hidden=4), **{"x": torch.zeros(3, 2), "density": PixelDensity(1.0), "samples": 1, **arguments})
 
 
 @pytest.mark.parametrize(
