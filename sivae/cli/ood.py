@@ -155,6 +155,8 @@ def _check_combination(arguments: Arguments) -> None:
         )
     if arguments.calibrate is None and arguments.quantile is not None:
         raise ConfigError("--quantile goes with --calibrate FILE.json; leave it out")
+    if arguments.quantile is not None and not 0 < arguments.quantile <= 1:
+        raise ConfigError(f"--quantile {arguments.quantile:g}: expected more than 0 and at most 1")
     if arguments.out is None and (lost := given(("out_split", "out_dir"))):
         raise ConfigError(f"{lost[0]} goes with --out PATH; leave it out")
 

@@ -25,7 +25,7 @@ from sivae.data.images.packing import where
 from sivae.data.images.progress import Counter
 from sivae.evaluation.images import from_uint8, home, image_range
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
-from sivae.evaluation.ood import RESAMPLES, SCORES, Score, Threshold, anomaly, separation, threshold_at
+from sivae.evaluation.ood import SCORES, Score, Threshold, anomaly, separation, threshold_at
 from sivae.machine import versions
 from sivae.models import VAEModel
 from sivae.models.base import samples_at_once
@@ -233,22 +233,6 @@ def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, p
     return {score: np.concatenate([portion[score] for portion in portions]) for score in portions[0]}
 
 
-def separations(
-    inside: Scores, outside: Scores, *, progress: bool = True, resamples: int = RESAMPLES
-) -> dict[str, Any]:
-    """See :func:`sivae.evaluation.ood.separation`; by score and metric `value`, `low` and `high`, ready for JSON."""
-    with Counter("resampling", resamples * len(inside), enabled=progress, unit="resamples") as counter:
-        return {
-            score: {
-                metric: interval._asdict()
-                for metric, interval in separation(
-                    inside[score], outside[score], resamples=resamples, advance=counter.advance
-                ).items()
-            }
-            for score in inside
-        }
-
-
 def calibrate(detector: Detector, scores: Scores, quantile: float, data: str) -> Threshold:
     """The threshold of the detector's score at a quantile of images in distribution.
 
@@ -303,7 +287,6 @@ def comparison(
     *,
     threshold: Threshold | None = None,
     source: str = "",
-    progress: bool = True,
 ) -> dict[str, Any]:
     """All that is known of how a detector tells two sets apart, ready for JSON.
 
@@ -313,7 +296,6 @@ def comparison(
         inside, outside: their scores.
         threshold: where to part them; adds `found`, the share of the set outside that is above it.
         source: where the model is.
-        progress: show it where it takes long.
     """
     decisive = outside[detector.score]
     content: dict[str, Any] = {
@@ -325,7 +307,10 @@ def comparison(
         "in": {"data": names[0], "images": len(inside[detector.score])},
         "out": {"data": names[1], "images": len(decisive)},
         "positive": "out",
-        "metrics": separations(inside, outside, progress=progress),
+        "metrics": {
+            score: {name: one._asdict() for name, one in separation(inside[score], outside[score]).items()}
+            for score in inside
+        },
         "versions": versions(),
     }
     if threshold is not None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sivae.evaluation.likelihood import Estimates
-from sivae.evaluation.ood import SCORES, Threshold, ThresholdError, anomaly, separation, threshold_at
+from sivae.evaluation.ood import SCORES, Threshold, ThresholdError, anomaly, metrics_of_counts, separation, threshold_at
 
 _THRESHOLD = Threshold(1.5, "elbo", 5, 0, 0.5, "mse", 0.95, 300, "digits", "abc")
 
@@ -55,9 +55,19 @@ def test_intervals_hold_the_value_and_are_a_function_of_the_seed() -> None:
     # 0.022, so a 95 % interval is 0.085 wide; 100 resamples give an end of it to a few tenths of that error.
     assert found["auroc"].high - found["auroc"].low == pytest.approx(0.085, abs=0.025)
     assert separation(inside, outside, resamples=100) == found != separation(inside, outside, resamples=100, seed=1)
-    steps: list[int] = []
-    separation(inside, outside, resamples=7, advance=lambda: steps.append(1))
-    assert len(steps) == 7
+
+
+def test_resamples_are_measured_as_scikit_learn_measures() -> None:
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    random = np.random.default_rng(0)
+    for levels in (3, 50):  # with many equal scores, and with few
+        inside, outside = random.integers(0, levels, 40), random.integers(0, levels, 30) + 1
+        counts = [np.bincount(one, minlength=levels + 1)[::-1].astype(float) for one in (inside, outside)]
+        positive, values = np.repeat([0, 1], [40, 30]), np.concatenate([inside, outside])
+        fpr, tpr, _ = roc_curve(positive, values, drop_intermediate=False)
+        expected = (roc_auc_score(positive, values), average_precision_score(positive, values), fpr[tpr >= 0.95][0])
+        assert metrics_of_counts(*counts) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(

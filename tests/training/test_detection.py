@@ -187,7 +187,7 @@ class TestSets:
         detector = Detector(model, _DENSITY, "elbo", samples=2)
         inside, outside = detector.of_pixels(pixels(6)), detector.of_pixels(np.zeros((4, 8, 8, 3), np.uint8))
         threshold = calibrate(detector, inside, 0.5, "noise")
-        content = comparison(detector, ("noise", "black"), inside, outside, threshold=threshold, progress=False)
+        content = comparison(detector, ("noise", "black"), inside, outside, threshold=threshold)
         assert json.loads(json.dumps(content, allow_nan=False)) == content
         assert list(content["metrics"]) == list(SCORES) and content["positive"] == "out"
         assert content["metrics"]["elbo"]["auroc"]["value"] == 0.0  # black is easier than noise

@@ -20,11 +20,10 @@ class Counter:
         total: images in all.
         done: images that were done before.
         enabled: False shows nothing.
-        unit: what is counted.
     """
 
-    def __init__(self, title: str, total: int, *, done: int = 0, enabled: bool = True, unit: str = "images") -> None:
-        self._title, self._total, self._enabled, self._unit = title, total, enabled, unit
+    def __init__(self, title: str, total: int, *, done: int = 0, enabled: bool = True) -> None:
+        self._title, self._total, self._enabled = title, total, enabled
         self._done = self._first = done
         self._lock = threading.Lock()
         self._started = self._last_line = time.monotonic()
@@ -74,8 +73,4 @@ class Counter:
         rate = (self._done - self._first) / (now - self._started)
         left = (self._total - self._done) / max(rate, 1e-9)
         eta = f"  ETA {int(left // 60)}:{int(left % 60):02d}"
-        print(
-            f"{self._title}  {self._done:,}/{self._total:,}  {rate:,.0f} {self._unit}/s{eta}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"{self._title}  {self._done:,}/{self._total:,}  {rate:,.0f} images/s{eta}", file=sys.stderr, flush=True)

@@ -1,0 +1,179 @@
+"""sivae ood, end to end: what it writes and prints, and that a mistake costs one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sivae.cli.main import main
+from sivae.models import MLPVAE, ConvVAE
+from sivae.models.storage import save_model
+from sivae.training.presets import preset_config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's checkpoint, models of three kinds, two data sets, and a folder of files."""
+    folder = tmp_path_factory.mktemp("ood")
+    torch.manual_seed(0)
+    grey = ConvVAE(image_size=8, channels=1, widths=(8,), z_dim=4, norm="group")
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    save_model(folder / "run" / "checkpoints" / "5", grey)
+    (folder / "run" / "config.json").write_text(preset_config("digits", beta_rec=2.0, beta_kl=0.5).to_json())
+    save_model(folder / "model", ConvVAE(image_size=8, channels=3, widths=(8,), z_dim=4))
+    save_model(folder / "classes", ConvVAE(image_size=8, channels=1, widths=(8,), z_dim=4, condition_dim=3))
+    save_model(folder / "points", MLPVAE(hidden=4, layers=1))
+    rng = np.random.default_rng(0)
+    np.save(folder / "noise.npy", rng.integers(0, 256, (30, 8, 8), dtype=np.uint8))
+    np.save(folder / "rgb.npy", rng.integers(0, 256, (12, 10, 10, 3), dtype=np.uint8))
+    (folder / "files").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(folder / "files" / f"{name}.png")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    code: Any = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_two_sets_make_a_table_a_figure_and_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, err = _run(capsys, "ood", folder / "run", "--out", folder / "rgb.npy", "--count", 20, "--k", 2)
+    assert (code, err) == (0, "")
+    place = folder / "run" / "ood"
+    assert sorted(file.name for file in place.iterdir()) == ["ood.csv", "ood.json", "ood.png"]
+    content = json.loads((place / "ood.json").read_text())
+    assert content["density"]["sigma"] == pytest.approx((0.5 / (2 * 2.0)) ** 0.5)  # the run's betas
+    assert (content["in"], content["samples"]) == ({"data": "digits", "images": 20}, 2)
+    assert content["out"] == {"data": "rgb.npy", "images": 12}  # colour, and grey is what the model takes
+    assert "in digits (20 images), out rgb.npy (12 images)" in printed and str(place / "ood.png") in printed
+    for score, found in content["metrics"].items():
+        assert score in printed
+        assert list(found) == ["auroc", "aupr", "fpr95"]
+        assert f"{found['auroc']['value']:.3f} (" in printed
+    assert len((place / "ood.csv").read_text().splitlines()) == 33
+
+
+def test_grey_images_suit_a_model_of_colour_and_assumptions_are_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--in", folder / "rgb.npy", "--out", folder / "noise.npy", "--by", "kl", "--out-dir", tmp_path / "x")
+    code, _, err = _run(capsys, "ood", folder / "model", *words)
+    assert code == 0
+    assert err.count("\n") == 1 and "assuming beta_rec = 1 and beta_kl = 1" in err
+    assert list(json.loads((tmp_path / "x" / "ood.json").read_text())["metrics"]) == ["kl"]
+    code, _, err = _run(capsys, "ood", folder / "model", *words, "--sigma", 0.1)
+    assert (code, err) == (0, "")
+
+
+def test_a_threshold_is_calibrated_and_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, table = tmp_path / "threshold.json", tmp_path / "scores.csv"
+    source = folder / "run" / "checkpoints" / "5"
+    code, printed, _ = _run(capsys, "ood", source, "--calibrate", path, "--quantile", 0.9, "--count", 50, "--k", 2)
+    assert code == 0
+    stored = json.loads(path.read_text())
+    assert (stored["quantile"], stored["images"], stored["samples"]) == (0.9, 50, 2)
+    assert f"{path}: likelihood {stored['threshold']:.6g}, the quantile 0.9 of 50 images" in printed
+    words = ("--score", folder / "files", "--threshold", path, "--csv", table)
+    code, printed, err = _run(capsys, "ood", folder / "run", *words)
+    assert (code, err) == (0, "")
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    out = [name for name, score, verdict in rows if verdict == "out"]
+    assert out == [name for name, score, _ in rows if float(score) > stored["threshold"]]
+    assert f"2 images scored by likelihood, out of distribution {len(out)}" in printed and str(table) in printed
+    code, _, err = _run(capsys, "ood", folder / "model", *words)
+    assert code == 2 and "was calibrated for another model" in err
+
+
+def test_scores_go_beside_the_model_and_damaged_files_are_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good.png").write_bytes((folder / "files" / "a.png").read_bytes())
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    code, printed, err = _run(capsys, "ood", folder / "run", "--score", tmp_path, "--by", "elbo")
+    assert code == 0 and "1 images scored by elbo" in printed
+    assert "bad.png is no image that can be read" in err and err.count("\n") == 1
+    assert (folder / "run" / "ood-scores.csv").read_text().splitlines()[1] == "bad.png,,damaged"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("ood --out noise.npy", "name a run's folder, one of its checkpoints, or an imported model's folder"),
+        ("ood run", "say what to do: --out PATH names images of another kind"),
+        ("ood points --out noise.npy", "this model makes points, not images"),
+        (
+            "ood classes --in noise.npy --out rgb.npy",
+            "this model knows 3 classes, and an image from elsewhere is of none",
+        ),
+        ("ood model --out noise.npy", "is a model without a run; name images like its own by --in PATH"),
+        ("ood run --score kl", "--score names a folder of images; the kind of score is --by kl"),
+        ("ood run --score files --out noise.npy", "--out is for two sets of images, and --score for a folder"),
+        ("ood run --score files --calibrate a.json", "--calibrate is for two sets of images"),
+        ("ood run --score files --threshold a.json --k 3", "--k: the file of --threshold says that already"),
+        ("ood run --out noise.npy --threshold a.json", "--threshold goes with --score FOLDER"),
+        ("ood run --out noise.npy --quantile 0.9", "--quantile goes with --calibrate FILE.json"),
+        ("ood run --calibrate a.json --out-dir x", "--out-dir goes with --out PATH"),
+        ("ood run --calibrate a.txt", "'a.txt' does not end in .json"),
+        ("ood run --calibrate new/a.json --quantile 2", "--quantile 2: expected more than 0 and at most 1"),
+        ("ood run --out noise.npy --k 0", "--k 0: expected at least 1"),
+        ("ood run --out noise.npy --count 0", "--count 0: expected at least 1"),
+        ("ood run --out noise.npy --by fid", "score = 'fid': expected one of kl, elbo, likelihood"),
+        ("ood run --out noise.npy --sigma 0", "sigma is 0.0, expected a finite number above 0"),
+        ("ood run --out noise.npy --sigma 1 --beta-kl 1", "sigma takes the place of beta_rec and beta_kl"),
+        ("ood run --in_ noise.npy", "did you mean --in?"),
+    ],
+)
+def test_a_mistake_costs_one_line(
+    words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    code, out, err = _run(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("ood run --out nowhere", "nowhere: there is no such file or folder"),
+        ("ood run --out empty", "empty holds no files"),
+        ("ood run --score empty", "empty holds no image files"),
+        ("ood run --score files --threshold none.json", "none.json: there is no such file"),
+        ("ood run --in noise.npy --in-split test --out rgb.npy", "has no test images"),
+    ],
+)
+def test_data_that_cannot_be_used_costs_one_line(
+    words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    code, out, err = _run(capsys, *words.split())
+    assert (code, out) == (1, "")
+    assert message in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys\nfrom sivae.cli.main import main\ntry:\n    main(['ood', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "examples:" in process.stdout and "--calibrate FILE.json" in process.stdout
