@@ -14,7 +14,7 @@ from sivae.reproduce.experiment import SIZES, Settings
 from sivae.training.errors import ConfigError
 
 _NAME = arg(help=f"The experiment: {', '.join(EXPERIMENTS)}. --list tells more.", help_behavior_hint="", metavar="NAME")
-_SETTINGS = ("size", "seeds", "steps", "data", "run", "device", "threads")
+_SETTINGS = ("size", "seeds", "steps", "data", "against", "run", "device", "threads")
 
 
 def _of_experiment(text: str) -> Any:
@@ -60,6 +60,11 @@ class Arguments:
         one(Path, "PATH"),
         arg(help="Images to train on, where the experiment takes some.", help_behavior_hint=""),
     ] = None
+    against: Annotated[
+        Path | None,
+        one(Path, "PATH"),
+        arg(help="Images of another kind, to tell from those (ood).", help_behavior_hint=""),
+    ] = None
     run: Annotated[
         Path | None,
         one(Path, "RUN"),
@@ -91,7 +96,7 @@ def run(arguments: Arguments) -> None:
     if arguments.workers is not None and arguments.workers < 1:
         raise ConfigError(f"--workers {arguments.workers}: expected 1 or more")
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
-    for name in ("data", "run"):
+    for name in ("data", "against", "run"):
         if name in given:
             given[name] = str(given[name].absolute())  # a call that goes on may start elsewhere
     settings = Settings(**given)

@@ -21,6 +21,7 @@ EXPERIMENTS: dict[str, str] = {
     "stability": "stability",
     "entropy": "entropy",
     "images": "images",
+    "ood": "ood",
 }
 
 

@@ -33,7 +33,7 @@ _PROTOCOL = 5_000  # points of each kind that the divergences compare
 
 def trainings(settings: Settings) -> list[Training]:
     """Every method on every density with every seed, seeds outermost, so that a first look needs only the first."""
-    settings.refuse("data", "run", experiment=NAME)
+    settings.refuse("data", "against", "run", experiment=NAME)
     length = settings.pick(quick={"steps": 3_000, "batch_size": 256}, full={})
     own = {"vae": {}, "intro": INTRO_2D, "soft-intro": {}}
     return [

@@ -39,7 +39,7 @@ _POINTS, _MEANS = 4_000, 16_000  # where log p_d is taken, and of how many Gauss
 
 def trainings(settings: Settings) -> list[Training]:
     """A Soft-IntroVAE for every gamma and seed, seeds outermost."""
-    settings.refuse("data", "run", experiment=NAME)
+    settings.refuse("data", "against", "run", experiment=NAME)
     length = settings.pick(quick={"steps": 2_000, "batch_size": 256}, full={})
     return [
         Training(_name(gamma, seed), settings.configure(DENSITY, gamma=gamma, seed=seed, **WEIGHTS, **length))

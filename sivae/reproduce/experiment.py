@@ -30,6 +30,7 @@ class Settings:
         seeds: how many seeds each setting is trained with, from 0 on; None: the experiment's own number.
         steps: iterations of every training; None: the experiment's own number.
         data: path of a data set, where the experiment takes one.
+        against: path of images of another kind than `data`, where the experiment takes such.
         run: folder of a trained run, where the experiment takes one.
         device: "auto" (a GPU when there is one), "cpu", "cuda" …
         threads: CPU threads of each training.
@@ -44,6 +45,7 @@ class Settings:
     seeds: int | None = None
     steps: int | None = None
     data: str | None = None
+    against: str | None = None
     run: str | None = None
     device: str = "auto"
     threads: int = 1

@@ -32,7 +32,7 @@ _QUICK_STEPS = {"digits": 400, "cifar10": 300}
 
 def trainings(settings: Settings) -> list[Training]:
     """None where a run is given; else one, on digits, or by the preset cifar10 on the images given."""
-    settings.refuse("seeds", experiment=NAME)
+    settings.refuse("seeds", "against", experiment=NAME)
     if settings.run is not None:
         settings.refuse("steps", experiment=f"{NAME} with --run")
         from sivae.training.folder import read_config

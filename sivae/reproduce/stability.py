@@ -59,7 +59,7 @@ class Outcome:
 
 def trainings(settings: Settings) -> list[Training]:
     """Every value of either hyperparameter with every seed, seeds outermost."""
-    settings.refuse("data", "run", experiment=NAME)
+    settings.refuse("data", "against", "run", experiment=NAME)
     length = settings.pick(quick={"steps": 3_000, "batch_size": 256}, full={})
     made = []
     for seed in settings.seed_range(quick=2, full=5):
