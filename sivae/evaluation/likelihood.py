@@ -20,9 +20,8 @@ own units: values of models of other image sizes or value ranges do not compare.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -207,7 +206,6 @@ def _estimate(
     log_sum = torch.full_like(kl, -math.inf)
     log_x_sum = torch.zeros_like(kl)
     constant = density.log_normaliser * math.prod(model.sample_shape)
-    decode = _decoder(model)
     together = max(1, samples_at_once(model.sample_shape) // len(x))  # samples of z for each image in one pass
     for block in range(-(-samples // _BLOCK)):
         count = min(_BLOCK, samples - block * _BLOCK)
@@ -216,20 +214,13 @@ def _estimate(
             # log p(z) - log q(z|x): the halves of log 2 pi cancel, and (z - mu)² / sigma² is eps².
             log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)
             given = None if condition is None else condition.repeat(len(eps), 1)
-            again = decode(z.to(x.dtype).flatten(0, 1), given)  # [k B, ...]
+            again = model.render(z.to(x.dtype).flatten(0, 1), given)  # [k B, ...]
             target = x if len(eps) == 1 else x.expand(len(eps), *x.shape).flatten(0, 1)
             rec = ops.reconstruction_error(again, target, kind=density.kind).double().view_as(log_ratio)
             log_x = -density.precision * rec - constant
             log_sum = torch.logaddexp(log_sum, torch.logsumexp(_possible(log_x + log_ratio), 0))
             log_x_sum = log_x_sum + log_x.sum(0)
     return kl, _possible(log_x_sum / samples - kl), log_sum - math.log(samples)
-
-
-def _decoder(model: VAEModel) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """D as a function: a decoder that draws noise of its own goes without, as p(x|z) is around one image."""
-    if "noise" not in inspect.signature(model.decode).parameters:
-        return model.decode
-    return lambda z, condition: model.decode(z, condition, noise=False)  # type: ignore[call-arg]
 
 
 def _kl(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sivae.evaluation.images import (
     evaluate_images,
+    from_uint8,
     generate,
     mse,
     one_hot,
@@ -246,3 +247,11 @@ class TestSamples:
 def test_without_a_feature_network_evaluation_is_reconstruction() -> None:
     x = images(5)
     assert evaluate_images(Painter(), [x], seed=0) == reconstruction_metrics(Painter(), [x])
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_every_level_comes_back_from_a_model_s_range(value_range: tuple[float, float]) -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
+    images = from_uint8(pixels, value_range)
+    assert images.shape == (2, 3, 16, 16) and (float(images.min()), float(images.max())) == value_range
+    assert torch.equal(to_uint8(images, value_range), pixels.permute(0, 3, 1, 2))

@@ -12,6 +12,7 @@ from sivae import ops
 from sivae.evaluation import likelihood
 from sivae.evaluation.likelihood import NUMBER_LIMIT, PixelDensity, estimate, kl_to_prior
 from sivae.models import MLPVAE, ConvVAE, VAEModel
+from sivae.models.style import StyleVAE
 from sivae.objectives import VAEObjective
 
 _X, _Z, _SIGMA = 6, 3, 0.4
@@ -156,6 +157,16 @@ def test_what_networks_cannot_compute_counts_as_impossible() -> None:
     assert bool(found.log_likelihood.isfinite()[0]) and not bool(found.kl.isinf()[0])
     assert found.kl[1] == math.inf and found.elbo[1] == found.log_likelihood[1] == -math.inf
     assert kl_to_prior(model, x)[1] == math.inf
+
+
+def test_a_decoder_s_own_noise_does_not_make_it_chance() -> None:
+    torch.manual_seed(0)
+    model = StyleVAE(image_size=8, channels=1, start_channels=8, max_channels=8, z_dim=8, mapping_layers=2)
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    one, other = (estimate(model, x, density=PixelDensity(1.0), samples=3) for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    alone = estimate(model, x[2:], density=PixelDensity(1.0), samples=3, numbers=[2])
+    assert torch.allclose(alone.elbo, one.elbo[2:], rtol=1e-5)  # float32 networks, of another batch size
 
 
 def test_models_get_their_mode_back_and_conditions_arrive() -> None:
