@@ -193,8 +193,11 @@ def _compare(arguments: Arguments, opened: ImageModel) -> None:
     inside = _open(arguments, opened, "in")
     outside = None if arguments.out is None else _open(arguments, opened, "out")
     folder = arguments.out_dir or opened.beside("ood")
-    if outside is not None:  # before an hour of scoring, not after it
+    # Before an hour of scoring, not after it.
+    if outside is not None:
         folder.mkdir(parents=True, exist_ok=True)
+    if arguments.calibrate is not None:
+        arguments.calibrate.parent.mkdir(parents=True, exist_ok=True)
     count = arguments.count or _COUNT
     scores = {"in": score_set(detector, inside.images, count, title=f"scoring {inside.name}")}
     console = Console(highlight=False, soft_wrap=True)
