@@ -17,9 +17,11 @@ Function = Callable[..., Tensor | tuple[Tensor, ...]]
 Shape = tuple[int, ...]
 
 MODES = ("forward", "backward", "forward+backward")
-# The ops' names of whole training iterations: in 2D (`step_suite`), and on images (`image_step_suite`).
-STEP, IMAGE_STEP = "step", "image_step"
-ITERATIONS = (STEP, IMAGE_STEP)
+# The ops' names of whole training iterations: in 2D (`step_suite`), on images (`image_step_suite`), and on images with
+# the style model (`style_step_suite`).
+STEP, IMAGE_STEP, STYLE_STEP = "step", "image_step", "style_step"
+OF_IMAGES = (IMAGE_STEP, STYLE_STEP)
+ITERATIONS = (STEP, *OF_IMAGES)
 DTYPES: Mapping[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 }

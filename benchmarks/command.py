@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from benchmarks import image_step_suite, ops_suite, step_suite
-from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, IMAGE_STEP, MODES, NAMES, STEP, cases
+from benchmarks import image_step_suite, ops_suite, step_suite, style_step_suite
+from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, IMAGE_STEP, MODES, NAMES, STEP, STYLE_STEP, cases
 from benchmarks.environment import device_slug, environment, missing_backends
 from benchmarks.image_step_suite import ImageStepResult
 from benchmarks.measure import CopyProbe, Effort, copy_bandwidth, probe_bytes
@@ -73,6 +73,7 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
             f"  {program} --quick\n"
             f"  {program} --ops reconstruction_error loss --dtype bfloat16\n"
             f"  {program} --ops image_step             training iterations on images\n"
+            f"  {program} --ops style_step             the same with the style model\n"
             f"  {program} --device cuda --out results\n"
             f"  {program} report results      plots and a page from the rows in a folder"
         ),
@@ -83,7 +84,7 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
         type=_op,
         metavar="OP",
         default=list(DEFAULT_NAMES),
-        help=f"of {', '.join(NAMES)}; default: all but reparameterize, gaussian_kl and image_step",
+        help=f"of {', '.join(NAMES)}; default: all but reparameterize, gaussian_kl, image_step and style_step",
     )
     parser.add_argument("--quick", action="store_true", help="fewer shapes, float32 only, few rounds")
     parser.add_argument("--out", type=Path, metavar="DIR", default=RESULTS, help="default: benchmarks/results")
@@ -221,15 +222,16 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
     facts: dict[str, Any] = environment(device) | {"quick": options.quick, "command": options.command}
     file = RowFile(options.out, device_slug(device), facts)
     chosen = cases(options.ops, dtypes=options.dtype, quick=options.quick, large=device.type == "cuda")
-    of_images = image_step_suite.CUDA_CASES if device.type == "cuda" else image_step_suite.CPU_CASES
     iterations: list[tuple[str, Callable[[], StepResult | ImageStepResult]]] = []
     if STEP in options.ops:
         iterations.append(("a training iteration", lambda: step_suite.run(device=device, effort=step_effort)))
-    if IMAGE_STEP in options.ops:
-        image_effort = image_step_suite.QUICK_EFFORT if options.quick else image_step_suite.EFFORT
+    image_effort = image_step_suite.QUICK_EFFORT if options.quick else image_step_suite.EFFORT
+    for op, suite in ((IMAGE_STEP, image_step_suite), (STYLE_STEP, style_step_suite)):
+        of_images: Sequence[Any] = suite.CUDA_CASES if device.type == "cuda" else suite.CPU_CASES
         iterations += [
-            (case.name, functools.partial(image_step_suite.run, case, device=device, effort=image_effort))
+            (case.name, functools.partial(suite.run, case, device=device, effort=image_effort))
             for case in (of_images[:1] if options.quick else of_images)
+            if op in options.ops
         ]
     rows: list[Row] = []
     with Progress(len(chosen) * len(MODES) + len(iterations)) as progress, _rows_are_kept(progress, file):

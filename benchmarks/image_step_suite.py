@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.conv_networks import PlainConvVAE
 from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
+from benchmarks.cases import IMAGE_STEP
 from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes
 from benchmarks.ops_suite import EAGER
 from sivae.models import ConvVAE
@@ -38,6 +39,7 @@ _BATCHES = 4  # drawn beforehand; every contender goes round them
 
 CHANNELS_LAST = f"{EAGER}, channels-last"
 BF16 = f"{EAGER}, bf16, channels-last"
+BF16_COMPILED = f"{BF16}, compiled"
 OURS = "native"
 OURS_BF16 = "native, bf16"
 OURS_GRAPH = "native, bf16, graph"
@@ -48,6 +50,7 @@ OURS_COMPILED = "native, bf16, compiled"
 class ImageCase:
     """A batch of square colour images and the networks' sizes."""
 
+    op: ClassVar[str] = IMAGE_STEP
     batch: int
     side: int
     widths: tuple[int, ...]
@@ -77,11 +80,24 @@ CUDA_CASES = (
 )
 
 
+class Case(Protocol):
+    """What a result says of its iteration."""
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+
+
 @dataclass(frozen=True)
 class ImageStepResult:
     """The variants' times in the same rounds; see `benchmarks.step_suite.StepResult`."""
 
-    case: ImageCase
+    case: Case
     variants: Sequence[str]
     measurement: Measurement
     peak_extra_bytes: Mapping[str, int | None]
@@ -118,7 +134,7 @@ def our_step(case: ImageCase, model: ConvVAE, **settings: object) -> SoftIntroSt
     return SoftIntroStep(model, *_adams(model, fused=True, **settings), objective, options=options)
 
 
-def batches(case: ImageCase, device: torch.device, memory_format: torch.memory_format) -> list[Tensor]:
+def batches(case: Case, device: torch.device, memory_format: torch.memory_format) -> list[Tensor]:
     """Random images [B, 3, side, side] in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     return [
@@ -132,39 +148,43 @@ def calls(case: ImageCase, device: torch.device = CPU) -> dict[str, Call]:
     plain, ours = networks(case, device)
     flat = batches(case, device, torch.contiguous_format)
     last = batches(case, device, torch.channels_last)
-    plain_last, ours_last = _channels_last(plain), _channels_last(ours)
+    plain_last, ours_last = in_channels_last(plain), in_channels_last(ours)
     contenders: dict[str, Call] = {
-        EAGER: _over(plain_step(case, plain), flat),
-        CHANNELS_LAST: _over(plain_step(case, plain_last), last),
-        OURS: _over(our_step(case, ours_last), last),
+        EAGER: over(plain_step(case, plain), flat),
+        CHANNELS_LAST: over(plain_step(case, plain_last), last),
+        OURS: over(our_step(case, ours_last), last),
     }
     if device.type == "cuda":
-        contenders[BF16] = _under_autocast(_over(plain_step(case, copy.deepcopy(plain_last)), last), device)
-        contenders[OURS_BF16] = _over(our_step(case, copy.deepcopy(ours_last), autocast=torch.bfloat16), last)
+        contenders[BF16] = under_autocast(over(plain_step(case, copy.deepcopy(plain_last)), last), device)
+        contenders[OURS_BF16] = over(our_step(case, copy.deepcopy(ours_last), autocast=torch.bfloat16), last)
         generator = torch.Generator(device).manual_seed(0)
         captured = our_step(case, copy.deepcopy(ours_last), autocast=torch.bfloat16, capturable=True)
         captured.generator = generator
         graph = GraphedCall(lambda x, condition: captured(x, condition=condition), [generator])
-        contenders[OURS_GRAPH] = _over(lambda x: graph(x, None), last)
+        contenders[OURS_GRAPH] = over(lambda x: graph(x, None), last)
         compiled = copy.deepcopy(ours_last)
         compiled.encoder.compile(dynamic=False)
         compiled.decoder.compile(dynamic=False)
-        contenders[OURS_COMPILED] = _over(our_step(case, compiled, autocast=torch.bfloat16), last)
+        contenders[OURS_COMPILED] = over(our_step(case, compiled, autocast=torch.bfloat16), last)
     return contenders
 
 
-def _channels_last(model: Network) -> Network:
+def in_channels_last(model: Network) -> Network:
+    """A copy whose weights lie channels last."""
     copied = copy.deepcopy(model)
     copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return copied
 
 
-def _over(step: object, data: list[Tensor]) -> Call:
+def over(step: object, data: list[Tensor]) -> Call:
+    """A step on the next batch at each call."""
     turns: Iterator[Tensor] = itertools.cycle(data)
     return lambda: step(next(turns))  # type: ignore[operator]
 
 
-def _under_autocast(call: Call, device: torch.device) -> Call:
+def under_autocast(call: Call, device: torch.device) -> Call:
+    """The call with networks in bfloat16."""
+
     def cast() -> object:
         with torch.autocast(device.type, torch.bfloat16):
             return call()
@@ -180,13 +200,18 @@ def run(case: ImageCase, *, device: torch.device = CPU, effort: Effort | None = 
         device: where.
         effort: default: `EFFORT`.
     """
+    return timed(case, lambda: calls(case, device), device, effort or EFFORT)
+
+
+def timed(case: Case, make: Callable[[], dict[str, Call]], device: torch.device, effort: Effort) -> ImageStepResult:
+    """Time contenders that `make` makes."""
     from torch._functorch import config as functorch
 
     with functorch.patch(donated_buffer=False):  # as the trainer does for compiled networks
-        contenders = calls(case, device)
+        contenders = make()
         peaks: dict[str, int | None] = {}
         for name, call in contenders.items():
             call()  # the optimisers' state comes into being
             peaks[name] = peak_extra_bytes(call, device)
-        measured = measure(contenders, effort or EFFORT, device=device)
+        measured = measure(contenders, effort, device=device)
     return ImageStepResult(case, tuple(contenders), measured, peaks)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import IMAGE_STEP, STEP
+from benchmarks.cases import STEP
 from benchmarks.image_step_suite import ImageStepResult
 from benchmarks.measure import Measurement, Spread
 from benchmarks.ops_suite import COMPILED, COPY, EAGER, EMPTY, Contender, GroupResult
@@ -88,9 +88,10 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
 
 def step_rows(result: StepResult | ImageStepResult, facts: Row) -> list[Row]:
     """The rows of a training iteration; eager is the plain loop."""
-    op, shape = (
-        (IMAGE_STEP, list(result.case.shape)) if isinstance(result, ImageStepResult) else (STEP, [result.case.batch, 2])
-    )
+    if isinstance(result, ImageStepResult):
+        op, shape = result.case.op, list(result.case.shape)
+    else:
+        op, shape = STEP, [result.case.batch, 2]
     rows = []
     measurement = result.measurement
     for variant in result.variants:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from benchmarks.cases import IMAGE_STEP, ITERATIONS
-from benchmarks.image_step_suite import BF16, CHANNELS_LAST
+from benchmarks.cases import ITERATIONS, OF_IMAGES, STYLE_STEP
+from benchmarks.image_step_suite import BF16, BF16_COMPILED, CHANNELS_LAST
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, spread_of
@@ -105,6 +105,7 @@ def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
         EAGER_FUSED_ADAM: "plain loop, fused Adam",
         CHANNELS_LAST: "plain loop, channels-last",
         BF16: "plain loop, bf16, channels-last",
+        BF16_COMPILED: "plain loop, bf16, channels-last, compiled",
         PRODUCTS: PRODUCTS,
     }
     lines = [
@@ -117,8 +118,9 @@ def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
         ]
         for row in rows
     ]
-    of_images = first["op"] == IMAGE_STEP
+    of_images = first["op"] in OF_IMAGES
     what = "images of {2}x{3}".format(*first["shape"]) if of_images else "in 2D"
+    what += " with the style model" if first["op"] == STYLE_STEP else ""
     return Table(
         f"one training iteration, batch {first['shape'][0]} {what}, {first['dtype']}",
         ["", "time", "images/s" if of_images else "iterations/s", "x eager", "memory"],
@@ -134,7 +136,7 @@ def _time(row: Row | None) -> str:
 def _rate(row: Row) -> str:
     if row["iterations_per_second"] is None:
         return ""
-    per_iteration = row["shape"][0] if row["op"] == IMAGE_STEP else 1
+    per_iteration = row["shape"][0] if row["op"] in OF_IMAGES else 1
     return f"{row['iterations_per_second'] * per_iteration:.1f}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 class Model(Protocol):
     """What the step asks of a model."""
 
-    encoder: nn.Module
-    decoder: nn.Module
+    @property
+    def encoder(self) -> nn.Module: ...
+
+    @property
+    def decoder(self) -> nn.Module: ...
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -37,6 +41,9 @@ class PlainSoftIntroStep:
         scale: the constant s of the losses.
         beta_rec, beta_kl, beta_neg, gamma_r, alpha: weights, as in `sivae.objectives.SoftIntroObjective`.
         kind: the reconstruction error, a key of `RECONSTRUCTION_ERRORS`.
+        decode_prior: how prior samples are decoded; default: as others.
+        fresh_passes: in the decoder's update draw other prior samples, and encode the batch again, as the authors'
+            program for the style model does.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class PlainSoftIntroStep:
         gamma_r: float = 1e-8,
         alpha: float = 2.0,
         kind: str = "mse",
+        decode_prior: Callable[[Tensor], Tensor] | None = None,
+        fresh_passes: bool = False,
     ) -> None:
         self.model = model
         self.encoder_optimizer = encoder_optimizer
@@ -63,6 +72,8 @@ class PlainSoftIntroStep:
         self.gamma_r = gamma_r
         self.alpha = alpha
         self.reconstruction_error = RECONSTRUCTION_ERRORS[kind]
+        self.decode_prior = decode_prior or model.decode
+        self.fresh_passes = fresh_passes
 
     def __call__(self, batch: Tensor, noise: StepNoise | None = None) -> dict[str, float]:
         """Update the encoder, then the decoder, on `batch` [B, ...].
@@ -87,7 +98,7 @@ class PlainSoftIntroStep:
         eps_real = torch.randn_like(real_mu) if noise is None or noise.eps_real is None else noise.eps_real
         z = real_mu + eps_real * torch.exp(0.5 * real_logvar)
         prior = torch.randn_like(real_mu) if noise is None or noise.prior is None else noise.prior
-        fake = decode(prior)
+        fake = self.decode_prior(prior)
         rec = decode(z)
 
         kl_real = gaussian_kl(real_mu, real_logvar).mean()
@@ -115,7 +126,10 @@ class PlainSoftIntroStep:
         self.model.encoder.requires_grad_(False)
         self.model.decoder.requires_grad_(True)
 
-        fake = decode(prior)
+        if self.fresh_passes:
+            prior = torch.randn_like(prior) if noise is None or noise.prior_decoder is None else noise.prior_decoder
+            z = _sample(*encode(batch), None if noise is None else noise.eps_real_decoder)
+        fake = self.decode_prior(prior)
         rec = decode(z.detach())
         loss_rec_decoder = error(rec, batch).mean()
 
