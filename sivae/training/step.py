@@ -37,7 +37,8 @@ class StepNoise:
     """Every noise draw of one step, each [B, z_dim]; what is None is drawn from the step's generator.
 
     "rec" and "fake" name the fakes that are reconstructions and decoded prior samples; "encoder" and "decoder" the
-    update that re-encodes them. The decoder's two are used only where its gamma_r term is computed.
+    update that re-encodes them. The decoder's two are used only where its gamma_r term is computed, `prior_decoder` and
+    `eps_real_decoder` only where its passes are fresh.
     """
 
     prior: Tensor | None = None
@@ -46,6 +47,8 @@ class StepNoise:
     eps_fake_encoder: Tensor | None = None
     eps_rec_decoder: Tensor | None = None
     eps_fake_decoder: Tensor | None = None
+    prior_decoder: Tensor | None = None
+    eps_real_decoder: Tensor | None = None
 
 
 # The draws of a step, told apart. Those of the decoder's own noise come last, a range for each pass of each part.
@@ -110,14 +113,14 @@ class _Draws:
 
     def prior(self, like: Tensor) -> Tensor:
         """Latents to decode, of the shape of z, [B, z_dim]."""
-        if self.fresh:
-            return self._normal(_FRESH_PRIOR_OFFSET, 1, like)
-        given = self.given.prior
-        return self._normal(_PRIOR_OFFSET, 1, like) if given is None else given[self.rows]
+        given, offset = (
+            (self.given.prior_decoder, _FRESH_PRIOR_OFFSET) if self.fresh else (self.given.prior, _PRIOR_OFFSET)
+        )
+        return self._normal(offset, 1, like) if given is None else given[self.rows]
 
     def of_real(self, like: Tensor) -> Tensor | ops.PhiloxNoise:
         if self.fresh:
-            return self._eps((), _FRESH_REAL_OFFSET, like)
+            return self._eps(("eps_real_decoder",), _FRESH_REAL_OFFSET, like)
         return self._eps(("eps_real",), _REAL_OFFSET, like)
 
     def of_pass(self, name: _Pass, offsets: int) -> ops.PhiloxNoise:
@@ -138,10 +141,9 @@ class _Draws:
             raise ValueError(f"StepNoise: of {', '.join(names)} some are given and some not, expected all or none")
         if given:
             return torch.cat([eps[self.rows] for eps in given])
-        kinds = max(1, len(names))
-        if self.total * kinds == like.shape[0]:
+        if self.total * len(names) == like.shape[0]:
             return ops.PhiloxNoise(self.seed, offset)  # made inside the op that uses it
-        return self._normal(offset, kinds, like)
+        return self._normal(offset, len(names), like)
 
     def _normal(self, offset: int, kinds: int, like: Tensor) -> Tensor:
         every = ops.philox_normal(
