@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,13 @@ class StyleVAE(VAEModel):
         side = SMALLEST << lod
         self.sample_shape = (self.hyperparameters["channels"], side, side)
         self.hyperparameters = {**self.hyperparameters, "lod": lod, "blend": float(blend)}
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> StyleVAE:
+        """What moves the parameters moves `blend` with them; from the meta device, where it has no value, too."""
+        super()._apply(fn, recurse)
+        if isinstance(self.blend, Tensor):
+            self.blend = torch.full((), self.hyperparameters["blend"], device=self.average_style.device)
+        return self
 
     def encode(
         self,
