@@ -10,7 +10,7 @@ import itertools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sivae.training.errors import ConfigError
 from sivae.training.fields import NOT_NEGATIVE, POSITIVE, Range, Section
@@ -168,6 +168,22 @@ class GrowthConfig(Section):
             stage_steps=steps,
             epoch_steps=epoch_steps,
         )
+
+    def completed_by(self, plan: GrowthConfig) -> GrowthConfig:
+        """A copy with what `plan`, which :meth:`planned` may have made of it, has in the place of what is left open."""
+        if not (self.grows and plan.grows):
+            return self
+        changes: dict[str, Any] = {
+            "stage_steps": self.stage_steps or plan.stage_steps,
+            "epoch_steps": self.epoch_steps or plan.epoch_steps,
+        }
+        for key in ("stage_batches", "stage_rate_factors", "stage_beta_neg_factors"):
+            mine, theirs = getattr(self, key), getattr(plan, key)
+            if mine is None and key == "stage_batches":
+                changes[key] = theirs
+            elif theirs is not None:
+                changes[key] = _lengthened(mine or (1.0,), len(theirs))
+        return dataclasses.replace(self, **changes)
 
     @property
     def total_steps(self) -> int:

@@ -51,6 +51,9 @@ RESUME_MAY_CHANGE = ("checkpoint_every", "keep_checkpoints", "path", "cache")
 # Keys that a run fills in when it starts, from the data and the processes.
 _FOUND_AT_START = ("steps", "sample_every", "stage_batches", "stage_steps", "epoch_steps")
 
+# Keys of a record that are no losses.
+_BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "blend", "images")
+
 ROLLBACK_RATE = 0.5  # what a divergence multiplies the rest of a run's learning rate by
 
 
@@ -307,7 +310,11 @@ class _Run:
     def _roll_back(self, trouble: Trouble) -> None:
         """Go back to the last checkpoint with a lower rate, the first time; stop the second."""
         phase = self.config.phase_at(trouble.step)
-        diagnosis = diagnose(read_records(self.folder), trouble.losses, phase)
+        # Sums over more pixels do not compare with sums over fewer.
+        stage = self.config.stage_at(trouble.step)
+        side = None if stage is None else stage.side
+        records = [record for record in read_records(self.folder) if record.get("resolution") == side]
+        diagnosis = diagnose(records, trouble.losses, phase)
         words = f"training diverged in step {trouble.step:,} ({phase}): {trouble}. {diagnosis}"
         again = read_rollback(self.folder) is not None
         checkpoint = load_latest(self.checkpoints, lambda text: None)
@@ -345,9 +352,7 @@ class _Run:
         model = trainer.for_evaluation()
         metrics = for_json(self.task.evaluate(model, config.seed))
         pictures = self.task.picture_run(self.folder, model, records, self.steps)
-        final = {
-            key: value for key, value in records[-1].items() if key not in ("step", "phase", "seconds", "learning_rate")
-        }
+        final = {key: value for key, value in records[-1].items() if key not in _BESIDE_LOSSES}
         summary: dict[str, Any] = {
             "preset": config.preset,
             "objective": config.objective.name,
@@ -442,6 +447,8 @@ def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
         return resolve(stored)
     config = resolve(changed)
     as_stored = config.replace(**{key: _value(stored, key) for key in RESUME_MAY_CHANGE if _uses(stored, key)})
+    if stored.growth.grows:
+        as_stored = as_stored.replace(batch_size=stored.batch_size, growth=config.growth.completed_by(stored.growth))
     for label, mine, theirs in _differences(as_stored, stored):
         if mine != theirs and not (label in _FOUND_AT_START and mine is None):
             raise ConfigError(
