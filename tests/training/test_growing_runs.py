@@ -1,0 +1,366 @@
+"""Runs of the style model, growing and not: their stages, that they go on exactly, and that their models load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import sivae
+from sivae.models.style import StyleVAE
+from sivae.models.style.resampling import doubled, halved
+from sivae.training.checkpoint import list_checkpoints, load_checkpoint
+from sivae.training.config import RunConfig
+from sivae.training.errors import ConfigError, RunInterrupted
+from sivae.training.images import ImageTask
+from sivae.training.measuring import evaluate
+from sivae.training.parallel import Processes
+from sivae.training.presets import preset_config
+from sivae.training.recorder import read_records
+from sivae.training.run import resolve, train
+from sivae.training.trainer import Trainer, settings_of
+
+CPU = torch.device("cpu")
+# 24 images: 6 iterations at 4x4 of 4 images each, then 12 at 8x8 of 2, of which the first 6 blend.
+_TINY: dict[str, Any] = {
+    "resolution": 8,
+    "z_dim": 5,
+    "start_channels": 2,
+    "max_channels": 4,
+    "mapping_layers": 2,
+    "epochs": 2,
+    "epochs_per_stage": 1,
+    "warmup_epochs": 0.5,
+    "stage_batches": (4, 2),
+    "stage_beta_neg_factors": (2.0, 1.0),
+    "ema_half_life": 20,
+    "threads": 1,
+    "seed": 3,
+    "device": "cpu",
+    "log_every": 1,
+    "checkpoint_every": 4,
+    "keep_checkpoints": 9,
+    "sample_every": 9,
+}
+_BLENDING, _BLENDED = 10, 14  # iterations of the second stage
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "fresh passes": {"decoder_passes": "fresh"},
+    "bf16, in parts, checkpointed": {"precision": "bf16", "accumulate": 2, "checkpoint_activations": True},
+    "IntroVAE": {"objective": "intro"},
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "images"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(24):
+        pixels = generator.integers(0, 256, (2, 2, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+        pixels[2:6, 2:6] = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+    return folder
+
+
+def _config(images: Path, **changes: Any) -> RunConfig:
+    return preset_config("style32", path=str(images), **{**_TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs that nothing interrupted, by variant, each made once."""
+    made: dict[str, Path] = {}
+
+    def run(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp("whole") / "run"
+            train(_config(images, **_VARIANTS[variant]), made[variant], progress=False)
+        return made[variant]
+
+    return run
+
+
+def _stopping(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = ImageTask.batch
+
+    def batch(self: ImageTask, at: int) -> tuple[Tensor, Tensor | None]:
+        if at == step:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, at)
+
+    monkeypatch.setattr(ImageTask, "batch", batch)
+
+
+def _outcome(folder: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    weights = {
+        f"{name}/{key}": value
+        for name in sorted(os.listdir(last))
+        if name.endswith(".safetensors")
+        for key, value in load_file(last / name).items()
+    }
+    return weights, [{key: value for key, value in one.items() if key != "seconds"} for one in read_records(folder)]
+
+
+def _records(folder: Path) -> dict[int, dict[str, Any]]:
+    return {record["step"]: record for record in read_records(folder)}
+
+
+def test_every_record_tells_its_stage(whole: Callable[[str], Path]) -> None:
+    records = _records(whole("as published"))
+    assert {step: record["resolution"] for step, record in records.items()} == {
+        step: 4 if step <= 6 else 8 for step in range(1, 19)
+    }
+    assert [records[step]["blend"] for step in (1, 6)] == [1.0, 1.0]
+    blends = [records[step]["blend"] for step in range(7, 19)]
+    assert blends[:6] == sorted(blends[:6]) and 0 < blends[0] < blends[5] < 1 and set(blends[6:]) == {1.0}
+    assert [records[step]["images"] for step in (1, 6, 7, 18)] == [4, 24, 26, 48]
+    assert [records[step]["phase"] for step in (3, 4)] == ["warm-up", "soft-intro"]
+    final = json.loads((whole("as published") / "summary.json").read_text())
+    assert final["samples_per_second"] == pytest.approx(48 / final["train_seconds"])
+    assert final["final"].keys() == {
+        *("loss_encoder", "loss_decoder", "rec", "kl_real", "kl_fake", "kl_rec", "exp_elbo_fake", "exp_elbo_rec")
+    }
+
+
+@pytest.mark.parametrize("variant", _VARIANTS)
+def test_a_run_stopped_while_blending_goes_on_exactly(
+    variant: str, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, averaged weights, the average style and every loss, bit for bit."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _stopping(patch, _BLENDING)
+        with pytest.raises(RunInterrupted, match=f"stopped at step {_BLENDING} by SIGTERM"):
+            train(_config(images, **_VARIANTS[variant]), folder, progress=False)
+    train(out=folder, resume=True, progress=False)
+    (mine, my_records), (theirs, their_records) = _outcome(folder), _outcome(whole(variant))
+    assert mine.keys() == theirs.keys()
+    assert {"model.safetensors/average_style", "ema.safetensors/average_style"} <= mine.keys()
+    for name, value in theirs.items():
+        assert torch.equal(mine[name], value), name
+    assert my_records == their_records
+
+
+@pytest.mark.parametrize("step", [3, 6, 7], ids=["at the warm-up's end", "at a stage's end", "at a stage's start"])
+def test_a_run_stopped_where_something_changes_goes_on_exactly(
+    step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _stopping(patch, step)
+        with pytest.raises(RunInterrupted):
+            train(_config(images), tmp_path / "run", progress=False)
+    train(out=tmp_path / "run", resume=True, progress=False)
+    (mine, my_records), (theirs, their_records) = _outcome(tmp_path / "run"), _outcome(whole("as published"))
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    assert my_records == their_records
+
+
+def test_models_load_at_their_stage(images: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    checkpoints = whole("as published") / "checkpoints"
+    found = {}
+    for step, side in ((4, 4), (8, 8), (16, 8)):
+        model = sivae.from_pretrained(checkpoints / str(step))
+        assert isinstance(model, StyleVAE)
+        assert model.sample_shape == (3, side, side)
+        assert model.sample(2).shape == (2, 3, side, side)
+        found[step] = float(model.blend)
+    records = _records(whole("as published"))
+    assert found == {step: pytest.approx(records[step]["blend"]) for step in found}
+
+
+def test_a_run_that_stopped_while_growing_is_evaluated_at_its_stage(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step, side in ((4, 4), (_BLENDING, 8)):
+        folder = tmp_path / str(step)
+        with monkeypatch.context() as patch:
+            _stopping(patch, step)
+            with pytest.raises(RunInterrupted):
+                train(_config(images), folder, progress=False)
+        metrics = evaluate(folder)
+        assert metrics["step"] == step
+        assert metrics == evaluate(folder)  # though the networks have noise of their own
+        # Of pictures in [0, 1], and of values in [-1, 1] per pixel. Decoded values outside are clipped in the first.
+        assert metrics["rec"] >= 4 * metrics["mse"] * 3 * side * side * (1 - 1e-6)
+
+
+def test_the_summary_has_the_metrics_that_the_last_checkpoint_gives(whole: Callable[[str], Path]) -> None:
+    summary = json.loads((whole("as published") / "summary.json").read_text())
+    assert evaluate(whole("as published")) == {"step": 18, "seed": 3} | {
+        key: summary[key] for key in summary["metrics"]
+    }
+
+
+def test_pictures_are_of_the_stage_and_in_its_range(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(_config(images, sample_every=3), folder, progress=False)
+    original = np.asarray(Image.open(images / "00.png"))
+    coarse = original.reshape(4, 2, 4, 2, 3).mean((1, 3)).round().astype(np.uint8)
+    for name, expected in (("03-reconstructions.png", coarse), ("15-reconstructions.png", original)):
+        shown = np.asarray(Image.open(folder / "samples" / name).convert("RGB"))
+        # The picture has the original as it is, each pixel enlarged alike.
+        assert _colours(expected) <= _colours(shown), name
+
+
+def _colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
+    return set(map(tuple, pixels.reshape(-1, 3).tolist()))
+
+
+def _task(config: RunConfig) -> ImageTask:
+    return ImageTask(resolve(config), CPU, Processes())
+
+
+def test_real_images_are_blended_with_their_own_coarser_selves(images: Path) -> None:
+    config = _config(images, flip=False)
+    task = _task(config)
+    stage = task.config.stage_at(_BLENDING)
+    assert stage is not None and 0 < stage.blend < 1
+    blended, _ = task.batch(_BLENDING)
+    assert task._batches is not None
+    sharp, _ = task._batches.batch(stage.index)
+    assert sharp.shape == (2, 3, 8, 8) and sharp.min() < -0.5 and sharp.max() > 0.5
+    # Area averages below, nearest neighbours above: means are kept to float32's rounding.
+    torch.testing.assert_close(blended, stage.blend * sharp + (1 - stage.blend) * doubled(halved(sharp)))
+    torch.testing.assert_close(halved(blended), halved(sharp), rtol=0, atol=1e-6)
+    later = task.config.stage_at(_BLENDED)
+    assert later is not None
+    assert torch.equal(task.batch(_BLENDED)[0], task._batches.batch(later.index)[0])
+    task.close()
+
+
+def test_every_stage_sees_every_image_once_an_epoch(images: Path) -> None:
+    task = _task(_config(images, flip=False))
+    for steps, side in ((range(1, 7), 4), (range(7, 19), 8)):
+        seen = torch.cat([halved(task.batch(step)[0]) if side == 8 else task.batch(step)[0] for step in steps])
+        assert len(seen.flatten(1).unique(dim=0)) == 24, side
+    task.close()
+
+
+def _trainer(config: RunConfig) -> tuple[Trainer, ImageTask]:
+    task = _task(config)
+    config = task.config.replace(steps=task.config.growth.total_steps)
+    return Trainer(config, task.build_model, CPU, Processes()), task
+
+
+def test_optimisers_start_over_at_a_switch_and_only_there(images: Path) -> None:
+    config = resolve(_config(images))
+    with settings_of(config):
+        trainer, task = _trainer(config)
+        ages = []
+        for step in range(1, 15):
+            trainer.iterate(step, *task.batch(step))
+            weight = trainer.model.decoder.blocks[0].conv2.weight
+            ages.append(int(trainer.optimizers["decoder"].state[weight]["step"]))
+        assert ages == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 7, 8]
+        task.close()
+
+
+def test_an_iteration_has_its_stage_s_rate_and_beta_neg(images: Path) -> None:
+    config = resolve(_config(images, learning_rate=0.004, stage_rate_factors=(1.0, 0.5)))
+    seen = []
+    with settings_of(config):
+        trainer, task = _trainer(config)
+        for step in (5, 6, 7, 18):
+            trainer.iterate(step, *task.batch(step))
+            of_step = list(trainer._steps.values())[-1]
+            bias = trainer.model.encoder.blocks[1].bias1
+            (rate,) = (
+                group["lr"]
+                for group in trainer.optimizers["encoder"].param_groups
+                if any(parameter is bias for parameter in group["params"])
+            )
+            seen.append((rate, of_step.objective.beta_neg))
+        task.close()
+    # The second stage is one epoch long, in which beta_neg is still the first one's.
+    assert seen == [(0.004, 1024.0), (0.004, 1024.0), (0.002, 1024.0), (0.002, 1024.0)]
+
+
+def test_blending_changes_no_host_value_that_a_compiled_or_captured_pass_would_keep(images: Path) -> None:
+    config = resolve(_config(images))
+    with settings_of(config):
+        trainer, task = _trainer(config)
+        model = trainer.model
+        assert isinstance(model, StyleVAE)
+        trainer.iterate(8, *task.batch(8))
+        blend = model.blend
+        assert isinstance(blend, Tensor)
+        first = float(blend)
+        trainer.iterate(9, *task.batch(9))
+        assert model.blend is blend and float(blend) > first
+        task.close()
+
+
+@pytest.mark.parametrize("changes", [{}, {"objective": "vae"}, {"decoder_passes": "fresh"}])
+def test_the_full_resolution_may_be_trained_from_the_start(
+    changes: dict[str, Any], images: Path, tmp_path: Path
+) -> None:
+    sizes = {key: _TINY[key] for key in ("resolution", "z_dim", "start_channels", "max_channels", "mapping_layers")}
+    small = {"steps": 4, "batch_size": 4, "threads": 1, "device": "cpu", "log_every": 1}
+    config = preset_config("style32", growth="none", path=str(images), **sizes, **small, **changes)
+    summary = train(config, tmp_path / "run", progress=False)
+    assert all("resolution" not in record for record in read_records(tmp_path / "run"))
+    assert np.isfinite(summary["psnr"])
+    model = sivae.from_pretrained(tmp_path / "run")
+    assert isinstance(model, StyleVAE) and (model.lod, model.blend) == (1, 1.0)
+
+
+def test_grey_digits_grow_too(tmp_path: Path) -> None:
+    """The built-in 8x8 digits: other data, one channel, and a test part."""
+    of_style = _config(tmp_path)
+    digits = preset_config("digits", steps=None, epochs=0.2).data
+    config = of_style.replace(data=digits, stage_batches=(64, 64), epochs_per_stage=0.1, epochs=0.2)
+    train(config, tmp_path / "run", progress=False)
+    model = sivae.from_pretrained(tmp_path / "run")
+    assert model.sample(1).shape == (1, 1, 8, 8)
+    assert load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1]).averaged is not None
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("style32", {"batch_size": 8}, "batch_size: a growing run has one for each resolution; give stage_batches"),
+        ("style32", {"epochs_per_stage": 0}, "epochs_per_stage = 0.0: it must be more than 0"),
+        ("style32", {"stage_batches": []}, "stage_batches = (): it must be one or more"),
+        ("style32", {"stage_beta_neg_factors": [1, -1]}, "stage_beta_neg_factors = (1.0, -1.0): it must be one or"),
+        ("style32", {"warmup_fraction": 0.1}, "warmup_fraction = 0.1: where the model grows, warmup_epochs says it"),
+        ("style32", {"style_mixing": 1.5}, "style_mixing = 1.5: it must be between 0 and 1"),
+        ("style32", {"widths": [4]}, "widths = (4,): it has no effect with the model 'style'"),
+        ("style32", {"growth": "none", "epochs_per_stage": 3}, "epochs_per_stage = 3.0: it has no effect with the"),
+        ("style32", {"growth": "fast"}, "growth = 'fast': expected grow or none"),
+        ("cifar10", {"growth": "grow"}, "growth = 'grow': this preset's model does not grow; those of ffhq256, "),
+        ("cifar10", {"decoder_passes": "old"}, 'decoder_passes = "old": expected one of shared, fresh'),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(preset: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        preset_config(preset, path="images", **changes)
+    assert message in str(caught.value)
+
+
+def test_a_resolution_that_cannot_be_grown_to_is_refused_before_anything_is_written(
+    images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"image_size is 12, expected a power of two from 4 to 1024"):
+        train(_config(images, resolution=12), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_keeps_its_schedule(images: Path, whole: Callable[[str], Path]) -> None:
+    stored = RunConfig.read(whole("as published") / "config.json")
+    assert stored.growth.stage_steps == (6, 12)
+    assert stored.growth.stage_batches == (4, 2)
+    assert train(_config(images), whole("as published"), resume=True, progress=False)["steps"] == 18
+    with pytest.raises(ConfigError, match="epochs_per_stage cannot change in a resumed run"):
+        train(_config(images, epochs_per_stage=1.5), whole("as published"), resume=True, progress=False)
