@@ -126,11 +126,10 @@ class StyleVAE(VAEModel):
         self.lod = lod
         if blend == 1.0:
             self.blend = 1.0
-        elif isinstance(self.blend, Tensor) and self.blend.device == self.average_style.device:
+        elif isinstance(self.blend, Tensor):
             self.blend.fill_(blend)
         else:
-            place = self.average_style.device
-            self.blend = torch.full((), blend, device="cpu" if place.type == "meta" else place)
+            self.blend = torch.full((), blend, device=self.average_style.device)
         side = SMALLEST << lod
         self.sample_shape = (self.hyperparameters["channels"], side, side)
         self.hyperparameters = {**self.hyperparameters, "lod": lod, "blend": float(blend)}
@@ -305,9 +304,6 @@ class StyleVAE(VAEModel):
 
     def _stage(self, lod: int | None, blend: float | Tensor | None) -> tuple[int, float | Tensor]:
         if lod is None:
-            place = self.average_style.device
-            if isinstance(self.blend, Tensor) and self.blend.device != place:  # the model has moved since
-                self.blend = torch.full((), self.hyperparameters["blend"], device=place)
             return self.lod, self.blend if blend is None else blend
         self._check_stage(lod, blend)
         return lod, 1.0 if blend is None else blend
