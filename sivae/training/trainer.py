@@ -27,6 +27,7 @@ from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.step import IntroStep, Metrics, SoftIntroStep, StepOptions, VAEStep
 
+_MOST_GRAPHS = 1024  # of one network: nine stages, blending and not, with a dozen kinds of passes each
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
 
 
@@ -228,10 +229,14 @@ def settings_of(config: RunConfig) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(ops.use_backend(config.ops))
         if config.compile:
-            # The step goes through some graphs twice, which compiled ones allow only without donated buffers.
+            from torch._dynamo import config as dynamo
             from torch._functorch import config as functorch
 
+            # The step goes through some graphs twice, which compiled ones allow only without donated buffers.
             stack.enter_context(functorch.patch(donated_buffer=False))
+            # Every stage of a growing model makes graphs of its own. Past the limit networks would silently run as
+            # they are, by default from the second stage on.
+            stack.enter_context(dynamo.patch(recompile_limit=_MOST_GRAPHS, accumulated_recompile_limit=_MOST_GRAPHS))
             stack.enter_context(switches_seen_by_compiler())
         torch.set_num_threads(config.threads or threads)
         products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = rounded, rounded, True

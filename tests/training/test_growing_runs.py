@@ -21,7 +21,7 @@ from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved
 from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError, RunInterrupted
+from sivae.training.errors import ConfigError, DivergenceError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
 from sivae.training.parallel import Processes
@@ -300,6 +300,47 @@ def test_blending_changes_no_host_value_that_a_compiled_or_captured_pass_would_k
         trainer.iterate(9, *task.batch(9))
         assert model.blend is blend and float(blend) > first
         task.close()
+
+
+def test_compiled_networks_stay_compiled_through_all_stages(images: Path) -> None:
+    """Counted in frames that the compiler was asked for: none may be given up. The compiler's front half does for that,
+    as it is the one that counts."""
+    from torch._dynamo.utils import counters
+
+    config = resolve(_config(images, compile=True))
+    with settings_of(config):
+        trainer, task = _trainer(config.replace(compile=False))
+        trainer.model.encoder.compile(dynamic=False, backend="eager")
+        trainer.model.decoder.compile(dynamic=False, backend="eager")
+        counters.clear()
+        graphs = []
+        for step in (5, 6, 7, 8, 13, 14):
+            trainer.iterate(step, *task.batch(step))
+            graphs.append(counters["frames"]["total"])
+        task.close()
+    assert counters["frames"]["ok"] == counters["frames"]["total"] > 2 * 8  # of each of two functions by default
+    # Once at 4x4; blending, however far, once; and once without.
+    assert graphs[0] == graphs[1] < graphs[2] == graphs[3] < graphs[4] == graphs[5]
+
+
+def test_a_diagnosis_does_not_take_a_larger_image_for_an_explosion(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sum over 8x8 pixels is several times that over 4x4, which the records before the switch have."""
+    original = ImageTask.batch
+
+    def batch(self: ImageTask, at: int) -> tuple[Tensor, Tensor | None]:
+        pixels, condition = original(self, at)
+        return (pixels * torch.nan if at >= 12 else pixels), condition
+
+    monkeypatch.setattr(ImageTask, "batch", batch)
+    with pytest.raises(DivergenceError, match="diverged in step 12") as caught:
+        train(_config(images, learning_rate=1e-6), tmp_path / "run", progress=False)
+    records = [record for record in read_records(tmp_path / "run") if record["step"] < 12]
+    recs = {record["resolution"]: record["rec"] for record in records}
+    assert recs[8] > 3 * recs[4]
+    assert "Not finite: " in str(caught.value)
+    assert "exploded" not in str(caught.value)
 
 
 @pytest.mark.parametrize("changes", [{}, {"objective": "vae"}, {"decoder_passes": "fresh"}])
