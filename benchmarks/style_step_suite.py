@@ -83,8 +83,8 @@ class StyleCase:
         }
 
 
-# The networks of 32x32 and 64x64 are the lower blocks of the published ones, a quarter as wide for a CPU.
-CPU_CASES = (StyleCase(32, 32, 128, 128, 128), StyleCase(16, 64, 64, 128, 128))
+# For a CPU an eighth as wide as the blocks of 32x32 and 64x64 in the published networks.
+CPU_CASES = (StyleCase(16, 32, 32, 64, 64), StyleCase(8, 64, 32, 64, 64))
 CUDA_CASES = (
     StyleCase(32, 32, 512),
     StyleCase(16, 128, 128),

@@ -13,9 +13,10 @@ import torch
 
 import sivae
 from benchmarks import command
-from benchmarks.cases import IMAGE_STEP, ITERATIONS, MODES, OPERATIONS, STEP, Case
+from benchmarks.cases import IMAGE_STEP, ITERATIONS, MODES, OPERATIONS, STEP, STYLE_STEP, Case
 from benchmarks.image_step_suite import ImageCase
 from benchmarks.step_suite import StepCase
+from benchmarks.style_step_suite import StyleCase
 from sivae.cli import bench
 from sivae.cli import main as cli
 from tests.benchmarks.test_suites import TINY_EFFORT
@@ -35,6 +36,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(command.step_suite, name, TINY_EFFORT)
         monkeypatch.setattr(command.image_step_suite, name, TINY_EFFORT)
     monkeypatch.setattr(command.image_step_suite, "CPU_CASES", (ImageCase(2, 8, (4, 8), 3),))
+    monkeypatch.setattr(command.style_step_suite, "CPU_CASES", (StyleCase(2, 8, 2, 4, 3, 1),))
     real = command.step_suite.run
     case = StepCase(batch=8, hidden=8, layers=2)
     monkeypatch.setattr(command.step_suite, "run", lambda **keywords: real(case=case, **keywords))
@@ -89,6 +91,10 @@ def test_iterations_on_images_are_measured_where_they_are_asked_for(tmp_path, ca
     assert [row["op"] for row in rows] == [IMAGE_STEP] * 3
     assert [row["shape"] for row in rows] == [[2, 3, 8, 8]] * 3
     assert "images of 8x8" in out and "images/s" in out and "plain loop, channels-last" in out
+    code, out, err = sivae_bench(capsys, "--ops", STYLE_STEP, "--threads", "1", "--out", str(tmp_path))
+    assert code == 0, err
+    assert [row["shape"] for row in rows_in(tmp_path) if row["op"] == STYLE_STEP] == [[2, 3, 8, 8]] * 4
+    assert "images of 8x8 with the style model" in out and "shared-forward step, native" in out
     code, out, _ = sivae_bench(capsys, "report", str(tmp_path))
     assert code == 0
     assert "images of 8x8" in next(tmp_path.rglob("report.md")).read_text()
