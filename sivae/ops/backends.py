@@ -17,7 +17,7 @@ import torch
 
 from sivae.ops import library, reference
 
-_REFERENCE = SimpleNamespace(**{name: getattr(reference, name) for name in reference.__all__})
+_REFERENCE = SimpleNamespace(**{name: getattr(reference, name) for name in library.OP_NAMES})
 _native_library: torch.library.Library | None = None
 _forced: str | None = None  # set by use_backend, for the whole process
 

@@ -32,6 +32,12 @@ _SCHEMAS = (
     "exp_elbo(Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha, int reduction) -> Tensor",
     "exp_elbo_backward(Tensor grad, Tensor rec, Tensor kl, float scale, float beta_rec, float beta_kl, float alpha,"
     " int reduction, bool need_rec, bool need_kl) -> (Tensor, Tensor)",
+    "styled_instance_norm(Tensor x, Tensor? noise, Tensor? noise_weight, Tensor? bias, Tensor? scale, Tensor? shift,"
+    " float negative_slope, float eps) -> (Tensor, Tensor, Tensor)",
+    "styled_instance_norm_backward(Tensor? grad_y, Tensor? grad_mean, Tensor? grad_std, Tensor x, Tensor? noise,"
+    " Tensor? noise_weight, Tensor? bias, Tensor? scale, Tensor mean, Tensor std, float negative_slope, float eps,"
+    " bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "philox_normal(Tensor seed, int offset, SymInt[] shape, ScalarType dtype) -> Tensor",
 )
 
@@ -85,6 +91,42 @@ def _fake_exp_elbo_backward(grad, rec, kl, scale, beta_rec, beta_kl, alpha, redu
     return _grad_like(rec, need_rec), _grad_like(kl, need_kl)
 
 
+def _fake_styled_instance_norm(x, noise, noise_weight, bias, scale, shift, negative_slope, eps):
+    mean, std = (x.new_empty(x.shape[:2], dtype=sum_dtype(x.dtype)) for _ in range(2))
+    return torch.empty_like(x), mean, std
+
+
+def _fake_styled_instance_norm_backward(
+    grad_y,
+    grad_mean,
+    grad_std,
+    x,
+    noise,
+    noise_weight,
+    bias,
+    scale,
+    mean,
+    std,
+    negative_slope,
+    eps,
+    need_x,
+    need_noise_weight,
+    need_bias,
+    need_scale,
+    need_shift,
+):
+    def contiguous(tensor, needed):
+        return tensor.new_empty(tensor.shape if needed else (0,))
+
+    return (
+        _grad_like(x, need_x),
+        contiguous(x if noise_weight is None else noise_weight, need_noise_weight),
+        contiguous(x if bias is None else bias, need_bias),
+        contiguous(x if scale is None else scale, need_scale),
+        contiguous(x if scale is None else scale, need_shift),
+    )
+
+
 def _fake_philox_normal(seed, offset, shape, dtype):
     return torch.empty(shape, dtype=dtype, device=seed.device)
 
@@ -98,6 +140,8 @@ _FAKES: dict[str, Callable[..., object]] = {
     "reconstruction_error_backward": _fake_reconstruction_error_backward,
     "exp_elbo": _fake_exp_elbo,
     "exp_elbo_backward": _fake_exp_elbo_backward,
+    "styled_instance_norm": _fake_styled_instance_norm,
+    "styled_instance_norm_backward": _fake_styled_instance_norm_backward,
     "philox_normal": _fake_philox_normal,
 }
 OP_NAMES = tuple(name for name in _FAKES if not name.endswith("_backward"))  # what the public functions call
