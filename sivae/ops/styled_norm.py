@@ -104,7 +104,7 @@ def styled_instance_norm(
             _check(x, name, value, [(batch, channels)])
     slope = check_scalar(_OP, "negative_slope", negative_slope)
     eps = check_scalar(_OP, "eps", eps, positive=True)
-    ops = backends.select(_OP, backend or "reference", x.device)
+    ops = backends.select(_OP, backend, x.device)
     y, mean, std = ops.styled_instance_norm(x, noise, noise_weight, bias, scale, shift, slope, eps)
     return (y, mean, std) if statistics else y
 
