@@ -1,29 +1,12 @@
-// The autograd side of the native ops, for every device: in C++, because on small tensors Python's share of the time
-// would exceed the kernels'.
-#include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/functions/utils.h>
+// The autograd side of the native ops of latents, reconstructions and the soft exponential, for every device.
 #include <torch/library.h>
 
-#include <string>
 #include <tuple>
-#include <utility>
+
+#include "autograd.h"
 
 namespace sivae {
 namespace {
-
-using at::Tensor;
-using std::optional;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
-
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow((std::string("sivae_native::") + name).c_str(), "")
-      .typed<Signature>();
-}
 
 using Reparameterize = Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t);
 using GaussianKl = Tensor(const Tensor&, const Tensor&, double, double, int64_t);
@@ -37,45 +20,6 @@ using ReconstructionBackward = std::tuple<Tensor, Tensor>(const Tensor&, const T
 using ExpElbo = Tensor(const Tensor&, const Tensor&, double, double, double, double, int64_t);
 using ExpElboBackward = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, double, double, double,
                                                    double, int64_t, bool, bool);
-
-optional<Tensor> if_defined(const Tensor& tensor) {
-  return tensor.defined() ? optional<Tensor>(tensor) : std::nullopt;
-}
-
-Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
-
-// Backward passes are not differentiable: whoever differentiates their results is told so, by the op's name.
-template <class Compute>
-struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
-  static variable_list forward(AutogradContext* ctx, at::TensorList /* what the outputs depend on */,
-                               const Compute& compute, const std::string& name) {
-    ctx->saved_data["name"] = name;
-    return std::apply([](auto... output) { return variable_list{output...}; }, compute());
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list&) {
-    TORCH_CHECK(false, "sivae.ops.", ctx->saved_data["name"].toStringRef(),
-                ": no second derivative on this backend; pass backend=\"reference\" where you differentiate twice");
-  }
-};
-
-template <class Compute>
-auto once_differentiable(const char* name, const variable_list& inputs, const Compute& compute) {
-  const auto below = [&] {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return compute();
-  };
-  if (!at::GradMode::is_enabled() || !torch::autograd::compute_requires_grad(inputs)) return below();
-  variable_list defined;
-  for (const Tensor& input : inputs) {
-    if (input.defined()) defined.push_back(input);
-  }
-  const variable_list out =
-      OnceDifferentiable<decltype(below)>::apply(at::TensorList(defined), below, std::string(name));
-  decltype(below()) outputs;
-  size_t index = 0;
-  std::apply([&](auto&... output) { ((output = out[index++]), ...); }, outputs);
-  return outputs;
-}
 
 // Everything latent_backward is told besides gradients and tensors.
 struct LatentSettings {

@@ -10,8 +10,9 @@ namespace sivae::cpu {
 #define SIVAE_DECLARE_TABLE(isa)                                                                          \
   SIVAE_DECLARE_KERNELS(isa)                                                                              \
   namespace isa {                                                                                         \
-  constexpr KernelTable table{#isa,         latent_forward,   latent_backward,   rec_forward,             \
-                              rec_backward, exp_elbo_forward, exp_elbo_backward, philox_normal};          \
+  constexpr KernelTable table{#isa,              latent_forward,      latent_backward,      rec_forward,  \
+                              rec_backward,      exp_elbo_forward,    exp_elbo_backward,                  \
+                              styled_norm_forward, styled_norm_backward, philox_normal};                  \
   }
 
 SIVAE_DECLARE_TABLE(baseline)

@@ -107,7 +107,60 @@ struct ExpElboBackward {
   int64_t grad_rec_stride, grad_kl_stride;
 };
 
-// Each works on segments (elements for exp_elbo and philox_normal) [begin, end).
+// [B, C, H, W] in memory: the pixels of a plane as `StyledNorm::plane` has them, and the way from plane to plane.
+struct Images {
+  Strided pixels{};  // of the first plane
+  int64_t batch = 0, channel = 0;
+};
+
+// Parameters are dense and of the type that arithmetic runs in.
+struct StyledNorm {
+  DType dtype = DType::kFloat32;
+  int64_t batch = 0, channels = 0;
+  Layout plane{};              // one row: the pixels of a plane, in logical order
+  bool channels_last = false;  // in all images the channels of a pixel lie side by side, and pixels equally spaced
+  Images x{};
+  const void* noise = nullptr;  // maps [H W], or null
+  int64_t noise_stride = 0;     // from one sample's map to the next one's
+  const void* noise_weight = nullptr;  // [C], or null
+  const void* bias = nullptr;          // [C], or null
+  const void* scale = nullptr;         // [B, C], or null
+  double negative_slope = 0.0, eps = 0.0;
+
+  // Channels that a unit of work takes: a cache line of them where they lie side by side, else one.
+  SIVAE_HD_MEMBER int64_t group() const {
+    if (!channels_last) return 1;
+    return dtype == DType::kFloat64 ? 8 : (dtype == DType::kFloat32 ? 16 : 32);
+  }
+  SIVAE_HD_MEMBER int64_t units() const { return batch * ((channels + group() - 1) / group()); }
+};
+
+struct StyledNormForward {
+  StyledNorm norm{};
+  const void* shift = nullptr;  // [B, C], or null
+  Images y{};
+  void* mean = nullptr;  // [B, C]
+  void* std = nullptr;   // [B, C]
+  bool stream = false;   // write y past the caches
+};
+
+struct StyledNormBackward {
+  StyledNorm norm{};
+  Images grad_y{};  // absent: y has no gradient
+  const void* mean = nullptr;       // [B, C]
+  const void* std = nullptr;        // [B, C]
+  const void* grad_mean = nullptr;  // [B, C], or null: mean has no gradient
+  const void* grad_std = nullptr;   // [B, C], or null: std has no gradient
+  Images grad_x{};                  // absent where not needed
+  double* grad_scale = nullptr;     // [B, C]
+  double* grad_shift = nullptr;     // [B, C]
+  // Of each plane [B, C], or both null where grad_x is absent too:
+  double* grad_noise_weight = nullptr;
+  double* grad_bias = nullptr;
+  bool stream = false;  // write grad_x past the caches
+};
+
+// Each works on segments (elements for exp_elbo and philox_normal, units for styled_norm) [begin, end).
 struct KernelTable {
   const char* name;
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
@@ -116,6 +169,8 @@ struct KernelTable {
   void (*rec_backward)(const RecBackward&, int64_t begin, int64_t end);
   void (*exp_elbo_forward)(const ExpElboForward&, int64_t begin, int64_t end);
   void (*exp_elbo_backward)(const ExpElboBackward&, int64_t begin, int64_t end);
+  void (*styled_norm_forward)(const StyledNormForward&, int64_t begin, int64_t end);
+  void (*styled_norm_backward)(const StyledNormBackward&, int64_t begin, int64_t end);
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
 };
 
@@ -130,6 +185,8 @@ const KernelTable& kernels();
   void rec_backward(const RecBackward&, int64_t begin, int64_t end);                                      \
   void exp_elbo_forward(const ExpElboForward&, int64_t begin, int64_t end);                               \
   void exp_elbo_backward(const ExpElboBackward&, int64_t begin, int64_t end);                             \
+  void styled_norm_forward(const StyledNormForward&, int64_t begin, int64_t end);                         \
+  void styled_norm_backward(const StyledNormBackward&, int64_t begin, int64_t end);                       \
   void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
   }
 

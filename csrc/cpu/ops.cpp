@@ -23,9 +23,6 @@ constexpr int64_t kLatentGrain = 8 * kLatentSegment;
 constexpr int64_t kReconstructionGrain = 4 * kReconstructionSegment;
 constexpr int64_t kExpElboGrain = 16384;
 
-// A gradient from this size on is written past the caches, which would not hold it for its reader anyway.
-constexpr size_t kStreamBytes = size_t{8} << 20;
-
 // Segments that make up `elements` elements.
 int64_t grain_of(const Layout& layout, const Segments& segments, int64_t elements) {
   const int64_t each = std::max<int64_t>(segments.rows_each * segments.cols_each, 1);

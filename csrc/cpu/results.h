@@ -10,6 +10,9 @@
 
 namespace sivae::cpu {
 
+// A result from this size on is written past the caches, which would not hold it for its reader anyway.
+constexpr size_t kStreamBytes = size_t{8} << 20;
+
 // An uninitialised result of `like`'s dtype and shape (empty_like's strides); a large one in `large_blocks`.
 at::Tensor empty_result(const at::Tensor& like);
 

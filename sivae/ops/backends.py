@@ -68,7 +68,6 @@ if _native is not None:
     _OPS["native"] = _native
 # Ops that a backend has no kernels for on a type of device: the next backend is their default there.
 _WITHOUT: dict[tuple[str, str], frozenset[str]] = {
-    ("native", "cpu"): frozenset({"styled_instance_norm"}),
     ("native", "cuda"): frozenset({"styled_instance_norm"}),
     ("triton", "cpu"): frozenset({"styled_instance_norm"}),
     ("triton", "cuda"): frozenset({"styled_instance_norm"}),

@@ -1,0 +1,68 @@
+// What the autograd functions of the native ops are made of: in C++, because on small tensors Python's share of the time
+// would exceed the kernels'.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace sivae {
+
+using at::Tensor;
+using std::optional;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow((std::string("sivae_native::") + name).c_str(), "")
+      .typed<Signature>();
+}
+
+inline optional<Tensor> if_defined(const Tensor& tensor) {
+  return tensor.defined() ? optional<Tensor>(tensor) : std::nullopt;
+}
+
+inline Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
+
+// Backward passes are not differentiable: whoever differentiates their results is told so, by the op's name.
+template <class Compute>
+struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
+  static variable_list forward(AutogradContext* ctx, at::TensorList /* what the outputs depend on */,
+                               const Compute& compute, const std::string& name) {
+    ctx->saved_data["name"] = name;
+    return std::apply([](auto... output) { return variable_list{output...}; }, compute());
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list&) {
+    TORCH_CHECK(false, "sivae.ops.", ctx->saved_data["name"].toStringRef(),
+                ": no second derivative on this backend; pass backend=\"reference\" where you differentiate twice");
+  }
+};
+
+template <class Compute>
+auto once_differentiable(const char* name, const variable_list& inputs, const Compute& compute) {
+  const auto below = [&] {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return compute();
+  };
+  if (!at::GradMode::is_enabled() || !torch::autograd::compute_requires_grad(inputs)) return below();
+  variable_list defined;
+  for (const Tensor& input : inputs) {
+    if (input.defined()) defined.push_back(input);
+  }
+  const variable_list out =
+      OnceDifferentiable<decltype(below)>::apply(at::TensorList(defined), below, std::string(name));
+  decltype(below()) outputs;
+  size_t index = 0;
+  std::apply([&](auto&... output) { ((output = out[index++]), ...); }, outputs);
+  return outputs;
+}
+
+}  // namespace sivae

@@ -1,0 +1,170 @@
+// The styled instance norm, backward. Compiled per instruction set.
+#include "isa.h"
+#include "styled_norm_parts.h"
+
+namespace sivae::cpu::SIVAE_ISA {
+namespace {
+
+// The sums over a plane that the first reading takes, with g the gradient by y and d = u - mean as the mean was rounded.
+enum Sum : int { kGrad, kGradDeviation, kDeviation, kSums };
+
+template <class T>
+struct GradientOf {
+  T mean, by_grad, constant, by_deviation;
+};
+
+// From a plane's sums the gradients of its style, which are written, and the gradient by u.
+template <class T>
+GradientOf<T> finish(const StyledNormBackward& a, int64_t plane, double grad, double grad_deviation,
+                     double deviation) {
+  const double count = static_cast<double>(a.norm.plane.cols);
+  const T mean = static_cast<const T*>(a.mean)[plane];
+  const double std = static_cast<double>(static_cast<const T*>(a.std)[plane]);
+  const double inverse = inverse_std(std, a.norm.eps);
+  const double dropped = deviation / count;  // by the rounding of the mean
+  const double grad_normalised = (grad_deviation - dropped * grad) * inverse;
+  if (a.grad_shift != nullptr) a.grad_shift[plane] = grad;
+  if (a.grad_scale != nullptr) a.grad_scale[plane] = grad_normalised;
+  const PlaneGradient<double> g =
+      plane_gradient(std, inverse, 1.0 + static_cast<double>(value_or(a.norm.scale, plane, T(0))), count, grad,
+                     grad_normalised, static_cast<double>(value_or(a.grad_mean, plane, T(0))),
+                     static_cast<double>(value_or(a.grad_std, plane, T(0))));
+  return {mean, static_cast<T>(g.by_grad), static_cast<T>(g.constant - g.by_deviation * dropped),
+          static_cast<T>(g.by_deviation)};
+}
+
+bool wants_second_reading(const StyledNormBackward& a) {
+  return a.grad_x.pixels.data != nullptr || a.grad_bias != nullptr || a.grad_noise_weight != nullptr;
+}
+
+void keep(const StyledNormBackward& a, int64_t plane, double by_bias, double by_noise_weight) {
+  if (a.grad_bias != nullptr) a.grad_bias[plane] = by_bias;
+  if (a.grad_noise_weight != nullptr) a.grad_noise_weight[plane] = by_noise_weight;
+}
+
+template <class S>
+void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) static constexpr T kZeros[kNormBlock] = {};
+  alignas(64) T x_buffer[kNormBlock], grad_buffer[kNormBlock], out[kNormBlock];
+  const StyledNorm& norm = a.norm;
+  const int64_t plane = sample * norm.channels + channel;
+  const Strided x = plane_of<S>(norm.x, sample, channel), grad_y = plane_of<S>(a.grad_y, sample, channel),
+                grad_x = plane_of<S>(a.grad_x, sample, channel);
+  const Activation<T> u = activation_of<T>(norm, channel);
+  const T* noise = noise_of_sample<T>(norm, sample);
+  const T mean = static_cast<const T*>(a.mean)[plane];
+  const auto grad_of = [&](const Piece& block) {
+    return grad_y.data == nullptr ? kZeros : load<S>(norm.plane, grad_y, block, grad_buffer);
+  };
+
+  double sums[kSums] = {};
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    const Piece block{0, 1, at, count};
+    const T* in = load<S>(norm.plane, x, block, x_buffer);
+    const T* g = grad_of(block);
+    const T* n = noise == nullptr ? kZeros : noise + at;
+    add_pixels<kSums, T>(count, sums, [&](int64_t i, T(&t)[kSums]) {
+      const T d = u(in[i], n[i]) - mean;
+      t[kGrad] = g[i];
+      t[kGradDeviation] = g[i] * d;
+      t[kDeviation] = d;
+    });
+  });
+  const GradientOf<T> gradient = finish<T>(a, plane, sums[kGrad], sums[kGradDeviation], sums[kDeviation]);
+  if (!wants_second_reading(a)) return;
+
+  double parameters[2] = {};
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    const Piece block{0, 1, at, count};
+    const T* in = load<S>(norm.plane, x, block, x_buffer);
+    const T* g = grad_of(block);
+    const T* n = noise == nullptr ? kZeros : noise + at;
+    add_pixels<2, T>(count, parameters, [&](int64_t i, T(&t)[2]) {
+      const T v = u.before(in[i], n[i]), d = leaky(v, u.negative_slope) - gradient.mean;
+      const T by_u = g[i] * gradient.by_grad + (gradient.constant + d * gradient.by_deviation);
+      t[0] = leaky_backward(by_u, v, u.negative_slope);
+      t[1] = t[0] * n[i];
+      out[i] = t[0];
+    });
+    if (grad_x.data != nullptr) put<S>(norm.plane, grad_x, block, out, a.stream);
+  });
+  keep(a, plane, parameters[0], parameters[1]);
+}
+
+template <class S, int G>
+void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, int channels) {
+  using T = typename ComputeType<S>::type;
+  static constexpr S kNothing[G] = {};
+  const StyledNorm& norm = a.norm;
+  const int64_t plane = sample * norm.channels + first;
+  const S* __restrict x = static_cast<const S*>(plane_of<S>(norm.x, sample, first).data);
+  const bool has_grad = a.grad_y.pixels.data != nullptr, has_out = a.grad_x.pixels.data != nullptr;
+  const S* __restrict grad_y =
+      has_grad ? static_cast<const S*>(plane_of<S>(a.grad_y, sample, first).data) : kNothing;
+  S* __restrict grad_x = static_cast<S*>(plane_of<S>(a.grad_x, sample, first).data);
+  const int64_t x_pixel = norm.x.pixels.strides[0], out_pixel = a.grad_x.pixels.strides[0];
+  const int64_t grad_pixel = has_grad ? a.grad_y.pixels.strides[0] : 0;
+  const T* noise = noise_of_sample<T>(norm, sample);
+  alignas(64) T weight[G] = {}, bias[G] = {}, mean[G] = {}, by_grad[G] = {}, constant[G] = {}, by_deviation[G] = {};
+  for (int g = 0; g < channels; ++g) {
+    const Activation<T> of_channel = activation_of<T>(norm, first + g);
+    weight[g] = of_channel.noise_weight;
+    bias[g] = of_channel.bias;
+    mean[g] = static_cast<const T*>(a.mean)[plane + g];
+  }
+  const T slope = static_cast<T>(norm.negative_slope);
+  const auto noise_at = [&](int64_t pixel) { return noise == nullptr ? T(0) : noise[pixel]; };
+  const auto before = [&](int64_t pixel, int g) {
+    return before_leaky(T(widen(x[pixel * x_pixel + g])), noise_at(pixel), weight[g], bias[g]);
+  };
+
+  double sums[kSums][G] = {};
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    add_pixels_of_group<kSums, T, G>(count, channels, sums, [&](int64_t i, int g, T(&t)[kSums]) {
+      const T d = leaky(before(at + i, g), slope) - mean[g], by_y = widen(grad_y[(at + i) * grad_pixel + g]);
+      t[kGrad] = by_y;
+      t[kGradDeviation] = by_y * d;
+      t[kDeviation] = d;
+    });
+  });
+  for (int g = 0; g < channels; ++g) {
+    const GradientOf<T> gradient =
+        finish<T>(a, plane + g, sums[kGrad][g], sums[kGradDeviation][g], sums[kDeviation][g]);
+    by_grad[g] = gradient.by_grad;
+    constant[g] = gradient.constant;
+    by_deviation[g] = gradient.by_deviation;
+  }
+  if (!wants_second_reading(a)) return;
+
+  double parameters[2][G] = {};
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    add_pixels_of_group<2, T, G>(count, channels, parameters, [&](int64_t i, int g, T(&t)[2]) {
+      const T v = before(at + i, g), d = leaky(v, slope) - mean[g];
+      const T by_y = widen(grad_y[(at + i) * grad_pixel + g]);
+      const T by_u = by_y * by_grad[g] + (constant[g] + d * by_deviation[g]);
+      t[0] = leaky_backward(by_u, v, slope);
+      t[1] = t[0] * noise_at(at + i);
+      if (has_out) narrow(t[0], grad_x[(at + i) * out_pixel + g]);
+    });
+  });
+  for (int g = 0; g < channels; ++g) keep(a, plane + g, parameters[0][g], parameters[1][g]);
+}
+
+template <class S>
+void backward(const StyledNormBackward& a, int64_t begin, int64_t end) {
+  for_each_unit<S>(
+      a.norm, begin, end, [&](int64_t sample, int64_t channel) { plane_backward<S>(a, sample, channel); },
+      [&](int64_t sample, int64_t first, auto group, int channels) {
+        group_backward<S, group.value>(a, sample, first, channels);
+      });
+  if (a.stream) stream_fence();
+}
+
+}  // namespace
+
+void styled_norm_backward(const StyledNormBackward& a, int64_t begin, int64_t end) {
+  with_storage_type(a.norm.dtype, [&](auto s) { backward<decltype(s)>(a, begin, end); });
+}
+
+}  // namespace sivae::cpu::SIVAE_ISA

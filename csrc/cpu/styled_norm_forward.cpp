@@ -1,0 +1,136 @@
+// The styled instance norm, forward. Compiled per instruction set.
+#include "isa.h"
+#include "styled_norm_parts.h"
+
+namespace sivae::cpu::SIVAE_ISA {
+namespace {
+
+// What the second reading of a plane does: y = (u - mean) * factor + constant.
+template <class T>
+struct PlaneAffine {
+  T mean, factor, constant;
+};
+
+// From a plane's moments its mean and standard deviation, which are written, and its normalisation.
+template <class T>
+PlaneAffine<T> finish(const StyledNormForward& a, int64_t plane, const Moments& moments) {
+  const double variance = moments.squares / moments.count;
+  const T mean = static_cast<T>(moments.mean);
+  static_cast<T*>(a.mean)[plane] = mean;
+  static_cast<T*>(a.std)[plane] = static_cast<T>(std::sqrt(variance));
+  const double scale = static_cast<double>(value_or(a.norm.scale, plane, T(0)));
+  const double shift = static_cast<double>(value_or(a.shift, plane, T(0)));
+  const double factor = (1.0 + scale) / std::sqrt(variance + a.norm.eps);
+  // What rounding the mean dropped goes into the constant.
+  const double dropped = moments.mean - static_cast<double>(mean);
+  return {mean, static_cast<T>(factor), static_cast<T>(shift - dropped * factor)};
+}
+
+template <class S>
+void plane_forward(const StyledNormForward& a, int64_t sample, int64_t channel) {
+  using T = typename ComputeType<S>::type;
+  alignas(64) static constexpr T kNoNoise[kNormBlock] = {};
+  alignas(64) T buffer[kNormBlock], out[kNormBlock];
+  const StyledNorm& norm = a.norm;
+  const Strided x = plane_of<S>(norm.x, sample, channel), y = plane_of<S>(a.y, sample, channel);
+  const Activation<T> u = activation_of<T>(norm, channel);
+  const T* noise = noise_of_sample<T>(norm, sample);
+
+  Moments moments;
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    const T* in = load<S>(norm.plane, x, {0, 1, at, count}, buffer);
+    const T* n = noise == nullptr ? kNoNoise : noise + at;
+    const T pivot = u(in[0], n[0]);
+    double sum[1] = {};
+    add_pixels<1, T>(count, sum, [&](int64_t i, T(&t)[1]) { t[0] = u(in[i], n[i]) - pivot; });
+    const T middle = static_cast<T>(static_cast<double>(pivot) + sum[0] / static_cast<double>(count));
+    double sums[2] = {};
+    add_pixels<2, T>(count, sums, [&](int64_t i, T(&t)[2]) {
+      t[0] = u(in[i], n[i]) - middle;
+      t[1] = t[0] * t[0];
+    });
+    moments.merge_block(count, static_cast<double>(middle), sums[0], sums[1]);
+  });
+
+  const PlaneAffine<T> affine = finish<T>(a, sample * norm.channels + channel, moments);
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    const Piece block{0, 1, at, count};
+    const T* in = load<S>(norm.plane, x, block, buffer);
+    const T* n = noise == nullptr ? kNoNoise : noise + at;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) out[i] = (u(in[i], n[i]) - affine.mean) * affine.factor + affine.constant;
+    put<S>(norm.plane, y, block, out, a.stream);
+  });
+}
+
+template <class S, int G>
+void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, int channels) {
+  using T = typename ComputeType<S>::type;
+  const StyledNorm& norm = a.norm;
+  const S* __restrict x = static_cast<const S*>(plane_of<S>(norm.x, sample, first).data);
+  S* __restrict y = static_cast<S*>(plane_of<S>(a.y, sample, first).data);
+  const int64_t x_pixel = norm.x.pixels.strides[0], y_pixel = a.y.pixels.strides[0];
+  const T* noise = noise_of_sample<T>(norm, sample);
+  alignas(64) T weight[G] = {}, bias[G] = {}, middle[G] = {}, mean[G] = {}, factor[G] = {}, constant[G] = {};
+  for (int g = 0; g < channels; ++g) {
+    const Activation<T> of_channel = activation_of<T>(norm, first + g);
+    weight[g] = of_channel.noise_weight;
+    bias[g] = of_channel.bias;
+  }
+  const T slope = static_cast<T>(norm.negative_slope);
+  const auto u = [&](int64_t pixel, int g) {
+    const T n = noise == nullptr ? T(0) : noise[pixel];
+    return Activation<T>{weight[g], bias[g], slope}(widen(x[pixel * x_pixel + g]), n);
+  };
+
+  Moments moments[G];
+  for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
+    alignas(64) T pivot[G] = {};
+    for (int g = 0; g < channels; ++g) pivot[g] = u(at, g);
+    double sum[1][G] = {};
+    add_pixels_of_group<1, T, G>(count, channels, sum,
+                                 [&](int64_t i, int g, T(&t)[1]) { t[0] = u(at + i, g) - pivot[g]; });
+    for (int g = 0; g < channels; ++g) {
+      middle[g] = static_cast<T>(static_cast<double>(pivot[g]) + sum[0][g] / static_cast<double>(count));
+    }
+    double sums[2][G] = {};
+    add_pixels_of_group<2, T, G>(count, channels, sums, [&](int64_t i, int g, T(&t)[2]) {
+      t[0] = u(at + i, g) - middle[g];
+      t[1] = t[0] * t[0];
+    });
+    for (int g = 0; g < channels; ++g) {
+      moments[g].merge_block(count, static_cast<double>(middle[g]), sums[0][g], sums[1][g]);
+    }
+  });
+
+  for (int g = 0; g < channels; ++g) {
+    const PlaneAffine<T> affine = finish<T>(a, sample * norm.channels + first + g, moments[g]);
+    mean[g] = affine.mean;
+    factor[g] = affine.factor;
+    constant[g] = affine.constant;
+  }
+  for (int64_t i = 0; i < norm.plane.cols; ++i) {
+#pragma omp simd
+    for (int g = 0; g < channels; ++g) {
+      narrow((u(i, g) - mean[g]) * factor[g] + constant[g], y[i * y_pixel + g]);
+    }
+  }
+}
+
+template <class S>
+void forward(const StyledNormForward& a, int64_t begin, int64_t end) {
+  for_each_unit<S>(
+      a.norm, begin, end, [&](int64_t sample, int64_t channel) { plane_forward<S>(a, sample, channel); },
+      [&](int64_t sample, int64_t first, auto group, int channels) {
+        group_forward<S, group.value>(a, sample, first, channels);
+      });
+  if (a.stream) stream_fence();
+}
+
+}  // namespace
+
+void styled_norm_forward(const StyledNormForward& a, int64_t begin, int64_t end) {
+  with_storage_type(a.norm.dtype, [&](auto s) { forward<decltype(s)>(a, begin, end); });
+}
+
+}  // namespace sivae::cpu::SIVAE_ISA

@@ -1,0 +1,224 @@
+// The CPU implementation of the styled instance norm (schemas: sivae/ops/library.py).
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../operands.h"
+#include "../torch_dtype.h"
+#include "kernels.h"
+#include "results.h"
+
+namespace sivae::cpu {
+namespace {
+
+using at::Tensor;
+using std::optional;
+
+constexpr int64_t kGrain = 32768;  // elements below which another thread costs more than it saves
+
+Tensor given(const optional<Tensor>& tensor) { return tensor.value_or(Tensor()); }
+
+void check_operand(const char* name, const Tensor& tensor, at::IntArrayRef shape) {
+  TORCH_CHECK_VALUE(tensor.sizes() == shape, "sivae: ", name, " has shape ", tensor.sizes(), ", expected ", shape);
+  TORCH_CHECK_VALUE(tensor.device().is_cpu(), "sivae: ", name, " is on ", tensor.device(), ", expected cpu");
+}
+
+// Dense values of the type that arithmetic runs in, for as long as the call takes; null where not given.
+class Values {
+ public:
+  Values(const char* name, const Tensor& tensor, const Tensor& x, at::IntArrayRef shape) {
+    if (!tensor.defined()) return;
+    check_operand(name, tensor, shape);
+    TORCH_CHECK_TYPE(at::isFloatingType(tensor.scalar_type()), "sivae: ", name, " has dtype ", tensor.scalar_type());
+    kept_ = tensor.to(sum_dtype(x.scalar_type())).contiguous();
+  }
+  const void* data() const { return kept_.defined() ? kept_.const_data_ptr() : nullptr; }
+
+ private:
+  Tensor kept_;
+};
+
+struct ImageOperand {
+  const char* name;
+  const Tensor* tensor;  // undefined: absent
+  Images* images;
+  bool written = false;
+};
+
+// The plane that all images (of one shape [B, C, H, W] and dtype) share, with their strides filled in.
+void share_plane(StyledNorm& norm, std::initializer_list<ImageOperand> operands) {
+  const Tensor& x = *operands.begin()->tensor;
+  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
+  norm.dtype = dtype_of(x.scalar_type());
+  norm.batch = x.size(0);
+  norm.channels = x.size(1);
+  const int64_t height = x.size(2), width = x.size(3);
+  bool one_run = true, side_by_side = true;
+  for (const ImageOperand& operand : operands) {
+    const Tensor& tensor = *operand.tensor;
+    if (!tensor.defined()) continue;
+    check_operand(operand.name, tensor, x.sizes());
+    TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type(), "sivae: ", operand.name, " has dtype ",
+                     tensor.scalar_type(), ", expected ", x.scalar_type());
+    operand.images->pixels.data = operand.written ? tensor.mutable_data_ptr() : const_cast<void*>(tensor.const_data_ptr());
+    operand.images->batch = tensor.stride(0);
+    operand.images->channel = tensor.stride(1);
+    one_run = one_run && (height == 1 || width == 1 || tensor.stride(2) == tensor.stride(3) * width);
+    side_by_side = side_by_side && tensor.stride(1) == 1;
+  }
+  norm.channels_last = one_run && side_by_side && norm.channels > 1;
+  norm.plane.rows = 1;
+  norm.plane.cols = height * width;
+  norm.plane.ndim = one_run ? 1 : 2;
+  norm.plane.sizes[0] = one_run ? height * width : height;
+  norm.plane.sizes[1] = width;
+  for (const ImageOperand& operand : operands) {
+    if (!operand.tensor->defined()) continue;
+    int64_t* strides = operand.images->pixels.strides;
+    const int64_t row = operand.tensor->stride(2), pixel = operand.tensor->stride(3);
+    strides[0] = one_run ? (width == 1 ? row : pixel) : row;
+    strides[1] = pixel;
+  }
+}
+
+// All that both passes are told, and what it points to.
+struct Operands {
+  Values noise, noise_weight, bias, scale;
+  int64_t noise_stride;
+
+  Operands(const Tensor& x, const Tensor& noise_maps, const Tensor& weight, const Tensor& bias, const Tensor& scale)
+      : noise("noise", noise_maps, x, noise_shape(x, noise_maps)),
+        noise_weight("noise_weight", weight, x, {x.size(1)}),
+        bias("bias", bias, x, {x.size(1)}),
+        scale("scale", scale, x, {x.size(0), x.size(1)}),
+        noise_stride(noise_maps.defined() && noise_maps.size(0) > 1 ? x.size(2) * x.size(3) : 0) {
+    TORCH_CHECK_VALUE(noise_maps.defined() == weight.defined(),
+                      "sivae: noise and noise_weight are given together or not at all");
+  }
+
+  void tell(StyledNorm& norm, double negative_slope, double eps) const {
+    norm.noise = noise.data();
+    norm.noise_stride = noise_stride;
+    norm.noise_weight = noise_weight.data();
+    norm.bias = bias.data();
+    norm.scale = scale.data();
+    norm.negative_slope = negative_slope;
+    norm.eps = eps;
+  }
+
+ private:
+  static std::vector<int64_t> noise_shape(const Tensor& x, const Tensor& noise) {
+    const bool shared = noise.defined() && noise.dim() > 0 && noise.size(0) == 1;
+    return {shared ? 1 : x.size(0), 1, x.size(2), x.size(3)};
+  }
+};
+
+int64_t grain_of(const StyledNorm& norm) {
+  return std::max<int64_t>(kGrain / std::max<int64_t>(norm.plane.cols * norm.group(), 1), 1);
+}
+
+std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const optional<Tensor>& noise,
+                                                        const optional<Tensor>& noise_weight,
+                                                        const optional<Tensor>& bias, const optional<Tensor>& scale,
+                                                        const optional<Tensor>& shift, double negative_slope,
+                                                        double eps) {
+  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
+  const auto options = x.options().dtype(sum_dtype(x.scalar_type()));
+  Tensor y = empty_result(x), mean = at::empty({x.size(0), x.size(1)}, options), std = at::empty_like(mean);
+  // Of no pixels, as torch has it.
+  if (x.numel() == 0) return {y, mean.fill_(std::numeric_limits<double>::quiet_NaN()), std.copy_(mean)};
+  const Operands operands(x, given(noise), given(noise_weight), given(bias), given(scale));
+  const Values shifts("shift", given(shift), x, {x.size(0), x.size(1)});
+  StyledNormForward args;
+  operands.tell(args.norm, negative_slope, eps);
+  share_plane(args.norm, {{"x", &x, &args.norm.x}, {"y", &y, &args.y, true}});
+  args.shift = shifts.data();
+  args.mean = mean.mutable_data_ptr();
+  args.std = std.mutable_data_ptr();
+  args.stream = y.nbytes() >= kStreamBytes;
+  at::parallel_for(0, args.norm.units(), grain_of(args.norm),
+                   [&](int64_t begin, int64_t end) { kernels().styled_norm_forward(args, begin, end); });
+  return {y, mean, std};
+}
+
+// A parameter's gradient: what each plane left [B, C], or the sum of these over the batch [C].
+class ParameterGradient {
+ public:
+  ParameterGradient(const Tensor& like, const Tensor& x, bool needed)
+      : needed_(needed), options_((like.defined() ? like : x).options()) {
+    TORCH_CHECK_VALUE(!needed || like.defined(), "sivae: a gradient is asked for of a parameter that is not given");
+    if (needed) planes_ = at::zeros({x.size(0), x.size(1)}, options_.dtype(at::kDouble));
+  }
+  double* data() const { return needed_ ? planes_.mutable_data_ptr<double>() : nullptr; }
+  Tensor planes() const { return needed_ ? planes_.to(options_.dtype()) : at::empty({0}, options_); }
+  Tensor channels() const {
+    if (!needed_) return at::empty({0}, options_);
+    const int64_t batch = planes_.size(0), count = planes_.size(1);
+    Tensor sums = at::zeros({count}, planes_.options());
+    const double* from = planes_.const_data_ptr<double>();
+    double* to = sums.mutable_data_ptr<double>();
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t c = 0; c < count; ++c) to[c] += from[b * count + c];
+    }
+    return sums.to(options_.dtype());
+  }
+
+ private:
+  bool needed_;
+  at::TensorOptions options_;
+  Tensor planes_;
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward(
+    const optional<Tensor>& grad_y, const optional<Tensor>& grad_mean, const optional<Tensor>& grad_std,
+    const Tensor& x, const optional<Tensor>& noise, const optional<Tensor>& noise_weight, const optional<Tensor>& bias,
+    const optional<Tensor>& scale, const Tensor& mean, const Tensor& std, double negative_slope, double eps,
+    bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift) {
+  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
+  Tensor grad_x = need_x ? empty_result(x) : at::empty({0}, x.options());
+  const ParameterGradient by_noise_weight(given(noise_weight), x, need_noise_weight);
+  const ParameterGradient by_bias(given(bias), x, need_bias);
+  const ParameterGradient by_scale(given(scale), x, need_scale);
+  const ParameterGradient by_shift(given(scale), x, need_shift);  // the two go together
+  const Tensor by_y = given(grad_y);
+  if (x.numel() > 0) {
+    const Operands operands(x, given(noise), given(noise_weight), given(bias), given(scale));
+    const std::vector<int64_t> planes{x.size(0), x.size(1)};
+    const Values means("mean", mean, x, planes), stds("std", std, x, planes);
+    const Values by_mean("grad_mean", given(grad_mean), x, planes), by_std("grad_std", given(grad_std), x, planes);
+    StyledNormBackward args;
+    operands.tell(args.norm, negative_slope, eps);
+    const Tensor written = need_x ? grad_x : Tensor();
+    share_plane(args.norm, {{"x", &x, &args.norm.x},
+                            {"grad_y", &by_y, &args.grad_y},
+                            {"grad_x", &written, &args.grad_x, true}});
+    args.mean = means.data();
+    args.std = stds.data();
+    args.grad_mean = by_mean.data();
+    args.grad_std = by_std.data();
+    args.grad_scale = by_scale.data();
+    args.grad_shift = by_shift.data();
+    args.grad_noise_weight = by_noise_weight.data();
+    args.grad_bias = by_bias.data();
+    args.stream = need_x && grad_x.nbytes() >= kStreamBytes;
+    at::parallel_for(0, args.norm.units(), grain_of(args.norm),
+                     [&](int64_t begin, int64_t end) { kernels().styled_norm_backward(args, begin, end); });
+  }
+  return {grad_x, by_noise_weight.channels(), by_bias.channels(), by_scale.planes(), by_shift.planes()};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(sivae_native, CPU, m) {
+  m.impl("styled_instance_norm", &styled_instance_norm);
+  m.impl("styled_instance_norm_backward", &styled_instance_norm_backward);
+}
+
+}  // namespace sivae::cpu
