@@ -113,6 +113,9 @@ struct Images {
   int64_t batch = 0, channel = 0;
 };
 
+// Pixels of a plane that are too few to keep a loop over them busy.
+constexpr int64_t kSmallPlane = 64;
+
 // Parameters are dense and of the type that arithmetic runs in.
 struct StyledNorm {
   DType dtype = DType::kFloat32;
@@ -127,10 +130,12 @@ struct StyledNorm {
   const void* scale = nullptr;         // [B, C], or null
   double negative_slope = 0.0, eps = 0.0;
 
-  // Channels that a unit of work takes: a cache line of them where they lie side by side, else one.
+  SIVAE_HD_MEMBER bool small_planes() const { return plane.cols <= kSmallPlane; }
+  // Channels that a unit of work takes: a cache line of them where they lie side by side, as many as a vector has where
+  // planes are small, else one.
   SIVAE_HD_MEMBER int64_t group() const {
-    if (!channels_last) return 1;
-    return dtype == DType::kFloat64 ? 8 : (dtype == DType::kFloat32 ? 16 : 32);
+    if (channels_last) return dtype == DType::kFloat64 ? 8 : (dtype == DType::kFloat32 ? 16 : 32);
+    return small_planes() ? (dtype == DType::kFloat64 ? 8 : 16) : 1;
   }
   SIVAE_HD_MEMBER int64_t units() const { return batch * ((channels + group() - 1) / group()); }
 };

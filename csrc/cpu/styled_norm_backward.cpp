@@ -58,7 +58,7 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
     return grad_y.data == nullptr ? kZeros : load<S>(norm.plane, grad_y, block, grad_buffer);
   };
 
-  double sums[kSums] = {};
+  double sums[kSums][1] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const Piece block{0, 1, at, count};
     const T* in = load<S>(norm.plane, x, block, x_buffer);
@@ -71,10 +71,10 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
       t[kDeviation] = d;
     });
   });
-  const GradientOf<T> gradient = finish<T>(a, plane, sums[kGrad], sums[kGradDeviation], sums[kDeviation]);
+  const GradientOf<T> gradient = finish<T>(a, plane, sums[kGrad][0], sums[kGradDeviation][0], sums[kDeviation][0]);
   if (!wants_second_reading(a)) return;
 
-  double parameters[2] = {};
+  double parameters[2][1] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const Piece block{0, 1, at, count};
     const T* in = load<S>(norm.plane, x, block, x_buffer);
@@ -89,22 +89,22 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
     });
     if (grad_x.data != nullptr) put<S>(norm.plane, grad_x, block, out, a.stream);
   });
-  keep(a, plane, parameters[0], parameters[1]);
+  keep(a, plane, parameters[0][0], parameters[1][0]);
 }
 
-template <class S, int G>
-void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, int channels) {
-  using T = typename ComputeType<S>::type;
+// The gradient by y or by x may be absent.
+template <int G, class S, class T, class Channels>
+void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, Channels channels, Group<const S> from,
+                    Group<const S> by_y_from, Group<S> to) {
   static constexpr S kNothing[G] = {};
+  S nowhere[G];
+  if (by_y_from.first == nullptr) by_y_from = {kNothing, 0};
+  if (to.first == nullptr) to = {nowhere, 0};
   const StyledNorm& norm = a.norm;
   const int64_t plane = sample * norm.channels + first;
-  const S* __restrict x = static_cast<const S*>(plane_of<S>(norm.x, sample, first).data);
-  const bool has_grad = a.grad_y.pixels.data != nullptr, has_out = a.grad_x.pixels.data != nullptr;
-  const S* __restrict grad_y =
-      has_grad ? static_cast<const S*>(plane_of<S>(a.grad_y, sample, first).data) : kNothing;
-  S* __restrict grad_x = static_cast<S*>(plane_of<S>(a.grad_x, sample, first).data);
-  const int64_t x_pixel = norm.x.pixels.strides[0], out_pixel = a.grad_x.pixels.strides[0];
-  const int64_t grad_pixel = has_grad ? a.grad_y.pixels.strides[0] : 0;
+  const S* __restrict x = from.first;
+  const S* __restrict grad_y = by_y_from.first;
+  S* __restrict grad_x = to.first;
   const T* noise = noise_of_sample<T>(norm, sample);
   alignas(64) T weight[G] = {}, bias[G] = {}, mean[G] = {}, by_grad[G] = {}, constant[G] = {}, by_deviation[G] = {};
   for (int g = 0; g < channels; ++g) {
@@ -116,13 +116,13 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
   const T slope = static_cast<T>(norm.negative_slope);
   const auto noise_at = [&](int64_t pixel) { return noise == nullptr ? T(0) : noise[pixel]; };
   const auto before = [&](int64_t pixel, int g) {
-    return before_leaky(T(widen(x[pixel * x_pixel + g])), noise_at(pixel), weight[g], bias[g]);
+    return before_leaky(T(widen(x[pixel * from.pixel + g])), noise_at(pixel), weight[g], bias[g]);
   };
 
   double sums[kSums][G] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     add_pixels_of_group<kSums, T, G>(count, channels, sums, [&](int64_t i, int g, T(&t)[kSums]) {
-      const T d = leaky(before(at + i, g), slope) - mean[g], by_y = widen(grad_y[(at + i) * grad_pixel + g]);
+      const T d = leaky(before(at + i, g), slope) - mean[g], by_y = widen(grad_y[(at + i) * by_y_from.pixel + g]);
       t[kGrad] = by_y;
       t[kGradDeviation] = by_y * d;
       t[kDeviation] = d;
@@ -141,11 +141,11 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     add_pixels_of_group<2, T, G>(count, channels, parameters, [&](int64_t i, int g, T(&t)[2]) {
       const T v = before(at + i, g), d = leaky(v, slope) - mean[g];
-      const T by_y = widen(grad_y[(at + i) * grad_pixel + g]);
+      const T by_y = widen(grad_y[(at + i) * by_y_from.pixel + g]);
       const T by_u = by_y * by_grad[g] + (constant[g] + d * by_deviation[g]);
       t[0] = leaky_backward(by_u, v, slope);
       t[1] = t[0] * noise_at(at + i);
-      if (has_out) narrow(t[0], grad_x[(at + i) * out_pixel + g]);
+      narrow(t[0], grad_x[(at + i) * to.pixel + g]);
     });
   });
   for (int g = 0; g < channels; ++g) keep(a, plane + g, parameters[0][g], parameters[1][g]);
@@ -153,11 +153,29 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
 
 template <class S>
 void backward(const StyledNormBackward& a, int64_t begin, int64_t end) {
-  for_each_unit<S>(
-      a.norm, begin, end, [&](int64_t sample, int64_t channel) { plane_backward<S>(a, sample, channel); },
-      [&](int64_t sample, int64_t first, auto group, int channels) {
-        group_backward<S, group.value>(a, sample, first, channels);
+  using T = typename ComputeType<S>::type;
+  constexpr int kGroup = 64 / sizeof(S), kTile = 64 / sizeof(T);
+  alignas(64) T x_tile[kSmallPlane * kTile] = {}, grad_tile[kSmallPlane * kTile] = {}, out_tile[kSmallPlane * kTile];
+  const bool has_grad = a.grad_y.pixels.data != nullptr;
+  for_each_unit(a.norm, begin, end, [&](int64_t sample, int64_t first, int channels) {
+    if (a.norm.channels_last) {
+      with_channels<kGroup>(channels, [&](auto count) {
+        group_backward<kGroup, S, T>(a, sample, first, count, group_of<const S>(a.norm.x, sample, first),
+                                     group_of<const S>(a.grad_y, sample, first), group_of<S>(a.grad_x, sample, first));
       });
+    } else if (a.norm.small_planes()) {
+      bring<S, kTile>(a.norm.plane, a.norm.x, sample, first, channels, x_tile);
+      if (has_grad) bring<S, kTile>(a.norm.plane, a.grad_y, sample, first, channels, grad_tile);
+      with_channels<kTile>(channels, [&](auto count) {
+        group_backward<kTile, T, T>(a, sample, first, count, {x_tile, kTile}, {grad_tile, kTile}, {out_tile, kTile});
+      });
+      if (a.grad_x.pixels.data != nullptr) {
+        take_back<S, kTile>(a.norm.plane, a.grad_x, sample, first, channels, out_tile);
+      }
+    } else {
+      plane_backward<S>(a, sample, first);
+    }
+  });
   if (a.stream) stream_fence();
 }
 

@@ -13,16 +13,15 @@ struct PlaneAffine {
 
 // From a plane's moments its mean and standard deviation, which are written, and its normalisation.
 template <class T>
-PlaneAffine<T> finish(const StyledNormForward& a, int64_t plane, const Moments& moments) {
-  const double variance = moments.squares / moments.count;
-  const T mean = static_cast<T>(moments.mean);
+PlaneAffine<T> finish(const StyledNormForward& a, int64_t plane, double exact_mean, double variance) {
+  const T mean = static_cast<T>(exact_mean);
   static_cast<T*>(a.mean)[plane] = mean;
   static_cast<T*>(a.std)[plane] = static_cast<T>(std::sqrt(variance));
   const double scale = static_cast<double>(value_or(a.norm.scale, plane, T(0)));
   const double shift = static_cast<double>(value_or(a.shift, plane, T(0)));
   const double factor = (1.0 + scale) / std::sqrt(variance + a.norm.eps);
   // What rounding the mean dropped goes into the constant.
-  const double dropped = moments.mean - static_cast<double>(mean);
+  const double dropped = exact_mean - static_cast<double>(mean);
   return {mean, static_cast<T>(factor), static_cast<T>(shift - dropped * factor)};
 }
 
@@ -36,23 +35,23 @@ void plane_forward(const StyledNormForward& a, int64_t sample, int64_t channel) 
   const Activation<T> u = activation_of<T>(norm, channel);
   const T* noise = noise_of_sample<T>(norm, sample);
 
-  Moments moments;
+  Moments<1> moments;
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const T* in = load<S>(norm.plane, x, {0, 1, at, count}, buffer);
     const T* n = noise == nullptr ? kNoNoise : noise + at;
     const T pivot = u(in[0], n[0]);
-    double sum[1] = {};
+    double sum[1][1] = {}, sums[2][1] = {};
     add_pixels<1, T>(count, sum, [&](int64_t i, T(&t)[1]) { t[0] = u(in[i], n[i]) - pivot; });
-    const T middle = static_cast<T>(static_cast<double>(pivot) + sum[0] / static_cast<double>(count));
-    double sums[2] = {};
+    const T middle[1] = {static_cast<T>(static_cast<double>(pivot) + sum[0][0] / static_cast<double>(count))};
     add_pixels<2, T>(count, sums, [&](int64_t i, T(&t)[2]) {
-      t[0] = u(in[i], n[i]) - middle;
+      t[0] = u(in[i], n[i]) - middle[0];
       t[1] = t[0] * t[0];
     });
-    moments.merge_block(count, static_cast<double>(middle), sums[0], sums[1]);
+    moments.merge(count, middle, sums);
   });
 
-  const PlaneAffine<T> affine = finish<T>(a, sample * norm.channels + channel, moments);
+  const PlaneAffine<T> affine =
+      finish<T>(a, sample * norm.channels + channel, moments.mean[0], moments.squares[0] / moments.count);
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const Piece block{0, 1, at, count};
     const T* in = load<S>(norm.plane, x, block, buffer);
@@ -63,15 +62,14 @@ void plane_forward(const StyledNormForward& a, int64_t sample, int64_t channel) 
   });
 }
 
-template <class S, int G>
-void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, int channels) {
-  using T = typename ComputeType<S>::type;
+template <int G, class S, class T, class Channels>
+void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, Channels channels, Group<const S> from,
+                   Group<S> to) {
   const StyledNorm& norm = a.norm;
-  const S* __restrict x = static_cast<const S*>(plane_of<S>(norm.x, sample, first).data);
-  S* __restrict y = static_cast<S*>(plane_of<S>(a.y, sample, first).data);
-  const int64_t x_pixel = norm.x.pixels.strides[0], y_pixel = a.y.pixels.strides[0];
+  const S* __restrict x = from.first;
+  S* __restrict y = to.first;
   const T* noise = noise_of_sample<T>(norm, sample);
-  alignas(64) T weight[G] = {}, bias[G] = {}, middle[G] = {}, mean[G] = {}, factor[G] = {}, constant[G] = {};
+  alignas(64) T weight[G] = {}, bias[G] = {}, mean[G] = {}, factor[G] = {}, constant[G] = {};
   for (int g = 0; g < channels; ++g) {
     const Activation<T> of_channel = activation_of<T>(norm, first + g);
     weight[g] = of_channel.noise_weight;
@@ -80,31 +78,29 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
   const T slope = static_cast<T>(norm.negative_slope);
   const auto u = [&](int64_t pixel, int g) {
     const T n = noise == nullptr ? T(0) : noise[pixel];
-    return Activation<T>{weight[g], bias[g], slope}(widen(x[pixel * x_pixel + g]), n);
+    return Activation<T>{weight[g], bias[g], slope}(widen(x[pixel * from.pixel + g]), n);
   };
 
-  Moments moments[G];
+  Moments<G> moments;
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
-    alignas(64) T pivot[G] = {};
+    alignas(64) T pivot[G] = {}, middle[G] = {};
     for (int g = 0; g < channels; ++g) pivot[g] = u(at, g);
-    double sum[1][G] = {};
+    double sum[1][G] = {}, sums[2][G] = {};
     add_pixels_of_group<1, T, G>(count, channels, sum,
                                  [&](int64_t i, int g, T(&t)[1]) { t[0] = u(at + i, g) - pivot[g]; });
-    for (int g = 0; g < channels; ++g) {
+    for (int g = 0; g < G; ++g) {
       middle[g] = static_cast<T>(static_cast<double>(pivot[g]) + sum[0][g] / static_cast<double>(count));
     }
-    double sums[2][G] = {};
     add_pixels_of_group<2, T, G>(count, channels, sums, [&](int64_t i, int g, T(&t)[2]) {
       t[0] = u(at + i, g) - middle[g];
       t[1] = t[0] * t[0];
     });
-    for (int g = 0; g < channels; ++g) {
-      moments[g].merge_block(count, static_cast<double>(middle[g]), sums[0][g], sums[1][g]);
-    }
+    moments.merge(count, middle, sums);
   });
 
   for (int g = 0; g < channels; ++g) {
-    const PlaneAffine<T> affine = finish<T>(a, sample * norm.channels + first + g, moments[g]);
+    const PlaneAffine<T> affine =
+        finish<T>(a, sample * norm.channels + first + g, moments.mean[g], moments.squares[g] / moments.count);
     mean[g] = affine.mean;
     factor[g] = affine.factor;
     constant[g] = affine.constant;
@@ -112,18 +108,32 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
   for (int64_t i = 0; i < norm.plane.cols; ++i) {
 #pragma omp simd
     for (int g = 0; g < channels; ++g) {
-      narrow((u(i, g) - mean[g]) * factor[g] + constant[g], y[i * y_pixel + g]);
+      narrow((u(i, g) - mean[g]) * factor[g] + constant[g], y[i * to.pixel + g]);
     }
   }
 }
 
 template <class S>
 void forward(const StyledNormForward& a, int64_t begin, int64_t end) {
-  for_each_unit<S>(
-      a.norm, begin, end, [&](int64_t sample, int64_t channel) { plane_forward<S>(a, sample, channel); },
-      [&](int64_t sample, int64_t first, auto group, int channels) {
-        group_forward<S, group.value>(a, sample, first, channels);
+  using T = typename ComputeType<S>::type;
+  constexpr int kGroup = 64 / sizeof(S), kTile = 64 / sizeof(T);
+  alignas(64) T x_tile[kSmallPlane * kTile] = {}, y_tile[kSmallPlane * kTile];
+  for_each_unit(a.norm, begin, end, [&](int64_t sample, int64_t first, int channels) {
+    if (a.norm.channels_last) {
+      with_channels<kGroup>(channels, [&](auto count) {
+        group_forward<kGroup, S, T>(a, sample, first, count, group_of<const S>(a.norm.x, sample, first),
+                                    group_of<S>(a.y, sample, first));
       });
+    } else if (a.norm.small_planes()) {
+      bring<S, kTile>(a.norm.plane, a.norm.x, sample, first, channels, x_tile);
+      with_channels<kTile>(channels, [&](auto count) {
+        group_forward<kTile, T, T>(a, sample, first, count, {x_tile, kTile}, {y_tile, kTile});
+      });
+      take_back<S, kTile>(a.norm.plane, a.y, sample, first, channels, y_tile);
+    } else {
+      plane_forward<S>(a, sample, first);
+    }
+  });
   if (a.stream) stream_fence();
 }
 

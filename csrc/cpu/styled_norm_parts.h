@@ -56,25 +56,27 @@ SIVAE_HD void for_each_block(int64_t pixels, Visit visit) {
   for (int64_t at = 0; at < pixels; at += kNormBlock) visit(at, pixels - at < kNormBlock ? pixels - at : kNormBlock);
 }
 
-// Mean and sum of squared deviations of what was merged so far (Chan, Golub & LeVeque 1983).
+// Of N planes the mean and the sum of squared deviations of the pixels merged so far (Chan, Golub & LeVeque 1983).
+template <int N>
 struct Moments {
-  double count = 0.0, mean = 0.0, squares = 0.0;
-  SIVAE_HD_MEMBER void merge(double other_count, double other_mean, double other_squares) {
-    const double total = count + other_count, delta = other_mean - mean;
-    mean += delta * (other_count / total);
-    squares += other_squares + delta * delta * (count * (other_count / total));
+  double count = 0.0, mean[N] = {}, squares[N] = {};
+  // Another block, of which the sums of the deviations from `middle` and of their squares are given.
+  template <class T>
+  SIVAE_HD_MEMBER void merge(int64_t block, const T (&middle)[N], const double (&sums)[2][N]) {
+    const double n = static_cast<double>(block), total = count + n, share = n / total;
+    for (int p = 0; p < N; ++p) {
+      const double deviation = sums[0][p] / n, of_block = sums[1][p] - sums[0][p] * deviation;
+      const double delta = static_cast<double>(middle[p]) + deviation - mean[p];
+      mean[p] += delta * share;
+      squares[p] += (of_block < 0.0 ? 0.0 : of_block) + delta * delta * (count * share);
+    }
     count = total;
-  }
-  // A block's, from the sums over it of the deviations from `middle` and of their squares.
-  SIVAE_HD_MEMBER void merge_block(int64_t block, double middle, double deviations, double squared) {
-    const double n = static_cast<double>(block), squares_of_block = squared - deviations * (deviations / n);
-    merge(n, middle + deviations / n, squares_of_block < 0.0 ? 0.0 : squares_of_block);
   }
 };
 
-// sums[k] += the sum over the pixels i of a block of t[k], as terms(i, t) sets them.
+// sums[k][0] += the sum over the pixels i of a block of t[k], as terms(i, t) sets them.
 template <int K, class T, class Terms>
-SIVAE_HD void add_pixels(int64_t count, double (&sums)[K], Terms terms) {
+SIVAE_HD void add_pixels(int64_t count, double (&sums)[K][1], Terms terms) {
   alignas(64) T lanes[K][kNormLanes] = {};
   int64_t i = 0;
   for (; i + kNormLanes <= count; i += kNormLanes) {
@@ -95,13 +97,13 @@ SIVAE_HD void add_pixels(int64_t count, double (&sums)[K], Terms terms) {
     for (int half = kNormLanes / 2; half > 0; half /= 2) {
       for (int j = 0; j < half; ++j) lanes[k][j] += lanes[k][j + half];
     }
-    sums[k] += static_cast<double>(lanes[k][0]);
+    sums[k][0] += static_cast<double>(lanes[k][0]);
   }
 }
 
-// The same for `channels` of a group of G side by side: terms(i, g, t).
-template <int K, class T, int G, class Terms>
-SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K][G], Terms terms) {
+// The same for each of `channels`, at most G, that lie side by side: terms(i, g, t).
+template <int K, class T, int G, class Channels, class Terms>
+SIVAE_HD void add_pixels_of_group(int64_t count, Channels channels, double (&sums)[K][G], Terms terms) {
   alignas(64) T lanes[K][kNormLanes][G] = {};
   for (int64_t i = 0; i < count; ++i) {
     const int64_t j = i % kNormLanes;
@@ -123,23 +125,6 @@ SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K]
   }
 }
 
-// Calls plane(sample, channel), or group(sample, first channel, group size, channels) where channels lie side by side,
-// for units [begin, end).
-template <class S, class PlaneWork, class GroupWork>
-SIVAE_HD void for_each_unit(const StyledNorm& norm, int64_t begin, int64_t end, PlaneWork plane, GroupWork group) {
-  constexpr int kGroup = 64 / sizeof(S);
-  const int64_t per_sample = (norm.channels + norm.group() - 1) / norm.group();
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t sample = unit / per_sample, first = unit % per_sample * norm.group();
-    if (!norm.channels_last) {
-      plane(sample, first);
-    } else {
-      const int64_t left = norm.channels - first;
-      group(sample, first, std::integral_constant<int, kGroup>(), static_cast<int>(left < kGroup ? left : kGroup));
-    }
-  }
-}
-
 // Brings the values of a block to memory.
 template <class S, class T>
 SIVAE_HD void put(const Layout& layout, const Strided& plane, const Piece& block, const T* values, bool stream) {
@@ -149,6 +134,62 @@ SIVAE_HD void put(const Layout& layout, const Strided& plane, const Piece& block
     stream_computed(run, block.cols, [&](int64_t at, int64_t count, S* to) { narrow_run(values + at, to, count); });
   } else {
     narrow_run(values, run, block.cols);
+  }
+}
+
+// A group of channels as the kernels take it: in memory, or a tile that small planes are brought to.
+template <class S>
+struct Group {
+  S* first = nullptr;
+  int64_t pixel = 0;  // from one pixel to the next
+};
+
+template <class S>
+SIVAE_HD Group<S> group_of(const Images& images, int64_t sample, int64_t channel) {
+  using Element = std::remove_const_t<S>;
+  return {static_cast<S*>(plane_of<Element>(images, sample, channel).data), images.pixels.strides[0]};
+}
+
+// Calls work(channels) with a number that the compiler knows where the group is full, so that loops over it are vectors.
+template <int G, class Work>
+SIVAE_HD void with_channels(int channels, Work work) {
+  if (channels == G) {
+    work(std::integral_constant<int, G>());
+  } else {
+    work(channels);
+  }
+}
+
+// Small planes [channels] [pixels], side by side [pixels] [G].
+template <class S, int G, class T>
+SIVAE_HD void bring(const Layout& layout, const Images& images, int64_t sample, int64_t first, int channels, T* tile) {
+  T buffer[kSmallPlane];
+  for (int g = 0; g < channels; ++g) {
+    const T* row = load<S>(layout, plane_of<S>(images, sample, first + g), {0, 1, 0, layout.cols}, buffer);
+    for (int64_t i = 0; i < layout.cols; ++i) tile[i * G + g] = row[i];
+  }
+}
+
+template <class S, int G, class T>
+SIVAE_HD void take_back(const Layout& layout, const Images& images, int64_t sample, int64_t first, int channels,
+                        const T* tile) {
+  T buffer[kSmallPlane];
+  for (int g = 0; g < channels; ++g) {
+    const Strided plane = plane_of<S>(images, sample, first + g);
+    const Piece whole{0, 1, 0, layout.cols};
+    T* row = place_for<S>(layout, plane, whole, buffer);
+    for (int64_t i = 0; i < layout.cols; ++i) row[i] = tile[i * G + g];
+    store<S>(layout, plane, whole, row);
+  }
+}
+
+// Calls visit(sample, first channel, channels) for units [begin, end).
+template <class Visit>
+SIVAE_HD void for_each_unit(const StyledNorm& norm, int64_t begin, int64_t end, Visit visit) {
+  const int64_t group = norm.group(), per_sample = (norm.channels + group - 1) / group;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t first = unit % per_sample * group, left = norm.channels - first;
+    visit(unit / per_sample, first, static_cast<int>(left < group ? left : group));
   }
 }
 
