@@ -93,8 +93,8 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
 }
 
 // The gradient by y or by x may be absent.
-template <int G, class S, class T, class Channels>
-void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, Channels channels, Group<const S> from,
+template <int G, class S, class T>
+void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, int channels, Group<const S> from,
                     Group<const S> by_y_from, Group<S> to) {
   static constexpr S kNothing[G] = {};
   S nowhere[G];
@@ -159,16 +159,12 @@ void backward(const StyledNormBackward& a, int64_t begin, int64_t end) {
   const bool has_grad = a.grad_y.pixels.data != nullptr;
   for_each_unit(a.norm, begin, end, [&](int64_t sample, int64_t first, int channels) {
     if (a.norm.channels_last) {
-      with_channels<kGroup>(channels, [&](auto count) {
-        group_backward<kGroup, S, T>(a, sample, first, count, group_of<const S>(a.norm.x, sample, first),
-                                     group_of<const S>(a.grad_y, sample, first), group_of<S>(a.grad_x, sample, first));
-      });
+      group_backward<kGroup, S, T>(a, sample, first, channels, group_of<const S>(a.norm.x, sample, first),
+                                   group_of<const S>(a.grad_y, sample, first), group_of<S>(a.grad_x, sample, first));
     } else if (a.norm.small_planes()) {
       bring<S, kTile>(a.norm.plane, a.norm.x, sample, first, channels, x_tile);
       if (has_grad) bring<S, kTile>(a.norm.plane, a.grad_y, sample, first, channels, grad_tile);
-      with_channels<kTile>(channels, [&](auto count) {
-        group_backward<kTile, T, T>(a, sample, first, count, {x_tile, kTile}, {grad_tile, kTile}, {out_tile, kTile});
-      });
+      group_backward<kTile, T, T>(a, sample, first, channels, {x_tile, kTile}, {grad_tile, kTile}, {out_tile, kTile});
       if (a.grad_x.pixels.data != nullptr) {
         take_back<S, kTile>(a.norm.plane, a.grad_x, sample, first, channels, out_tile);
       }

@@ -62,8 +62,8 @@ void plane_forward(const StyledNormForward& a, int64_t sample, int64_t channel) 
   });
 }
 
-template <int G, class S, class T, class Channels>
-void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, Channels channels, Group<const S> from,
+template <int G, class S, class T>
+void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, int channels, Group<const S> from,
                    Group<S> to) {
   const StyledNorm& norm = a.norm;
   const S* __restrict x = from.first;
@@ -120,15 +120,11 @@ void forward(const StyledNormForward& a, int64_t begin, int64_t end) {
   alignas(64) T x_tile[kSmallPlane * kTile] = {}, y_tile[kSmallPlane * kTile];
   for_each_unit(a.norm, begin, end, [&](int64_t sample, int64_t first, int channels) {
     if (a.norm.channels_last) {
-      with_channels<kGroup>(channels, [&](auto count) {
-        group_forward<kGroup, S, T>(a, sample, first, count, group_of<const S>(a.norm.x, sample, first),
-                                    group_of<S>(a.y, sample, first));
-      });
+      group_forward<kGroup, S, T>(a, sample, first, channels, group_of<const S>(a.norm.x, sample, first),
+                                  group_of<S>(a.y, sample, first));
     } else if (a.norm.small_planes()) {
       bring<S, kTile>(a.norm.plane, a.norm.x, sample, first, channels, x_tile);
-      with_channels<kTile>(channels, [&](auto count) {
-        group_forward<kTile, T, T>(a, sample, first, count, {x_tile, kTile}, {y_tile, kTile});
-      });
+      group_forward<kTile, T, T>(a, sample, first, channels, {x_tile, kTile}, {y_tile, kTile});
       take_back<S, kTile>(a.norm.plane, a.y, sample, first, channels, y_tile);
     } else {
       plane_forward<S>(a, sample, first);

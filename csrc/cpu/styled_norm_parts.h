@@ -102,8 +102,8 @@ SIVAE_HD void add_pixels(int64_t count, double (&sums)[K][1], Terms terms) {
 }
 
 // The same for each of `channels`, at most G, that lie side by side: terms(i, g, t).
-template <int K, class T, int G, class Channels, class Terms>
-SIVAE_HD void add_pixels_of_group(int64_t count, Channels channels, double (&sums)[K][G], Terms terms) {
+template <int K, class T, int G, class Terms>
+SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K][G], Terms terms) {
   alignas(64) T lanes[K][kNormLanes][G] = {};
   for (int64_t i = 0; i < count; ++i) {
     const int64_t j = i % kNormLanes;
@@ -148,16 +148,6 @@ template <class S>
 SIVAE_HD Group<S> group_of(const Images& images, int64_t sample, int64_t channel) {
   using Element = std::remove_const_t<S>;
   return {static_cast<S*>(plane_of<Element>(images, sample, channel).data), images.pixels.strides[0]};
-}
-
-// Calls work(channels) with a number that the compiler knows where the group is full, so that loops over it are vectors.
-template <int G, class Work>
-SIVAE_HD void with_channels(int channels, Work work) {
-  if (channels == G) {
-    work(std::integral_constant<int, G>());
-  } else {
-    work(channels);
-  }
 }
 
 // Small planes [channels] [pixels], side by side [pixels] [G].

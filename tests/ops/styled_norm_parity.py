@@ -117,9 +117,7 @@ def backward(
     *saved, shift = case.operands()
     given = [saved[0], saved[2], saved[3], saved[4], shift]
     flags = needed or tuple(tensor is not None for tensor in given)
-    found = backend_op(backend, "styled_instance_norm_backward")(
-        *case.grads(), *saved, mean, std, SLOPE, EPS, *flags
-    )
+    found = backend_op(backend, "styled_instance_norm_backward")(*case.grads(), *saved, mean, std, SLOPE, EPS, *flags)
     for gradient, flag in zip(found, flags, strict=True):
         assert flag or gradient.shape == (0,)
     return {name: g for name, g, flag in zip(GRADIENTS, found, flags, strict=True) if flag}
@@ -175,7 +173,9 @@ def assert_styled_norm(backend: str, case: Case) -> None:
     assert_within(std, statistics[1], (d + s * (DEPTH + 8) * u).flatten(1), "std")
 
     pairs = [(o, g) for o, g in zip(outputs, exact.grads(), strict=True) if g is not None]
-    gradients = torch.autograd.grad([o for o, _ in pairs], list(leaves.values()), [g for _, g in pairs], allow_unused=True)
+    gradients = torch.autograd.grad(
+        [o for o, _ in pairs], list(leaves.values()), [g for _, g in pairs], allow_unused=True
+    )
     expected = dict(zip(leaves, gradients, strict=True))
     actual = backward(backend, case, mean, std)
     assert set(actual) == set(expected)
@@ -189,7 +189,9 @@ def assert_styled_norm(backend: str, case: Case) -> None:
     total, total_normalised = g.sum((2, 3), keepdim=True), (g * normalised).sum((2, 3), keepdim=True)
     total_error = DEPTH * u * total
     normalised_error = total * d * inverse + total_normalised * (relative + DEPTH * u)
-    x_size = amplitude * (g + total / n + normalised * total_normalised / n) + by_mean + by_std * deviation * inverse_std
+    x_size = (
+        amplitude * (g + total / n + normalised * total_normalised / n) + by_mean + by_std * deviation * inverse_std
+    )
     x_error = (
         x_size * (2 * relative + 16 * u)
         + amplitude * (total_error + normalised * normalised_error + d * inverse * total_normalised) / n
