@@ -5,7 +5,8 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-// The sums over a plane that the first reading takes, with g the gradient by y and d = u - mean as the mean was rounded.
+// The sums over a plane that the first reading takes: of the gradient by y, of its products with u - mean, and of
+// u - mean, which is not 0 where the mean was rounded.
 enum Sum : int { kGrad, kGradDeviation, kDeviation, kSums };
 
 template <class T>
@@ -102,9 +103,6 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
   if (to.first == nullptr) to = {nowhere, 0};
   const StyledNorm& norm = a.norm;
   const int64_t plane = sample * norm.channels + first;
-  const S* __restrict x = from.first;
-  const S* __restrict grad_y = by_y_from.first;
-  S* __restrict grad_x = to.first;
   const T* noise = noise_of_sample<T>(norm, sample);
   alignas(64) T weight[G] = {}, bias[G] = {}, mean[G] = {}, by_grad[G] = {}, constant[G] = {}, by_deviation[G] = {};
   for (int g = 0; g < channels; ++g) {
@@ -115,18 +113,22 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
   }
   const T slope = static_cast<T>(norm.negative_slope);
   const auto noise_at = [&](int64_t pixel) { return noise == nullptr ? T(0) : noise[pixel]; };
-  const auto before = [&](int64_t pixel, int g) {
-    return before_leaky(T(widen(x[pixel * from.pixel + g])), noise_at(pixel), weight[g], bias[g]);
-  };
+  alignas(64) T x_buffer[G], grad_buffer[G], out_buffer[G];
 
   double sums[kSums][G] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
-    add_pixels_of_group<kSums, T, G>(count, channels, sums, [&](int64_t i, int g, T(&t)[kSums]) {
-      const T d = leaky(before(at + i, g), slope) - mean[g], by_y = widen(grad_y[(at + i) * by_y_from.pixel + g]);
-      t[kGrad] = by_y;
-      t[kGradDeviation] = by_y * d;
-      t[kDeviation] = d;
-    });
+    const auto pixel = [&](int64_t i) {
+      const T* row = row_of(from, at + i, channels, x_buffer);
+      const T* by_y = row_of(by_y_from, at + i, channels, grad_buffer);
+      const T n = noise_at(at + i);
+      return [&, row, by_y, n](int g, T(&t)[kSums]) {
+        const T d = leaky(before_leaky(row[g], n, weight[g], bias[g]), slope) - mean[g];
+        t[kGrad] = by_y[g];
+        t[kGradDeviation] = by_y[g] * d;
+        t[kDeviation] = d;
+      };
+    };
+    add_pixels_of_group<kSums, T, G>(count, channels, sums, pixel, [](int64_t) {});
   });
   for (int g = 0; g < channels; ++g) {
     const GradientOf<T> gradient =
@@ -139,14 +141,21 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
 
   double parameters[2][G] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
-    add_pixels_of_group<2, T, G>(count, channels, parameters, [&](int64_t i, int g, T(&t)[2]) {
-      const T v = before(at + i, g), d = leaky(v, slope) - mean[g];
-      const T by_y = widen(grad_y[(at + i) * by_y_from.pixel + g]);
-      const T by_u = by_y * by_grad[g] + (constant[g] + d * by_deviation[g]);
-      t[0] = leaky_backward(by_u, v, slope);
-      t[1] = t[0] * noise_at(at + i);
-      narrow(t[0], grad_x[(at + i) * to.pixel + g]);
-    });
+    const auto pixel = [&](int64_t i) {
+      const T* row = row_of(from, at + i, channels, x_buffer);
+      const T* by_y = row_of(by_y_from, at + i, channels, grad_buffer);
+      T* out = place_of(to, at + i, out_buffer);
+      const T n = noise_at(at + i);
+      return [&, row, by_y, out, n](int g, T(&t)[2]) {
+        const T v = before_leaky(row[g], n, weight[g], bias[g]), d = leaky(v, slope) - mean[g];
+        const T by_u = by_y[g] * by_grad[g] + (constant[g] + d * by_deviation[g]);
+        t[0] = leaky_backward(by_u, v, slope);
+        t[1] = t[0] * n;
+        out[g] = t[0];
+      };
+    };
+    add_pixels_of_group<2, T, G>(count, channels, parameters, pixel,
+                                 [&](int64_t i) { put_row(to, at + i, channels, out_buffer); });
   });
   for (int g = 0; g < channels; ++g) keep(a, plane + g, parameters[0][g], parameters[1][g]);
 }

@@ -66,8 +66,6 @@ template <int G, class S, class T>
 void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, int channels, Group<const S> from,
                    Group<S> to) {
   const StyledNorm& norm = a.norm;
-  const S* __restrict x = from.first;
-  S* __restrict y = to.first;
   const T* noise = noise_of_sample<T>(norm, sample);
   alignas(64) T weight[G] = {}, bias[G] = {}, mean[G] = {}, factor[G] = {}, constant[G] = {};
   for (int g = 0; g < channels; ++g) {
@@ -76,25 +74,34 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
     bias[g] = of_channel.bias;
   }
   const T slope = static_cast<T>(norm.negative_slope);
-  const auto u = [&](int64_t pixel, int g) {
-    const T n = noise == nullptr ? T(0) : noise[pixel];
-    return Activation<T>{weight[g], bias[g], slope}(widen(x[pixel * from.pixel + g]), n);
-  };
+  const auto noise_at = [&](int64_t pixel) { return noise == nullptr ? T(0) : noise[pixel]; };
+  const auto u = [&](T x, T n, int g) { return Activation<T>{weight[g], bias[g], slope}(x, n); };
+  const auto nothing = [](int64_t) {};
 
   Moments<G> moments;
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
-    alignas(64) T pivot[G] = {}, middle[G] = {};
-    for (int g = 0; g < channels; ++g) pivot[g] = u(at, g);
+    alignas(64) T buffer[G], pivot[G] = {}, middle[G] = {};
+    const T* first_row = row_of(from, at, channels, buffer);
+    for (int g = 0; g < channels; ++g) pivot[g] = u(first_row[g], noise_at(at), g);
     double sum[1][G] = {}, sums[2][G] = {};
-    add_pixels_of_group<1, T, G>(count, channels, sum,
-                                 [&](int64_t i, int g, T(&t)[1]) { t[0] = u(at + i, g) - pivot[g]; });
+    const auto from_pivot = [&](int64_t i) {
+      const T* row = row_of(from, at + i, channels, buffer);
+      const T n = noise_at(at + i);
+      return [&, row, n](int g, T(&t)[1]) { t[0] = u(row[g], n, g) - pivot[g]; };
+    };
+    add_pixels_of_group<1, T, G>(count, channels, sum, from_pivot, nothing);
     for (int g = 0; g < G; ++g) {
       middle[g] = static_cast<T>(static_cast<double>(pivot[g]) + sum[0][g] / static_cast<double>(count));
     }
-    add_pixels_of_group<2, T, G>(count, channels, sums, [&](int64_t i, int g, T(&t)[2]) {
-      t[0] = u(at + i, g) - middle[g];
-      t[1] = t[0] * t[0];
-    });
+    const auto from_middle = [&](int64_t i) {
+      const T* row = row_of(from, at + i, channels, buffer);
+      const T n = noise_at(at + i);
+      return [&, row, n](int g, T(&t)[2]) {
+        t[0] = u(row[g], n, g) - middle[g];
+        t[1] = t[0] * t[0];
+      };
+    };
+    add_pixels_of_group<2, T, G>(count, channels, sums, from_middle, nothing);
     moments.merge(count, middle, sums);
   });
 
@@ -105,11 +112,14 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
     factor[g] = affine.factor;
     constant[g] = affine.constant;
   }
+  alignas(64) T buffer[G], out_buffer[G];
   for (int64_t i = 0; i < norm.plane.cols; ++i) {
+    const T* row = row_of(from, i, channels, buffer);
+    T* out = place_of(to, i, out_buffer);
+    const T n = noise_at(i);
 #pragma omp simd
-    for (int g = 0; g < channels; ++g) {
-      narrow((u(i, g) - mean[g]) * factor[g] + constant[g], y[i * to.pixel + g]);
-    }
+    for (int g = 0; g < channels; ++g) out[g] = (u(row[g], n, g) - mean[g]) * factor[g] + constant[g];
+    put_row(to, i, channels, out);
   }
 }
 

@@ -67,7 +67,8 @@ void share_plane(StyledNorm& norm, std::initializer_list<ImageOperand> operands)
     check_operand(operand.name, tensor, x.sizes());
     TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type(), "sivae: ", operand.name, " has dtype ",
                      tensor.scalar_type(), ", expected ", x.scalar_type());
-    operand.images->pixels.data = operand.written ? tensor.mutable_data_ptr() : const_cast<void*>(tensor.const_data_ptr());
+    operand.images->pixels.data =
+        operand.written ? tensor.mutable_data_ptr() : const_cast<void*>(tensor.const_data_ptr());
     operand.images->batch = tensor.stride(0);
     operand.images->channel = tensor.stride(1);
     one_run = one_run && (height == 1 || width == 1 || tensor.stride(2) == tensor.stride(3) * width);

@@ -46,7 +46,8 @@ SIVAE_HD const T* noise_of_sample(const StyledNorm& norm, int64_t sample) {
 template <class S>
 SIVAE_HD Strided plane_of(const Images& images, int64_t sample, int64_t channel) {
   Strided plane = images.pixels;
-  if (plane.data != nullptr) plane.data = static_cast<S*>(plane.data) + sample * images.batch + channel * images.channel;
+  const int64_t offset = sample * images.batch + channel * images.channel;
+  if (plane.data != nullptr) plane.data = static_cast<S*>(plane.data) + offset;
   return plane;
 }
 
@@ -101,19 +102,21 @@ SIVAE_HD void add_pixels(int64_t count, double (&sums)[K][1], Terms terms) {
   }
 }
 
-// The same for each of `channels`, at most G, that lie side by side: terms(i, g, t).
-template <int K, class T, int G, class Terms>
-SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K][G], Terms terms) {
+// The same for each of `channels`, at most G, that lie side by side: pixel(i) returns terms(g, t), and done(i) follows.
+template <int K, class T, int G, class Pixel, class Done>
+SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K][G], Pixel pixel, Done done) {
   alignas(64) T lanes[K][kNormLanes][G] = {};
   for (int64_t i = 0; i < count; ++i) {
     const int64_t j = i % kNormLanes;
+    const auto terms = pixel(i);
 #pragma omp simd
     for (int g = 0; g < channels; ++g) {
       T t[K];
-      terms(i, g, t);
+      terms(g, t);
       SIVAE_UNROLL
       for (int k = 0; k < K; ++k) lanes[k][j][g] += t[k];
     }
+    done(i);
   }
   for (int k = 0; k < K; ++k) {
     for (int half = kNormLanes / 2; half > 0; half /= 2) {
@@ -148,6 +151,33 @@ template <class S>
 SIVAE_HD Group<S> group_of(const Images& images, int64_t sample, int64_t channel) {
   using Element = std::remove_const_t<S>;
   return {static_cast<S*>(plane_of<Element>(images, sample, channel).data), images.pixels.strides[0]};
+}
+
+// The channels of a pixel as T: in place, or widened into `buffer`.
+template <class S, class T>
+SIVAE_HD const T* row_of(const Group<const S>& group, int64_t pixel, int channels, T* buffer) {
+  const S* row = group.first + pixel * group.pixel;
+  if constexpr (sizeof(S) == sizeof(T)) {
+    return row;
+  } else {
+    widen_run(row, buffer, channels);
+    return buffer;
+  }
+}
+
+// Where the channels of a pixel can be written as T: in place, or `buffer`, which `put_row` then narrows.
+template <class S, class T>
+SIVAE_HD T* place_of(const Group<S>& group, int64_t pixel, T* buffer) {
+  if constexpr (sizeof(S) == sizeof(T)) {
+    return group.first + pixel * group.pixel;
+  } else {
+    return buffer;
+  }
+}
+
+template <class S, class T>
+SIVAE_HD void put_row(const Group<S>& group, int64_t pixel, int channels, const T* row) {
+  if constexpr (sizeof(S) != sizeof(T)) narrow_run(row, group.first + pixel * group.pixel, channels);
 }
 
 // Small planes [channels] [pixels], side by side [pixels] [G].
