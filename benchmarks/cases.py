@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import losses
+from benchmarks.baselines import losses, styled_norm
 from sivae import ops
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -159,6 +159,24 @@ def _fused_exp_elbo(backend: str, noise: ops.PhiloxNoise | None) -> Function:
     return functools.partial(ops.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG, backend=backend)
 
 
+def _styled_norm_inputs(shape: Shape, sample: Sampler) -> Inputs:
+    batch, channels, *plane = shape
+    x, noise = sample.normal(*shape, leaf=True), sample.normal(batch, 1, *plane)
+    noise_weight, bias = (sample.normal(channels, leaf=True) for _ in range(2))
+    scale, shift = (sample.normal(batch, channels, leaf=True) for _ in range(2))
+    leaves = (x, noise_weight, bias, scale, shift)
+    return Inputs((x, noise, *leaves[1:]), leaves, (sample.normal(*shape),))
+
+
+def _fused_styled_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
+    def norm(x: Tensor, noise: Tensor, noise_weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return ops.styled_instance_norm(
+            x, noise=noise, noise_weight=noise_weight, bias=bias, scale=scale, shift=shift, backend=backend
+        )
+
+    return norm
+
+
 def _per_element(forward: int, backward: int) -> Callable[[Shape], tuple[int, int]]:
     return lambda shape: (forward * math.prod(shape), backward * math.prod(shape))
 
@@ -181,6 +199,8 @@ _LARGE_LATENTS: tuple[Shape, ...] = ((65536, 512),)
 #   gaussian_kl: forward reads mu, logvar; backward reads both and writes two gradients.
 #   exp_elbo: forward reads rec, kl; backward reads both and writes two gradients.
 #   loss: an image's and a latent's together.
+#   styled_instance_norm: forward reads x twice and writes y; backward reads x and y's gradient twice and writes x's.
+#       Where a plane stays in a cache between the two readings, less comes from memory.
 OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
@@ -244,6 +264,16 @@ OPERATIONS: Mapping[str, Operation] = {
             large_shapes=_LARGE_LATENTS,
             quick_shapes=_QUICK_LATENTS,
             default=False,
+        ),
+        Operation(
+            "styled_instance_norm",
+            styled_norm.styled_instance_norm,
+            _fused_styled_norm,
+            _styled_norm_inputs,
+            _per_element(3, 5),
+            shapes=((4, 64, 128, 128), (32, 512, 4, 4)),
+            large_shapes=((16, 128, 128, 128), (8, 64, 512, 512)),
+            quick_shapes=((4, 64, 128, 128),),
         ),
     )
 }

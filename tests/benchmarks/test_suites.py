@@ -21,6 +21,7 @@ TINY_SHAPES = {
     "reparameterize": (9, 2),
     "gaussian_kl": (6, 5),
     "exp_elbo": (11,),
+    "styled_instance_norm": (2, 3, 4, 5),
     "loss": (3, 2, 4, 4),
 }
 TINY = [Case(OPERATIONS[name], shape) for name, shape in TINY_SHAPES.items()]

@@ -1,4 +1,4 @@
-"""The low-level ops of the styled instance norm, of any backend, against float64 within bounds that are derived here."""
+"""The low-level ops of the styled instance norm, of any backend, against float64 within bounds derived here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sivae.ops import library, reference
+from sivae.ops import library
+from sivae.ops.reference.styled_norm import styled_instance_norm as reference_norm
 from tests.ops.parity import assert_within, roundoff, storage_error
 
 SLOPE, EPS = 0.2, 1e-8
@@ -134,9 +135,9 @@ def _per_plane(values: Tensor) -> Tensor:
 def assert_styled_norm(backend: str, case: Case) -> None:
     """Outputs and all gradients, in the layouts and dtypes that the schema promises, within their bounds of float64.
 
-    One element of u errs by `e` = 3 roundings of its summands; a mean by the largest of these and DEPTH roundings of the
-    largest element; a deviation from it by both, `d`. That is d / std of a standard deviation, and each of its sums adds
-    DEPTH roundings. The gradients are products of these, and sums over planes, batch and segments.
+    One element of u errs by 3 roundings of its summands, a mean by the largest of these errors and DEPTH roundings of
+    the largest element, a deviation from it by both: `d`. The standard deviation errs by d, and by DEPTH roundings
+    of its own. The gradients are products of these, and sums over planes, and then over the batch.
     """
     x = case.x
     u = roundoff(x.dtype)
@@ -145,7 +146,7 @@ def assert_styled_norm(backend: str, case: Case) -> None:
     leaves = {name: value for name in GRADIENTS if (value := getattr(exact, name)) is not None}
     for leaf in leaves.values():
         leaf.requires_grad_()
-    outputs = reference.styled_instance_norm(*exact.operands(), SLOPE, EPS)
+    outputs = reference_norm(*exact.operands(), SLOPE, EPS)
     y_, mean_, std_ = (output.detach() for output in outputs)
 
     zero, one = x.new_zeros((), dtype=torch.float64), x.new_ones((), dtype=torch.float64)

@@ -164,6 +164,26 @@ native, reference = (ops.exp_elbo(rec, kl, scale=1.0, reduction="none", backend=
 check("exp_elbo", native, reference, 2 * (3 * 102 + 16) * u * reference.double() + 1e-44)
 normals = [ops.philox_normal(2**62 + 3, (5001,), offset=2**40, backend=b) for b in ("native", "reference")]
 check("philox_normal", *normals, 1e-6)
+
+# Twice 3e-6 of the largest values, here below 8: sums of 600 terms in lanes, as styled_norm_parity.py has them.
+for fmt in (torch.contiguous_format, torch.channels_last):
+    for shape in [(2, 19, 4, 4), (2, 19, 24, 25)]:
+        x = torch.randn(shape).to(memory_format=fmt)
+        x = x + 0.1 * x.sign()  # clear of the kink
+        style, noise, pair = torch.randn(2, 38), 0.01 * torch.rand(2, 1, *shape[2:]), []
+        for backend in ("native", "reference"):
+            v = x.clone(memory_format=torch.preserve_format).requires_grad_()
+            w, b = (torch.full((19,), 0.01, requires_grad=True) for _ in range(2))
+            a, s = (part.detach().requires_grad_() for part in style.chunk(2, 1))
+            out = ops.styled_instance_norm(
+                v, noise=noise, noise_weight=w, bias=b, scale=a, shift=s, statistics=True, backend=backend
+            )
+            grads = torch.autograd.grad(out, (v, w, b, a, s), (x.cos(), out[1].cos(), out[2].cos()))
+            pair.append([*(o.detach() for o in out), *grads])
+        for name, native, reference in zip(("y", "mean", "std", "x", "weight", "bias", "scale", "shift"), *pair):
+            # A gradient of a channel is the sum of all its pixels', which cancel.
+            size = 1200 if name in ("weight", "bias") else 64 if name in ("scale", "shift") else 8
+            check(f"styled_instance_norm {name}", native, reference, 2 * 3e-6 * size)
 print("right")
 """
 

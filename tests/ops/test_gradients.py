@@ -285,10 +285,14 @@ def calls_to_differentiate(backend: str) -> dict[str, tuple[Callable[..., Tensor
             image_pair("bce_with_logits", 3, 4),
         ),
         "exp_elbo": (lambda r, k: ops.exp_elbo(r, k, scale=0.5, backend=backend), (leaf(4), leaf(4))),
+        "styled_instance_norm": (
+            lambda x, b: ops.styled_instance_norm(x, bias=b, negative_slope=1.0, eps=0.1, backend=backend),
+            (leaf(2, 2, 2, 3), leaf(2)),
+        ),
     }
 
 
-OPS = ["reparameterize", "gaussian_kl", "reparameterize_kl", "reconstruction_error", "exp_elbo"]
+OPS = ["reparameterize", "gaussian_kl", "reparameterize_kl", "reconstruction_error", "exp_elbo", "styled_instance_norm"]
 
 
 class TestSecondDerivatives:

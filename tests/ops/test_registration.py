@@ -74,6 +74,12 @@ def public_calls(backend: str) -> dict[str, tuple[Callable[..., object], int]]:
         "reparameterize_kl": (lambda m, v: ops.reparameterize_kl(m, v, noise=noise, backend=backend), 2),
         "reconstruction_error": (lambda r, t: ops.reconstruction_error(r, t, kind="l1", backend=backend), 2),
         "exp_elbo": (lambda r, k: ops.exp_elbo(r[:, 0], k[:, 1], scale=0.5, backend=backend), 2),
+        "styled_instance_norm": (
+            lambda x, s: ops.styled_instance_norm(
+                x.view(2, 3, 2, 2), bias=s[0, :3], scale=s[:2, :3], shift=s[2:, 3:], statistics=True, backend=backend
+            ),
+            2,
+        ),
         "log_exp_elbo": (lambda r, k: ops.log_exp_elbo(r[:, 0], k[:, 1], scale=0.5), 2),
         "elbo": (lambda r, t, m, v: ops.elbo(r, t, m, v, beta_kl=3.0, backend=backend), 4),
         "chunked": (lambda h: ops.reparameterize_kl(*h.chunk(2, dim=1), noise=noise, backend=backend), 1),
@@ -222,6 +228,9 @@ def test_results_do_not_alias_inputs(backend, name):
         "reparameterize_kl": lambda a, b: ops.reparameterize_kl(a, b, backend=backend),
         "reconstruction_error": lambda a, b: ops.reconstruction_error(a, b, backend=backend),
         "exp_elbo": lambda a, b: ops.exp_elbo(a[:, 0], b[:, 0], scale=1.0, reduction="none", backend=backend),
+        "styled_instance_norm": lambda a, b: ops.styled_instance_norm(
+            a.view(1, 3, 2, 2), bias=b[:, 0], scale=b[:1, :3], shift=b[1:2, :3], statistics=True, backend=backend
+        ),
         "philox_normal": lambda a, b: ops.philox_normal(SEED, (3, 4), backend=backend),
     }
     a, b = torch.rand(3, 4), torch.rand(3, 4)

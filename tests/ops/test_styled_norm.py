@@ -112,9 +112,9 @@ class TestConstantPlanes:
 @pytest.mark.parametrize("shape", [(2, 3, 7, 9), (2, 3, 128, 130)], ids=str)
 @pytest.mark.parametrize("level", [1e4, -1e4])
 def test_planes_far_from_zero_keep_their_digits(backend, shape, level):
-    """The differences of pixels from the mean of 1e4, or of a fifth of it, are exact in float32 except for the mean's
-    own rounding, which has to be made good: else each errs by 2^-11 of the deviation. With it, a sum in lanes of 32 terms
-    and a tree above, halved by the root, makes 20 u, and what follows 4 u more; doubled."""
+    """Pixels differ from their mean by amounts that are exact in float32 but for the rounding of the mean itself. That
+    has to be made good: else each errs by 2^-11 of the deviation. With it, a sum in lanes of 32 terms and a tree above,
+    halved by the root, makes 20 u, and what follows 4 u more; doubled."""
     x = level + torch.randn(shape)
     y, mean, std = ops.styled_instance_norm(x, negative_slope=0.25, statistics=True, backend=backend)
     u = torch.where(x > 0, x.double(), x.double() * 0.25)
