@@ -36,51 +36,53 @@ def pair(layout: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 LAYOUTS = ["contiguous", "chunk", "channels last", "transposed", "expanded", "empty"]
 
 
-def feature_maps(layout: str, dtype: torch.dtype) -> Tensor:
+def images(layout: str, dtype: torch.dtype) -> Tensor:
+    shape = (0 if layout == "empty" else 2, 8, 3, 4)
     if layout == "chunk":
-        return torch.randn(2, 6, 4, 5).to(dtype).chunk(2, dim=1)[1]
+        return torch.rand(2, 16, 3, 4).to(dtype).chunk(2, dim=1)[1]
     if layout == "channels last":
-        return torch.randn(2, 3, 4, 5).to(dtype).to(memory_format=torch.channels_last)
+        return torch.rand(shape).to(dtype).to(memory_format=torch.channels_last)
     if layout == "transposed":
-        return torch.randn(2, 3, 5, 4).to(dtype).transpose(2, 3)
+        return torch.rand(2, 8, 4, 3).to(dtype).transpose(2, 3)
     if layout == "expanded":
-        return torch.randn(1, 3, 4, 5).to(dtype).expand(2, 3, 4, 5)
-    return torch.randn(0 if layout == "empty" else 2, 3, 4, 5).to(dtype)
+        return torch.rand(1, 8, 3, 4).to(dtype).expand(shape)
+    return torch.rand(shape).to(dtype)
 
 
-def styled_norms(layout: str, dtype: torch.dtype, grad: bool) -> list[tuple]:
-    x = feature_maps(layout, dtype)
-    if grad:
-        x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    batch, channels = x.shape[:2]
-    noise = torch.randn(batch, 1, *x.shape[2:]).to(dtype)
-    weight, bias = (torch.randn(channels).to(dtype).requires_grad_(grad) for _ in range(2))
-    scale, shift = (torch.randn(batch, channels).to(dtype).requires_grad_(grad) for _ in range(2))
+def styled_norm_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) -> list[tuple]:
+    x = images(layout, dtype).requires_grad_(grad)
+    sums, (batch, channels, height, width) = library.sum_dtype(dtype), x.shape
+    noise, weight = torch.rand(batch, 1, height, width).to(dtype), torch.rand(channels, dtype=sums)
+    bias = torch.rand(channels).to(dtype)
+    styles = torch.rand(batch, 2 * channels).to(dtype)
+    for leaf in (weight, bias, styles):
+        leaf.requires_grad_(grad)
+    scale, shift = styles.chunk(2, dim=1)
+    settings = 0.2, 1e-8
+    if name == "styled_instance_norm":
+        shared = torch.rand(1, 1, height, width, dtype=sums)
+        return [
+            (x, None, None, bias, None, None, *settings),
+            (x, shared, weight, None, scale, shift, *settings),
+            (x, noise, weight, bias, scale, shift, *settings),
+        ]
+    grad_y, (mean, std, grad_mean) = torch.rand(x.shape).to(dtype), torch.rand(3, batch, channels, dtype=sums) + 0.5
+    saved, plain = (
+        (x, noise, weight, bias, scale, mean, std, *settings),
+        (x, None, None, bias, None, mean, std, *settings),
+    )
     return [
-        (x, noise, weight, bias, scale, shift, 0.2, 1e-8),
-        (x, None, None, bias, None, None, 0.2, 1e-5),
-        (x, None, None, None, None, None, 1.0, 1e-5),
-    ]
-
-
-def styled_norm_backwards(layout: str, dtype: torch.dtype) -> list[tuple]:
-    x, noise, weight, bias, scale, _, slope, eps = styled_norms(layout, dtype, False)[0]
-    grad_y = torch.randn(x.shape).to(dtype)
-    sums = library.sum_dtype(dtype)
-    grad_mean, grad_std, mean, std = (torch.rand(x.shape[:2], dtype=sums) for _ in range(4))
-    settings = mean, std, slope, eps
-    everything = x, noise, weight, bias, scale, *settings
-    return [
-        (grad_y, grad_mean, grad_std, *everything, True, True, True, True, True),
-        (grad_y, None, None, x, None, None, bias, None, *settings, True, False, True, False, False),
-        (None, grad_mean, grad_std, *everything, True, False, False, False, False),
-        (grad_y, None, grad_std, *everything, False, False, False, True, True),
-        (None, None, None, *everything, True, True, True, True, True),
+        (grad_y, None, None, *plain, True, False, True, False, False),
+        (None, grad_mean, grad_mean, *saved, False, True, False, True, True),
+        (None, None, None, *saved, True, True, True, True, True),
+        (grad_y, grad_mean, grad_mean, *saved, True, True, True, True, True),
     ]
 
 
 def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> list[tuple]:
     """Positional arguments of the low-level op; with `grad` its inputs require gradients."""
+    if name.startswith("styled_instance_norm"):
+        return styled_norm_samples(name, layout, dtype, grad)
     a, b = (
         t.detach().clone(memory_format=torch.preserve_format).requires_grad_() if grad else t
         for t in pair(layout, dtype)
@@ -112,7 +114,5 @@ def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> l
             + ([(strided, strided, 0.5, 1.0, 2.0, 1.5, 0)] if not grad else [])
         ),
         "exp_elbo_backward": lambda: [(grads[r], rec, kl, 0.5, 1.0, 2.0, 1.5, r, *f) for r in range(3) for f in flags],
-        "styled_instance_norm": lambda: styled_norms(layout, dtype, grad),
-        "styled_instance_norm_backward": lambda: styled_norm_backwards(layout, dtype),
         "philox_normal": lambda: [(SEED, 3, [3, 5], dtype), (SEED, 0, [], dtype), (SEED, 0, [0, 2], dtype)],
     }[name]()
