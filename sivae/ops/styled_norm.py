@@ -82,6 +82,10 @@ def styled_instance_norm(
         mean and std [B, C] of u in float32 (float64), with gradients. The std is the root of the variance without eps;
         where a plane is constant it is 0 and passes no gradient on.
 
+    Error against float64 (float32; s is the largest |x| + |noise * noise_weight| + |bias| of the plane, n the
+    normalised |u - mean| / sqrt(variance + eps)): of mean and std 1.25e-5 * s, and of y
+    1.25e-5 * |1 + scale| * (1 + 2 n) * (1 + s / sqrt(variance + eps)) + 3e-7 * |y|. A constant plane is exact.
+
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
