@@ -15,6 +15,8 @@ from sivae.ops.triton.exp_elbo import exp_elbo, exp_elbo_backward
 from sivae.ops.triton.latent import gaussian_kl, latent_backward, reparameterize, reparameterize_kl
 from sivae.ops.triton.philox import philox_normal
 from sivae.ops.triton.reconstruction import reconstruction_error, reconstruction_error_backward
+from sivae.ops.triton.styled_norm import styled_instance_norm
+from sivae.ops.triton.styled_norm_backward import styled_instance_norm_backward
 
 _library = library.define_ops(autograd.NAMESPACE)
 for _function in (
@@ -26,6 +28,8 @@ for _function in (
     reconstruction_error_backward,
     exp_elbo,
     exp_elbo_backward,
+    styled_instance_norm,
+    styled_instance_norm_backward,
     philox_normal,
 ):
     for _key in ("CPU", "CUDA"):

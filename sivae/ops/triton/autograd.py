@@ -102,6 +102,25 @@ def _exp_elbo(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return *_if_needed(found, needed), None, None, None, None, None
 
 
+def _save_styled_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, noise, noise_weight, bias, scale, _, *settings = inputs
+    _, mean, std = output
+    ctx.save_for_backward(x, noise, noise_weight, bias, scale, mean, std)
+    ctx.settings = settings
+    ctx.set_materialize_grads(False)
+
+
+def _styled_norm(ctx: Any, grad_y: Tensor | None, grad_mean: Tensor | None, grad_std: Tensor | None) -> tuple[Any, ...]:
+    by_x, _, *by_parameters = ctx.needs_input_grad[:6]  # the noise has no gradient
+    needed = (by_x, *by_parameters)
+    found = _once(
+        "styled_instance_norm", "styled_instance_norm_backward",
+        grad_y, grad_mean, grad_std, *ctx.saved_tensors, *ctx.settings, *needed,
+    )  # fmt: skip
+    grad_x, *grads = _if_needed(found, needed)
+    return grad_x, None, *grads, None, None
+
+
 def register(library: torch.library.Library) -> None:
     """Give the ops of `library` their backward passes."""
     for name, backward, save in (
@@ -110,5 +129,6 @@ def register(library: torch.library.Library) -> None:
         ("reparameterize_kl", _reparameterize_kl, _save_latents),
         ("reconstruction_error", _reconstruction_error, _save_pair),
         ("exp_elbo", _exp_elbo, _save_pair),
+        ("styled_instance_norm", _styled_norm, _save_styled_norm),
     ):
         torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=save, lib=library)

@@ -23,6 +23,11 @@ LATENT_BACKWARD = Blocks(elements=1024, warps=4, steps=1)
 RECONSTRUCTION_FORWARD = Blocks(elements=2048, warps=8, steps=8)
 RECONSTRUCTION_BACKWARD = Blocks(elements=1024, warps=4, steps=1)
 EXP_ELBO = Blocks(elements=1024, warps=4, steps=1)
+STYLED_FORWARD = Blocks(elements=2048, warps=8, steps=16)
+STYLED_BACKWARD = Blocks(elements=2048, warps=8, steps=16)
+# Elements of float32, or fewer bytes, of the planes that one program holds from their statistics to their result.
+STYLED_FORWARD_WHOLE = 16384
+STYLED_BACKWARD_WHOLE = 8192
 NORMALS = Blocks(elements=1024, warps=4, steps=1)
 SUMS = Blocks(elements=4096, warps=8, steps=1)
 

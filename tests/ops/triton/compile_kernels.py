@@ -53,6 +53,10 @@ def compile_calls(dtype: torch.dtype) -> None:
     rec, kl = torch.rand(2, 64).to(dtype)
     ops.exp_elbo(rec, kl, 1.0, 1.0, 1.0, 2.0, 1)
     ops.exp_elbo_backward(grad[0], rec, kl, 1.0, 1.0, 1.0, 2.0, 1, True, True)
+    for memory in (torch.contiguous_format, torch.channels_last):
+        for size in (32, 256):  # a plane that one program holds, and one that it does not
+            styled_norms(torch.empty(1, 64, size, size, dtype=dtype).to(memory_format=memory), dtype)
+    styled_norms(torch.empty(2, 3, 9, 14, dtype=dtype)[..., 1:], torch.float32)
     if dtype == torch.float32:
         c, d = torch.rand(64, 66).chunk(2, dim=1)
         ops.reparameterize_kl(c, d, seed, 3, 0.5, 0.0)
@@ -72,6 +76,19 @@ def compile_calls(dtype: torch.dtype) -> None:
         far = torch.empty(1).expand(1, 2**31)
         ops.reconstruction_error(far, far, 2, 0)
         ops.gaussian_kl(far, far, 0.0, 0.0, 0)
+
+
+def styled_norms(x: torch.Tensor, parameters: torch.dtype) -> None:
+    """Forward and backward with everything that can be given."""
+    ops = torch.ops.sivae_triton
+    batch, channels, height, width = x.shape
+    noise = torch.empty(batch, 1, height, width, dtype=parameters)
+    weight, bias = torch.empty(2, channels, dtype=parameters)
+    scale, shift = torch.empty(batch, 2 * channels, dtype=parameters).chunk(2, dim=1)
+    y, mean, std = ops.styled_instance_norm(x, noise, weight, bias, scale, shift, 0.2, 1e-8)
+    ops.styled_instance_norm_backward(
+        y, mean, std, x, noise, weight, bias, scale, mean, std, 0.2, 1e-8, True, True, True, True, True
+    )
 
 
 def report(kernel: Any, name: str, dtype: torch.dtype, arch: int) -> dict[str, Any]:

@@ -14,6 +14,9 @@ import pytest
 FAMILIES = {
     "latent_forward_kernel", "latent_backward_kernel", "reconstruction_forward_kernel",
     "reconstruction_backward_kernel", "exp_elbo_forward_kernel", "exp_elbo_backward_kernel", "normal_kernel",
+    "styled_norm_whole_kernel", "styled_norm_statistics_kernel", "styled_norm_merge_kernel", "styled_norm_apply_kernel",
+    "styled_norm_backward_whole_kernel", "styled_norm_backward_sums_kernel", "styled_norm_backward_apply_kernel",
+    "sum_rows_kernel",
 }  # fmt: skip
 # libdevice's exp compares the high words of its argument as floats, without arithmetic; its logarithm and the division
 # start from an approximate reciprocal that they refine to full precision.
@@ -53,7 +56,9 @@ def test_kernels_for_a_gpu(arch, dtypes, tmp_path):
         assert set(r["inexact"]) <= (HARMLESS_IN_FLOAT64 if r["dtype"] == "float64" else set()), r
     # Aligned rows are read and written 16 bytes at a time.
     wide = {"ld.global.v2.b64", "st.global.v2.b64"}, {"ld.global.v4.b32", "st.global.v4.b32"}
-    for kernel in ("latent_forward_kernel", "latent_backward_kernel", "reconstruction_backward_kernel"):
+    families = "latent_forward", "latent_backward", "reconstruction_backward", "styled_norm_whole", "styled_norm_apply"
+    families += "styled_norm_backward_whole", "styled_norm_backward_apply"
+    for kernel in (f"{family}_kernel" for family in families):
         for dtype in dtypes:
             accesses = [set(r["accesses"]) for r in found if r["kernel"] == kernel and r["dtype"] == dtype]
             assert any(pair <= access for access in accesses for pair in wide), (kernel, dtype)

@@ -59,12 +59,23 @@ def calls(backend: str = "triton") -> dict[str, tuple[Callable[..., Tensor | tup
     noise = ops.PhiloxNoise(3, 1)
     a, b = (torch.rand(3, 37) for _ in range(2))
     rec, kl = torch.rand(21), torch.rand(21)
+    styled = [torch.rand(2, 3, 5, 4), torch.rand(3), torch.rand(3), torch.rand(2, 6)]
+    map_of_noise = torch.rand(2, 1, 5, 4)
+
+    def styled_norm(x: Tensor, weight: Tensor, bias: Tensor, styles: Tensor) -> tuple[Tensor, ...]:
+        scale, shift = styles.chunk(2, dim=1)
+        return ops.styled_instance_norm(
+            x, noise=map_of_noise, noise_weight=weight, bias=bias, scale=scale, shift=shift, statistics=True,
+            backend=backend,
+        )  # fmt: skip
+
     return {
         "reparameterize": (lambda m, v: ops.reparameterize(m, v, noise=noise, backend=backend), [a, b]),
         "gaussian_kl": (lambda m, v: ops.gaussian_kl(m, v, reduction="mean", backend=backend), [a, b]),
         "reparameterize_kl": (lambda m, v: ops.reparameterize_kl(m, v, noise=noise, backend=backend), [a, b]),
         "reconstruction_error": (lambda r, t: ops.reconstruction_error(r, t, backend=backend), [a, b]),
         "exp_elbo": (lambda r, k: ops.exp_elbo(r, k, scale=0.5, backend=backend), [rec, kl]),
+        "styled_instance_norm": (styled_norm, styled),
     }
 
 
@@ -171,7 +182,7 @@ class TestRegistration:
 
 @interpreted
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)], ids=str)
-@pytest.mark.parametrize("op", [name for name in OPS if name != "exp_elbo"])
+@pytest.mark.parametrize("op", [name for name in OPS if name not in ("exp_elbo", "styled_instance_norm")])
 def test_empty(op, shape):
     """As the reference has it: nothing, zeros, or the NaN that is the mean of no samples."""
     for backend in ("triton", "reference"):
