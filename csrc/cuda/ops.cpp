@@ -1,7 +1,6 @@
 // The CUDA implementations of the low-level ops (schemas: sivae/ops/library.py), without a CUDA header.
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/library.h>
 
 #include <optional>
@@ -9,6 +8,7 @@
 
 #include "../operands.h"
 #include "../torch_dtype.h"
+#include "dispatch.h"
 #include "launch.h"
 
 namespace sivae::cuda {
@@ -16,19 +16,6 @@ namespace {
 
 using at::Tensor;
 using std::optional;
-
-uint64_t current_stream([[maybe_unused]] const Tensor& tensor) {
-#if defined(SIVAE_CUDA_EMULATED)
-  return 0;
-#else
-  const c10::impl::VirtualGuardImpl guard(tensor.device().type());
-  return reinterpret_cast<uint64_t>(guard.getStream(tensor.device()).native_handle());
-#endif
-}
-
-void check_launch(const char* op, int error) {
-  TORCH_CHECK(error == 0, "sivae: the launch of ", op, " failed: ", error_string(error));
-}
 
 Tensor empty_or_like(const Tensor& tensor, bool needed) {
   return needed ? at::empty_like(tensor) : at::empty({0}, tensor.options());
@@ -252,12 +239,6 @@ Tensor philox_normal(const Tensor& seed, int64_t offset, at::IntArrayRef shape, 
 }
 
 }  // namespace
-
-#if defined(SIVAE_CUDA_EMULATED)
-#define SIVAE_DEVICE CPU
-#else
-#define SIVAE_DEVICE CUDA
-#endif
 
 TORCH_LIBRARY_IMPL(sivae_native, SIVAE_DEVICE, m) {
   m.impl("reparameterize", &reparameterize);

@@ -127,6 +127,29 @@ __device__ __forceinline__ T sum_over_team(T value, int lanes) {
   return lanes <= kWarp ? sum_over_lanes(value, lanes) : sum_over_block<T, kThreads>(value);
 }
 
+// The sums over the team, in all of its threads, of several values at once. All threads of the block have to call it.
+template <int kBlock, class T, int kCount>
+__device__ __forceinline__ void add_over_team(T (&values)[kCount], int lanes) {
+  if (lanes <= kWarp) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) values[k] = sum_over_lanes(values[k], lanes);
+    return;
+  }
+  __shared__ T warp_sums[kCount][kBlock / kWarp];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    values[k] = sum_over_lanes(values[k], kWarp);
+    if (lane == 0) warp_sums[k][threadIdx.x / kWarp] = values[k];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    values[k] = sum_over_lanes(lane < kBlock / kWarp ? warp_sums[k][lane] : T(0), kWarp);
+  }
+  __syncthreads();  // before the next call writes
+}
+
 // Launches `kernel` over `blocks` blocks of `threads`.
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, uint64_t stream, Arguments&&... arguments) {

@@ -10,7 +10,7 @@ target_include_directories(emulated_kernels PRIVATE ${EMULATION})
 # Device code may read memory through pointers of any type, as nvcc has it.
 target_compile_options(emulated_kernels PRIVATE
   -O1 -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas ${SIVAE_EMULATION_FLAGS})
-target_sources(_C PRIVATE csrc/cuda/ops.cpp ${EMULATION}/no_cpu_kernels.cpp)
+target_sources(_C PRIVATE ${CUDA_OPS} ${EMULATION}/no_cpu_kernels.cpp)
 target_compile_definitions(_C PRIVATE SIVAE_CUDA_EMULATED)
 target_link_libraries(_C PRIVATE emulated_kernels)
 target_link_options(_C PRIVATE ${SIVAE_EMULATION_FLAGS})
