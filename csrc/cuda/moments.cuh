@@ -69,7 +69,7 @@ __device__ __forceinline__ DeviationParts<T> deviation_parts(const Moments<T>& p
 template <class T>
 __device__ __forceinline__ Moments<T> combined(const DeviationParts<T>& sum, T count, T estimate) {
   const T correction = sum.deviation / count;
-  if (!is_finite(correction)) return {estimate, sum.square};
+  if (!is_finite(correction) || !is_finite(sum.square)) return {estimate, sum.square};
   const T squares = sum.square - sum.deviation * correction;
   return {estimate + correction, squares < T(0) ? T(0) : squares};
 }

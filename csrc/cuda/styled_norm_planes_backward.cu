@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access
 }
 
 template <class Access>
-__global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access::kBlocks>)
+__global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access::kBlocks - 1>)
     apply_kernel(const __grid_constant__ StyledNormBackward a, const __grid_constant__ ImageShape shape,
                  const __grid_constant__ PlaneCut cut) {
   using T = typename Access::T;

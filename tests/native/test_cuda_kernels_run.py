@@ -24,7 +24,17 @@ IDENTITY = "from sivae import _C, ops; print(_C.cpu_isa(), *ops.available_backen
 # count allocations only one layout is left, of these and of megapixel images one kind, of large gradients one offset.
 FILES = [
     f"tests/ops/test_{name}.py"
-    for name in ("parity", "gradients", "layouts", "accuracy", "philox", "determinism", "errors", "registration")
+    for name in (
+        "parity",
+        "gradients",
+        "layouts",
+        "accuracy",
+        "philox",
+        "determinism",
+        "errors",
+        "registration",
+        "styled_norm_kernels",
+    )
 ]
 CHOICE = (
     "native and not TestThreads and not opcheck and not compile and not Compiled and not inductor"
@@ -37,12 +47,17 @@ CHOICE = (
 BITS = """
 import hashlib
 import torch
+from tests.ops.styled_norm_parity import LAYOUTS, make_case
 from tests.ops.test_determinism import IMAGE_SHAPES, LATENT_SHAPES, exponentials, images, latents
+from tests.ops.test_styled_norm_kernels import results as styled_norms
 
 digest = hashlib.sha256()
 results = [latents(shape, dtype, "native") for shape in LATENT_SHAPES for dtype in (torch.float32, torch.bfloat16)]
 results += [images(shape, torch.float32, kind, "native") for shape in IMAGE_SHAPES for kind in ("mse", "bce")]
 results += [exponentials(batch, "native") for batch in (1, 1000, 5000)]
+torch.manual_seed(4)
+shapes = [(3, 8, 4, 4), (2, 8, 16, 16), (1, 3, 33, 35), (1, 8, 64, 64), (1, 4, 128, 132)]
+results += [styled_norms("native", make_case(s, torch.bfloat16, layout=layout)) for s in shapes for layout in LAYOUTS]
 for tensor in (tensor for tensors in results for tensor in tensors):
     digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
 print(digest.hexdigest())

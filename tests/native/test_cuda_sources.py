@@ -11,7 +11,10 @@ import pytest
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
 SOURCES = sorted(CUDA.glob("*.cu"))
-HEADERS = {"cuda_bf16.h", "cuda_fp16.h", "cuda_runtime.h", "cmath", "cstdint", "cstring"}
+HEADERS = {
+    "cuda_bf16.h", "cuda_fp16.h", "cuda_runtime.h",
+    "algorithm", "cmath", "cstdint", "cstring", "initializer_list", "type_traits",
+}  # fmt: skip
 
 
 def nvcc(source: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -49,6 +52,11 @@ def test_compiles_to_ptx_for_other_devices(source, tmp_path):
             # All that is stored element by element is one sum of a segment.
             assert len(re.findall(r"st\.global\.(?!v4)", body)) <= 1, name
             assert re.search(r"ld\.global\.v(4|2\.f64)", body), name
+        if "Packed" in name:
+            # Element by element: parameters, and for each channel of a pack two statistics or sums.
+            assert re.search(r"ld\.global\.v(4|2\.f64)", body), name
+            writes_images = "segment_kernel" not in name
+            assert not writes_images or "st.global.v4" in body, name
 
 
 def test_the_kernels_include_no_header_beyond_the_runtimes_and_the_compilers():
