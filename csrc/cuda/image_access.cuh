@@ -9,7 +9,7 @@
 #include "access.cuh"
 #include "divisor.h"
 #include "storage.cuh"
-#include "styled_norm.h"
+#include "styled_norm_launch.h"
 
 namespace sivae::cuda {
 

@@ -10,7 +10,7 @@
 #include "../operands.h"
 #include "../torch_dtype.h"
 #include "dispatch.h"
-#include "styled_norm.h"
+#include "styled_norm_launch.h"
 
 namespace sivae::cuda {
 namespace {

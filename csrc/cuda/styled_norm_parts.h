@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "styled_norm.h"
+#include "styled_norm_launch.h"
 
 namespace sivae::cuda {
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
-HEADERS = ["scalar_math.h", "philox.h", "gaussian.h", "reconstruction.h", "exp_elbo.h"]
+HEADERS = ["scalar_math.h", "philox.h", "gaussian.h", "reconstruction.h", "exp_elbo.h", "styled_norm.h"]
 
 # Each kernel reads and writes memory, so that nothing is optimised away before it is compiled.
 KERNELS = """
@@ -58,6 +58,13 @@ __global__ void exponentials(T* x, ExpElbo p) {
 }
 
 template <class T>
+__global__ void styles(T* x) {
+  const T v = before_leaky(x[0], x[1], x[2], x[3]), inverse = inverse_std(x[4], x[5]);
+  const PlaneGradient<T> by = plane_gradient(x[4], inverse, x[6], x[7], x[8], x[9], x[10], x[11]);
+  x[0] = leaky_backward(by.by_grad * x[12] + by.constant + by.by_deviation * leaky(v, x[13]), v, x[13]);
+}
+
+template <class T>
 void instantiate(T* x, uint32_t* c) {
   math<T><<<1, 1>>>(x);
   words<<<1, 1>>>(c);
@@ -68,6 +75,7 @@ void instantiate(T* x, uint32_t* c) {
   errors<T, Kind::kBce><<<1, 1>>>(x);
   errors<T, Kind::kBceWithLogits><<<1, 1>>>(x);
   exponentials<T><<<1, 1>>>(x, ExpElbo{});
+  styles<T><<<1, 1>>>(x);
 }
 
 template void instantiate<float>(float*, uint32_t*);
@@ -90,7 +98,7 @@ def test_shared_headers_compile_for_the_device(tmp_path, architecture):
     )
     assert done.returncode == 0, done.stderr
     code = cubin.read_bytes()
-    for name in (b"math", b"words", b"normals", b"latents", b"errors", b"exponentials"):
+    for name in (b"math", b"words", b"normals", b"latents", b"errors", b"exponentials", b"styles"):
         assert name in code
 
 
