@@ -21,9 +21,10 @@ __device__ __forceinline__ T pivot_of(T x) {
   return is_finite(x) ? x : T(0);
 }
 
+// Of some elements. Their mean is mean + rest, so that deviations from it do not err by the rounding of a large mean.
 template <class T>
 struct Moments {
-  T mean, squares;  // of some elements; the sum of their squared deviations from it
+  T mean, rest, squares;  // the last: the sum of squared deviations
 };
 
 // Of a thread's elements; how many, it is told.
@@ -38,18 +39,18 @@ struct ShiftedSums {
   }
 
   __device__ __forceinline__ Moments<T> moments(int count) const {
-    if (count == 0) return {T(0), T(0)};
+    if (count == 0) return {T(0), T(0), T(0)};
     const T offset = sum / static_cast<T>(count);
     const T squares = square - sum * offset;
     // The roundings of a difference may leave it below 0; an infinite square stays.
-    return {pivot + offset, is_finite(square) ? (squares < T(0) ? T(0) : squares) : square};
+    return {pivot, offset, is_finite(square) ? (squares < T(0) ? T(0) : squares) : square};
   }
 };
 
 // What a part of `count` elements adds to the mean of all, which is pivot + (sum of these) / (number of all).
 template <class T>
 __device__ __forceinline__ T mean_part(const Moments<T>& part, T count, T pivot) {
-  return count == T(0) ? T(0) : count * (part.mean - pivot);
+  return count == T(0) ? T(0) : count * ((part.mean - pivot) + part.rest);
 }
 
 // What it adds to the moments about the first estimate of that mean: to the sum of deviations, and of their squares.
@@ -60,18 +61,17 @@ struct DeviationParts {
 template <class T>
 __device__ __forceinline__ DeviationParts<T> deviation_parts(const Moments<T>& part, T count, T estimate) {
   if (count == T(0)) return {T(0), T(0)};
-  const T distance = part.mean - estimate;
+  const T distance = (part.mean - estimate) + part.rest;
   return {count * distance, part.squares + count * distance * distance};
 }
 
-// All elements' moments, from the sums of the parts. The first estimate errs by the pivot's last digit, which the
-// deviations from it make good.
+// All elements' moments, from the sums of the parts. What the estimate errs by, the deviations from it make good.
 template <class T>
 __device__ __forceinline__ Moments<T> combined(const DeviationParts<T>& sum, T count, T estimate) {
-  const T correction = sum.deviation / count;
-  if (!is_finite(correction) || !is_finite(sum.square)) return {estimate, sum.square};
+  const T correction = pivot_of(sum.deviation / count), mean = estimate + correction;
   const T squares = sum.square - sum.deviation * correction;
-  return {estimate + correction, squares < T(0) ? T(0) : squares};
+  return {mean, pivot_of((estimate - mean) + correction),
+          is_finite(sum.square) ? (squares < T(0) ? T(0) : squares) : sum.square};
 }
 
 template <class T>

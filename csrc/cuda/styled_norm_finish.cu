@@ -41,6 +41,7 @@ __device__ __forceinline__ T add_over_column(T value) {
 template <class T>
 struct SegmentMoments {
   const T* mean;
+  const T* rest;
   const T* squares;
   int64_t segments, elements, pixels, channels;  // elements of a segment but for the last
 
@@ -50,13 +51,13 @@ struct SegmentMoments {
   }
   __device__ __forceinline__ Moments<T> at(int64_t b, int64_t segment, int64_t c) const {
     const int64_t i = (b * segments + segment) * channels + c;
-    return {mean[i], squares[i]};
+    return {mean[i], rest[i], squares[i]};
   }
 };
 
 template <class T>
 __global__ void __launch_bounds__(kWide) moments_kernel(SegmentMoments<T> parts, const __grid_constant__ Divisor by_blocks,
-                                                        int64_t blocks, T* mean, T* std) {
+                                                        int64_t blocks, T* mean, T* rest, T* std) {
   const Column column(parts.channels, by_blocks, blocks);
   const bool active = column.c >= 0;
   const T count = static_cast<T>(parts.pixels);
@@ -77,8 +78,10 @@ __global__ void __launch_bounds__(kWide) moments_kernel(SegmentMoments<T> parts,
   sums.square = add_over_column(sums.square);
   if (!active || column.line != 0) return;
   const Moments<T> all = combined(sums, count, estimate);
-  mean[column.group * parts.channels + column.c] = all.mean;
-  std[column.group * parts.channels + column.c] = std_of_moments(all, count);
+  const int64_t at = column.group * parts.channels + column.c;
+  mean[at] = all.mean;
+  rest[at] = all.rest;
+  std[at] = std_of_moments(all, count);
 }
 
 // in [groups, rows, C] of both, each where it is wanted: to `total` in the same type, to `gradient` in the parameter's.
@@ -126,10 +129,15 @@ int launch_merge_moments(const StyledNormForward& a, int64_t segments, int64_t e
   const int64_t blocks = (a.norm.channels + kWarp - 1) / kWarp, pixels = a.norm.height * a.norm.width;
   const auto merge = [&](auto zero) {
     using T = decltype(zero);
-    const SegmentMoments<T> parts{static_cast<const T*>(a.segment_mean), static_cast<const T*>(a.segment_squares),
-                                  segments, elements, pixels, a.norm.channels};
+    const SegmentMoments<T> parts{static_cast<const T*>(a.segment_mean),
+                                  static_cast<const T*>(a.segment_rest),
+                                  static_cast<const T*>(a.segment_squares),
+                                  segments,
+                                  elements,
+                                  pixels,
+                                  a.norm.channels};
     return launch(moments_kernel<T>, a.norm.batch * blocks, kWide, stream, parts, Divisor(blocks), blocks,
-                  static_cast<T*>(a.mean), static_cast<T*>(a.std));
+                  static_cast<T*>(a.mean), static_cast<T*>(a.rest), static_cast<T*>(a.std));
   };
   return a.norm.dtype == DType::kFloat64 ? merge(0.0) : merge(0.0f);
 }

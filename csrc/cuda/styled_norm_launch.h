@@ -46,8 +46,12 @@ struct StyledNormForward {
   Images y{};
   void* mean = nullptr;  // [B, C]
   void* std = nullptr;   // [B, C]
-  void* segment_mean = nullptr;     // for more than one segment
-  void* segment_squares = nullptr;  // sums of squared deviations from it
+  // For more than one segment: the mean of each, what its rounding left, the sum of squared deviations from it; and what
+  // the rounding of the whole plane's mean left, [B, C].
+  void* segment_mean = nullptr;
+  void* segment_rest = nullptr;
+  void* segment_squares = nullptr;
+  void* rest = nullptr;
 };
 
 struct StyledNormBackward {

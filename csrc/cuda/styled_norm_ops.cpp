@@ -123,11 +123,14 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
   args.mean = mean.data_ptr();
   args.std = std.data_ptr();
   const int64_t segments = segments_of(args);
-  Tensor parts;
+  Tensor parts, rest;
   if (segments > 1) {
-    parts = at::empty({2, x.size(0), segments, x.size(1)}, options);
+    parts = at::empty({3, x.size(0), segments, x.size(1)}, options);
+    rest = at::empty_like(mean);
     args.segment_mean = parts[0].data_ptr();
-    args.segment_squares = parts[1].data_ptr();
+    args.segment_rest = parts[1].data_ptr();
+    args.segment_squares = parts[2].data_ptr();
+    args.rest = rest.data_ptr();
   }
   check_launch("styled_instance_norm", launch_styled_norm_forward(args, current_stream(x)));
   return {y, mean, std};

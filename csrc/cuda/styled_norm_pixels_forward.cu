@@ -63,6 +63,7 @@ template <class Access>
 __device__ __forceinline__ void store_styled(const StyledNormForward& a, const ImageShape& shape, const PixelCut& cut,
                                              const PixelShare& share, const ChannelActivation<Access>& activation,
                                              const ComputeOf<Access> (&mean)[Access::kPack],
+                                             const ComputeOf<Access> (&rest)[Access::kPack],
                                              const ComputeOf<Access> (&std)[Access::kPack]) {
   using S = typename Access::S;
   using T = ComputeOf<Access>;
@@ -74,7 +75,7 @@ __device__ __forceinline__ void store_styled(const StyledNormForward& a, const I
     const int64_t c = share.pack * kPack + i;
     by_deviation[i] = inverse_std(std[i], static_cast<T>(a.norm.eps)) *
                       (T(1) + parameter<S>(a.norm.scale, share.b, c, T(0)));
-    shift[i] = parameter<S>(a.shift, share.b, c, T(0));
+    shift[i] = parameter<S>(a.shift, share.b, c, T(0)) - rest[i] * by_deviation[i];
   }
 #pragma unroll 2
   for (int64_t pixel = share.first; pixel < share.last; pixel += cut.pixels_at_once()) {
@@ -100,10 +101,11 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 2>)
   const ChannelActivation<Access> activation(a.norm, share);
   Moments<T> all[kPack];
   sum_up(a.norm, shape, cut, share, activation, all);
-  T mean[kPack], std[kPack];
+  T mean[kPack], rest[kPack], std[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
     mean[i] = all[i].mean;
+    rest[i] = all[i].rest;
     std[i] = std_of_moments(all[i], static_cast<T>(shape.pixels));
     if (share.line == 0 && share.active) {
       const int64_t plane = share.b * shape.channels + share.pack * kPack + i;
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 2>)
       static_cast<T*>(a.std)[plane] = std[i];
     }
   }
-  store_styled(a, shape, cut, share, activation, mean, std);
+  store_styled(a, shape, cut, share, activation, mean, rest, std);
 }
 
 template <class Access>
@@ -129,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 2>)
   for (int i = 0; i < kPack; ++i) {
     const int64_t at = (share.b * cut.segments + share.segment) * shape.channels + share.pack * kPack + i;
     static_cast<T*>(a.segment_mean)[at] = all[i].mean;
+    static_cast<T*>(a.segment_rest)[at] = all[i].rest;
     static_cast<T*>(a.segment_squares)[at] = all[i].squares;
   }
 }
@@ -143,14 +146,15 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 2>)
   const PixelShare share = share_of_block(shape, cut, gridDim.x - 1 - blockIdx.x);
   if (!share.active) return;
   const ChannelActivation<Access> activation(a.norm, share);
-  T mean[kPack], std[kPack];
+  T mean[kPack], rest[kPack], std[kPack];
 #pragma unroll
   for (int i = 0; i < kPack; ++i) {
     const int64_t plane = share.b * shape.channels + share.pack * kPack + i;
     mean[i] = static_cast<const T*>(a.mean)[plane];
+    rest[i] = static_cast<const T*>(a.rest)[plane];
     std[i] = static_cast<const T*>(a.std)[plane];
   }
-  store_styled(a, shape, cut, share, activation, mean, std);
+  store_styled(a, shape, cut, share, activation, mean, rest, std);
 }
 
 }  // namespace

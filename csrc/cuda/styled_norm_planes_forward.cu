@@ -64,10 +64,11 @@ struct Style {
 };
 
 template <class S, class T>
-__device__ __forceinline__ Style<T> style_of(const StyledNormForward& a, const PlaneShare& share, T mean, T std) {
+__device__ __forceinline__ Style<T> style_of(const StyledNormForward& a, const PlaneShare& share, T mean, T rest,
+                                                   T std) {
   const T scale = parameter<S>(a.norm.scale, share.b, share.c, T(0));
-  return {mean, inverse_std(std, static_cast<T>(a.norm.eps)) * (T(1) + scale),
-          parameter<S>(a.shift, share.b, share.c, T(0))};
+  const T by_deviation = inverse_std(std, static_cast<T>(a.norm.eps)) * (T(1) + scale);
+  return {mean, by_deviation, parameter<S>(a.shift, share.b, share.c, T(0)) - rest * by_deviation};
 }
 
 template <class Access>
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(kBlock, kResident<typename Access::S, kHeld <=
     static_cast<T*>(a.mean)[share.at(shape.channels)] = all.mean;
     static_cast<T*>(a.std)[share.at(shape.channels)] = std;
   }
-  const Style<T> style = style_of<typename Access::S>(a, share, all.mean, std);
+  const Style<T> style = style_of<typename Access::S>(a, share, all.mean, all.rest, std);
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     const int pack = start + k * lanes;
@@ -146,6 +147,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access
   if (threadIdx.x == 0) {
     const int64_t at = share.segment_at(cut, shape.channels);
     static_cast<T*>(a.segment_mean)[at] = all.mean;
+    static_cast<T*>(a.segment_rest)[at] = all.rest;
     static_cast<T*>(a.segment_squares)[at] = all.squares;
   }
 }
@@ -160,6 +162,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access
   const Activation<Access> activation(a.norm, share);
   const int64_t base = share.base(a.norm.x), at = share.at(shape.channels);
   const Style<T> style = style_of<typename Access::S>(a, share, static_cast<const T*>(a.mean)[at],
+                                                      static_cast<const T*>(a.rest)[at],
                                                       static_cast<const T*>(a.std)[at]);
 #pragma unroll (Access::kAtOnce)
   for (int64_t pack = share.first; pack < share.last; pack += kThreads) {

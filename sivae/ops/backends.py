@@ -66,6 +66,8 @@ _CPU_PREFERENCE = ("native", "reference", "triton")
 _OPS: dict[str, SimpleNamespace] = {"reference": _REFERENCE}
 if _native is not None:
     _OPS["native"] = _native
+# Ops that a backend has no kernels for on a type of device: the next backend is their default there.
+_WITHOUT: dict[tuple[str, str], frozenset[str]] = {}
 _triton_found = importlib.util.find_spec("triton") is not None
 
 
@@ -108,6 +110,10 @@ def _missing_reason(name: str, device_type: str) -> str | None:
     if device_type == "cuda":
         return _native_cuda_reason
     return f"it has no kernels for device {device_type!r}"
+
+
+def _has(name: str, device_type: str, op: str) -> bool:
+    return op not in _WITHOUT.get((name, device_type), ())
 
 
 def backend_status() -> dict[str, dict[str, str | None]]:
@@ -155,7 +161,7 @@ def _check_name(op: str, name: str) -> None:
         raise ValueError(f"{op}: backend is {name!r}, expected one of {', '.join(map(repr, _PREFERENCE))} or None")
 
 
-_default_for: dict[str, SimpleNamespace] = {}
+_default_for: dict[tuple[str, str], SimpleNamespace] = {}  # by device type and op
 
 
 def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
@@ -168,12 +174,16 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     if name is None:
         name = _forced
     if name is None:
-        ops = _default_for.get(device.type)
+        key = device.type, op
+        ops = _default_for.get(key)
         if ops is None:
-            ops = _default_for[device.type] = _ops_of(available_backends(device)[0])
+            first = next(name for name in available_backends(device) if _has(name, device.type, op))
+            ops = _default_for[key] = _ops_of(first)
         return ops
     _check_name(op, name)
     reason = _missing_reason(name, device.type)
+    if reason is None and not _has(name, device.type, op):
+        reason = "it has no kernels for this op there"
     if reason is not None:
         raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
     return _ops_of(name)

@@ -75,24 +75,28 @@ def finite_or_zero(x):
 
 
 @triton.jit
-def moments_over_tile(mean, squares, count, total):
+def moments_over_tile(mean, rest, squares, count, total):
     """Moments [C, 1] of all from those of the parts [C, P], of `count` elements each, `total` in all.
 
-    The first estimate of the mean errs by its last digit, which the deviations from it make good.
+    A mean is mean + rest, so that deviations from it do not err by the rounding of a large one. What the first estimate
+    errs by, the deviations from it make good.
     """
-    estimate = divide(tl.sum(tl.where(count > 0.0, count * mean, 0.0), axis=1)[:, None], total)
-    deviation = tl.where(count > 0.0, count * (mean - estimate), 0.0)
-    result = estimate + finite_or_zero(divide(tl.sum(deviation, axis=1)[:, None], total))
-    distance = mean - result
+    estimate = divide(tl.sum(tl.where(count > 0.0, count * (mean + rest), 0.0), axis=1)[:, None], total)
+    distance = (mean - estimate) + rest
+    deviation = tl.sum(tl.where(count > 0.0, count * distance, 0.0), axis=1)[:, None]
+    correction = finite_or_zero(divide(deviation, total))
+    result = estimate + correction
+    distance = distance - correction
     parts = tl.where(count > 0.0, squares + count * distance * distance, 0.0)
-    return result, tl.sum(parts, axis=1)[:, None]
+    return result, finite_or_zero((estimate - result) + correction), tl.sum(parts, axis=1)[:, None]
 
 
 @triton.jit
 def store_styled(
-    y, strides, sample, channel, pixel, mask, width, u, mean, std, scale, shift, eps,
+    y, strides, sample, channel, pixel, mask, width, u, mean, rest, std, scale, shift, eps,
 ):  # fmt: skip
-    result = (u - mean) * (inverse_std(std, eps) * (1.0 + scale)) + shift
+    by_deviation = inverse_std(std, eps) * (1.0 + scale)
+    result = (u - mean) * by_deviation + (shift - rest * by_deviation)
     tl.store(y + offsets_in(sample, channel, pixel, strides, width), narrow(result, y.dtype.element_ty), mask=mask)
 
 
@@ -112,19 +116,20 @@ def styled_norm_whole_kernel(
     u = leaky(before_leaky(x, x_strides, sample, channel, pixel, mask, width, n, weight, offset), scalar(slope, DTYPE))
     total = scalar(count, DTYPE)
     one = tl.where(pixel < pixels, 1.0, 0.0).to(DTYPE)  # [1, P]
-    m, squares = moments_over_tile(u, tl.zeros_like(u), one, total)
+    m, r, squares = moments_over_tile(u, tl.zeros_like(u), tl.zeros_like(u), one, total)
     s = square_root(divide(squares, total))
     place = sample * channels + channel
     tl.store(mean + place, m, mask=channel < channels)
     tl.store(std + place, s, mask=channel < channels)
     a = plane_values(scale, scale_strides, sample, channel, channels, DTYPE)
     b = plane_values(shift, shift_strides, sample, channel, channels, DTYPE)
-    store_styled(y, y_strides, sample, channel, pixel, mask, width, u, m, s, a, b, scalar(eps, DTYPE))
+    store_styled(y, y_strides, sample, channel, pixel, mask, width, u, m, r, s, a, b, scalar(eps, DTYPE))
 
 
 @triton.jit(do_not_specialize=["channel_tiles", "splits"])
 def styled_norm_statistics_kernel(
-    x, noise, noise_weight, bias, split_mean, split_squares, x_strides, noise_strides, weight_stride, bias_stride,
+    x, noise, noise_weight, bias, split_mean, split_rest, split_squares,
+    x_strides, noise_strides, weight_stride, bias_stride,
     channels, pixels, width, channel_tiles, splits, slope: tl.float64,
     DTYPE: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
@@ -153,15 +158,17 @@ def styled_norm_statistics_kernel(
     squares = square - total * mean
     # The roundings of a difference may leave it below 0; an infinite square stays.
     squares = tl.where(square - square == 0.0, tl.where(squares < 0.0, 0.0, squares), square)
-    m, q = moments_over_tile(pivot + mean, squares, count, tl.sum(count, axis=1)[:, None])
+    m, r, q = moments_over_tile(pivot, mean, squares, count, tl.sum(count, axis=1)[:, None])
     place = (sample * splits + split) * channels + channel
     tl.store(split_mean + place, m, mask=channel < channels)
+    tl.store(split_rest + place, r, mask=channel < channels)
     tl.store(split_squares + place, q, mask=channel < channels)
 
 
 @triton.jit(do_not_specialize=["channel_tiles", "splits"])
 def styled_norm_merge_kernel(
-    split_mean, split_squares, mean, std, channels, channel_tiles, splits, each: tl.float64, count: tl.float64,
+    split_mean, split_rest, split_squares, mean, rest, std,
+    channels, channel_tiles, splits, each: tl.float64, count: tl.float64,
     DTYPE: tl.constexpr, CHANNELS: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """The moments of planes from those of their splits, of `each` pixels, the last of fewer."""
@@ -173,15 +180,17 @@ def styled_norm_merge_kernel(
     left = total - split.to(DTYPE) * scalar(each, DTYPE)
     elements = tl.where(split < splits, tl.where(left < scalar(each, DTYPE), left, scalar(each, DTYPE)), 0.0)
     part_mean = tl.load(split_mean + place, mask=mask, other=0.0)
+    part_rest = tl.load(split_rest + place, mask=mask, other=0.0)
     part_squares = tl.load(split_squares + place, mask=mask, other=0.0)
-    m, squares = moments_over_tile(part_mean, part_squares, elements, total)
+    m, r, squares = moments_over_tile(part_mean, part_rest, part_squares, elements, total)
     tl.store(mean + sample * channels + channel, m, mask=channel < channels)
+    tl.store(rest + sample * channels + channel, r, mask=channel < channels)
     tl.store(std + sample * channels + channel, square_root(divide(squares, total)), mask=channel < channels)
 
 
 @triton.jit(do_not_specialize=["channel_tiles", "splits"])
 def styled_norm_apply_kernel(
-    x, noise, noise_weight, bias, scale, shift, y, mean, std,
+    x, noise, noise_weight, bias, scale, shift, y, mean, rest, std,
     x_strides, noise_strides, y_strides, weight_stride, bias_stride, scale_strides, shift_strides,
     channels, pixels, width, channel_tiles, splits, slope: tl.float64, eps: tl.float64,
     DTYPE: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, STEPS: tl.constexpr,
@@ -191,6 +200,7 @@ def styled_norm_apply_kernel(
     offset = channel_values(bias, bias_stride, channel, channels, DTYPE)
     place = sample * channels + channel
     m = tl.load(mean + place, mask=channel < channels, other=0.0)
+    r = tl.load(rest + place, mask=channel < channels, other=0.0)
     s = tl.load(std + place, mask=channel < channels, other=0.0)
     a = plane_values(scale, scale_strides, sample, channel, channels, DTYPE)
     b = plane_values(shift, shift_strides, sample, channel, channels, DTYPE)
@@ -202,7 +212,7 @@ def styled_norm_apply_kernel(
         n = noise_at(noise, noise_strides, sample, pixel, pixels, width, DTYPE)
         v = before_leaky(x, x_strides, sample, channel, pixel, mask, width, n, weight, offset)
         u = leaky(v, scalar(slope, DTYPE))
-        store_styled(y, y_strides, sample, channel, pixel, mask, width, u, m, s, a, b, scalar(eps, DTYPE))
+        store_styled(y, y_strides, sample, channel, pixel, mask, width, u, m, r, s, a, b, scalar(eps, DTYPE))
 
 
 def stride_of(parameter: Tensor | None) -> int:
@@ -254,21 +264,22 @@ def styled_instance_norm(
         )  # fmt: skip
         return y, mean, std
     constants["STEPS"] = tiles.steps
-    split_mean, split_squares = torch.empty((2, batch, tiles.splits, channels), **options)
+    split_mean, split_rest, split_squares = torch.empty((3, batch, tiles.splits, channels), **options)
+    rest = torch.empty_like(mean)
     launch(
-        styled_norm_statistics_kernel, tiles.programs, *read, split_mean, split_squares,
+        styled_norm_statistics_kernel, tiles.programs, *read, split_mean, split_rest, split_squares,
         x_strides, noise_strides, *strides[3:5], *shape, tiles.splits, negative_slope, **constants,
     )  # fmt: skip
     merged = power_of_two_from(tiles.splits)
     together = min(power_of_two_from(channels), max(blocks.SUMS.elements // merged, 1))
     channel_tiles = triton.cdiv(channels, together)
     launch(
-        styled_norm_merge_kernel, batch * channel_tiles, split_mean, split_squares, mean, std,
+        styled_norm_merge_kernel, batch * channel_tiles, split_mean, split_rest, split_squares, mean, rest, std,
         channels, channel_tiles, tiles.splits, float(tiles.pixels * tiles.steps), float(pixels),
         DTYPE=compute_type(x.dtype), CHANNELS=together, SPLITS=merged, num_warps=4,
     )  # fmt: skip
     launch(
-        styled_norm_apply_kernel, tiles.programs, *read, *styles, y, mean, std, *strides, *shape, tiles.splits,
+        styled_norm_apply_kernel, tiles.programs, *read, *styles, y, mean, rest, std, *strides, *shape, tiles.splits,
         negative_slope, eps, **constants,
     )  # fmt: skip
     return y, mean, std

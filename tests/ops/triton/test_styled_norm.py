@@ -21,6 +21,7 @@ from tests.ops.styled_norm_parity import (
     needs,
     subsets,
 )
+from tests.ops.test_styled_norm import test_planes_far_from_zero_keep_their_digits as keeps_its_digits
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 MEMORY = ["contiguous", "channels last"]
@@ -107,6 +108,12 @@ def test_far_from_zero(request, layout, blocks):
         x = case.x.clone()
         x[0, 1, at // 5, at % 5] = 1e6
         assert_styled_norm("triton", replace(case, x=x))
+
+
+@pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
+def test_far_from_zero_the_deviations_keep_their_digits(request, blocks):
+    request.getfixturevalue(blocks)
+    keeps_its_digits("triton", (2, 3, 7, 9), 1e4)
 
 
 @pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
