@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,41 @@ def test_what_a_pickle_would_call_is_not_called(tmp_path: Path, kind: str) -> No
     with contextlib.suppress(ModelFileError):
         assert isinstance(import_official(path).model, ConvVAE)
     assert not trap.exists()
+
+
+def _rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """The archive that a checkpoint is, with other records."""
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, change(name, content))
+
+
+def test_a_packed_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv())})
+    _rewritten(path, lambda name, content: bytes(20_000_000) if name.endswith("/data/0") else content, zipfile.ZIP_LZMA)
+    with pytest.raises(ModelFileError, match=r"x\.pth: not a checkpoint .* it would unpack to 20,\d+,\d+ bytes"):
+        import_official(path)
+
+
+def test_a_storage_that_claims_more_than_it_holds_is_not_read(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": {"encoder.main.0.weight": torch.arange(4.0)}})
+
+    def change(name: str, content: bytes) -> bytes:
+        # The count of values, 4, where the storage and where the shape is said; now 2^20.
+        return content.replace(b"K\x04", b"J\x00\x00\x10\x00") if name.endswith("data.pkl") else content
+
+    _rewritten(path, change)
+    with pytest.raises(ModelFileError, match=r"x\.pth: not a checkpoint of torch\.save, or damaged"):
+        import_official(path)
+
+
+@pytest.mark.parametrize(
+    "program", [b"cposix\nsystem\nX\x04\x00\x00\x00true\x85R.", b"]X\xff\xff\xff\x7fa.", b"((((", b"}"]
+)
+def test_odd_programs_in_the_place_of_a_pickle_are_refused(tmp_path: Path, program: bytes) -> None:
+    path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": {"encoder.main.0.weight": torch.arange(4.0)}})
+    _rewritten(path, lambda name, content: b"\x80\x02" + program if name.endswith("data.pkl") else content)
+    with pytest.raises(ModelFileError, match=r"x\.pth"):
+        import_official(path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -34,6 +36,7 @@ def read_checkpoint(path: Path) -> Any:
     """
     with path.open("rb") as file:
         try:
+            _check_size(file)
             try:
                 foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
             except ValueError:  # the old format, in which they are not listed
@@ -45,6 +48,17 @@ def read_checkpoint(path: Path) -> Any:
             raise
         except Exception as error:  # what a damaged file makes the reader stumble over can be anything
             raise ModelFileError(f"{path}: {_reason(error)}") from None
+
+
+def _check_size(file: IO[bytes]) -> None:
+    """Refuse what would not fit its own size once read: torch.save packs nothing, and a packed bomb is large then."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+        size = os.fstat(file.fileno()).st_size
+        if claimed > size:
+            raise ValueError(f"it would unpack to {claimed:,} bytes, and has {size:,}")
+    file.seek(0)
 
 
 def checked_tensors(table: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
