@@ -37,6 +37,10 @@ def _pair_sums(weight: Tensor, dim: int) -> Tensor:
 
 def blurred(x: Tensor) -> Tensor:
     """x [B, C, H, W] convolved with [1 2 1] x [1 2 1] / 16, as if zeros lay around it."""
+    if x.is_cpu and x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu"):
+        # There a convolution channel by channel is several times faster; for other types it is not.
+        line = x.new_tensor((0.25, 0.5, 0.25))
+        return F.conv2d(x, torch.outer(line, line).repeat(x.shape[1], 1, 1, 1), padding=1, groups=x.shape[1])
     # Two averages over neighbours make one [1 2 1] / 4, without a kernel for each channel.
     return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1, padding=1), 2, stride=1)
 
