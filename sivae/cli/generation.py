@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from sivae.cli.options import Text, Whole, one
+from sivae.cli.options import Text, Whole, number, one, several
 from sivae.training.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sivae.models import VAEModel
+    from sivae.models import StyleVAE, VAEModel
+    from sivae.models.style import Truncation
 
 _SEED_LIMIT = 1 << 63
 
@@ -36,6 +38,17 @@ Raw = Annotated[
 Class = Annotated[
     Whole,
     arg(name="class", help="Which class, for a model that knows classes: 0 or more.", help_behavior_hint=""),
+]
+Psi = Annotated[
+    tuple[Any, ...] | None,
+    several(number, "PSI ..."),
+    arg(
+        help="Draw the styles towards the average one: 1 leaves them, 0 puts it in their place. A style-based model's.",
+        help_behavior_hint="",
+    ),
+]
+Cutoff = Annotated[
+    Whole, arg(help="How many style inputs --truncation is for, from 4 x 4 on.", help_behavior_hint="(default: 8)")
 ]
 Device = Annotated[
     Text, arg(help="auto (a GPU when there is one), cpu, cuda, cuda:1 ...", help_behavior_hint="(default: auto)")
@@ -147,6 +160,39 @@ def open_model(source: Path | None, *, raw: bool, device: str | None, chosen: in
     if chosen is not None and not 0 <= chosen < model.condition_dim:
         raise ConfigError(f"--class {chosen}: this model knows the classes 0 to {model.condition_dim - 1}")
     return ImageModel(model.to(place), place, source.absolute())
+
+
+def of_styles(opened: ImageModel, option: str) -> StyleVAE:
+    """The model as one with styles and stages, which an option or a verb needs.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    from sivae.models import StyleVAE
+
+    if not isinstance(opened.model, StyleVAE):
+        raise ConfigError(
+            f"{option} is for a style-based model; this one is {opened.model.name!r}, which has no styles"
+        )
+    return opened.model
+
+
+def truncations(psis: Sequence[float] | None, cutoff: int | None) -> list[Truncation]:
+    """What :data:`Psi` and :data:`Cutoff` ask for.
+
+    Raises:
+        ConfigError: a value cannot be, or the cutoff comes alone.
+    """
+    from sivae.models.style import Truncation
+
+    if psis is None:
+        if cutoff is not None:
+            raise ConfigError("--cutoff goes with --truncation PSI; leave it out, or name that")
+        return []
+    if not psis or not all(math.isfinite(psi) for psi in psis):
+        raise ConfigError(f"--truncation {' '.join(map(str, psis))}: expected numbers, 0.7 for instance")
+    inputs = {} if cutoff is None else {"cutoff": check_at_least("--cutoff", cutoff, 1)}
+    return [Truncation(psi, **inputs) for psi in psis]
 
 
 def read_files(paths: Sequence[Path], model: ImageModel) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.generation import (
     Class,
@@ -19,6 +19,7 @@ from sivae.cli.generation import (
     check_at_least,
     check_seed,
     file,
+    of_styles,
     open_model,
     read_files,
 )
@@ -28,8 +29,10 @@ from sivae.training.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sivae.evaluation.images import ReconstructionMeter
+
 _COUNT, _SEED = 16, 0
-_SHOWN = 512  # in one picture
+_SHOWN, _SHOWN_OF_STAGES = 512, 32  # in one picture
 _WITH_DATA = ("split", "count", "seed")
 
 
@@ -38,12 +41,14 @@ class Arguments:
     """Encode images, decode what was understood of them, and show both, with how far apart they are.
 
     Images are cut to the largest square in their middle and brought to the model's size before they are encoded, and
-    compared at that size. They are decoded from the posterior mean, so the result does not depend on chance.
+    compared at that size. They are decoded from the posterior mean, so the result does not depend on chance. A model
+    that was grown can do so at each of its resolutions, from 4 x 4 on, of the images averaged down to it.
 
     examples:
       sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg
       sivae reconstruct runs/cifar10-seed0 --data cifar-10-python.tar.gz --split test
       sivae reconstruct imported/cifar10 --data pictures/ --count 64 --seed 3 --out pairs.png
+      sivae reconstruct imported/ffhq256 me.jpg you.jpg --every-lod
     """
 
     model: Model = None
@@ -68,6 +73,10 @@ class Arguments:
     seed: Annotated[
         Whole, arg(help="Decides which images of the data set.", help_behavior_hint=f"(default: {_SEED})")
     ] = None
+    every_lod: Annotated[
+        FlagCreatePairsOff[bool],
+        arg(help="At every resolution through which a style-based model was grown.", help_behavior_hint=""),
+    ] = False
     class_: Class = None
     out: Annotated[
         Path | None,
@@ -100,35 +109,78 @@ def run(arguments: Arguments) -> None:
     if arguments.class_ is not None:
         labels = [arguments.class_] * len(pixels)
     conditions = opened.conditions(labels)
+    if arguments.every_lod:
+        _at_every_stage(opened, pixels, arguments.out)
+        return
+    from sivae.evaluation.pictures import reconstruction_grid
 
+    meter, originals, reconstructions = _reconstructed(opened, opened.to_model, pixels, conditions, _SHOWN)
+    out = opened.beside("reconstructions.png") if arguments.out is None else arguments.out
+    reconstruction_grid(out, originals, reconstructions, value_range=opened.value_range)
+    _print_metrics(opened, meter)
+    print(out if meter.count <= _SHOWN else f"{out} (the first {_SHOWN:,})")
+
+
+def _at_every_stage(opened: ImageModel, pixels: Tensor, out: Path | None) -> None:
+    """Reconstruct at each resolution up to the model's, the smallest first."""
+    from functools import partial
+
+    from sivae.evaluation.labelled import labelled_grid
+
+    model = of_styles(opened, "--every-lod")
+    last, blend = model.lod, float(model.blend)
+    rows, labels = [], []
+    for lod in range(last + 1):
+        model.grow(lod, blend if lod == last else 1.0)
+        prepare = partial(_averaged_down, opened, 1 << (last - lod))
+        meter, originals, reconstructions = _reconstructed(opened, prepare, pixels, None, _SHOWN_OF_STAGES)
+        rows += [originals, reconstructions]
+        labels += [f"{opened.side} x {opened.side}", "reconstruction"]
+        _print_metrics(opened, meter)
+    out = opened.beside("reconstructions-every-lod.png") if out is None else out
+    labelled_grid(out, rows, row_labels=labels, group=2, value_range=opened.value_range)
+    print(out if len(pixels) <= _SHOWN_OF_STAGES else f"{out} (the first {_SHOWN_OF_STAGES:,})")
+
+
+def _averaged_down(opened: ImageModel, factor: int, pixels: Tensor) -> Tensor:
+    from torch.nn.functional import avg_pool2d
+
+    return avg_pool2d(opened.to_model(pixels), factor)
+
+
+def _reconstructed(
+    opened: ImageModel, prepare: Callable[[Tensor], Tensor], pixels: Tensor, conditions: Tensor | None, shown: int
+) -> tuple[ReconstructionMeter, Tensor, Tensor]:
+    """The metrics of images, uint8 [N, H, W, C], and on the CPU the first of what was encoded and of what came back."""
     import torch
-    from rich.console import Console
 
-    from sivae.cli.tables import metrics_table
     from sivae.data.images.progress import Counter
     from sivae.evaluation.images import ReconstructionMeter
-    from sivae.evaluation.pictures import reconstruction_grid
     from sivae.models.base import samples_at_once
 
     meter = ReconstructionMeter(opened.model)
     size = samples_at_once(opened.model.sample_shape)
-    shown: list[tuple[Tensor, Tensor]] = []
+    kept: list[tuple[Tensor, Tensor]] = []
     with Counter("reconstructing", len(pixels)) as counter:
         for start in range(0, len(pixels), size):
-            rows = slice(start, min(start + size, _SHOWN) if start < _SHOWN else start + size)
-            x = opened.to_model(pixels[rows])
+            rows = slice(start, start + size)
+            x = prepare(pixels[rows])
             again = meter.add(x, None if conditions is None else conditions[rows])
-            if start < _SHOWN:
-                shown.append((x.cpu(), again.cpu()))
+            if start < shown:
+                kept.append((x[: shown - start].cpu(), again[: shown - start].cpu()))
             counter.advance(len(x))
-    originals, reconstructions = (torch.cat(images) for images in zip(*shown, strict=True))
-    out = opened.beside("reconstructions.png") if arguments.out is None else arguments.out
-    reconstruction_grid(out, originals, reconstructions, value_range=opened.value_range)
+    originals, reconstructions = (torch.cat(images) for images in zip(*kept, strict=True))
+    return meter, originals, reconstructions
+
+
+def _print_metrics(opened: ImageModel, meter: ReconstructionMeter) -> None:
+    from rich.console import Console
+
+    from sivae.cli.tables import metrics_table
 
     metrics = {name: value for name, value in meter.compute().items() if name in ("mse", "psnr", "ssim")}
     number = f"{meter.count:,} image{'' if meter.count == 1 else 's'}"
     Console(highlight=False).print(metrics_table(f"{number} at {opened.side} x {opened.side}", metrics))
-    print(out if meter.count <= _SHOWN else f"{out} (the first {_SHOWN:,})")
 
 
 def _choose(path: Path, split: Any, count: int, seed: int, model: ImageModel) -> tuple[Tensor, list[int | None]]:

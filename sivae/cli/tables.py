@@ -11,7 +11,8 @@ from rich.table import Table
 
 def metrics_table(title: str, metrics: Mapping[str, float | None]) -> Table:
     """One row per metric; None stands for a value that is not finite."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    # As wide as its title, which would break otherwise.
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", min_width=len(title))
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import AbstractContextManager
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from sivae.evaluation.cells import (
+    INK,
+    MUTED,
+    PAPER,
+    Pixels,
+    enlargement,
+    fitted,
+    font_beside,
+    is_grey,
+    opened_target,
+    scaled,
+    tiled,
+    to_cells,
+    write_png,
+)
 from sivae.evaluation.images import to_uint8
-from sivae.files import atomic_file
 
-Pixels = NDArray[np.uint8]
-
-_CELL = 96  # an image smaller than that is enlarged as long as it stays within
-_FRAME = 256  # the same for the frames of an animation
-_LARGEST_GRID, _LARGEST_FRAME = 4096, 512  # pixels a side
+_FRAME = 256  # pixels a side; a frame of an animation smaller than that is enlarged as long as it stays within
+_LARGEST_FRAME = 512
 _NAN = (255, 0, 255)
-_PAPER, _INK, _MUTED = (255, 255, 255), (34, 48, 60), (107, 120, 133)
 
 
 def to_rgb(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Pixels:
@@ -78,8 +84,8 @@ def image_grid(
     if columns < 1:
         raise ValueError(f"image_grid: columns is {columns}, expected at least 1")
     columns = min(columns, len(images))
-    cells = _cells(to_rgb(images, value_range), columns, math.ceil(len(images) / columns))
-    return _tiled(cells, columns, padding)
+    cells = to_cells(to_rgb(images, value_range), columns, math.ceil(len(images) / columns))
+    return tiled(cells, columns, padding)
 
 
 def sample_grid(
@@ -95,7 +101,7 @@ def sample_grid(
         path: file to write; missing folders are made, an existing file is replaced.
         images, columns, value_range: see :func:`image_grid`.
     """
-    _write(path, image_grid(images, columns=columns, value_range=value_range))
+    write_png(path, image_grid(images, columns=columns, value_range=value_range))
 
 
 def reconstruction_grid(
@@ -128,19 +134,19 @@ def reconstruction_grid(
         raise ValueError(f"reconstruction_grid: columns is {columns}, expected at least 1")
     rows = 2 * math.ceil(len(originals) / columns)
     above, below = (
-        _cells(to_rgb(images, value_range), columns, rows) for images in (originals, reconstructions)
+        to_cells(to_rgb(images, value_range), columns, rows) for images in (originals, reconstructions)
     )  # [N, h, w, 3]
     blocks = []
     for start in range(0, len(above), columns):
-        pair = [_tiled(cells[start : start + columns], columns, 2) for cells in (above, below)]
+        pair = [tiled(cells[start : start + columns], columns, 2) for cells in (above, below)]
         blocks.append(np.concatenate([pair[0][:-2], pair[1]]))
-    labels = [("original", _INK), ("reconstruction", _MUTED)]
+    labels = [("original", INK), ("reconstruction", MUTED)]
     top, cell = 0, above.shape[1]
-    font = _font(cell)
+    font = font_beside(cell)
     margin = max(round(font.getlength(text)) for text, _ in labels) + 16
     gap = 12
     height = sum(len(block) for block in blocks) + gap * (len(blocks) - 1)
-    picture = Image.new("RGB", (margin + blocks[0].shape[1], height), _PAPER)
+    picture = Image.new("RGB", (margin + blocks[0].shape[1], height), PAPER)
     draw = ImageDraw.Draw(picture)
     for block in blocks:
         picture.paste(Image.fromarray(block), (margin, top))
@@ -148,7 +154,7 @@ def reconstruction_grid(
             middle = top + 2 + cell // 2 + row * (cell + 2)
             draw.text((margin - 8, middle), text, fill=colour, font=font, anchor="rm")
         top += len(block) + gap
-    _write(path, np.asarray(picture))
+    write_png(path, np.asarray(picture))
 
 
 def interpolation_strip(
@@ -173,33 +179,33 @@ def interpolation_strip(
     """
     _check_some(images)
     count = len(images) + (0 if ends is None else 2)
-    cells = _cells(to_rgb(images, value_range), count, 1)  # [N, h, w, 3]
+    cells = to_cells(to_rgb(images, value_range), count, 1)  # [N, h, w, 3]
     parts = [cells]
     if ends is not None:
-        first, last = (_cells(to_rgb(end.unsqueeze(0), value_range), count, 1) for end in ends)
+        first, last = (to_cells(to_rgb(end.unsqueeze(0), value_range), count, 1) for end in ends)
         parts = [first, cells, last]
-    rows = [_tiled(part, len(part), 2) for part in parts]
-    places = [(f"{index / max(len(images) - 1, 1):.3g}", _MUTED) for index in range(len(images))]
+    rows = [tiled(part, len(part), 2) for part in parts]
+    places = [(f"{index / max(len(images) - 1, 1):.3g}", MUTED) for index in range(len(images))]
     texts = [places]
     if ends is not None:
         first_label, last_label = labels or ("A", "B")
-        texts = [[(first_label, _INK)], places, [(last_label, _INK)]]
+        texts = [[(first_label, INK)], places, [(last_label, INK)]]
     elif labels is not None:
-        places[0], places[-1] = ((label, _INK) for label in labels)
+        places[0], places[-1] = ((label, INK) for label in labels)
     height, cell = rows[0].shape[0], cells.shape[2]
-    font = _font(cell)
+    font = font_beside(cell)
     gap, below = 12, round(1.8 * font.size)
     width = sum(row.shape[1] for row in rows) + gap * (len(rows) - 1)
-    picture = Image.new("RGB", (width, height + below), _PAPER)
+    picture = Image.new("RGB", (width, height + below), PAPER)
     draw = ImageDraw.Draw(picture)
     left = 0
     for row, names in zip(rows, texts, strict=True):
         picture.paste(Image.fromarray(row), (left, 0))
         for index, (text, colour) in enumerate(names):
             middle = left + 2 + cell // 2 + index * (cell + 2)
-            draw.text((middle, height + below // 2 - 2), _fitted(text, font, cell), fill=colour, font=font, anchor="mm")
+            draw.text((middle, height + below // 2 - 2), fitted(text, font, cell), fill=colour, font=font, anchor="mm")
         left += row.shape[1] + gap
-    _write(path, np.asarray(picture))
+    write_png(path, np.asarray(picture))
 
 
 def animation(
@@ -227,7 +233,7 @@ def animation(
     rest = max(each, 500)
     durations = [rest if index in (0, len(frames) - 1) else each for index in order]
     first, *others = (frames[index] for index in order)
-    with _target(path) as temporary:
+    with opened_target(path) as temporary:
         first.save(
             temporary,
             format="GIF",
@@ -249,7 +255,7 @@ def write_image(path: str | os.PathLike[str], image: Tensor, *, value_range: tup
     Raises:
         ValueError: not such an image.
     """
-    _write(path, to_rgb(image.unsqueeze(0), value_range)[0])
+    write_png(path, to_rgb(image.unsqueeze(0), value_range)[0])
 
 
 def _check_some(images: Tensor) -> None:
@@ -257,81 +263,13 @@ def _check_some(images: Tensor) -> None:
         raise ValueError("there is no image to draw")
 
 
-def _factor(side: int, smallest: int, largest: float) -> int:
-    """By how much to enlarge a side; negative: by how much to shrink it."""
-    if side > largest:
-        return -math.ceil(side / largest)
-    return max(1, min(smallest, int(largest)) // side)
-
-
-def _cells(pixels: Pixels, columns: int, rows: int) -> Pixels:
-    """Images [N, H, W, 3] at the size at which a grid of so many is looked at."""
-    side = max(pixels.shape[1:3])
-    return _scaled(pixels, _factor(side, _CELL, max(1.0, _LARGEST_GRID / max(columns, rows))))
-
-
-def _scaled(pixels: Pixels, factor: int) -> Pixels:
-    if factor > 1:
-        return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-    if factor in (1, -1):
-        return pixels
-    return np.stack([np.asarray(Image.fromarray(image).reduce(-factor)) for image in pixels])
-
-
-def _tiled(cells: Pixels, columns: int, padding: int) -> Pixels:
-    """[N, h, w, 3] to one picture of `columns` columns, with padding between and around; empty places are white."""
-    count, height, width, _ = cells.shape
-    rows = math.ceil(count / columns)
-    picture = np.full(
-        (rows * (height + padding) + padding, columns * (width + padding) + padding, 3), _PAPER, dtype=np.uint8
-    )
-    for index, cell in enumerate(cells):
-        top, left = (
-            place * side + padding
-            for place, side in zip(divmod(index, columns), (height + padding, width + padding), strict=True)
-        )
-        picture[top : top + height, left : left + width] = cell
-    return picture
-
-
 def _frame(pixels: Pixels) -> Image.Image:
     """One frame of an animation, [H, W, 3], with a palette of its own."""
-    factor = _factor(max(pixels.shape[:2]), _FRAME, _LARGEST_FRAME)
-    picture = Image.fromarray(_scaled(pixels[None], min(factor, 1))[0])
-    if _is_grey(pixels):
+    factor = enlargement(max(pixels.shape[:2]), _FRAME, _LARGEST_FRAME)
+    picture = Image.fromarray(scaled(pixels[None], min(factor, 1))[0])
+    if is_grey(pixels):
         flat = picture.convert("L")  # 256 levels: exact
     else:
         palette = picture.quantize(256)
         flat = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     return flat.resize((flat.width * max(factor, 1), flat.height * max(factor, 1)), Image.Resampling.NEAREST)
-
-
-def _is_grey(pixels: Pixels) -> bool:
-    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
-
-
-def _font(cell: int) -> ImageFont.FreeTypeFont:
-    """What is written beside cells of a size; matplotlib's own, which the other figures are set in."""
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(file), max(14, cell // 12))
-
-
-def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as there is room for."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…" if text else ""
-
-
-def _write(path: str | os.PathLike[str], pixels: Pixels) -> None:
-    picture = Image.fromarray(pixels)
-    with _target(path) as temporary:
-        (picture.convert("L") if _is_grey(pixels) else picture).save(temporary, format="PNG")
-
-
-def _target(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return atomic_file(target)

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sivae.evaluation.pictures import Pixels
+from sivae.evaluation.cells import Pixels
 from sivae.evaluation.style import INK, MUTED
 from sivae.files import atomic_file
 

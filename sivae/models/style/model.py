@@ -234,9 +234,21 @@ class StyleVAE(VAEModel):
         image: Tensor = self.decoder(styles, *self._stage(None, None), Noise(noise))
         return image
 
-    def render(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Decode as a function of z alone: with one fixed set of noise maps."""
-        return self.decode(z, condition, noise=ops.PhiloxNoise(_FIXED_SEED), common_noise=True)
+    def render(
+        self,
+        z: Tensor,
+        condition: Tensor | None = None,
+        *,
+        truncation: float | Truncation | None = None,
+        mixing: tuple[Tensor, int | Tensor] | None = None,
+    ) -> Tensor:
+        """Decode as a function of z alone: with one fixed set of noise maps.
+
+        Args:
+            truncation, mixing: as for :meth:`decode`.
+        """
+        noise = ops.PhiloxNoise(_FIXED_SEED)
+        return self.decode(z, condition, noise=noise, common_noise=True, truncation=truncation, mixing=mixing)
 
     def sample(
         self,
