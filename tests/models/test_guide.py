@@ -16,13 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "tests" / "fixtures" / "official_conv_rgb32.pth", "cifar10.pth")
+    for stem, name in (("official_conv_rgb32", "cifar10"), ("official_style128", "ffhq")):
+        shutil.copy(ROOT / "tests" / "fixtures" / f"{stem}.pth", f"{name}.pth")
     blocks = re.findall(r"```(python|sh)\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), flags=re.DOTALL)
-    assert [language for language, _ in blocks] == ["python", "python", "sh", "python"]
+    assert [language for language, _ in blocks] == ["python", "python", "python", "sh", "python"]
     for language, block in blocks:
         if language == "python":
             exec(compile(block, "models.md", "exec"), {})
         else:
-            main(shlex.split(block)[1:])
-    assert "official conv" in capsys.readouterr().out
+            for line in block.splitlines():
+                main(shlex.split(line)[1:])
+    printed = capsys.readouterr().out
+    assert "official conv" in printed and "official style" in printed
     assert (tmp_path / "models" / "copy" / "model.json").exists()
