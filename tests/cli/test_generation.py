@@ -290,7 +290,7 @@ def test_a_file_that_cannot_be_used_costs_one_line(
     assert message in err
 
 
-@pytest.mark.parametrize("verb", ["sample", "reconstruct", "interpolate"])
+@pytest.mark.parametrize("verb", ["sample", "reconstruct", "interpolate", "mix"])
 def test_help_teaches_by_examples_and_needs_no_torch(verb: str) -> None:
     script = (
         "import sys\nfrom sivae.cli.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"

@@ -294,6 +294,21 @@ def _rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: i
             archive.writestr(name, change(name, content))
 
 
+class _Table(dict[str, int]):
+    """Pickled as an object that is then filled."""
+
+
+class _List(list[int]):
+    """Likewise."""
+
+
+@pytest.mark.parametrize("foreign", [_Table(a=1), _Table(a=1, b=2), _List([1]), _List([1, 2])])
+def test_foreign_lists_and_tables_are_refused_with_the_reason(tmp_path: Path, foreign: object) -> None:
+    path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv()), "extra": foreign})
+    with pytest.raises(ModelFileError, match=r"x\.pth: refused, as objects that are not known here act as lists or"):
+        import_official(path)
+
+
 def test_a_packed_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv())})
     _rewritten(path, lambda name, content: bytes(20_000_000) if name.endswith("/data/0") else content, zipfile.ZIP_LZMA)

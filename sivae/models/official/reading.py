@@ -94,5 +94,10 @@ def _reason(error: Exception) -> str:
             f"refused, as it holds more than tensors and plain containers (it asks for {foreign[1]}, which could run "
             "code); save the state_dict alone, where you trust the file"
         )
+    if re.search(r"Can only (SETITEMS?|append|extend|APPENDS?)\b", str(error)):
+        return (
+            "refused, as objects that are not known here act as lists or tables in it; save the table of tensors "
+            "alone, where you trust the file"
+        )
     first = " ".join(str(error).split("\n")[0].split())[:200]
     return f"not a checkpoint of torch.save, or damaged ({type(error).__name__}: {first})"
