@@ -34,7 +34,7 @@ def run(arguments: Arguments) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("preset", "learns", "beta rec, kl, neg", "source"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "learns")
     for name, preset in PRESETS.items():
         weights = f"{preset.beta_rec:g}, {preset.beta_kl:g}, {preset.beta_neg:g}"
         table.add_row(name, preset.summary, weights, preset.source)
