@@ -7,6 +7,7 @@ Networks run in eval mode and in their own dtype; everything after them is float
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -21,6 +22,7 @@ from sivae.models.latent import prior_noise
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
+_FIRST_NOISE = 1 << 32  # offset of the decoder's noise in metrics, beyond those of the latents
 
 
 def unit_range(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
@@ -267,7 +269,15 @@ def evaluate_images(
         metrics = meter.compute()
         if distance is not None:
             condition = torch.cat(conditions) if conditions else None
-            for images in generate(model, distance.real_count, seed=seed, condition=condition, device=device):
+            passes = itertools.count(_FIRST_NOISE, model.OFFSETS_PER_PASS)
+
+            def decode(z: Tensor, condition: Tensor | None) -> Tensor:
+                # In eval mode that is decoding, with noise of its own for every image where a model has any.
+                noise = ops.PhiloxNoise(seed, next(passes))
+                return model.decode_for_training(z, condition, noise=noise, prior=True)
+
+            count = distance.real_count
+            for images in generate(model, count, seed=seed, condition=condition, decode=decode, device=device):
                 distance.add_generated(images)
             metrics |= distance.compute(seed=seed)
         return metrics

@@ -269,7 +269,7 @@ class RunConfig:
         fields.conform(self, _RANGES)
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones = {fields.show(list(self.milestones))}: give them in ascending order")
-        if self.batch_size % self.accumulate:
+        if not self.growth.grows and self.batch_size % self.accumulate:
             raise ConfigError(
                 f"accumulate = {self.accumulate}: it must divide the batch_size, {self.batch_size}; "
                 "choose one that does"

@@ -34,7 +34,7 @@ class Stage:
         lod: the stage, from 0.
         side: of the images, 4 * 2^lod pixels.
         index: of the iteration within the stage, from 0.
-        blend: how far the stage's blocks have been blended in, above 0; 1 from the middle of the stage on.
+        blend: how far the stage's blocks have been blended in, above 0; 1 once half of `epochs_per_stage` have passed.
         batch_size: of all processes together.
         rate_factor: what the learning rate is multiplied by.
         beta_neg_factor: what beta_neg is multiplied by.
@@ -65,6 +65,7 @@ class GrowthConfig(Section):
             has the factor of the stage before, as the authors' program does it.
         stage_steps: iterations at each resolution; None: as many as the epochs make.
         epoch_steps: iterations of a pass over the images at each resolution; None likewise.
+        blend_steps: iterations over which each resolution is blended in; None likewise.
     """
 
     LABEL: ClassVar[str] = "growth"
@@ -78,6 +79,7 @@ class GrowthConfig(Section):
             "stage_beta_neg_factors",
             "stage_steps",
             "epoch_steps",
+            "blend_steps",
         ),
     }
     RANGES: ClassVar[dict[str, Range]] = {
@@ -98,6 +100,7 @@ class GrowthConfig(Section):
     stage_beta_neg_factors: tuple[float, ...] | None = None
     stage_steps: tuple[int, ...] | None = None
     epoch_steps: tuple[int, ...] | None = None
+    blend_steps: tuple[int, ...] | None = None
 
     @property
     def grows(self) -> bool:
@@ -125,8 +128,11 @@ class GrowthConfig(Section):
             total_steps: iterations to draw out or compress the schedule to; None: as many as the epochs make.
 
         Raises:
-            ConfigError: a batch cannot be shared equally, or there are too few images for it.
+            ConfigError: a batch cannot be shared equally, or there are too few images for it; or no model grows to this
+                side.
         """
+        if side < SMALLEST or side & (side - 1):
+            raise ConfigError(f"resolution = {side}: a growing model needs a power of two, {SMALLEST} or more")
         stages = side.bit_length() - SMALLEST.bit_length() + 1
         assert self.epochs_per_stage is not None
         batches = self.stage_batches
@@ -139,14 +145,9 @@ class GrowthConfig(Section):
             )
         batches = _lengthened(batches, stages)
         for lod, batch in enumerate(batches):
-            where = f"stage_batches: {batch} at {SMALLEST << lod} pixels"
-            if batch % (processes * accumulate):
-                raise ConfigError(
-                    f"{where}: {processes} processes with accumulate = {accumulate} cannot share it equally; "
-                    f"choose a multiple of {processes * accumulate}"
-                )
+            _check_shared(batch, lod, processes, accumulate)
             if batch > images:
-                raise ConfigError(f"{where}: there are only {images:,} images; choose less")
+                raise ConfigError(f"{_named(batch, lod)}: there are only {images:,} images; choose less")
         epoch_steps = tuple(images // batch for batch in batches)
         epochs_of = [
             max(0.0, min(self.epochs_per_stage, epochs - self.epochs_per_stage * lod)) for lod in range(stages)
@@ -160,6 +161,8 @@ class GrowthConfig(Section):
             ends = [0, *(round(end * ratio) for end in itertools.accumulate(steps))]
             steps = tuple(end - start for start, end in itertools.pairwise(ends))
             epoch_steps = tuple(max(1, round(one * ratio)) for one in epoch_steps)
+        # A stage that lasts longer than the others is blended in as fast as they are.
+        blended = [0.0, *(min(1.0, self.epochs_per_stage / max(one, self.epochs_per_stage)) for one in epochs_of[1:])]
         return dataclasses.replace(
             self,
             stage_batches=batches,
@@ -167,7 +170,17 @@ class GrowthConfig(Section):
             stage_beta_neg_factors=_lengthened(self.stage_beta_neg_factors or (1.0,), stages),
             stage_steps=steps,
             epoch_steps=epoch_steps,
+            blend_steps=tuple(int(share * count) // 2 for share, count in zip(blended, steps, strict=True)),
         )
+
+    def check_shared(self, processes: int, accumulate: int) -> None:
+        """Refuse a plan whose batches so many processes cannot share.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        for lod, batch in enumerate(self._plan("stage_batches")):
+            _check_shared(batch, lod, processes, accumulate)
 
     def completed_by(self, plan: GrowthConfig) -> GrowthConfig:
         """A copy with what `plan`, which :meth:`planned` may have made of it, has in the place of what is left open."""
@@ -176,6 +189,7 @@ class GrowthConfig(Section):
         changes: dict[str, Any] = {
             "stage_steps": self.stage_steps or plan.stage_steps,
             "epoch_steps": self.epoch_steps or plan.epoch_steps,
+            "blend_steps": self.blend_steps or plan.blend_steps,
         }
         for key in ("stage_batches", "stage_rate_factors", "stage_beta_neg_factors"):
             mine, theirs = getattr(self, key), getattr(plan, key)
@@ -216,7 +230,7 @@ class GrowthConfig(Section):
             lod=lod,
             side=SMALLEST << lod,
             index=index,
-            blend=_blend(index, steps[lod]) if lod > 0 else 1.0,
+            blend=_blend(index, self._plan("blend_steps")[lod]),
             batch_size=self._plan("stage_batches")[lod],
             rate_factor=(self.stage_rate_factors or (1.0,))[lod],
             beta_neg_factor=weights[lod - 1 if follows else lod],
@@ -231,11 +245,22 @@ class GrowthConfig(Section):
 
 
 def _blend(index: int, steps: int) -> float:
-    """1/2 + 1/2 sin(pi t - pi/2), t from 0 to 1 over the first half of a stage."""
-    half = steps // 2
-    if index + 1 > half:
+    """1/2 + 1/2 sin(pi t - pi/2), t from 0 to 1 over `steps` iterations."""
+    if index >= steps:
         return 1.0
-    return 0.5 + 0.5 * math.sin(math.pi * (index + 1) / (half + 1) - math.pi / 2)
+    return 0.5 + 0.5 * math.sin(math.pi * (index + 1) / (steps + 1) - math.pi / 2)
+
+
+def _named(batch: int, lod: int) -> str:
+    return f"stage_batches: {batch} at {SMALLEST << lod} pixels"
+
+
+def _check_shared(batch: int, lod: int, processes: int, accumulate: int) -> None:
+    if batch % (processes * accumulate):
+        raise ConfigError(
+            f"{_named(batch, lod)}: {processes} processes with accumulate = {accumulate} cannot share it equally; "
+            f"choose a multiple of {processes * accumulate}"
+        )
 
 
 def _lengthened(values: tuple[float, ...] | tuple[int, ...], count: int) -> tuple:

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from sivae.training.config import DataConfig, ModelConfig, ObjectiveConfig, ObjectiveName, RunConfig
 from sivae.training.errors import ConfigError
-from sivae.training.growing import GrowthConfig
+from sivae.training.growing import SMALLEST, GrowthConfig
 
 DEFAULT_OBJECTIVE: ObjectiveName = "soft-intro"
 
@@ -43,6 +43,12 @@ class Preset:
     run: Mapping[str, Any] = field(default_factory=dict)
     growth: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    def final_rate_factor(self) -> float:
+        """What the learning rate is multiplied by at the data's resolution, where the model grows to it."""
+        factors: tuple[float, ...] = self.growth["stage_rate_factors"]
+        last = self.data["resolution"].bit_length() - SMALLEST.bit_length()
+        return factors[min(last, len(factors) - 1)]
 
 
 def _density(
@@ -303,7 +309,10 @@ def preset_config(
     if grows and "batch_size" in changes:
         raise ConfigError("batch_size: a growing run has one for each resolution; give stage_batches, or growth none")
     if chosen.growth and not grows:
-        of_run["warmup_fraction"] = chosen.growth["warmup_epochs"] / changes.get("epochs", chosen.run["epochs"])
+        # As at the last stage.
+        epochs = changes.get("epochs", chosen.run["epochs"])
+        of_run["warmup_fraction"] = min(1.0, chosen.growth["warmup_epochs"] / epochs) if epochs > 0 else 0.0
+        of_run["learning_rate"] *= chosen.final_rate_factor()
     config = RunConfig(
         preset=preset,
         data=DataConfig(**chosen.data),

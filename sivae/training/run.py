@@ -49,7 +49,7 @@ from sivae.training.trainer import Trainer, settings_of
 RESUME_MAY_CHANGE = ("checkpoint_every", "keep_checkpoints", "path", "cache")
 
 # Keys that a run fills in when it starts, from the data and the processes.
-_FOUND_AT_START = ("steps", "sample_every", "stage_batches", "stage_steps", "epoch_steps")
+_FOUND_AT_START = ("steps", "sample_every", "stage_batches", "stage_steps", "epoch_steps", "blend_steps")
 
 # Keys of a record that are no losses.
 _BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "blend", "images")
@@ -109,7 +109,10 @@ def train(
                 if show:
                     print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
                 return {**finished, "run": str(folder)}
-        if not config.growth.grows and config.batch_size % (processes.count * config.accumulate):
+        if config.growth.grows:
+            if config.growth.stage_steps is not None:  # a run that goes on, perhaps in other company
+                config.growth.check_shared(processes.count, config.accumulate)
+        elif config.batch_size % (processes.count * config.accumulate):
             raise ConfigError(
                 f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
                 f"cannot share it equally; choose a multiple of {processes.count * config.accumulate}"
@@ -421,8 +424,8 @@ def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
     """The real samples' negative ELBO under the objective's weights, by which checkpoints compare; empty where none."""
     rec, kl = record.get("rec"), record.get("kl_real")
     stage = config.stage_at(record["step"])
-    # Sums over more pixels do not compare with sums over fewer.
-    if rec is None or kl is None or (stage is not None and not stage.last):
+    # Sums over more pixels do not compare with sums over fewer, nor those of blended images with those of sharp ones.
+    if rec is None or kl is None or (stage is not None and (not stage.last or stage.blend < 1.0)):
         return []
     return [config.objective.beta_rec * rec + config.objective.beta_kl * kl]
 

@@ -8,6 +8,7 @@ import pytest
 
 from sivae.training.errors import ConfigError
 from sivae.training.growing import PUBLISHED_BATCHES, GrowthConfig
+from sivae.training.presets import preset_config
 
 
 def _published(**changes: object) -> GrowthConfig:
@@ -76,6 +77,16 @@ def test_a_stage_blends_in_over_its_first_half_and_the_first_does_not() -> None:
     assert blends[0] == pytest.approx(0.5 - 0.5 * math.cos(math.pi / 21))
 
 
+def test_a_long_last_stage_is_blended_in_as_fast_as_the_others() -> None:
+    plan = _published().planned(epochs=300.0, side=64, images=70_000)
+    assert plan.stage_steps is not None and plan.epoch_steps is not None
+    starts = [sum(plan.stage_steps[:lod]) for lod in range(5)]
+    for lod in range(1, 5):
+        ends = starts[lod] + 8 * plan.epoch_steps[lod]
+        assert plan.stage_at(ends).blend < 1.0, lod
+        assert plan.stage_at(ends + 1).blend == 1.0, lod
+
+
 def test_beta_neg_changes_one_epoch_after_the_switch() -> None:
     plan = _small()
     factors = [plan.stage_at(step).beta_neg_factor for step in (1, 20, 21, 40, 41, 60, 61, 80, 81, 120)]
@@ -123,3 +134,33 @@ def test_batches_that_cannot_be_are_refused(batches: tuple[int, ...], processes:
 def test_a_plan_is_asked_for_before_its_steps() -> None:
     with pytest.raises(ConfigError, match="known once the data is open"):
         _published().stage_at(1)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 12])
+def test_sides_that_no_model_grows_to_are_refused(side: int) -> None:
+    with pytest.raises(ConfigError, match=f"resolution = {side}: a growing model needs a power of two, 4 or more"):
+        _published().planned(epochs=9.0, side=side, images=1_000)
+
+
+def test_a_plan_is_checked_against_the_processes_that_go_on_with_it() -> None:
+    plan = _published().planned(epochs=300.0, side=256, images=70_000)
+    plan.check_shared(4, 1)
+    with pytest.raises(ConfigError, match=r"stage_batches: 4 at 256 pixels: 8 processes .* choose a multiple of 8"):
+        plan.check_shared(8, 1)
+
+
+def test_at_a_fixed_resolution_rates_and_warm_up_are_those_of_the_last_stage() -> None:
+    fixed = preset_config("ffhq256", growth="none")
+    assert fixed.learning_rate == pytest.approx(0.002)
+    assert fixed.warmup_fraction == pytest.approx(1 / 300)
+    assert preset_config("ffhq1024", growth="none").learning_rate == pytest.approx(0.003)
+    assert preset_config("style32", growth="none", epochs=10.0).warmup_fraction == 1.0
+    with pytest.raises(ConfigError, match="epochs = 0"):
+        preset_config("style32", growth="none", epochs=0.0)
+
+
+def test_accumulation_is_checked_against_the_batches_of_the_stages() -> None:
+    config = preset_config("ffhq256", stage_batches=(16,), accumulate=8)
+    assert config.growth.stage_batches == (16,)
+    with pytest.raises(ConfigError, match="stage_batches: 16 at 4 pixels: 1 processes with accumulate = 3"):
+        config.growth.planned(epochs=300.0, side=256, images=70_000, accumulate=3)

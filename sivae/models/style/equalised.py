@@ -20,7 +20,7 @@ class EqualisedLinear(nn.Linear):
     Args:
         fan_in, fan_out: values.
         gain: of the initial weights.
-        rate: by which all of its steps are multiplied, and its initial weights.
+        rate: by which all of its steps are multiplied.
     """
 
     def __init__(self, fan_in: int, fan_out: int, *, gain: float = _GAIN, rate: float = 1.0) -> None:

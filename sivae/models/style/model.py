@@ -116,8 +116,8 @@ class StyleVAE(VAEModel):
     def grow(self, lod: int, blend: float = 1.0) -> None:
         """Set the stage: the resolution, 4 * 2^lod, and how far its blocks have been blended in, from 0 to 1.
 
-        While it is below 1, `self.blend` is a tensor on the model's device, always the same one: compiled and captured
-        passes see it change.
+        While it is below 1, `self.blend` is one tensor on the model's device: compiled and captured passes see it
+        change.
 
         Raises:
             ValueError: there is no such stage, or blend lies outside [0, 1].
@@ -316,6 +316,7 @@ class StyleVAE(VAEModel):
 
     def _stage(self, lod: int | None, blend: float | Tensor | None) -> tuple[int, float | Tensor]:
         if lod is None:
+            self._check_stage(self.lod, blend)
             return self.lod, self.blend if blend is None else blend
         self._check_stage(lod, blend)
         return lod, 1.0 if blend is None else blend
