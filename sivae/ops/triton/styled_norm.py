@@ -271,7 +271,8 @@ def styled_instance_norm(
         x_strides, noise_strides, *strides[3:5], *shape, tiles.splits, negative_slope, **constants,
     )  # fmt: skip
     merged = power_of_two_from(tiles.splits)
-    together = min(power_of_two_from(channels), max(blocks.SUMS.elements // merged, 1))
+    # Half of what sums alone may hold: the three moments in float64 would not all fit the registers.
+    together = min(power_of_two_from(channels), max(blocks.SUMS.elements // 2 // merged, 1))
     channel_tiles = triton.cdiv(channels, together)
     launch(
         styled_norm_merge_kernel, batch * channel_tiles, split_mean, split_rest, split_squares, mean, rest, std,
