@@ -55,8 +55,9 @@ class IntroObjective:
 
     Args:
         beta_rec, beta_kl: weights of the real sample's terms.
-        margin: m, the kl in nats up to which a fake is pushed away. The default is a start for 2D data with a latent of
-            2, not a tuned value; for images it grows with the latent (IntroVAE used 90 to 110 for 512).
+        margin: m, the kl in nats up to which a fake is pushed away. The default is for 2D data with a latent of 2,
+            where it did best of those tried (docs/experiments.md); for images it grows with the latent (IntroVAE used
+            90 to 110 for 512).
         alpha: weight of the fakes, above 0.
         fakes: which fakes enter, out of "prior" and "reconstruction".
         kind: the reconstruction error, see `sivae.ops.reconstruction_error`.

@@ -52,9 +52,11 @@ def _facts(preset: Preset) -> dict[str, Any]:
         "data": dict(preset.data),
         "model": dict(preset.model),
         "beta_rec": preset.beta_rec,
+        "intro_beta_rec": preset.intro_beta_rec,
         "beta_kl": preset.beta_kl,
         "beta_neg": preset.beta_neg,
         "scale": preset.scale,
         "run": dict(preset.run),
+        "growth": dict(preset.growth),
         "note": preset.note,
     }

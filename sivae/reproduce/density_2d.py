@@ -8,7 +8,7 @@ from typing import Any
 
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
 from sivae.reproduce.markdown import figure, finite, listed, mean, mean_and_spread, spread, table
-from sivae.reproduce.methods import INTRO_2D, METHODS
+from sivae.reproduce.methods import METHODS
 
 NAME = "density-2d"
 SUMMARY = "VAE, IntroVAE and Soft-IntroVAE on four densities in the plane"
@@ -35,12 +35,8 @@ def trainings(settings: Settings) -> list[Training]:
     """Every method on every density with every seed, seeds outermost, so that a first look needs only the first."""
     settings.refuse("data", "against", "run", experiment=NAME)
     length = settings.pick(quick={"steps": 3_000, "batch_size": 256}, full={})
-    own = {"vae": {}, "intro": INTRO_2D, "soft-intro": {}}
     return [
-        Training(
-            _name(density, method, seed),
-            settings.configure(density, objective=method, seed=seed, **length, **own[method]),
-        )
+        Training(_name(density, method, seed), settings.configure(density, objective=method, seed=seed, **length))
         for seed in settings.seed_range(quick=2, full=5)
         for density in DENSITIES
         for method in METHODS

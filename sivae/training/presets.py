@@ -29,6 +29,7 @@ class Preset:
         scale: soft-intro's; None: 1/(elements of one sample).
         run: keys of `RunConfig`.
         growth: keys of `GrowthConfig` where the model grows.
+        intro_beta_rec: IntroVAE's weight of the reconstruction error, where it wants another one.
         note: what else is worth knowing.
     """
 
@@ -42,6 +43,7 @@ class Preset:
     scale: float | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
     growth: Mapping[str, Any] = field(default_factory=dict)
+    intro_beta_rec: float | None = None
     note: str = ""
 
     def final_rate_factor(self) -> float:
@@ -63,6 +65,9 @@ def _density(
         beta_kl,
         beta_neg,
         scale=0.5,
+        # Nobody published any. With Soft-IntroVAE's its posterior collapses: its objective has no scale of a half, and
+        # nothing in the hinge pays for the reconstruction of a fake.
+        intro_beta_rec=1.0,
         run={
             "steps": 30_000,
             "batch_size": 512,
@@ -304,6 +309,9 @@ def preset_config(
     if objective not in weights:
         raise ConfigError(f"objective = {objective!r}: expected one of {', '.join(weights)}")
     name = cast(ObjectiveName, objective)
+    beta_rec = chosen.beta_rec
+    if name == "intro" and chosen.intro_beta_rec is not None:
+        beta_rec = chosen.intro_beta_rec
     grows = _grows(chosen, growth)
     of_run = dict(chosen.run)
     if grows and "batch_size" in changes:
@@ -317,7 +325,7 @@ def preset_config(
         preset=preset,
         data=DataConfig(**chosen.data),
         model=ModelConfig(**chosen.model),
-        objective=ObjectiveConfig(name=name, beta_rec=chosen.beta_rec, beta_kl=chosen.beta_kl, **weights[name]),
+        objective=ObjectiveConfig(name=name, beta_rec=beta_rec, beta_kl=chosen.beta_kl, **weights[name]),
         growth=GrowthConfig(name="grow", **chosen.growth) if grows else GrowthConfig(),
         **of_run,
     )

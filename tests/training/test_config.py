@@ -98,7 +98,7 @@ def test_warm_up_and_rate_steps_scale_with_the_length() -> None:
 
 def test_every_objective_is_built_from_its_own_keys() -> None:
     intro = preset_config("rings", objective="intro", margin=7, alpha=0.5, fakes=["prior"]).objective.build()
-    assert intro == IntroObjective(beta_rec=0.2, beta_kl=0.2, margin=7.0, alpha=0.5, fakes=("prior",))
+    assert intro == IntroObjective(beta_rec=1.0, beta_kl=0.2, margin=7.0, alpha=0.5, fakes=("prior",))
     vae = preset_config("rings", objective="vae", beta_kl=1, kind="l1").objective.build()
     assert vae == VAEObjective(beta_rec=0.2, beta_kl=1.0, kind="l1")
 
