@@ -122,6 +122,8 @@ def train(
         task = open_task(config, device, processes, show=show)
         stack.callback(task.close)
         config = _with_steps(task)
+        if show and config.growth.grows and not config.growth.stage_at(config.total_steps).last:
+            print(_ends_early(config), file=sys.stderr)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -414,6 +416,15 @@ def _with_steps(task: Task) -> RunConfig:
             raise ConfigError(f"epochs = {config.epochs}: this data has none; give steps")
         steps = max(1, round(config.epochs * task.steps_per_epoch))
     return config.replace(steps=steps, epochs=config.epochs, sample_every=_sample_every(config, steps))
+
+
+def _ends_early(config: RunConfig) -> str:
+    growth, whole = config.growth, config.data.resolution
+    side = growth.stage_at(config.total_steps).side
+    return (
+        f"the run ends at {side}x{side}: {config.epochs:g} epochs with {growth.epochs_per_stage:g} at each resolution "
+        f"do not reach {whole}x{whole}; give more epochs, or fewer to each"
+    )
 
 
 def _sample_every(config: RunConfig, steps: int) -> int:

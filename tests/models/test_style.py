@@ -361,5 +361,9 @@ def test_wrong_calls_are_refused_by_name() -> None:
         model.encode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="lod is -1"):
         model.decode(torch.zeros(1, 5), lod=-1)
+    with pytest.raises(ValueError, match=r"blend is 5\.0, expected a number from 0 to 1"):
+        model.decode(torch.zeros(1, 5), blend=5.0)
+    with pytest.raises(TypeError, match="noise is NoneType, expected True, False or a PhiloxNoise"):
+        model.decode(torch.zeros(1, 5), noise=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="takes none"):
         model.decode(torch.zeros(1, 5), torch.zeros(1, 2))

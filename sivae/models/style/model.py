@@ -205,6 +205,8 @@ class StyleVAE(VAEModel):
             styles = self._mixed(styles, *mixing)
         if truncation is not None:
             styles = self._truncated(styles, truncation)
+        if not isinstance(noise, bool | ops.PhiloxNoise):
+            raise TypeError(f"StyleVAE: noise is {type(noise).__name__}, expected True, False or a PhiloxNoise")
         maps = None
         if noise is not False:
             source = ops.PhiloxNoise(ops.draw_seed(z.device)) if noise is True else noise
