@@ -393,7 +393,7 @@ def test_what_does_not_go_together_is_refused_by_name(preset: str, changes: dict
 def test_a_resolution_that_cannot_be_grown_to_is_refused_before_anything_is_written(
     images: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"image_size is 12, expected a power of two from 4 to 1024"):
+    with pytest.raises(ConfigError, match=r"resolution = 12: a growing model needs a power of two, 4 or more"):
         train(_config(images, resolution=12), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
