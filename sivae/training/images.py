@@ -24,7 +24,7 @@ from sivae.data.images import (
     open_images,
 )
 from sivae.data.images.digits import open_digits
-from sivae.evaluation.images import evaluate_images
+from sivae.evaluation.images import evaluate_images, from_uint8
 from sivae.models import MODELS, VAEModel, build_model
 from sivae.models.base import samples_at_once
 from sivae.models.style import StyleVAE
@@ -127,10 +127,7 @@ class MeasuredImages:
     def some(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Images [N, C, H, W] in the value range, and their conditions [N, classes] or None."""
         pixels = torch.from_numpy(np.stack([self.images.read(row) for row in rows]))  # uint8 [N, H, W, C]
-        low, high = self.value_range
-        images = pixels.to(self._device).permute(0, 3, 1, 2).float() / 255.0
-        if self.value_range != (0.0, 1.0):
-            images = images * (high - low) + low
+        images = from_uint8(pixels.to(self._device), self.value_range)
         if not self.conditional:
             return images, None
         return images, self.condition(torch.tensor([self.images.label(row) for row in rows]))
