@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae.models.base import VAEModel, checked_counts
+from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import NORMS, Norm, make_norm
 from sivae.models.recompute import recomputed
 
 _SLOPE = 0.2
-_WORTH_SUMMING = 512  # pixels in a batch, from which on sums of weights cost less than the products that they save
 
 
 class ConvVAE(VAEModel):
@@ -163,28 +163,6 @@ class _Entry(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(F.leaky_relu_(self.norm(self.conv(x)), _SLOPE), 2)
-
-
-class DoublingConv2d(nn.Conv2d):
-    """A 3x3 convolution, padded by 1, of an image whose side is doubled first, by nearest neighbours.
-
-    Where neighbours are equal their weights can be summed: what an output pixel sees are 2x2 pixels of the small image.
-    That is a transposed convolution with stride 2 and a 4x4 kernel of such sums: 16 products instead of 36, and the
-    large image is neither made nor kept. [B, C, H, W] -> [B, C', 2H, 2W].
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] * x.shape[2] * x.shape[3] < _WORTH_SUMMING:
-            doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            return F.conv2d(doubled, self.weight, self.bias, padding=1)
-        kernel = _pair_sums(_pair_sums(self.weight.permute(2, 3, 0, 1), 0), 1)  # [4, 4, C', C]
-        return F.conv_transpose2d(x, kernel.permute(3, 2, 0, 1), self.bias, stride=2, padding=1)
-
-
-def _pair_sums(weight: Tensor, dim: int) -> Tensor:
-    """Three weights in a row -> the four that the transposed convolution has for them."""
-    before, at, after = weight.unbind(dim)
-    return torch.stack([after, at + after, before + at, before], dim)
 
 
 class ResidualBlock(nn.Module):

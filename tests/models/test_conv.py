@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sivae.models import ConvVAE, build_model
-from sivae.models.conv import DoublingConv2d
 from sivae.models.norm import batch_statistics, group_count, switches_seen_by_compiler
 from sivae.models.official import import_official
 from sivae.models.official.conv import official_names
@@ -124,23 +122,6 @@ def test_published_parameter_counts_in_millions(
 def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^ConvVAE: {message}"):
         ConvVAE(**changes)
-
-
-@pytest.mark.parametrize(("count", "side"), [(1, 22), (1, 23), (2, 16), (3, 16), (600, 1)])
-def test_summed_weights_are_the_convolution_of_the_doubled_image(count: int, side: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    layer = DoublingConv2d(3, 2, 3, padding=1).double()
-    x = torch.randn(count, 3, side, side, generator=generator, dtype=torch.float64, requires_grad=True)
-    expected = F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), layer.weight, layer.bias, padding=1)
-    actual = layer(x)
-    assert actual.shape == (count, 2, 2 * side, 2 * side)
-    assert _relative(actual, expected.detach()) < 1e-14  # float64: the same sums but for their order
-    direction = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    wanted = (x, layer.weight, layer.bias)
-    for mine, theirs in zip(
-        torch.autograd.grad(actual, wanted, direction), torch.autograd.grad(expected, wanted, direction), strict=True
-    ):
-        assert _relative(mine, theirs) < 1e-13
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])

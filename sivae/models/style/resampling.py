@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sivae.models.doubling import doubling_kernel
 from sivae.models.style.equalised import EqualisedConv2d
 
 
@@ -17,8 +18,7 @@ class DoublingConv2d(EqualisedConv2d):
     """[B, C, H, W] -> [B, C', 2H, 2W]: doubled by nearest neighbours, then convolved 3x3."""
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = _pair_sums(_pair_sums(self.weight.flip(2, 3).transpose(0, 1), 2), 3)  # [C, C', 4, 4]
-        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+        return F.conv_transpose2d(x, doubling_kernel(self.weight), stride=2, padding=1)
 
 
 class HalvingConv2d(EqualisedConv2d):
