@@ -55,6 +55,7 @@ class ImageBatches:
         channels_last: memory format of the batches.
         dtype: floating point; narrower types are rounded from float32.
         rank, world_size: this process among all.
+        pairs: rows 2 i and 2 i + 1 are two images of one class; B has to be even.
         workers: threads or processes that read where pixels are not cached, and threads that decode; None: one for
             each core, at most 8.
         budget_bytes: the most that cached pixels may take, in place of the shares above.
@@ -85,6 +86,7 @@ class ImageBatches:
         dtype: torch.dtype = torch.float32,
         rank: int = 0,
         world_size: int = 1,
+        pairs: bool = False,
         workers: int | None = None,
         budget_bytes: int | None = None,
         progress: bool = True,
@@ -109,12 +111,22 @@ class ImageBatches:
         self.cache = self._place(cache, images, len(images) * int(np.prod(shape)), world_size, budget_bytes)
         if self.cache != "none" and not isinstance(images, PackedImages):
             images = load_packed(images, budget_bytes=2**63, workers=workers, progress=progress)
-            _check_count(images, len(images), batch_size, world_size)
         self.images = images
         self.shape = (batch_size, shape[2], shape[0], shape[1])
-        self._order = Order(len(images), batch_size=batch_size, seed=seed, flip=flip, rank=rank, world_size=world_size)
-        self.steps_per_epoch = self._order.steps_per_epoch
         labels = all_labels(images)
+        if pairs:
+            _check_pairs(images, labels, batch_size)
+        self._order = Order(
+            len(images),
+            batch_size=batch_size,
+            seed=seed,
+            flip=flip,
+            rank=rank,
+            world_size=world_size,
+            pair_by=labels if pairs else None,
+        )
+        _check_count(images, self._order.count, batch_size, world_size)
+        self.steps_per_epoch = self._order.steps_per_epoch
         self._labels = None if labels is None else torch.from_numpy(labels).to(self._device)
         self._epoch: tuple[int, Tensor, Tensor | None] | None = None
         # A divisor that is a tensor on the device: CUDA replaces division by a number by a product, which rounds
@@ -297,6 +309,13 @@ def _check_count(images: ImageSet, count: int, batch_size: int, world_size: int)
             if count >= world_size
             else f"{images.name} has {count:,} images, fewer than one for each of {world_size} processes"
         )
+
+
+def _check_pairs(images: ImageSet, labels: np.ndarray | None, batch_size: int) -> None:
+    if batch_size % 2:
+        raise DataError(f"batch_size = {batch_size}: pairs of images of one class want an even number")
+    if labels is None:
+        raise DataError(f"{images.name} has no classes, by which to pair its images; sort them into a folder for each")
 
 
 def _image_shape(images: ImageSet) -> tuple[int, int, int]:

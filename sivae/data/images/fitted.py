@@ -8,7 +8,7 @@ import numpy as np
 
 from sivae.data.images.averages import averaged, halvings_between
 from sivae.data.images.base import ImageSet
-from sivae.data.images.packing import fit_image, nearest, plan
+from sivae.data.images.packing import all_contents, content_names, fit_image, nearest, plan
 
 
 class FittedImages:
@@ -31,6 +31,7 @@ class FittedImages:
         self._halvings = 0
         self.resolution, self.channels = resolution, self._shape.channels
         self.name, self.class_names, self.skipped = source.name, source.class_names, source.skipped
+        self.contents, self.content_names = all_contents(source), content_names(source)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -42,6 +43,10 @@ class FittedImages:
     def label(self, index: int) -> int | None:
         """See :meth:`ImageSet.label`."""
         return self._source.label(index)
+
+    def content(self, index: int) -> int | None:
+        """See :meth:`ImageSet.label`; of the contents."""
+        return None if self.contents is None else int(self.contents[index])
 
     def averaged(self, resolution: int) -> FittedImages:
         """The set at a lower resolution: the means of squares of pixels of what is read here.

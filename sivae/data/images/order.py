@@ -18,7 +18,7 @@ _KEPT = 2  # epochs: where one ends, the next is read ahead
 @dataclass(frozen=True)
 class Epoch:
     """Attributes:
-    permutation: int64 [N].
+    permutation: int64 [N], or of as many as are visited.
     flips: bool [N], by position, not by image; None where nothing is flipped.
     """
 
@@ -29,18 +29,34 @@ class Epoch:
 class Order:
     """The order of a set; may be asked by several threads.
 
+    Attributes:
+        count: images that an epoch visits.
+
     Args:
         count: images in the set.
         batch_size: of one process.
         seed: 0 or more.
         flip: whether half of the images, by chance, are to be mirrored.
         rank, world_size: this process among those that share each step's global batch.
+        pair_by: the class of each image, int64 [N]: positions 2 i and 2 i + 1 then hold two images of one class. Of a
+            class with an odd number of images each epoch leaves one out, by chance.
     """
 
-    def __init__(self, count: int, *, batch_size: int, seed: int, flip: bool, rank: int, world_size: int) -> None:
-        self._count, self._seed, self._flip = count, seed, flip
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: bool,
+        rank: int,
+        world_size: int,
+        pair_by: np.ndarray | None = None,
+    ) -> None:
+        self._count, self._seed, self._flip, self._pair_by = count, seed, flip, pair_by
         self._batch_size, self._rank, self._global_size = batch_size, rank, batch_size * world_size
-        self.steps_per_epoch = count // self._global_size
+        self.count = count if pair_by is None else int(sum(2 * (size // 2) for size in np.bincount(pair_by)))
+        self.steps_per_epoch = self.count // self._global_size
         self._epochs: dict[int, Epoch] = {}
         self._lock = threading.Lock()
 
@@ -48,7 +64,10 @@ class Order:
         """An epoch's order."""
         with self._lock:
             if index not in self._epochs:
-                permutation = _stream(self._seed, _PERMUTATION, index).permutation(self._count)
+                stream = _stream(self._seed, _PERMUTATION, index)
+                permutation = stream.permutation(self._count)
+                if self._pair_by is not None:
+                    permutation = _in_pairs(permutation, self._pair_by, stream)
                 flips = None
                 if self._flip:
                     flips = _stream(self._seed, _FLIPS, index).integers(0, 2, self._count, np.uint8).astype(bool)
@@ -68,6 +87,15 @@ class Order:
         epoch, rows = self.place(step)
         indices: np.ndarray = self.epoch(epoch).permutation[rows]
         return indices
+
+
+def _in_pairs(permutation: np.ndarray, classes: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """The images of a permutation, two of one class at a time, the pairs in random order."""
+    ordered = permutation[np.argsort(classes[permutation], kind="stable")]  # class by class, each still shuffled
+    sizes = np.bincount(classes)
+    within = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    pairs = ordered[within < np.repeat(2 * (sizes // 2), sizes)].reshape(-1, 2)
+    return pairs[stream.permutation(len(pairs))].reshape(-1)
 
 
 def _stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:

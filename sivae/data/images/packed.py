@@ -1,8 +1,8 @@
 """Images of one shape in one uint8 array, and the folder that holds such a set on the disk.
 
 A packed set is a folder of `images.npy` (uint8 [N, H, W, C]), maybe the same at lower resolutions (`images-128.npy`,
-`images-64.npy` …), `labels.npy` (int64 [N], where there are labels) and `dataset.json`, which is written last: a folder
-without it is unfinished.
+`images-64.npy` …), `labels.npy` and `contents.npy` (int64 [N], where there are labels or contents) and `dataset.json`,
+which is written last: a folder without it is unfinished.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sivae.data.images.base import DataError, Split, no_such_split
 from sivae.data.images.geometry import as_picture
 
 FORMAT = 1
-DESCRIPTION, IMAGES, LABELS = "dataset.json", "images.npy", "labels.npy"
+DESCRIPTION, IMAGES, LABELS, CONTENTS = "dataset.json", "images.npy", "labels.npy", "contents.npy"
 JOURNAL = "prepare.journal"  # of a set that is being made
 _DIGEST_BYTES = 8
 
@@ -34,13 +34,16 @@ class PackedImages:
         labels: int64 ``[N]``, or None.
         name: what to call the set.
         class_names: by label; needed where there are labels.
+        contents: int64 ``[N]``, or None: what varies within a class and is the same thing in every class (the view
+            of a car, the pose of a head).
+        content_names: by content; needed where there are contents.
         skipped: damaged images that were left out when it was made.
         fingerprint: a digest of the source, for telling it from another.
         part: train or test, where the data has parts.
         levels: the same images at lower resolutions, uint8 ``[N, R, R, C]`` by R; see :func:`at_resolution`.
 
     Raises:
-        DataError: shapes or dtypes are others, or a label has no name.
+        DataError: shapes or dtypes are others, or a label or content has no name.
     """
 
     uniform = True
@@ -52,6 +55,8 @@ class PackedImages:
         *,
         name: str = "images",
         class_names: tuple[str, ...] | None = None,
+        contents: np.ndarray | None = None,
+        content_names: tuple[str, ...] | None = None,
         skipped: int = 0,
         fingerprint: str | None = None,
         part: Split | None = None,
@@ -61,19 +66,9 @@ class PackedImages:
             raise DataError(
                 f"{name}: images are {array.dtype} of shape {list(array.shape)}; expected uint8 [N, H, W, C], C 1 or 3"
             )
-        if labels is not None:
-            if labels.shape != array.shape[:1] or labels.dtype.kind not in "iu":
-                raise DataError(
-                    f"{name}: labels are {labels.dtype} of shape {list(labels.shape)} beside {len(array):,} images; "
-                    "expected one whole number for each image"
-                )
-            labels = labels.astype(np.int64)
-            top = 0 if class_names is None else len(class_names)
-            if class_names is None or (labels.size and not 0 <= labels.min() <= labels.max() < top):
-                raise DataError(f"{name}: a label is outside 0 to {top - 1}, the classes that have a name")
-        self.array, self.labels = array, labels
-        self.name, self.skipped, self.part = name, skipped, part
-        self.class_names = class_names if labels is not None else None
+        self.array, self.name, self.skipped, self.part = array, name, skipped, part
+        self.labels, self.class_names = _named(name, len(array), labels, class_names, ("label", "classes"))
+        self.contents, self.content_names = _named(name, len(array), contents, content_names, ("content", "contents"))
         self.levels = dict(levels or {})
         self._fingerprint = fingerprint
 
@@ -130,6 +125,8 @@ class PackedImages:
             self.labels,
             name=self.name,
             class_names=self.class_names,
+            contents=self.contents,
+            content_names=self.content_names,
             skipped=self.skipped,
             fingerprint=hashlib.sha256(f"{self.fingerprint} at {side}".encode()).hexdigest(),
             part=self.part,
@@ -148,9 +145,31 @@ class PackedImages:
         """See :meth:`ImageSet.label`."""
         return None if self.labels is None else int(self.labels[index])
 
+    def content(self, index: int) -> int | None:
+        """See :meth:`ImageSet.label`; of the contents."""
+        return None if self.contents is None else int(self.contents[index])
+
     def where(self, index: int) -> str:
         """The image, for messages."""
         return f"image {index} of {self.name}"
+
+
+def _named(
+    owner: str, count: int, values: np.ndarray | None, names: tuple[str, ...] | None, words: tuple[str, str]
+) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    if values is None:
+        return None, None
+    one, many = words
+    if values.shape != (count,) or values.dtype.kind not in "iu":
+        raise DataError(
+            f"{owner}: {one}s are {values.dtype} of shape {list(values.shape)} beside {count:,} images; "
+            "expected one whole number for each image"
+        )
+    values = values.astype(np.int64)
+    top = 0 if names is None else len(names)
+    if names is None or (values.size and not 0 <= values.min() <= values.max() < top):
+        raise DataError(f"{owner}: a {one} is outside 0 to {top - 1}, the {many} that have a name")
+    return values, names
 
 
 def image_digest(image: np.ndarray) -> bytes:
@@ -212,21 +231,26 @@ def open_packed(folder: Path, *, split: Split | None = None) -> PackedImages:
         side: _map(folder / level_file(side), (count, side, side, channels), np.dtype(np.uint8))
         for side in facts["levels"]
     }
-    names = facts.get("class_names")
-    labels = None
-    if names is not None:
-        labels = np.array(_map(folder / LABELS, (count,), np.dtype(np.int64)))
-        names = tuple(str(name) for name in names)
+    labels, class_names = _read_named(folder / LABELS, count, facts.get("class_names"))
+    contents, content_names = _read_named(folder / CONTENTS, count, facts.get("content_names"))
     return PackedImages(
         array,
         labels,
         name=facts["name"],
-        class_names=names,
+        class_names=class_names,
+        contents=contents,
+        content_names=content_names,
         skipped=len(facts["skipped"]),
         fingerprint=facts["pixels"],
         part=part,
         levels=levels,
     )
+
+
+def _read_named(path: Path, count: int, names: list[Any] | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    if names is None:
+        return None, None
+    return np.array(_map(path, (count,), np.dtype(np.int64))), tuple(str(name) for name in names)
 
 
 def verify_packed(folder: Path) -> None:

@@ -254,18 +254,21 @@ def load_packed(
         with contextlib.closing(in_parallel(work, shape.blocks(len(source)), workers_or_default(workers))) as results:
             for bad in results:
                 damaged += bad
-    labels = all_labels(source)
+    labels, contents = all_labels(source), all_contents(source)
     if damaged:
         if len(damaged) == len(source):
             raise DataError(f"{source.name}: none of its {len(source):,} images can be read")
         kept = np.delete(np.arange(len(source)), damaged)
         array = array[kept]
         labels = None if labels is None else labels[kept]
+        contents = None if contents is None else contents[kept]
     return PackedImages(
         array,
         labels,
         name=source.name,
         class_names=source.class_names,
+        contents=contents,
+        content_names=None if contents is None else content_names(source),
         skipped=source.skipped + len(damaged),
         fingerprint=getattr(source, "fingerprint", None),
         part=getattr(source, "part", None),
@@ -278,5 +281,24 @@ def all_labels(images: ImageSet) -> np.ndarray | None:
         return None
     if isinstance(images, PackedImages):
         return images.labels
-    labels = [images.label(index) for index in range(len(images))]
-    return None if None in labels else np.array(labels, np.int64)
+    return _every(images.label, len(images))
+
+
+def content_names(images: ImageSet) -> tuple[str, ...] | None:
+    """The names of a set's contents by number; None for the many kinds of set that have none."""
+    return getattr(images, "content_names", None)
+
+
+def all_contents(images: ImageSet) -> np.ndarray | None:
+    """int64 [N], or None where the set, or one of its images, has no contents."""
+    if content_names(images) is None:
+        return None
+    if isinstance(images, PackedImages):
+        return images.contents
+    content: Callable[[int], int | None] = images.content  # type: ignore[attr-defined]
+    return _every(content, len(images))
+
+
+def _every(value: Callable[[int], int | None], count: int) -> np.ndarray | None:
+    values = [value(index) for index in range(count)]
+    return None if None in values else np.array(values, np.int64)

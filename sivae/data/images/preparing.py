@@ -27,6 +27,7 @@ from sivae.data.images.journal import Entry, Journal, refuse_other
 from sivae.data.images.memory import amount
 from sivae.data.images.opening import open_images
 from sivae.data.images.packed import (
+    CONTENTS,
     DESCRIPTION,
     FORMAT,
     IMAGES,
@@ -40,7 +41,9 @@ from sivae.data.images.packed import (
 from sivae.data.images.packing import (
     Shape,
     Stopped,
+    all_contents,
     all_labels,
+    content_names,
     fit_image,
     in_parallel,
     nearest,
@@ -260,10 +263,11 @@ def _finish(
     if damaged:
         for path in _paths(folder, sides):
             _leave_out(path, kept)
-    labels = all_labels(images)
-    if labels is not None:
-        with files.atomic_file(folder / LABELS) as temporary, temporary.open("wb") as file:
-            np.save(file, labels[kept])
+    labels, contents = all_labels(images), all_contents(images)
+    for name, values in ((LABELS, labels), (CONTENTS, contents)):
+        if values is not None:
+            with files.atomic_file(folder / name) as temporary, temporary.open("wb") as file:
+                np.save(file, values[kept])
     facts = {
         "format": FORMAT,
         "name": images.name,
@@ -271,7 +275,8 @@ def _finish(
         "resolution": shape.resolution,
         "channels": shape.channels,
         "levels": sides[1:],
-        "class_names": None if labels is None or images.class_names is None else list(images.class_names),
+        "class_names": _names(labels, images.class_names),
+        "content_names": _names(contents, content_names(images)),
         "part": asked["part"],
         "skipped": list(damaged.values()),
         "pixels": set_digest(bytes.fromhex("".join(entry.digests for entry in entries))),
@@ -280,6 +285,10 @@ def _finish(
     files.write_json(folder / DESCRIPTION, facts)
     (folder / JOURNAL).unlink()
     return facts
+
+
+def _names(values: np.ndarray | None, names: tuple[str, ...] | None) -> list[str] | None:
+    return None if values is None or names is None else list(names)
 
 
 def _leave_out(path: Path, kept: np.ndarray) -> None:
