@@ -31,10 +31,12 @@ class VAEModel(nn.Module):
         hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
             same architecture.
         OFFSETS_PER_PASS: offsets of Philox noise that a training pass of the decoder may use.
+        ADAM_BETAS: of the optimiser's moments.
     """
 
     name: ClassVar[str]
     OFFSETS_PER_PASS: ClassVar[int] = 32
+    ADAM_BETAS: ClassVar[tuple[float, float]] = (0.9, 0.999)
     encoder: nn.Module
     decoder: nn.Module
     z_dim: int
@@ -111,6 +113,14 @@ class VAEModel(nn.Module):
             prior: whether z is drawn from the prior.
         """
         return self.decode(z, condition)
+
+    def latents_to_decode(self, z: Tensor) -> Tensor:
+        """What a training step decodes to reconstruct a batch whose posterior draws are z, [B, z_dim]: z itself."""
+        return z
+
+    def class_part(self, of_z: Tensor) -> Tensor | None:
+        """The columns of z, mu or logvar [B, z_dim] that stand for the class, where the model tells it apart."""
+        return None
 
     def rate_scales(self) -> dict[str, float]:
         """What the optimiser multiplies its steps by, for the parameters (by name) where that is not 1."""

@@ -10,8 +10,9 @@ from sivae.models.base import VAEModel
 from sivae.models.conv import ConvVAE
 from sivae.models.mlp import MLPVAE
 from sivae.models.style import StyleVAE
+from sivae.models.translation import TranslationVAE
 
-MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, ConvVAE, StyleVAE)}
+MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, ConvVAE, StyleVAE, TranslationVAE)}
 
 
 def build_model(name: str, **hyperparameters: Any) -> VAEModel:

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 from sivae.models import VAEModel
 
-_EQUALISED_BETAS = (0.0, 0.99)
-
 
 def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) -> dict[str, torch.optim.Optimizer]:
     """One optimiser for the encoder and one for the decoder.
 
-    Adam; for models with equalised rates without its first moment, and in one group per scale. The authors' own
+    Adam, in one group per scale of the rate; for models with equalised rates without its first moment. The authors' own
     optimiser for those, v <- .99 v + .01 g^2 with the step lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8), differs from it
     in where the 1e-8 comes in: Adam adds sqrt(1 - .99^t) times as much, a tenth at first and nearly all later. A step
     differs by less than 1e-8 / sqrt(v) of its size, which nothing notices where gradients are above 1e-5.
@@ -27,7 +25,7 @@ def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) 
     """
     scales = model.rate_scales()
     return {
-        name: _adam(_groups(getattr(model, name), name, scales), rate, capturable, betas=_betas(scales))
+        name: _adam(_groups(getattr(model, name), name, scales), rate, capturable, betas=model.ADAM_BETAS)
         for name in ("encoder", "decoder")
     }
 
@@ -40,10 +38,6 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(of_group)
         else:
             group["lr"] = of_group
-
-
-def _betas(scales: dict[str, float]) -> tuple[float, float]:
-    return _EQUALISED_BETAS if scales else (0.9, 0.999)
 
 
 def _groups(network: nn.Module, prefix: str, scales: dict[str, float]) -> list[dict[str, Any]]:

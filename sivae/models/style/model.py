@@ -64,6 +64,7 @@ class StyleVAE(VAEModel):
     """
 
     name = "style"
+    ADAM_BETAS = (0.0, 0.99)
     value_range = (-1.0, 1.0)
     encoder: StyleEncoder
     decoder: StyleDecoder

@@ -1,0 +1,216 @@
+"""Two encoders and one decoder: an image as its class and its content, which recombine.
+
+The networks are those of LORD (Gabbay & Hoshen, "Demystifying Inter-Class Disentanglement", ICLR 2020), their encoders
+ending in mu and logvar. The class enters the decoder through the scales and shifts of instance norms alone, which are
+the same for the whole image; where things are has to come from the content.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sivae import ops
+from sivae.models.base import VAEModel, checked_counts, evaluating
+from sivae.models.doubling import DoublingConv2d
+
+_SLOPE, _EPS = 0.2, 1e-5
+_SMALLEST = 4  # pixels, the side of the decoder's first map
+_MOST = 4  # widths of the entry that the widest layer has
+
+
+class TranslationVAE(VAEModel):
+    """Two encoders, of content and of class, and a decoder, for square images in [0, 1].
+
+    A latent z [B, z_dim] is the content c, [B, content_dim], beside the class y, [B, class_dim]; mu and logvar are too.
+
+    Args:
+        image_size: side of the images: 4 times a power of two, 8 at least. 64 is LORD's.
+        channels: of the images.
+        content_dim, class_dim: latent values of c and of y.
+        width: channels at the images' own resolution; inner layers have up to four times as many.
+        hidden: width of the linear layers.
+        coded_images, coded_classes: images and classes that have codes of their own (:class:`Codes`), for training by
+            LORD's two stages; 0: none.
+
+    Attributes:
+        exchanges: whether a training step decodes the class of each sample's neighbour, see
+            :meth:`latents_to_decode`.
+
+    Raises:
+        ValueError: an argument cannot be.
+    """
+
+    name = "translation"
+    encoder: TranslationEncoder
+    value_range = (0.0, 1.0)
+    CODES_RATE: ClassVar[float] = 10.0  # LORD's learning rate of codes over that of networks
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        content_dim: int = 128,
+        class_dim: int = 256,
+        width: int = 64,
+        hidden: int = 256,
+        coded_images: int = 0,
+        coded_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        counts = {"content_dim": content_dim, "class_dim": class_dim, "width": width, "hidden": hidden}
+        checked_counts("TranslationVAE", 1, image_size=image_size, channels=channels, **counts)
+        checked_counts("TranslationVAE", 0, coded_images=coded_images, coded_classes=coded_classes)
+        doublings = image_size.bit_length() - _SMALLEST.bit_length()
+        if doublings < 1 or _SMALLEST << doublings != image_size:
+            raise ValueError(f"TranslationVAE: image_size is {image_size}, expected a power of two from 8 on")
+        self.hyperparameters = {
+            "image_size": image_size,
+            "channels": channels,
+            **counts,
+            "coded_images": coded_images,
+            "coded_classes": coded_classes,
+        }
+        self.content_dim, self.class_dim = content_dim, class_dim
+        self.z_dim = content_dim + class_dim
+        self.sample_shape = (channels, image_size, image_size)
+        self.exchanges = False
+        self.encoder = TranslationEncoder(channels, width, doublings, hidden, content_dim, class_dim)
+        if coded_images:
+            self.encoder.codes = Codes(coded_images, coded_classes, content_dim, class_dim)
+        self.decoder = TranslationDecoder(channels, width, doublings, hidden, content_dim, class_dim)
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Content [B, content_dim] and class [B, class_dim] of latents, or of mu or logvar, [B, z_dim]: views."""
+        content, of_class = z.split([self.content_dim, self.class_dim], dim=1)
+        return content, of_class
+
+    def class_part(self, of_z: Tensor) -> Tensor:
+        """See :meth:`VAEModel.class_part`."""
+        return self.split(of_z)[1]
+
+    def latents_to_decode(self, z: Tensor) -> Tensor:
+        """With `exchanges` each content beside the class of its pair's other sample, rows 2 i and 2 i + 1 being a pair.
+
+        Where the two show one class, a class code then has to serve both images, and what only one of them shows has to
+        come from its content.
+
+        Raises:
+            ValueError: the batch has an odd number of samples.
+        """
+        if not self.exchanges:
+            return z
+        if len(z) % 2:
+            raise ValueError(f"TranslationVAE: a batch has {len(z)} samples, expected pairs of one class each")
+        content, of_class = self.split(z)
+        return torch.cat([content, of_class.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)], dim=1)
+
+    def translate(self, content: Tensor, of_class: Tensor) -> Tensor:
+        """The content of some images with the class of others, through the posterior means, in eval mode.
+
+        Args:
+            content: images that give their content, [B, *sample_shape].
+            of_class: images that give their class, likewise.
+
+        Returns:
+            [B, *sample_shape], without gradient.
+        """
+        with evaluating(self):
+            mu = self._in_pieces(lambda x, _: self.encode(x)[0], content, None)
+            other = self._in_pieces(lambda x, _: self.encode(x)[0], of_class, None)
+            return self._in_pieces(self.decode, self.recombined(mu, other), None)
+
+    def recombined(self, content: Tensor, of_class: Tensor) -> Tensor:
+        """Latents with the content of some and the class of others, [B, z_dim] all."""
+        return torch.cat([self.split(content)[0], self.split(of_class)[1]], dim=1)
+
+    def rate_scales(self) -> dict[str, float]:
+        """See :meth:`VAEModel.rate_scales`."""
+        if self.encoder.codes is None:
+            return {}
+        return dict.fromkeys(("encoder.codes.content", "encoder.codes.of_class"), self.CODES_RATE)
+
+
+class Codes(nn.Module):
+    """A content for each training image and a class for each class, learned as they are, without an encoder.
+
+    Args:
+        images, classes: how many.
+        content_dim, class_dim: values of each.
+    """
+
+    def __init__(self, images: int, classes: int, content_dim: int, class_dim: int) -> None:
+        super().__init__()
+        self.content = nn.Parameter(torch.empty(images, content_dim).uniform_(-0.05, 0.05))
+        self.of_class = nn.Parameter(torch.empty(classes, class_dim).uniform_(-0.05, 0.05))
+
+    def forward(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Numbers of images and of classes, int64 [B] -> [B, content_dim + class_dim]."""
+        return torch.cat([F.embedding(images, self.content), F.embedding(classes, self.of_class)], dim=1)
+
+
+class TranslationEncoder(nn.Module):
+    """Images [B, C, H, W] -> mu and logvar of content and class, [B, 2 (content_dim + class_dim)], both mu first."""
+
+    def __init__(self, channels: int, width: int, halvings: int, hidden: int, content_dim: int, class_dim: int) -> None:
+        super().__init__()
+        self.content = _encoder(channels, width, halvings, hidden, content_dim)
+        self.of_class = _encoder(channels, width, halvings, hidden, class_dim)
+        self.codes: Codes | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = [encoder(x).chunk(2, dim=1) for encoder in (self.content, self.of_class)]
+        return torch.cat([mu for mu, _ in heads] + [logvar for _, logvar in heads], dim=1)
+
+
+class TranslationDecoder(nn.Module):
+    """Latents [B, content_dim + class_dim] -> images [B, C, H, W] in (0, 1)."""
+
+    def __init__(
+        self, channels: int, width: int, doublings: int, hidden: int, content_dim: int, class_dim: int
+    ) -> None:
+        super().__init__()
+        inner = _MOST * width
+        self._dims, self._features = [content_dim, class_dim], (inner, _SMALLEST, _SMALLEST)
+        self.content = _mlp(content_dim, hidden, inner * _SMALLEST * _SMALLEST)
+        self.styles = _mlp(class_dim, hidden, doublings * 2 * inner)
+        self.blocks = nn.ModuleList(DoublingConv2d(inner, inner, 3, padding=1) for _ in range(doublings))
+        self.conv = nn.Conv2d(inner, width, 5, padding=2)
+        self.predict = nn.Conv2d(width, channels, 7, padding=3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        content, of_class = z.split(self._dims, dim=1)
+        x = F.leaky_relu_(self.content(content), _SLOPE).unflatten(1, self._features)
+        if self.conv.weight.is_contiguous(memory_format=torch.channels_last) and not self.conv.weight.is_contiguous():
+            x = x.contiguous(memory_format=torch.channels_last)
+        styles = self.styles(of_class).unflatten(1, (len(self.blocks), 2, -1))  # [B, blocks, 2, inner]
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            scale, shift = styles[:, index].to(x.dtype).unbind(1)
+            x = ops.styled_instance_norm(x, scale=scale, shift=shift, negative_slope=_SLOPE, eps=_EPS)
+        image: Tensor = self.predict(F.leaky_relu_(self.conv(x), _SLOPE))
+        return image.sigmoid()
+
+
+def _encoder(channels: int, width: int, halvings: int, hidden: int, z_dim: int) -> nn.Sequential:
+    """Images -> mu and logvar side by side, [B, 2 z_dim]."""
+    widths = [width * min(2**index, _MOST) for index in range(halvings + 1)]
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, padding=3), nn.LeakyReLU(_SLOPE)]
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layers += [nn.Conv2d(fan_in, fan_out, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
+    return nn.Sequential(*layers, nn.Flatten(), _mlp(widths[-1] * _SMALLEST * _SMALLEST, hidden, 2 * z_dim))
+
+
+def _mlp(fan_in: int, hidden: int, fan_out: int) -> nn.Sequential:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(fan_in, hidden),
+        nn.LeakyReLU(_SLOPE),
+        nn.Linear(hidden, hidden),
+        nn.LeakyReLU(_SLOPE),
+        nn.Linear(hidden, fan_out),
+    )
