@@ -30,16 +30,25 @@ class VAEObjective:
 
     Args:
         beta_rec, beta_kl: weights, at least 0.
+        beta_kl_class: the weight of the class's share of the kl, for models that tell it apart; beta_kl is then the
+            content's. None: beta_kl.
         kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
     """
 
     beta_rec: float = 1.0
     beta_kl: float = 1.0
+    beta_kl_class: float | None = None
     kind: str = "mse"
 
     def __post_init__(self) -> None:
         _check_weights(self, "beta_rec", "beta_kl")
+        _check_class_weight(self, "beta_kl_class", "beta_kl")
         _check_kind(self)
+
+    @property
+    def class_kl_share(self) -> float:
+        """What a nat of the class counts for one of the content."""
+        return _share(self.beta_kl_class, self.beta_kl)
 
     def loss(self, rec: Tensor, kl: Tensor) -> Tensor:
         """rec, kl [B] -> scalar."""
@@ -63,6 +72,7 @@ class IntroObjective:
         kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
     """
 
+    class_kl_share = class_neg_share = 1.0
     beta_rec: float = 1.0
     beta_kl: float = 1.0
     margin: float = 5.0
@@ -101,6 +111,8 @@ class SoftIntroObjective:
     Args:
         beta_rec, beta_kl: weights of the reconstruction error and of the kl.
         beta_neg: weight of the fakes' kl in the encoder's exponential.
+        beta_kl_class, beta_neg_class: the weights of the class's share of the kl, for models that tell it apart;
+            beta_kl and beta_neg are then the content's. None: the same.
         gamma_r: weight of the fakes' reconstruction error in the decoder's loss. Terms below 2^-24 of the term beside
             them (the default is) are not computed.
         gamma: weight of the fakes in the decoder's loss. With gamma_r 1 it is the paper's, by which the optimum
@@ -118,6 +130,8 @@ class SoftIntroObjective:
     beta_rec: float = 1.0
     beta_kl: float = 1.0
     beta_neg: float = 256.0
+    beta_kl_class: float | None = None
+    beta_neg_class: float | None = None
     gamma_r: float = 1e-8
     gamma: float = 1.0
     alpha: float = 2.0
@@ -128,6 +142,8 @@ class SoftIntroObjective:
 
     def __post_init__(self) -> None:
         _check_weights(self, "beta_rec", "beta_kl", "beta_neg", "gamma_r", "gamma")
+        _check_class_weight(self, "beta_kl_class", "beta_kl")
+        _check_class_weight(self, "beta_neg_class", "beta_neg")
         _check_positive(self, "alpha", self.alpha)
         if self.scale is not None:
             _check_positive(self, "scale", self.scale)
@@ -147,6 +163,16 @@ class SoftIntroObjective:
     @property
     def decoder_fake_kl_matters(self) -> bool:
         return self.beta_kl > 0.0 and self.gamma > 0.0
+
+    @property
+    def class_kl_share(self) -> float:
+        """What a nat of the class counts for one of the content."""
+        return _share(self.beta_kl_class, self.beta_kl)
+
+    @property
+    def class_neg_share(self) -> float:
+        """Likewise, in the encoder's exponential."""
+        return _share(self.beta_neg_class, self.beta_neg)
 
     def scale_for(self, elements: int) -> float:
         """s for samples of that many elements."""
@@ -175,7 +201,39 @@ class SoftIntroObjective:
         return loss if self.gamma == 1.0 else self.gamma * loss
 
 
-Objective = VAEObjective | IntroObjective | SoftIntroObjective
+@dataclass(frozen=True, kw_only=True)
+class LordObjective:
+    """LORD (Gabbay & Hoshen, ICLR 2020): disentanglement with the class of every image known, in two stages.
+
+    codes: s rec(x, D(c + sigma eps, y)) + content_decay |c|^2, over a code c of each image and y of each class
+    encoders: s rec(x, D(E_c(x), E_y(x))) + code_weight (mean (E_c(x) - c)^2 + mean (E_y(x) - y)^2)
+
+    Args:
+        content_noise: sigma, which limits what a content code can say.
+        content_decay: weight of the content codes' squared length.
+        code_weight: weight of the encoders' distance from the codes of the first stage.
+        scale: the constant s; None is 1 / (elements of one sample), which makes the error a mean as LORD's.
+        kind: the reconstruction error, see `sivae.ops.reconstruction_error`. LORD's own is perceptual.
+    """
+
+    content_noise: float = 1.0
+    content_decay: float = 1e-3
+    code_weight: float = 10.0
+    scale: float | None = None
+    kind: str = "l1"
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "content_noise", "content_decay", "code_weight")
+        if self.scale is not None:
+            _check_positive(self, "scale", self.scale)
+        _check_kind(self)
+
+    def scale_for(self, elements: int) -> float:
+        """s for samples of that many elements."""
+        return 1.0 / elements if self.scale is None else self.scale
+
+
+Objective = VAEObjective | IntroObjective | SoftIntroObjective | LordObjective
 
 
 def _check_weights(objective: object, *names: str) -> None:
@@ -183,6 +241,18 @@ def _check_weights(objective: object, *names: str) -> None:
         value = getattr(objective, name)
         if not (math.isfinite(value) and value >= 0.0):
             raise ValueError(f"{type(objective).__name__}: {name} is {value}, expected a finite number of at least 0")
+
+
+def _share(of_class: float | None, of_content: float) -> float:
+    return 1.0 if of_class is None else of_class / of_content
+
+
+def _check_class_weight(objective: object, name: str, of_content: str) -> None:
+    if getattr(objective, name) is None:
+        return
+    _check_weights(objective, name)
+    if getattr(objective, of_content) == 0.0:
+        raise ValueError(f"{type(objective).__name__}: {name} is given, so {of_content} has to be above 0")
 
 
 def _check_positive(objective: object, name: str, value: float) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.baselines.losses import RECONSTRUCTION_ERRORS, exp_elbo, gaussian_kl
 
 if TYPE_CHECKING:
-    from sivae.training.step import StepNoise
+    from sivae.training.draws import StepNoise
 
 
 class Model(Protocol):

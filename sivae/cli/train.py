@@ -23,6 +23,7 @@ from sivae.training.config import (
     Precision,
     RunConfig,
     Semantics,
+    Supervision,
 )
 from sivae.training.errors import ConfigError
 from sivae.training.memory import keep_freed_memory
@@ -114,6 +115,11 @@ class Arguments:
     beta_rec: Annotated[Number, _of_preset("Weight of the reconstruction error.")] = None
     beta_kl: Annotated[Number, _of_preset("Weight of the KL divergence of real samples.")] = None
     beta_neg: Annotated[Number, _of_preset("Weight of the KL divergence of fakes (soft-intro).")] = None
+    beta_kl_class: Annotated[
+        Number,
+        _of_preset("Weight of the class's share of the KL divergence; --beta-kl is the content's (translation)."),
+    ] = None
+    beta_neg_class: Annotated[Number, _of_preset("Likewise of the KL divergence of fakes (translation).")] = None
     gamma_r: Annotated[
         Number, _of_objective("Weight of the fakes' reconstruction error in the decoder's update (soft-intro).")
     ] = None
@@ -136,8 +142,27 @@ class Arguments:
         Number, _of_objective("KL divergence in nats that the encoder gives every fake at least (intro).")
     ] = None
     kind: Annotated[str | None, one_of(*get_args(ErrorKind)), _of_objective("The reconstruction error.")] = None
+    perceptual: Annotated[
+        Path | None,
+        one(Path, "FILE"),
+        arg(
+            help="VGG-16's weights (vgg16-397923af.pth), for a perceptual reconstruction error in the place of --kind.",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None
+    content_noise: Annotated[Number, _of_objective("Noise on the content codes (lord).")] = None
+    content_decay: Annotated[Number, _of_objective("Weight of the content codes' squared length (lord).")] = None
+    code_weight: Annotated[Number, _of_objective("Weight of the encoders' distance from the codes (lord).")] = None
     z_dim: Annotated[Whole, _of_preset("Latent dimensions.")] = None
-    hidden: Annotated[Whole, _of_preset("Width of the inner layers (points).")] = None
+    content_dim: Annotated[Whole, _of_preset("Latent dimensions of the content (translation).")] = None
+    class_dim: Annotated[Whole, _of_preset("Latent dimensions of the class (translation).")] = None
+    width: Annotated[Whole, _of_preset("Channels at the images' resolution (translation).")] = None
+    supervision: Annotated[
+        str | None,
+        one_of(*get_args(Supervision)),
+        _of_preset("What is known of classes: nothing, or which images are of one (translation)."),
+    ] = None
+    hidden: Annotated[Whole, _of_preset("Width of the linear layers (points, translation).")] = None
     layers: Annotated[Whole, _of_preset("Number of inner layers (points).")] = None
     widths: Annotated[
         tuple[Any, ...] | None,
@@ -260,6 +285,8 @@ def run(arguments: Arguments) -> None:
     changes = {_KEYS.get(key, key): value for key, value in given.items() if key not in _NOT_SETTINGS}
     if arguments.data is not None:
         changes["path"] = str(arguments.data.absolute())  # a resumed run may start elsewhere
+    if arguments.perceptual is not None:
+        changes["perceptual"] = str(arguments.perceptual.absolute())
     keep_freed_memory()
     if arguments.resume is not None:
         summary = _resume(arguments.resume, given, changes, not arguments.quiet)

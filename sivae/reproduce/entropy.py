@@ -59,8 +59,8 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     gammas = sorted({_gamma(run) for run in runs.values()})
     seeds = sorted({run.config.seed for run in runs.values()})
     discrete = _discrete()
-    objective = next(iter(runs.values())).config.objective
-    variance = objective.beta_kl / (2 * objective.beta_rec)
+    beta_rec, beta_kl = next(iter(runs.values())).config.objective.elbo_weights()
+    variance = beta_kl / (2 * beta_rec)
     density = get_density(DENSITY)
     data = density.sample(_POINTS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     solver = SmoothedOptimum(data[:800], variance, 2 * density.extent)
@@ -85,7 +85,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} each, {config.total_steps:,} iterations of batch "
         f"{config.batch_size}, the first {config.warmup_steps:,} of them a plain VAE. They stand in the theorem's "
         "setting, not in the published one: Algorithm 1 (semantics paper, fakes prior, gamma_r 1), and one ELBO "
-        f"everywhere, beta_rec {objective.beta_rec:g} and beta_kl = beta_neg = {objective.beta_kl:g}, which is a "
+        f"everywhere, beta_rec {beta_rec:g} and beta_kl = beta_neg = {beta_kl:g}, which is a "
         f"decoder noise of variance beta_kl/(2 beta_rec) = {variance:g} a coordinate."
     )
     rows = [

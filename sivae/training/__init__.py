@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sivae.training.config import ObjectiveConfig, RunConfig
+    from sivae.training.draws import StepNoise
     from sivae.training.measuring import evaluate
     from sivae.training.presets import PRESETS, preset_config
     from sivae.training.run import train
-    from sivae.training.step import IntroStep, SoftIntroStep, StepNoise, StepOptions, VAEStep
+    from sivae.training.step import IntroStep, SoftIntroStep, VAEStep
+    from sivae.training.step_base import StepOptions
 
 _HOMES = {
     "IntroStep": "step",
@@ -18,8 +20,8 @@ _HOMES = {
     "PRESETS": "presets",
     "RunConfig": "config",
     "SoftIntroStep": "step",
-    "StepNoise": "step",
-    "StepOptions": "step",
+    "StepNoise": "draws",
+    "StepOptions": "step_base",
     "VAEStep": "step",
     "evaluate": "measuring",
     "preset_config": "presets",

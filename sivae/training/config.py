@@ -17,15 +17,16 @@ from sivae.training.fields import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHAR
 from sivae.training.growing import GrowthConfig, Stage
 
 if TYPE_CHECKING:
-    from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
+    from sivae.objectives import Objective
 
-ObjectiveName = Literal["soft-intro", "intro", "vae"]
-Phase = Literal["warm-up", "soft-intro", "intro", "vae"]
+ObjectiveName = Literal["soft-intro", "intro", "vae", "lord"]
+Phase = Literal["warm-up", "soft-intro", "intro", "vae", "lord"]
 ErrorKind = Literal["mse", "l1"]  # the two that fit an output of any range; the networks end without a sigmoid
 Fake = Literal["prior", "reconstruction"]
 Semantics = Literal["official", "paper"]
-DataName = Literal["density", "digits", "images"]
-ModelName = Literal["mlp", "conv", "style"]
+DataName = Literal["density", "digits", "shapes", "images"]
+ModelName = Literal["mlp", "conv", "style", "translation"]
+Supervision = Literal["none", "pairs"]
 Norm = Literal["batch", "group", "none"]
 Cache = Literal["auto", "device", "host", "none"]
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -41,7 +42,7 @@ class ObjectiveConfig(Section):
     """The objective and its weights. None stands for the objective's own default, which :meth:`resolved` fills in.
 
     Attributes:
-        name: "soft-intro", "intro" (IntroVAE's hinge) or "vae".
+        name: "soft-intro", "intro" (IntroVAE's hinge), "vae" or "lord" (LORD, for the model "translation").
         beta_rec: weight of the reconstruction error.
         beta_kl: weight of the KL divergence of real samples.
         kind: the reconstruction error, summed over a sample's elements.
@@ -56,6 +57,11 @@ class ObjectiveConfig(Section):
         semantics: "official" or "paper": whose gradients, where the published code and the paper's Algorithm
             1 differ (soft-intro).
         margin: KL divergence, in nats, that the encoder gives every fake at least (intro).
+        beta_kl_class, beta_neg_class: the weights of the class's share of the KL divergence, where the model tells it
+            apart; None: as of the content, `beta_kl` and `beta_neg` (soft-intro, vae).
+        perceptual: file of VGG-16's weights, with which the reconstruction error is perceptual
+            (:class:`sivae.models.perceptual.PerceptualDistance`); None: `kind` alone.
+        content_noise, content_decay, code_weight: see :class:`sivae.objectives.LordObjective` (lord).
 
     Raises:
         ConfigError: a value is of the wrong type or out of range, or of no effect.
@@ -65,18 +71,22 @@ class ObjectiveConfig(Section):
     KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
         "soft-intro": (
             *("beta_rec", "beta_kl", "kind", "fakes", "alpha", "beta_neg", "gamma_r", "gamma", "scale", "semantics"),
+            *("beta_kl_class", "beta_neg_class", "perceptual"),
         ),
-        "intro": ("beta_rec", "beta_kl", "kind", "fakes", "alpha", "margin"),
-        "vae": ("beta_rec", "beta_kl", "kind"),
+        "intro": ("beta_rec", "beta_kl", "kind", "fakes", "alpha", "margin", "perceptual"),
+        "vae": ("beta_rec", "beta_kl", "beta_kl_class", "kind", "perceptual"),
+        "lord": ("content_noise", "content_decay", "code_weight", "scale", "kind", "perceptual"),
     }
     RANGES: ClassVar[dict[str, Range]] = {
         **dict.fromkeys(("beta_rec", "beta_kl", "beta_neg", "gamma_r", "gamma", "margin"), NOT_NEGATIVE),
+        **dict.fromkeys(("beta_kl_class", "beta_neg_class"), NOT_NEGATIVE),
+        **dict.fromkeys(("content_noise", "content_decay", "code_weight"), NOT_NEGATIVE),
         **dict.fromkeys(("alpha", "scale"), POSITIVE),
     }
 
     name: ObjectiveName
-    beta_rec: float
-    beta_kl: float
+    beta_rec: float | None = None
+    beta_kl: float | None = None
     kind: ErrorKind | None = None
     fakes: tuple[Fake, ...] | None = None
     alpha: float | None = None
@@ -86,6 +96,12 @@ class ObjectiveConfig(Section):
     scale: float | None = None
     semantics: Semantics | None = None
     margin: float | None = None
+    beta_kl_class: float | None = None
+    beta_neg_class: float | None = None
+    perceptual: str | None = None
+    content_noise: float | None = None
+    content_decay: float | None = None
+    code_weight: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +110,7 @@ class ObjectiveConfig(Section):
                 f"fakes = {fields.show(list(self.fakes))}: name prior, reconstruction, or both, each once"
             )
 
-    def build(self) -> VAEObjective | IntroObjective | SoftIntroObjective:
+    def build(self) -> Objective:
         """The objective itself."""
         from sivae import objectives
 
@@ -102,20 +118,36 @@ class ObjectiveConfig(Section):
             "vae": objectives.VAEObjective,
             "intro": objectives.IntroObjective,
             "soft-intro": objectives.SoftIntroObjective,
+            "lord": objectives.LordObjective,
         }
-        built: VAEObjective | IntroObjective | SoftIntroObjective = classes[self.name](**self.given())
+        given = {key: value for key, value in self.given().items() if key != "perceptual"}
+        built: Objective = classes[self.name](**given)
         return built
+
+    def elbo_weights(self) -> tuple[float, float]:
+        """beta_rec and beta_kl.
+
+        Raises:
+            ConfigError: the objective is no ELBO.
+        """
+        if self.beta_rec is None or self.beta_kl is None:
+            raise ConfigError(f"the objective {self.name!r} has no ELBO; choose soft-intro, intro or vae")
+        return self.beta_rec, self.beta_kl
 
     @classmethod
     def from_dict(cls, values: Any) -> ObjectiveConfig:
-        if isinstance(values, dict) and values.get("name") == "soft-intro":
-            values = {"gamma": 1.0, **values}  # what it was before it was a setting
+        if isinstance(values, dict):
+            # What they were before they were settings.
+            since: dict[str, Any] = {"gamma": 1.0, "beta_kl_class": None, "beta_neg_class": None, "perceptual": None}
+            used = cls.KEYS.get(str(values.get("name")), ())
+            values = {key: value for key, value in since.items() if key in used} | values
         return super().from_dict(values)
 
     def resolved(self) -> ObjectiveConfig:
         """A copy with the objective's defaults in the place of None."""
         built = self.build()
-        return dataclasses.replace(self, **{key: getattr(built, key) for key in self.keys_of(self.name)})
+        keys = [key for key in self.keys_of(self.name) if hasattr(built, key)]
+        return dataclasses.replace(self, **{key: getattr(built, key) for key in keys})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +155,8 @@ class DataConfig(Section):
     """What is learned.
 
     Attributes:
-        name: "density" (points in the plane), "digits" (scikit-learn's 1,797 digits of 8x8) or "images" (a path).
+        name: "density" (points in the plane), "digits" (scikit-learn's 1,797 digits of 8x8), "shapes" (rendered, with
+            class and content) or "images" (a path).
         density: a key of ``sivae.data.DENSITIES``.
         path: what `sivae.data.images.open_images` reads: a prepared set, a folder or archive of images, a release of
             CIFAR, MNIST or SVHN.
@@ -138,6 +171,7 @@ class DataConfig(Section):
     KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
         "density": ("density",),
         "digits": ("flip", "cache"),
+        "shapes": ("resolution", "cache"),
         "images": ("path", "resolution", "channels", "flip", "skip_damaged", "cache"),
     }
     RANGES: ClassVar[dict[str, Range]] = {"resolution": AT_LEAST_1}
@@ -157,9 +191,10 @@ class ModelConfig(Section):
     """The networks.
 
     Attributes:
-        name: "mlp" (for points), "conv" or "style" (for images).
+        name: "mlp" (for points), "conv", "style" or "translation" (for images).
         z_dim: latent dimensions.
-        hidden, layers: width and number of the inner layers (mlp).
+        hidden: width of the linear layers (mlp, translation).
+        layers: number of the inner layers (mlp).
         widths: channels from the image inwards, halving the resolution at each (conv).
         norm: "batch" as published, "group" or "none" (conv).
         conditional: give encoder and decoder the class of an image, where the data has classes (conv).
@@ -167,6 +202,10 @@ class ModelConfig(Section):
         max_channels: but no wider than this (style).
         mapping_layers: layers from a latent to its style (style).
         style_mixing: share of the training passes over prior samples that mix two styles (style).
+        content_dim, class_dim: latent dimensions of the two (translation).
+        width: channels at the images' resolution; inner layers have up to four times as many (translation).
+        supervision: "none"; or "pairs": a batch consists of pairs of images of one class, each of which is decoded with
+            the other's class code. LORD, which knows the class of every image, does without (translation).
     """
 
     LABEL: ClassVar[str] = "model"
@@ -174,16 +213,18 @@ class ModelConfig(Section):
         "mlp": ("z_dim", "hidden", "layers"),
         "conv": ("z_dim", "widths", "norm", "conditional"),
         "style": ("z_dim", "start_channels", "max_channels", "mapping_layers", "style_mixing"),
+        "translation": ("content_dim", "class_dim", "width", "hidden", "supervision"),
     }
     RANGES: ClassVar[dict[str, Range]] = {
         **dict.fromkeys(("z_dim", "hidden", "layers"), AT_LEAST_1),
         **dict.fromkeys(("start_channels", "max_channels", "mapping_layers"), AT_LEAST_1),
+        **dict.fromkeys(("content_dim", "class_dim", "width"), AT_LEAST_1),
         "style_mixing": SHARE,
         "widths": (lambda value: len(value) > 0 and all(one >= 1 for one in value), "one or more, each 1 or more"),
     }
 
     name: ModelName
-    z_dim: int
+    z_dim: int | None = None
     hidden: int | None = None
     layers: int | None = None
     widths: tuple[int, ...] | None = None
@@ -193,6 +234,10 @@ class ModelConfig(Section):
     max_channels: int | None = None
     mapping_layers: int | None = None
     style_mixing: float | None = None
+    content_dim: int | None = None
+    class_dim: int | None = None
+    width: int | None = None
+    supervision: Supervision | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +255,8 @@ class RunConfig:
         growth: whether the model grows with the images, and when (style).
         batch_size: samples per iteration, of all processes together; where the model grows, at the last stage.
         learning_rate: Adam's rate for encoder and decoder, before the first milestone.
-        warmup_fraction: share of the steps that train a plain VAE before the objective takes over.
+        warmup_fraction: share of the steps that train a plain VAE before the objective takes over; of LORD's, its first
+            stage.
         milestones: shares of the steps after which the rate is multiplied by `rate_factor`, ascending.
         rate_factor: see `milestones`.
         ema_half_life: images after which a weight's share in the averaged copy has halved; None: no averaged copy.
@@ -281,6 +327,14 @@ class RunConfig:
             raise ConfigError(f"epochs = {self.epochs}: points of a density have none; give steps")
         if of_points and self.checkpoint_activations:
             raise ConfigError("checkpoint_activations: the networks of points have no stages; leave it out")
+        if self.objective.name == "lord" and self.model.name != "translation":
+            raise ConfigError(
+                f"objective = 'lord': the model {self.model.name!r} has no codes of classes; leave it out"
+            )
+        if self.paired and self.batch_size % (2 * self.accumulate):
+            raise ConfigError(
+                f"batch_size = {self.batch_size}: pairs want an even number in each of {self.accumulate} parts"
+            )
         if self.growth.grows and self.model.name != "style":
             raise ConfigError(f"growth = 'grow': the model {self.model.name!r} does not grow; leave it out")
         if self.growth.grows and self.epochs is None:
@@ -305,6 +359,11 @@ class RunConfig:
             )
 
     @property
+    def paired(self) -> bool:
+        """Whether batches consist of pairs of one class."""
+        return self.model.supervision == "pairs" and self.objective.name != "lord"
+
+    @property
     def total_steps(self) -> int:
         """Training iterations.
 
@@ -323,7 +382,7 @@ class RunConfig:
         return round(self.warmup_fraction * self.total_steps)
 
     def phase_at(self, step: int) -> Phase:
-        """What iteration `step`, counted from 1, trains: a plain VAE to warm up, or the objective."""
+        """What iteration `step`, counted from 1, trains: a plain VAE to warm up (LORD's codes), or the objective."""
         return "warm-up" if step <= self.warmup_steps else self.objective.name
 
     def learning_rate_at(self, step: int) -> float:

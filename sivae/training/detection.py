@@ -148,9 +148,10 @@ def density_of(
                     "(--beta-rec, --beta-kl, or --sigma, say otherwise)"
                 )
             return PixelDensity.of_objective(1.0 if beta_rec is None else beta_rec, 1.0 if beta_kl is None else beta_kl)
+        of_rec, of_kl = objective.elbo_weights()
         return PixelDensity.of_objective(
-            objective.beta_rec if beta_rec is None else beta_rec,
-            objective.beta_kl if beta_kl is None else beta_kl,
+            of_rec if beta_rec is None else beta_rec,
+            of_kl if beta_kl is None else beta_kl,
             objective.kind or "mse",
         )
     except ConfigError:

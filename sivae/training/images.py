@@ -24,12 +24,14 @@ from sivae.data.images import (
     open_images,
 )
 from sivae.data.images.digits import open_digits
+from sivae.data.images.shapes import open_shapes
 from sivae.evaluation.images import evaluate_images, from_uint8
 from sivae.models import MODELS, VAEModel, build_model
 from sivae.models.base import samples_at_once
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved, mixed
-from sivae.training.config import DataConfig, RunConfig
+from sivae.models.translation import TranslationVAE
+from sivae.training.config import DataConfig, ModelConfig, RunConfig
 from sivae.training.errors import ConfigError
 from sivae.training.growing import Stage
 from sivae.training.parallel import Processes
@@ -56,6 +58,10 @@ def open_parts(data: DataConfig, *, for_training: bool = True, show: bool = Fals
     """
     if data.name == "digits":
         return open_digits("train"), open_digits("test")
+    if data.name == "shapes":
+        assert data.resolution is not None
+        shapes = open_shapes("train", resolution=data.resolution) if for_training else None
+        return shapes, open_shapes("test", resolution=data.resolution)
     test = _part(data, "test")
     if test is not None and not for_training:
         return None, _in_shape(test, data, show)
@@ -234,6 +240,7 @@ class ImageTask:
             channels_last=config.memory_format == "channels-last",
             rank=self._processes.rank,
             world_size=self._processes.count,
+            pairs=config.paired,
             progress=self._show,
         )
 
@@ -268,19 +275,39 @@ class ImageTask:
             classes = self._measured.classes if settings.conditional else 0
             of_conv = {"widths": settings.widths, "norm": settings.norm, "condition_dim": classes}
             return build_model("conv", **shape, z_dim=settings.z_dim, **of_conv)
+        if settings.name == "translation":
+            return self._translation_model(settings, shape)
         keys = ("z_dim", "start_channels", "max_channels", "mapping_layers")
         model = build_model("style", **shape, **{key: getattr(settings, key) for key in keys})
         assert isinstance(model, StyleVAE) and settings.style_mixing is not None
         model.style_mixing = settings.style_mixing
         return model
 
+    def _translation_model(self, settings: ModelConfig, shape: dict[str, Any]) -> VAEModel:
+        of_codes = {}
+        if self.config.objective.name == "lord" and self._train is not None:
+            if self._train.class_names is None:
+                raise ConfigError("objective = 'lord': the images have no classes; sort them into folders")
+            of_codes = {"coded_images": len(self._train), "coded_classes": len(self._train.class_names)}
+        keys = ("content_dim", "class_dim", "width", "hidden")
+        model = build_model("translation", **shape, **{key: getattr(settings, key) for key in keys}, **of_codes)
+        assert isinstance(model, TranslationVAE)
+        model.exchanges = self.config.paired
+        return model
+
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's images of iteration `step`, [B, C, H, W] in the model's range, and their classes, one-hot."""
+        """This process's images of iteration `step`, [B, C, H, W] in the model's range, and their classes, one-hot.
+
+        For LORD, in the place of these the number of each image and of its class, int64 [B, 2].
+        """
         stage = self.config.stage_at(step)
         if stage is not None:
             return self._batch_of(stage), None
         assert self._batches is not None
         images, labels = self._batches.batch(step - 1)
+        if self.config.objective.name == "lord":
+            assert labels is not None
+            return images, torch.stack([self._batches.numbers(step - 1), labels], dim=1)
         return images, self._measured.condition(labels)
 
     def _batch_of(self, stage: Stage) -> Tensor:

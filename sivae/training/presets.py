@@ -30,6 +30,8 @@ class Preset:
         run: keys of `RunConfig`.
         growth: keys of `GrowthConfig` where the model grows.
         intro_beta_rec: IntroVAE's weight of the reconstruction error, where it wants another one.
+        beta_kl_class, beta_neg_class: weights of the class's share of the kl, where the model tells it apart.
+        lord: keys of the run and of the objective "lord", where the model has it.
         note: what else is worth knowing.
     """
 
@@ -44,6 +46,9 @@ class Preset:
     run: Mapping[str, Any] = field(default_factory=dict)
     growth: Mapping[str, Any] = field(default_factory=dict)
     intro_beta_rec: float | None = None
+    beta_kl_class: float | None = None
+    beta_neg_class: float | None = None
+    lord: Mapping[str, Any] | None = None
     note: str = ""
 
     def final_rate_factor(self) -> float:
@@ -96,14 +101,7 @@ def _images(
     return Preset(
         summary,
         source,
-        {
-            "name": "images",
-            "resolution": resolution,
-            "channels": channels,
-            "flip": flip,
-            "skip_damaged": False,
-            "cache": "auto",
-        },
+        {**_of_path(channels, resolution=resolution), "flip": flip},
         {"name": "conv", "z_dim": z_dim, "widths": widths, "norm": norm, "conditional": False},
         *weights,
         run={"epochs": 250.0, "batch_size": batch_size, "checkpoint_every": 500, **(run or {})},
@@ -152,14 +150,7 @@ def _styled(
     return Preset(
         summary,
         source,
-        {
-            "name": "images",
-            "resolution": resolution,
-            "channels": 3,
-            "flip": True,
-            "skip_damaged": False,
-            "cache": "auto",
-        },
+        {**_of_path(3, resolution=resolution), "flip": True},
         {
             "name": "style",
             "z_dim": z_dim,
@@ -189,8 +180,51 @@ def _styled(
     )
 
 
+def _translation(
+    summary: str,
+    data: Mapping[str, Any],
+    weights: tuple[float, float, float],
+    of_class: tuple[float, float],
+    *,
+    model: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
+    lord: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Preset:
+    """`weights` are beta_rec, and beta_kl and beta_neg of the content; `of_class` these two of the class."""
+    networks = {"content_dim": 128, "class_dim": 256, "width": 64, "hidden": 256, "supervision": "pairs"}
+    return Preset(
+        summary,
+        "ours",
+        data,
+        {"name": "translation", **networks, **(model or {})},
+        *weights,
+        beta_kl_class=of_class[0],
+        beta_neg_class=of_class[1],
+        run={"batch_size": 32, "checkpoint_every": 500, **(run or {})},
+        lord={"warmup_fraction": 0.5, **(lord or {})},
+        note=note,
+    )
+
+
+def _of_path(channels: int, *, resolution: int = 64) -> dict[str, Any]:
+    """Keys of images that the user names."""
+    return {
+        "name": "images",
+        "resolution": resolution,
+        "channels": channels,
+        "flip": False,
+        "skip_damaged": False,
+        "cache": "auto",
+    }
+
+
 _FFHQ_RATES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4 / 3, 2.0, 2.0)  # .0015, .002 at 256, .003 at 512 and 1024
 _SWAPPED = "beta_rec 0.05 for FFHQ and 0.1 for CelebA-HQ; the official configuration files swap the two"
+
+_SHAPES, _SHAPES_CLASS = (1.0, 1.0, 256.0), (0.2, 256.0)
+_APART, _APART_CLASS = (1.0, 1.0, 256.0), (0.2, 256.0)
+_LONG = {"epochs": 200.0}
 
 PRESETS: dict[str, Preset] = {
     "8gaussians": _density("8gaussians", "published", 0.2, 0.3, 0.9),
@@ -265,6 +299,19 @@ PRESETS: dict[str, Preset] = {
         run={"learning_rate": 0.004, "ema_half_life": 1_000.0, "checkpoint_every": 250, "batch_size": 16},
         growth={"warmup_epochs": 20.0, "stage_batches": (16,)},
     ),
+    "translation-shapes": _translation(
+        "rendered shapes, class and content apart, 32x32, built in",
+        {"name": "shapes", "resolution": 32, "cache": "auto"},
+        _SHAPES,
+        _SHAPES_CLASS,
+        model={"content_dim": 16, "class_dim": 32, "width": 16, "hidden": 128},
+        run={"epochs": 16.0, "learning_rate": 5e-4},
+    ),
+    "translation-cars3d": _translation("Cars3D, 64x64: car and view", _of_path(3), _APART, _APART_CLASS, run=_LONG),
+    "translation-kth": _translation("KTH, 64x64: person and action", _of_path(1), _APART, _APART_CLASS, run=_LONG),
+    "translation-faces": _translation(
+        "faces in a folder for each person, 64x64", _of_path(1), _APART, _APART_CLASS, run=_LONG
+    ),
     "digits": Preset(
         "digits, 8x8, built in",
         "ours",
@@ -288,7 +335,7 @@ def preset_config(
 
     Args:
         preset: one of :data:`PRESETS`.
-        objective: "soft-intro", "intro" or "vae".
+        objective: "soft-intro", "intro", "vae" or "lord".
         growth: "grow" or "none"; None: as the preset says.
         changes: any keys of :class:`RunConfig` or, given flat, of its sections.
 
@@ -302,18 +349,30 @@ def preset_config(
         raise ConfigError(f"there is no preset {preset!r}; {hint} {', '.join(PRESETS)}")
     chosen = PRESETS[preset]
     weights: dict[str, dict[str, Any]] = {
-        "soft-intro": {"beta_neg": chosen.beta_neg, "scale": chosen.scale},
+        "soft-intro": {
+            "beta_neg": chosen.beta_neg,
+            "scale": chosen.scale,
+            "beta_kl_class": chosen.beta_kl_class,
+            "beta_neg_class": chosen.beta_neg_class,
+        },
         "intro": {},
-        "vae": {},
+        "vae": {"beta_kl_class": chosen.beta_kl_class},
+        "lord": {},
     }
     if objective not in weights:
         raise ConfigError(f"objective = {objective!r}: expected one of {', '.join(weights)}")
     name = cast(ObjectiveName, objective)
-    beta_rec = chosen.beta_rec
+    of_objective = {"beta_rec": chosen.beta_rec, "beta_kl": chosen.beta_kl, **weights[name]}
     if name == "intro" and chosen.intro_beta_rec is not None:
-        beta_rec = chosen.intro_beta_rec
+        of_objective["beta_rec"] = chosen.intro_beta_rec
     grows = _grows(chosen, growth)
     of_run = dict(chosen.run)
+    if name == "lord":
+        if chosen.lord is None:
+            apart = ", ".join(key for key, other in PRESETS.items() if other.lord is not None)
+            raise ConfigError(f"objective = 'lord': this preset's model has no codes of classes; those of {apart} have")
+        of_run |= {key: value for key, value in chosen.lord.items() if key not in ObjectiveConfig.every_key()}
+        of_objective = {key: value for key, value in chosen.lord.items() if key in ObjectiveConfig.every_key()}
     if grows and "batch_size" in changes:
         raise ConfigError("batch_size: a growing run has one for each resolution; give stage_batches, or growth none")
     if chosen.growth and not grows:
@@ -325,7 +384,7 @@ def preset_config(
         preset=preset,
         data=DataConfig(**chosen.data),
         model=ModelConfig(**chosen.model),
-        objective=ObjectiveConfig(name=name, beta_rec=beta_rec, beta_kl=chosen.beta_kl, **weights[name]),
+        objective=ObjectiveConfig(name=name, **of_objective),
         growth=GrowthConfig(name="grow", **chosen.growth) if grows else GrowthConfig(),
         **of_run,
     )

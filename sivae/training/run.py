@@ -438,7 +438,10 @@ def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
     # Sums over more pixels do not compare with sums over fewer, nor those of blended images with those of sharp ones.
     if rec is None or kl is None or (stage is not None and (not stage.last or stage.blend < 1.0)):
         return []
-    return [config.objective.beta_rec * rec + config.objective.beta_kl * kl]
+    objective = config.objective
+    beta_rec, beta_kl = objective.elbo_weights()
+    of_class = 0.0 if objective.beta_kl_class is None else objective.beta_kl_class - beta_kl
+    return [beta_rec * rec + beta_kl * kl + of_class * record.get("kl_real_class", 0.0)]
 
 
 def _stage_record(config: RunConfig, step: int) -> dict[str, float]:

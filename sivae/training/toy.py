@@ -49,7 +49,7 @@ class ToyTask:
     def build_model(self) -> MLPVAE:
         """An encoder and a decoder, on the CPU, initialised from the global generator."""
         model = self.config.model
-        assert model.hidden is not None and model.layers is not None
+        assert model.z_dim is not None and model.hidden is not None and model.layers is not None
         return MLPVAE(data_dim=2, z_dim=model.z_dim, hidden=model.hidden, layers=model.layers)
 
     def batch(self, step: int) -> tuple[Tensor, None]:

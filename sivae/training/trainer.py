@@ -15,17 +15,19 @@ from sivae import ops
 from sivae.models import VAEModel
 from sivae.models.norm import switches_seen_by_compiler
 from sivae.models.style import StyleVAE
-from sivae.objectives import IntroObjective, VAEObjective
+from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import STATE, Checkpoint
 from sivae.training.config import Phase, RunConfig
 from sivae.training.errors import CheckpointError, ConfigError
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
+from sivae.training.lord import LordStep
 from sivae.training.optimizers import make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
-from sivae.training.step import IntroStep, Metrics, SoftIntroStep, StepOptions, VAEStep
+from sivae.training.step import IntroStep, SoftIntroStep, VAEStep
+from sivae.training.step_base import Distance, Metrics, StepOptions
 
 _MOST_GRAPHS = 1024  # of one network: nine stages, blending and not, with a dozen kinds of passes each
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
@@ -86,6 +88,7 @@ class Trainer:
             world_size=processes.count,
         )
         self._objective = config.objective.build()
+        self._distance = _distance_of(config, device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
         self._graphs: dict[_Kind, GraphedCall] = {}
 
@@ -128,10 +131,16 @@ class Trainer:
     def _make_step(self, kind: _Kind) -> Callable[..., Metrics]:
         objective = self._objective
         pair = (self.model, self.optimizers["encoder"], self.optimizers["decoder"])
-        shared: dict[str, Any] = {"generator": self.generator, "options": self._options, "apply": self.guard.apply}
+        shared: dict[str, Any] = {
+            "generator": self.generator,
+            "options": self._options,
+            "apply": self.guard.apply,
+            "distance": self._distance,
+        }
+        if isinstance(objective, LordObjective):
+            return LordStep(*pair, objective, stage="codes" if kind.phase == "warm-up" else "encoders", **shared)
         if kind.phase == "warm-up" or isinstance(objective, VAEObjective):
-            plain = VAEObjective(beta_rec=objective.beta_rec, beta_kl=objective.beta_kl, kind=objective.kind)
-            return VAEStep(*pair, plain, **shared)
+            return VAEStep(*pair, _plain(objective), **shared)
         if isinstance(objective, IntroObjective):
             return IntroStep(*pair, objective, **shared)
         objective = dataclasses.replace(objective, beta_neg=objective.beta_neg * kind.beta_neg_factor)
@@ -201,6 +210,28 @@ class _Kind:
     lod: int | None = None
     blending: bool = False
     beta_neg_factor: float = 1.0
+
+
+def _plain(objective: VAEObjective | IntroObjective | SoftIntroObjective) -> VAEObjective:
+    """What a warm-up minimises."""
+    return VAEObjective(
+        beta_rec=objective.beta_rec,
+        beta_kl=objective.beta_kl,
+        beta_kl_class=getattr(objective, "beta_kl_class", None),
+        kind=objective.kind,
+    )
+
+
+def _distance_of(config: RunConfig, device: torch.device) -> Distance | None:
+    """The perceptual distance where the settings name its network's file."""
+    if config.objective.perceptual is None:
+        return None
+    from sivae.models.perceptual import PerceptualDistance
+
+    try:
+        return PerceptualDistance.from_file(config.objective.perceptual).to(device)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"perceptual: {error}") from None
 
 
 def at_step(model: VAEModel, config: RunConfig, step: int) -> None:

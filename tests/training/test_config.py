@@ -213,7 +213,7 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
         json.dumps({**good, "objective": _without(good["objective"], "alpha")}): "objective.alpha is missing",
         json.dumps({**good, "objective": {"name": "gan"}}): 'objective.name = "gan": expected one of',
         json.dumps({**good, "model": {**good["model"], "widths": [1]}}): "model.widths is not a known key",
-        json.dumps({**good, "data": {"name": "films"}}): 'data.name = "films": expected one of density, digits, images',
+        json.dumps({**good, "data": {"name": "films"}}): 'data.name = "films": expected one of density, digits, shapes, images',
     }
     for text, message in cases.items():
         path.write_text(text)

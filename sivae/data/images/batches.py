@@ -225,6 +225,10 @@ class ImageBatches:
             images = self._finished(self._uploader.upload(pixels, self._reader), flips)
         return images, self._labels_of(indices)
 
+    def numbers(self, step: int) -> Tensor:
+        """Which images a step's batch has, int64 [B] on the device."""
+        return self._rows(step)[0]
+
     def _rows(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Indices and flips of a step, on the device; they are copied there once per epoch."""
         epoch, rows = self._order.place(step)

@@ -1,0 +1,74 @@
+"""The two stages of LORD (Gabbay & Hoshen, ICLR 2020), which knows the class of every image."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sivae import ops
+from sivae.models.translation import TranslationVAE
+from sivae.objectives import LordObjective
+from sivae.training.draws import NO_NOISE, StepNoise
+from sivae.training.step_base import FORWARD, UPDATE, BaseStep, Metrics, mean_of
+
+
+class LordStep(BaseStep[LordObjective]):
+    """One joint update in one of LORD's stages, of a model whose encoder has codes (:class:`TranslationVAE`).
+
+    Args:
+        stage: "codes": the codes of images and classes, with the decoder. "encoders": encoders that predict them, with
+            the decoder.
+        others: as of every step.
+    """
+
+    def __init__(self, *others: Any, stage: Literal["codes", "encoders"], **options: Any) -> None:
+        super().__init__(*others, **options)
+        self.stage = stage
+
+    def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
+        """Update on `batch` [B, ...].
+
+        Args:
+            batch: training images.
+            noise: `eps_real` [B, z_dim], whose content part is the noise of the first stage; None: drawn.
+            condition: int64 [B, 2]: the number of each image, and of its class.
+
+        Returns:
+            Detached scalars: loss, rec, and content_norm, the codes' mean squared length, or code_error.
+        """
+        assert condition is not None
+        model, objective = self.model, self.objective
+        assert isinstance(model, TranslationVAE) and model.encoder.codes is not None
+        self._zero_gradients()
+        scale = objective.scale_for(math.prod(batch.shape[1:]))
+        parts = self._parts(batch, noise, condition)
+        metrics = []
+        for part in parts:
+            assert part.condition is not None
+            codes = model.encoder.codes(part.condition[:, 0], part.condition[:, 1])
+            content, of_class = model.split(codes)
+            with FORWARD:
+                if self.stage == "codes":
+                    spread = torch.full_like(codes, 2.0 * math.log(objective.content_noise or 1.0))
+                    noisy = ops.reparameterize(codes, spread, noise=part.draws.of_real(codes))
+                    z = torch.cat([model.split(noisy)[0] if objective.content_noise else content, of_class], dim=1)
+                    term = content.square().sum(1).mean()
+                    weighted, name = objective.content_decay * term, "content_norm"
+                else:
+                    z, _ = self._encode(part.x, None)
+                    predicted = zip(model.split(z), model.split(codes.detach()), strict=True)
+                    term = torch.stack([F.mse_loss(mine, code) for mine, code in predicted]).sum()
+                    weighted, name = objective.code_weight * term, "code_error"
+                rec = self._rec(self._decode(z, part, "reconstruction", None), part.x)
+                loss = scale * rec.mean() + weighted
+            with UPDATE:
+                (loss / len(parts)).backward()
+            metrics.append({"loss": loss.detach(), "rec": rec.detach().mean(), name: term.detach()})
+        with UPDATE:
+            self.apply(self.encoder_optimizer)
+            self.apply(self.decoder_optimizer)
+        return mean_of(metrics)
