@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from sivae.data.images.base import DataError, Notice, Split, no_such_split
+from sivae.data.images.cars3d import test_classes
 from sivae.data.images.packed import PackedImages
 
 SUFFIXES = (".npy", ".npz")
 
 # Names of the arrays in a .npz: as people and the well-known collections call them. (images, labels) by part.
-_PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"))
+_PAIRS = (("images", "labels"), ("imgs", "classes"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"))
+_CONTENTS = "contents"  # the second factor of each image, beside its class
 _PART_PAIRS: dict[Split, tuple[tuple[str, str], ...]] = {
     "train": (("x_train", "y_train"), ("X_train", "y_train"), ("train_images", "train_labels")),
     "test": (("x_test", "y_test"), ("X_test", "y_test"), ("test_images", "test_labels")),
@@ -58,16 +60,70 @@ def _read_npz(content: Mapping[str, Any], path: Path, name: str, split: Split | 
             notice(f"{path}: reading its train images, not the test images")
         part = split or ("train" if "train" in parts else "test")
         pair = parts[part]
-    elif split is not None:
-        raise no_such_split(str(path), split, f"it holds {', '.join(keys)}")
     else:
         found = next((pair for pair in _PAIRS if pair[0] in keys), None)
+        if split is not None and (found is None or not {found[1], _CONTENTS} <= set(keys)):
+            raise no_such_split(str(path), split, f"it holds {', '.join(keys)}")
         if found is None and len(keys) != 1:
             known = ", ".join(images for images, _ in (*_PAIRS, *_PART_PAIRS["train"], *_PART_PAIRS["test"]))
             raise DataError(f"{path} holds {', '.join(keys) or 'nothing'}; expected images under one of {known}")
         pair = found or (keys[0], "")
     labels = content[pair[1]] if pair[1] in keys else None
-    return _checked(content[pair[0]], labels, name, f"{pair[0]} in {path}", part)
+    images = _checked(content[pair[0]], labels, name, f"{pair[0]} in {path}", part)
+    if parts or labels is None or _CONTENTS not in keys:
+        return images
+    return _with_contents(images, content[_CONTENTS], split, str(path))
+
+
+class ContentImages(PackedImages):
+    """Images of one shape with two factors.
+
+    Args:
+        array, labels, class_names, name, part: see :class:`PackedImages`.
+        contents: int64 ``[N]``.
+        content_names: by content.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        labels: np.ndarray | None,
+        *,
+        contents: np.ndarray,
+        content_names: tuple[str, ...],
+        class_names: tuple[str, ...] | None,
+        name: str,
+        part: Split | None,
+    ) -> None:
+        super().__init__(array, labels, name=name, class_names=class_names, part=part)
+        self.contents, self.content_names = contents, content_names
+
+    def content(self, index: int) -> int:
+        """An image's content, an index into `content_names`."""
+        return int(self.contents[index])
+
+
+def _with_contents(images: PackedImages, contents: np.ndarray, split: Split | None, where: str) -> ContentImages:
+    """The images of a part, with their contents. Parts share no class; see :mod:`sivae.data.images.cars3d`."""
+    contents, names = _numbered(contents, len(images), "contents", where)
+    array, labels = images.array, images.labels
+    assert labels is not None
+    if split is not None:
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise no_such_split(where, split, "all its images are of one class, and parts share no class")
+        first = classes[len(classes) - test_classes(len(classes))]
+        kept = labels >= first if split == "test" else labels < first
+        array, labels, contents = array[kept], labels[kept], contents[kept]
+    return ContentImages(
+        array,
+        labels,
+        contents=contents,
+        content_names=names,
+        class_names=images.class_names,
+        name=images.name,
+        part=split,
+    )
 
 
 def _labels_beside(path: Path) -> np.ndarray | None:
@@ -85,25 +141,36 @@ def _checked(
     array = _channels_last(array, where)
     class_names = None
     if labels is not None:
-        labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels
-        if labels.dtype.kind not in "iu" or labels.shape != (len(array),):
-            raise DataError(
-                f"{where}: its labels are {labels.dtype} of shape {list(labels.shape)}; "
-                f"expected {len(array):,} whole numbers, one for each image"
-            )
-        class_names = numbered_classes(labels, where)
+        labels, class_names = _numbered(labels, len(array), "labels", where)
     return PackedImages(array, labels, name=name, class_names=class_names, part=part)
 
 
-def numbered_classes(labels: np.ndarray, where: str) -> tuple[str, ...]:
+def _numbered(values: np.ndarray, count: int, what: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A factor of each image, int64 [N], from [N] or [N, 1], and names by its values."""
+    values = values.reshape(-1) if values.shape[1:] == (1,) else values
+    if values.dtype.kind not in "iu" or values.shape != (count,):
+        raise DataError(
+            f"{where}: its {what} are {values.dtype} of shape {list(values.shape)}; "
+            f"expected {count:,} whole numbers, one for each image"
+        )
+    names = numbered_classes(values, where, what)
+    return values.astype(np.int64), names
+
+
+def numbered_classes(labels: np.ndarray, where: str, what: str = "labels") -> tuple[str, ...]:
     """Names for classes that have none: their numbers.
+
+    Args:
+        labels: whole numbers.
+        where: they lie, for messages.
+        what: to call them there.
 
     Raises:
         DataError: a label is negative, or so large that it is no class.
     """
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high > 0xFFFF:
-        raise DataError(f"{where}: its labels span {low} to {high}; expected classes from 0 to {0xFFFF}")
+        raise DataError(f"{where}: its {what} span {low} to {high}; expected classes from 0 to {0xFFFF}")
     return tuple(str(label) for label in range(high + 1))
 
 

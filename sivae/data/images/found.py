@@ -37,17 +37,28 @@ class Found:
         Raises:
             DataError: there is no such part, or a file is damaged.
         """
-        parts = [part for part, files in self.files.items() if files]
-        if split is not None and split not in parts:
-            have = " and ".join(part for part in parts if part) or "no parts"
-            raise no_such_split(self.title, split, f"it has {have}")
-        part = split or next(part for part in ("train", None, "test") if part in parts)
-        if split is None and len(parts) > 1:
-            notice(f"{self.title}: reading its train images, not the test images")
+        part = chosen_part(self.title, self.files, split, notice)
         files = self.files[part]
         pixels, labels, class_names = self.read(files)
         mark = fingerprint(self.store, files)
         return PackedImages(pixels, labels, name=name, class_names=class_names, fingerprint=mark, part=part)
+
+
+def chosen_part(
+    title: str, files: Mapping[Split | None, list[str]], split: Split | None, notice: Notice
+) -> Split | None:
+    """The part to read: the one that is named; else the train images, or all where there are no parts.
+
+    Raises:
+        NoSuchSplitError: a part is named that is not there.
+    """
+    parts = [part for part, names in files.items() if names]
+    if split is not None and split not in parts:
+        have = " and ".join(part for part in parts if part) or "no parts"
+        raise no_such_split(title, split, f"it has {have}")
+    if split is None and len(parts) > 1:
+        notice(f"{title}: reading its train images, not the test images")
+    return split or next(part for part in ("train", None, "test") if part in parts)
 
 
 def by_folder(store: Store) -> dict[str, dict[str, str]]:

@@ -7,20 +7,26 @@ from pathlib import Path
 
 from sivae.data.images import arrays
 from sivae.data.images.base import DataError, ImageSet, Notice, Split, nothing
+from sivae.data.images.cars3d import find_cars3d, is_cars3d
 from sivae.data.images.cifar import find_cifar
 from sivae.data.images.decode import SUFFIXES
 from sivae.data.images.found import Found
 from sivae.data.images.idx import find_idx, is_idx
+from sivae.data.images.kth import find_kth, is_kth
 from sivae.data.images.packed import DESCRIPTION, JOURNAL, open_packed
+from sivae.data.images.sequences import FoundSequences
 from sivae.data.images.stores import FolderStore, is_archive, open_store
 from sivae.data.images.svhn import find_svhn
 from sivae.data.images.tfrecords import FoundRecords, find_records, is_records
 from sivae.data.images.tree import read_tree
 
+AnyFound = Found | FoundRecords | FoundSequences
+
 SUPPORTED = (
     "a folder, zip or tar of image files (FFHQ's and CelebA-HQ's among them), a folder that sivae prepare wrote, "
     "CIFAR-10 and CIFAR-100 (python or binary release), IDX files as MNIST's, SVHN's cropped .mat files, "
-    "TFRecords as those of FFHQ and CelebA-HQ, and uint8 arrays in .npy or .npz"
+    "Cars3D's .mat files, KTH's .avi videos of actions, TFRecords as those of FFHQ and CelebA-HQ, and uint8 arrays in "
+    ".npy or .npz"
 )
 
 
@@ -55,7 +61,8 @@ def open_images(
     if path.is_file() and not is_archive(path):
         return _open_file(path, name, split, skip_damaged, notice)
     store = open_store(path, notice)
-    found: list[Found | FoundRecords] = [*find_cifar(store), *find_idx(store), *find_svhn(store), *find_records(store)]
+    found: list[AnyFound] = [*find_cifar(store), *find_idx(store), *find_svhn(store), *find_records(store)]
+    found += [*find_cars3d(store), *find_kth(store)]
     if len(found) > 1:
         titles = ", ".join(one.title for one in found)
         raise DataError(f"{path} holds several data sets: {titles}; name one of them")
@@ -67,12 +74,10 @@ def open_images(
     return images
 
 
-def _open_found(
-    found: Found | FoundRecords, name: str, split: Split | None, skip_damaged: bool, notice: Notice
-) -> ImageSet:
-    if isinstance(found, FoundRecords):
-        return found.open(name, split, notice, skip_damaged=skip_damaged)
-    return found.open(name, split, notice)
+def _open_found(found: AnyFound, name: str, split: Split | None, skip_damaged: bool, notice: Notice) -> ImageSet:
+    if isinstance(found, Found):
+        return found.open(name, split, notice)
+    return found.open(name, split, notice, skip_damaged=skip_damaged)
 
 
 def _open_file(path: Path, name: str, split: Split | None, skip_damaged: bool, notice: Notice) -> ImageSet:
@@ -80,9 +85,13 @@ def _open_file(path: Path, name: str, split: Split | None, skip_damaged: bool, n
         return arrays.read_arrays(path, name=name, split=split, notice=notice)
     store = FolderStore(path.parent, recursive=False)
     store.sizes.setdefault(path.name, path.stat().st_size)  # a hidden file, named all the same
-    found: list[Found | FoundRecords] = [*find_cifar(store, path.name)]
+    found: list[AnyFound] = [*find_cifar(store, path.name)]
     if is_records(path.name):
         found = [*find_records(store, path.name)]
+    elif is_cars3d(path.name):
+        found = [*find_cars3d(store, path.name)]
+    elif is_kth(path.name):
+        found = [*find_kth(store, path.name)]
     with path.open("rb") as file:
         head = file.read(64)
     if not found and (is_idx(head) or "idx3" in path.name):
