@@ -15,7 +15,7 @@ from sivae.data.images.packed import PackedImages
 SUFFIXES = (".npy", ".npz")
 
 # Names of the arrays in a .npz: as people and the well-known collections call them. (images, labels) by part.
-_PAIRS = (("images", "labels"), ("imgs", "classes"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"))
+_PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"), ("imgs", "classes"))
 _CONTENTS = "contents"  # the second factor of each image, beside its class
 _PART_PAIRS: dict[Split, tuple[tuple[str, str], ...]] = {
     "train": (("x_train", "y_train"), ("X_train", "y_train"), ("train_images", "train_labels")),

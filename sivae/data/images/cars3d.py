@@ -1,8 +1,8 @@
 """Cars3D: 183 car models, each seen from 24 azimuths at 4 elevations.
 
 Reed, Zhang, Zhang & Lee, "Deep Visual Analogy-Making", NIPS 2015. A file `car_NNN_mesh.mat` (MATLAB, version 5) holds
-one car as `im`, uint8 [128, 128, 3, 24, 4]: height, width, RGB, azimuth, elevation. The class is the car, the content is
-the view, elevation · 24 + azimuth.
+one car as `im`, uint8 [128, 128, 3, 24, 4]: height, width, RGB, azimuth, elevation. The class is the car, the content
+is the view, elevation · 24 + azimuth.
 
 Parts share no car: as Gabbay & Hoshen ("Demystifying Inter-Class Disentanglement", ICLR 2020) have it, the last 20 of
 the 183 cars are the test images.

@@ -71,6 +71,8 @@ class SequenceImages:
 
     uniform = True
     skipped = 0
+    class_names: tuple[str, ...] | None
+    content_names: tuple[str, ...] | None
 
     def __init__(
         self,
