@@ -75,35 +75,7 @@ def _read_npz(content: Mapping[str, Any], path: Path, name: str, split: Split | 
     return _with_contents(images, content[_CONTENTS], split, str(path))
 
 
-class ContentImages(PackedImages):
-    """Images of one shape with two factors.
-
-    Args:
-        array, labels, class_names, name, part: see :class:`PackedImages`.
-        contents: int64 ``[N]``.
-        content_names: by content.
-    """
-
-    def __init__(
-        self,
-        array: np.ndarray,
-        labels: np.ndarray | None,
-        *,
-        contents: np.ndarray,
-        content_names: tuple[str, ...],
-        class_names: tuple[str, ...] | None,
-        name: str,
-        part: Split | None,
-    ) -> None:
-        super().__init__(array, labels, name=name, class_names=class_names, part=part)
-        self.contents, self.content_names = contents, content_names
-
-    def content(self, index: int) -> int:
-        """An image's content, an index into `content_names`."""
-        return int(self.contents[index])
-
-
-def _with_contents(images: PackedImages, contents: np.ndarray, split: Split | None, where: str) -> ContentImages:
+def _with_contents(images: PackedImages, contents: np.ndarray, split: Split | None, where: str) -> PackedImages:
     """The images of a part, with their contents. Parts share no class; see :mod:`sivae.data.images.cars3d`."""
     contents, names = _numbered(contents, len(images), "contents", where)
     array, labels = images.array, images.labels
@@ -115,13 +87,13 @@ def _with_contents(images: PackedImages, contents: np.ndarray, split: Split | No
         first = classes[len(classes) - test_classes(len(classes))]
         kept = labels >= first if split == "test" else labels < first
         array, labels, contents = array[kept], labels[kept], contents[kept]
-    return ContentImages(
+    return PackedImages(
         array,
         labels,
+        name=images.name,
+        class_names=images.class_names,
         contents=contents,
         content_names=names,
-        class_names=images.class_names,
-        name=images.name,
         part=split,
     )
 

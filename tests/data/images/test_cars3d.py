@@ -97,9 +97,13 @@ def test_it_is_packed_in_order_by_any_number_of_threads(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", release())
     packed = load_packed(open_images(path), workers=3, progress=False)
     assert packed.labels is not None and packed.labels.tolist() == [0] * 96 + [1] * 96
+    assert packed.contents is not None and packed.contents.tolist() == list(range(96)) * 2
     assert packed.array[96 + 24 + 2, 0, 0].tolist() == [2, 2, 1]
     facts = prepare(path, tmp_path / "out", resolution=8, levels=False, progress=False)
     assert (facts["count"], facts["channels"], facts["part"]) == (192, 3, "train")
+    opened = open_images(tmp_path / "out")
+    assert opened.content_names == packed.content_names  # type: ignore[attr-defined]
+    assert (opened.label(96 + 30), content(opened, 96 + 30)) == (1, 30)
 
 
 def test_a_file_is_decoded_once_in_order_and_the_set_can_be_sent_to_a_process(

@@ -140,6 +140,7 @@ def test_the_square_in_the_middle_is_packed_grey(tmp_path: Path) -> None:
     packed = open_images(tmp_path / "out")
     assert packed.class_names == ("person 01", "person 02", "person 03")
     assert levels_of_packed(packed) == [*range(0, 200, 10), 9, 9]
+    assert contents(packed) == [0] * 22 and packed.content_names == ACTIONS  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"frame 1 of .*person01_boxing_d1_uncomp\.avi.* is 160×120 .*--crop center"):
         load_packed(open_images(path), resolution=8, progress=False)
 
