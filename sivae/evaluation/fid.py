@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from sivae.evaluation.images import to_uint8
 from sivae.models.base import evaluating
+from sivae.models.reading import read_weights
+from sivae.models.storage import ModelFileError
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
@@ -166,7 +167,10 @@ def inception(weights: str | os.PathLike[str] | None) -> nn.Module:
             f"FID and KID need Inception's weights, which are never downloaded: name the file {INCEPTION_WEIGHTS} "
             "(from the releases of torch-fidelity); they also need pip install 'sivae[fid]'"
         )
-    state = _read_weights(Path(weights))
+    try:
+        state = read_weights(Path(weights))
+    except ModelFileError as error:
+        raise FeaturesError(f"{error}; {_REMEDY}") from None
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision for another torch fails in several ways
@@ -199,25 +203,3 @@ class _First(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images)[0]
         return features
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            return load(path.read_bytes())
-        except SafetensorError as error:
-            raise FeaturesError(f"{path} is not a safetensors file ({error}); {_REMEDY}") from None
-    content = path.read_bytes()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch wonders at foreign files before it refuses them
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise FeaturesError(f"{path} does not hold weights and nothing else ({reason}); {_REMEDY}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise FeaturesError(f"{path} holds no plain weights; {_REMEDY}")
-    return state

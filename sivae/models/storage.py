@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sivae import files
 from sivae.models.base import VAEModel
@@ -98,7 +98,7 @@ def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAE
     return model
 
 
-def fill(model: VAEModel, tensors: Mapping[str, Tensor], where: str, names: Mapping[str, str] | None = None) -> None:
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, names: Mapping[str, str] | None = None) -> None:
     """Give a model that was built on the meta device memory on the CPU, its whole state, and eval mode.
 
     Args:

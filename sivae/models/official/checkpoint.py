@@ -8,7 +8,7 @@ from typing import Any
 
 from sivae.models.base import VAEModel
 from sivae.models.official import conv, style
-from sivae.models.official.reading import described, read_checkpoint
+from sivae.models.reading import described, read_checkpoint
 from sivae.models.storage import ModelFileError
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sivae.models.conv import ConvVAE
 from sivae.models.norm import Norm
-from sivae.models.official.reading import checked_tensors, described
+from sivae.models.reading import checked_tensors, described
 from sivae.models.storage import ModelFileError, fill
 
 FORMAT = "official conv"

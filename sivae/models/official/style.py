@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sivae.models.official.reading import checked_tensors, described
+from sivae.models.reading import checked_tensors, described
 from sivae.models.storage import ModelFileError, fill
 from sivae.models.style import StyleVAE
 

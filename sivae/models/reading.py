@@ -1,15 +1,18 @@
-"""Reading files of `torch.save` that come from somewhere else: tensors and plain containers, and nothing else."""
+"""Reading files that come from somewhere else: tensors and plain containers, and nothing else."""
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from sivae.models.storage import ModelFileError
@@ -27,6 +30,28 @@ class _Nothing:
         pass
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors by name of a file that holds nothing else, on the CPU and finite.
+
+    Args:
+        path: of safetensors where it ends so, else of `torch.save`. Nothing in it is executed.
+
+    Raises:
+        OSError: it cannot be read.
+        ModelFileError: it is no such file, is damaged, or holds something else.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            content = load(path.read_bytes())
+        except SafetensorError as error:
+            raise ModelFileError(f"{path} is not a safetensors file ({error})") from None
+    else:
+        content = _read(path, stand_ins=False)
+        if not isinstance(content, Mapping):
+            raise ModelFileError(f"{path} holds {described(content)}, expected a table of names and tensors")
+    return checked_tensors(content, str(path))
+
+
 def read_checkpoint(path: Path) -> Any:
     """The content of a file of `torch.save`, its tensors on the CPU, and something empty in the place of other objects.
 
@@ -34,13 +59,15 @@ def read_checkpoint(path: Path) -> Any:
         OSError: it cannot be read.
         ModelFileError: it is no such file, is damaged, or asks for what could act on the system.
     """
-    with path.open("rb") as file:
+    return _read(path, stand_ins=True)
+
+
+def _read(path: Path, *, stand_ins: bool) -> Any:
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch wonders at foreign files before it refuses them
         try:
             _check_size(file)
-            try:
-                foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-            except ValueError:  # the old format, in which they are not listed
-                foreign = []
+            foreign = _foreign_names(file) if stand_ins else []
             file.seek(0)
             with torch.serialization.safe_globals([(_Nothing, name) for name in foreign]):
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -48,6 +75,13 @@ def read_checkpoint(path: Path) -> Any:
             raise
         except Exception as error:  # what a damaged file makes the reader stumble over can be anything
             raise ModelFileError(f"{path}: {_reason(error)}") from None
+
+
+def _foreign_names(file: IO[bytes]) -> list[str]:
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except ValueError:  # the old format, in which they are not listed
+        return []
 
 
 def _check_size(file: IO[bytes]) -> None:
@@ -99,5 +133,6 @@ def _reason(error: Exception) -> str:
             "refused, as objects that are not known here act as lists or tables in it; save the table of tensors "
             "alone, where you trust the file"
         )
-    first = " ".join(str(error).split("\n")[0].split())[:200]
+    # What torch writes before that is advice to load the file with its code.
+    first = " ".join(str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0].split())[:200]
     return f"not a checkpoint of torch.save, or damaged ({type(error).__name__}: {first})"
