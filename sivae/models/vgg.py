@@ -1,0 +1,158 @@
+"""The convolutions of VGG-16, whose activations measure how alike two images look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sivae.models.reading import read_weights
+from sivae.models.storage import ModelFileError, fill
+
+VGG16_WEIGHTS = "vgg16-397923af.pth"
+
+_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions, with a pooling between blocks
+
+TAPS = tuple(f"relu{block}_{count}" for block, (_, count) in enumerate(_BLOCKS, start=1))
+"""The last activation of each block: relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3."""
+
+TAP_CHANNELS = {tap: channels for tap, (channels, _) in zip(TAPS, _BLOCKS, strict=True)}
+"""Channels of each tap's map: 64, 128, 256, 512 and 512."""
+
+_LEAST_SIDE = {tap: 2**poolings for poolings, tap in enumerate(TAPS)}
+
+# Of the images of ImageNet, red, green and blue, in [0, 1].
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGG16Features(nn.Module):
+    """The 13 convolutions of VGG-16 (Simonyan & Zisserman, ICLR 2015, table 1, D), each with ReLU.
+
+    The layers are called `features.0` to `features.29`, as in torchvision. Its last pooling is left out, as nothing
+    comes after it.
+
+    Args:
+        taps: the activations that a call returns, some of :data:`TAPS` in any order.
+        value_range: the values that stand for black and for white in the images.
+
+    Raises:
+        ValueError: a tap is unknown, none is named, or the range is empty or runs backwards.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, taps: Sequence[str] = TAPS, *, value_range: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__()
+        low, high = value_range
+        if not low < high:
+            raise ValueError(
+                f"VGG16Features: value_range is {value_range}, expected (black, white) with black below white"
+            )
+        self.taps = _checked_taps(taps)
+        layers: list[nn.Module] = []
+        self._ends: dict[int, str] = {}
+        incoming = 3
+        for tap, (channels, count) in zip(TAPS, _BLOCKS, strict=True):
+            if layers:
+                layers.append(nn.MaxPool2d(2))
+            for _ in range(count):
+                layers += [nn.Conv2d(incoming, channels, 3, padding=1), nn.ReLU(inplace=True)]
+                incoming = channels
+            self._ends[len(layers) - 1] = tap
+        self.features = nn.Sequential(*layers)
+        # In the images' values. The device is named as these have values even where the weights have no memory yet.
+        for name, shift, values in (("mean", low, _MEAN), ("deviation", 0.0, _DEVIATION)):
+            scaled = torch.tensor([shift + (high - low) * value for value in values], device="cpu")
+            self.register_buffer(name, scaled.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, taps: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+        """The activations of the images, normalised by ImageNet's mean and deviation.
+
+        Args:
+            images: floating point [B, C, H, W] in `value_range`, which is not enforced; C is 1 or 3, and a grey image
+                is repeated into three channels. Brought to the weights' dtype.
+            taps: some of :data:`TAPS`, None: those of the constructor. No layer behind the last of them runs.
+
+        Returns:
+            One map [B, channels, H // 2^k, W // 2^k] for each tap in the order of `taps`, k = 0 … 4 the poolings before
+            it, in the weights' dtype or autocast's.
+
+        Raises:
+            ValueError: the images are of another shape, or so small that a tap's map is empty; a tap is unknown, or
+                none is named.
+            TypeError: the images are not floating point.
+        """
+        taps = self.taps if taps is None else _checked_taps(taps)
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"VGG16Features: images are {list(images.shape)}, expected [B, C, H, W] with 1 or 3 channels"
+            )
+        if not images.is_floating_point():
+            raise TypeError(f"VGG16Features: images are {images.dtype}, expected floating point in the value range")
+        deepest = max(taps, key=TAPS.index)
+        height, width = images.shape[2:]
+        if deepest not in taps_within(height, width):
+            side = _LEAST_SIDE[deepest]
+            raise ValueError(
+                f"VGG16Features: images are {height} x {width}, and {deepest} needs {side} x {side} at least; "
+                "choose earlier taps, or larger images"
+            )
+        x = (images.to(self.mean.dtype) - self.mean) / self.deviation
+        found: dict[str, Tensor] = {}
+        for position, layer in enumerate(self.features):
+            x = layer(x)
+            tap = self._ends.get(position)
+            if tap in taps:
+                found[tap] = x
+            if tap == deepest:
+                break
+        return tuple(found[tap] for tap in taps)
+
+
+def taps_within(height: int, width: int) -> tuple[str, ...]:
+    """Those of :data:`TAPS` whose map of an image is not empty: all of them from 16 x 16 pixels on, one fewer for each
+    halving of the shorter side, relu1_2 alone for a side of 1."""
+    return tuple(tap for tap in TAPS if min(height, width) >= _LEAST_SIDE[tap])
+
+
+def load_vgg16(
+    path: str | os.PathLike[str], taps: Sequence[str] = TAPS, *, value_range: tuple[float, float] = (0.0, 1.0)
+) -> VGG16Features:
+    """Read the network from a file of torchvision's layout.
+
+    Args:
+        path: torchvision's :data:`VGG16_WEIGHTS`, or another file of `torch.save` or (where it ends so) safetensors
+            with `features.0.weight` to `features.28.bias`; those of the classifier are ignored. Nothing in it is
+            executed, and no random number is drawn.
+        taps, value_range: as for :class:`VGG16Features`.
+
+    Returns:
+        The network in float32, on the CPU, in eval mode, its parameters without gradients.
+
+    Raises:
+        OSError: the file cannot be read.
+        ModelFileError: it is no such file, or damaged, or of another layout.
+        ValueError: as for :class:`VGG16Features`.
+    """
+    with torch.device("meta"):
+        network = VGG16Features(taps, value_range=value_range)
+    try:
+        tensors = read_weights(Path(path))
+        convolutions = {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
+        names = {name: f"features.{name}" for name in network.features.state_dict()}
+        fill(network.features, convolutions, str(path), names)
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}; name torchvision's weights of VGG-16, {VGG16_WEIGHTS}") from None
+    return network.requires_grad_(False).eval()
+
+
+def _checked_taps(taps: Sequence[str]) -> tuple[str, ...]:
+    unknown = [tap for tap in taps if tap not in TAPS]
+    if unknown or not taps:
+        came = repr(unknown[0]) if unknown else "none"
+        raise ValueError(f"VGG16Features: got {came} for a tap, expected some of {', '.join(TAPS)}")
+    return tuple(taps)
