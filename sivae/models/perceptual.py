@@ -1,0 +1,78 @@
+"""A reconstruction error that also compares what a trained network sees."""
+
+from __future__ import annotations
+
+import os
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from sivae import ops
+from sivae.models.vgg import VGG16Features, load_vgg16, taps_within
+
+
+class PerceptualDistance(nn.Module):
+    """L1 between images and between their activations in VGG-16, which LORD trains with (Gabbay & Hoshen, ICLR 2020).
+
+    For each pair, with D the elements of one image, φ_l the activations at the taps, and means over all elements::
+
+        rec = D (mean |x - x'| + Σ_l mean |φ_l(x) - φ_l(x')|)
+
+    so that it is in the units of :func:`sivae.ops.reconstruction_error` with kind "l1", which is its first term.
+
+    Images of fewer than 16 x 16 pixels have no map at the last taps. There the sum is over the taps that have one
+    (:func:`sivae.models.vgg.taps_within`), as a model that is grown from small images needs it: distances between
+    images of different sizes below 16 do not compare.
+
+    Args:
+        network: as :func:`sivae.models.vgg.load_vgg16` reads it; its taps are not used. Its parameters are frozen, and
+            it is part of the state dict, with 59 MB.
+    """
+
+    def __init__(self, network: VGG16Features) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], value_range: tuple[float, float] = (0.0, 1.0)) -> Self:
+        """With the weights of a file.
+
+        Args:
+            path: as for :func:`sivae.models.vgg.load_vgg16`, which tells what it raises too.
+            value_range: the values that stand for black and for white in the images.
+        """
+        return cls(load_vgg16(path, value_range=value_range))
+
+    def forward(self, recon: Tensor, target: Tensor) -> Tensor:
+        """The distance of each pair.
+
+        The network runs once over both, or where only one of them has a gradient over each, so that nothing is kept
+        and nothing computed for a gradient that nobody asks for.
+
+        Args:
+            recon, target: [B, C, H, W] of one shape and dtype, in the value range; C is 1 or 3.
+
+        Returns:
+            rec: [B], float32 (float64 for float64), differentiable in both.
+
+        Raises:
+            TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
+        """
+        rec = ops.reconstruction_error(recon, target, kind="l1")
+        for one, other in zip(*self._activations(recon, target), strict=True):
+            scale = recon.shape[1:].numel() / one.shape[1:].numel()
+            rec = rec + scale * ops.reconstruction_error(one, other, kind="l1")
+        return rec
+
+    def _activations(self, recon: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        taps = taps_within(*recon.shape[2:]) if recon.ndim == 4 else None  # the network refuses another shape
+        if torch.is_grad_enabled() and recon.requires_grad != target.requires_grad:
+            return self._apart(recon, taps), self._apart(target, taps)
+        joined = [both.split([len(recon)] * 2) for both in self.network(torch.cat([recon, target]), taps)]
+        return tuple(pair[0] for pair in joined), tuple(pair[1] for pair in joined)
+
+    def _apart(self, images: Tensor, taps: tuple[str, ...] | None) -> tuple[Tensor, ...]:
+        with torch.set_grad_enabled(images.requires_grad):
+            maps: tuple[Tensor, ...] = self.network(images, taps)
+        return maps
