@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from sivae import objectives
-from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
+from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
 from sivae.ops.library import KINDS
 from sivae.training import config as config_module
 from sivae.training.config import ModelConfig, ObjectiveConfig, RunConfig
@@ -169,11 +169,12 @@ def test_unknown_presets_and_objectives_are_named() -> None:
 
 
 def test_what_a_preset_leaves_open_is_the_objective_s_default() -> None:
-    for name, kind in (("soft-intro", SoftIntroObjective), ("intro", IntroObjective), ("vae", VAEObjective)):
-        left_open = preset_config("rings", objective=name)
+    kinds = (SoftIntroObjective, IntroObjective, VAEObjective, LordObjective)
+    for name, kind in zip(get_args(config_module.ObjectiveName), kinds, strict=True):
+        left_open = preset_config("translation-shapes" if name == "lord" else "rings", objective=name)
         resolved = left_open.replace(objective=left_open.objective.resolved())
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        assert set(ObjectiveConfig.keys_of(name)) == set(defaults)
+        assert set(ObjectiveConfig.keys_of(name)) == {*defaults, "perceptual"}
         of_preset = {"beta_rec", "beta_kl", "beta_neg", "scale"}
         values = {**resolved.objective.to_dict(), "fakes": resolved.objective.fakes}
         for key in defaults.keys() - of_preset:
@@ -189,10 +190,30 @@ def test_the_choices_are_the_objectives() -> None:
     assert set(get_args(config_module.Phase)) == {"warm-up", *get_args(config_module.ObjectiveName)}
 
 
-def test_a_run_of_before_gamma_was_a_setting_had_one_of_1() -> None:
+def test_runs_of_before_these_were_settings_are_read() -> None:
     content = json.loads(preset_config("rings").to_json())
-    old = {**content, "objective": _without(content["objective"], "gamma")}
-    assert RunConfig.from_json(json.dumps(old)).objective.gamma == 1.0
+    old = dict(content["objective"])
+    for key in ("gamma", "beta_kl_class", "beta_neg_class", "perceptual"):
+        del old[key]
+    read = RunConfig.from_json(json.dumps({**content, "objective": old})).objective
+    assert (read.gamma, read.beta_kl_class, read.beta_neg_class, read.perceptual) == (1.0, None, None, None)
+
+
+def test_lord_wants_a_model_with_codes() -> None:
+    with pytest.raises(ConfigError, match="this preset's model has no codes of classes; those of translation-shapes"):
+        preset_config("digits", objective="lord")
+    config = preset_config("translation-shapes", objective="lord", steps=10)
+    assert (config.warmup_steps, config.phase_at(5), config.phase_at(6)) == (5, "warm-up", "lord")
+    assert not config.paired
+    with pytest.raises(ConfigError, match="the objective 'lord' has no ELBO"):
+        config.objective.elbo_weights()
+
+
+def test_pairs_want_whole_ones_in_every_part() -> None:
+    assert preset_config("translation-shapes").paired
+    assert not preset_config("translation-shapes", supervision="none").paired
+    with pytest.raises(ConfigError, match="batch_size = 6: pairs want an even number in each of 2 parts"):
+        preset_config("translation-shapes", batch_size=6, accumulate=2)
 
 
 def _without(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -213,7 +234,9 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
         json.dumps({**good, "objective": _without(good["objective"], "alpha")}): "objective.alpha is missing",
         json.dumps({**good, "objective": {"name": "gan"}}): 'objective.name = "gan": expected one of',
         json.dumps({**good, "model": {**good["model"], "widths": [1]}}): "model.widths is not a known key",
-        json.dumps({**good, "data": {"name": "films"}}): 'data.name = "films": expected one of density, digits, shapes, images',
+        json.dumps(
+            {**good, "data": {"name": "films"}}
+        ): 'data.name = "films": expected one of density, digits, shapes, images',
     }
     for text, message in cases.items():
         path.write_text(text)

@@ -79,6 +79,11 @@ def plain(images: PackedImages, step: int, *, flip: bool, low: float, high: floa
     return torch.from_numpy(np.stack(out)), torch.tensor(labels)
 
 
+def from_pixels(pixels: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, C] -> [B, C, H, W] in [0, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / np.float32(255)).permute(0, 3, 1, 2)
+
+
 SOURCES = [
     ("loaded", "device"),
     ("loaded", "host"),
@@ -209,11 +214,42 @@ def test_a_cache_that_does_not_fit_is_refused(mapped: ImageSet) -> None:
         ({"dtype": torch.int32}, "dtype = torch.int32: expected a floating-point type"),
         ({"cache": "ram"}, "cache = 'ram': expected auto, device, host or none"),
         ({"workers": 0}, "workers = 0: expected 1 or more"),
+        ({"batch_size": 5, "pairs": True}, "batch_size = 5: pairs of images of one class want an even number"),
     ],
 )
 def test_what_cannot_be_is_refused(loaded: PackedImages, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageBatches(loaded, **{"batch_size": 8, "seed": 0} | options)
+
+
+@pytest.mark.parametrize(("source", "cache"), SOURCES)
+def test_pairs_are_of_one_class_wherever_pixels_wait(
+    source: str, cache: str, loaded: PackedImages, mapped: ImageSet, folder: Path, make: Make
+) -> None:
+    images = {"loaded": loaded, "mapped": mapped, "encoded": open_images(folder)}[source]
+    batches = make(images, cache=cache, pairs=True)
+    for step in range(2 * batches.steps_per_epoch):
+        pixels, labels = batches.batch(step)
+        assert labels is not None and torch.equal(labels[0::2], labels[1::2])
+        rows = batches.numbers(step)
+        assert torch.equal(pixels, from_pixels(loaded.array[rows.numpy()]))
+        assert rows.unique().numel() == 8
+
+
+def test_pairs_want_classes(make: Make) -> None:
+    with pytest.raises(DataError, match="has no classes, by which to pair its images"):
+        make(PackedImages(np.zeros((8, 8, 8, 3), np.uint8)), pairs=True)
+
+
+def test_too_few_pairs_are_told_of(make: Make) -> None:
+    images = PackedImages(np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) // 2, class_names=tuple("abcde"))
+    assert make(images, pairs=True).steps_per_epoch == 1  # the ninth has no partner
+    with pytest.raises(DataError, match="fewer than one batch of 10; use a batch size of at most 8"):
+        make(
+            PackedImages(images.array.repeat(2, 0)[:11], np.array([*range(3), *[3] * 8]), class_names=tuple("abcd")),
+            batch_size=10,
+            pairs=True,
+        )
 
 
 def test_a_negative_step_is_refused(loaded: PackedImages, make: Make) -> None:

@@ -67,3 +67,33 @@ def test_half_of_the_images_are_flipped_and_differently_in_each_epoch() -> None:
 
 def test_flipping_does_not_change_the_order() -> None:
     assert order(flip=False).indices(5).tolist() == order(flip=True).indices(5).tolist()
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (5, 1, 2, 7), (2,), (0, 3, 2)])
+def test_pairs_are_of_one_class_and_no_image_comes_twice(sizes: tuple[int, ...]) -> None:
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    whole = sum(2 * (size // 2) for size in sizes)
+    paired = Order(len(classes), batch_size=2, seed=3, flip=False, rank=0, world_size=1, pair_by=classes)
+    assert paired.count == whole and paired.steps_per_epoch == whole // 2
+    for epoch in range(3):
+        visited = paired.epoch(epoch).permutation
+        assert len(visited) == len(set(visited.tolist())) == whole
+        assert (classes[visited[0::2]] == classes[visited[1::2]]).all()
+
+
+def test_pairs_change_with_the_epoch_and_leave_out_another_image_of_an_odd_class() -> None:
+    classes = np.zeros(9, np.int64)
+    paired = Order(9, batch_size=4, seed=0, flip=False, rank=0, world_size=1, pair_by=classes)
+    epochs = [paired.epoch(index).permutation for index in range(12)]
+    assert len({frozenset(range(9)) - frozenset(epoch.tolist()) for epoch in epochs}) > 3
+    partners = {frozenset(pair) for epoch in epochs for pair in epoch.reshape(-1, 2).tolist()}
+    assert len(partners) > 20  # of 36
+
+
+def test_ranks_share_whole_pairs() -> None:
+    classes = np.repeat(np.arange(5), 8)
+    whole = Order(40, batch_size=8, seed=1, flip=False, rank=0, world_size=1, pair_by=classes)
+    ranks = [Order(40, batch_size=4, seed=1, flip=False, rank=rank, world_size=2, pair_by=classes) for rank in (0, 1)]
+    parts = [one.indices(2) for one in ranks]
+    assert np.concatenate(parts).tolist() == whole.indices(2).tolist()
+    assert all((classes[part[0::2]] == classes[part[1::2]]).all() for part in parts)

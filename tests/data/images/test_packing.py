@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sivae.data.images import DamagedImageError, DataError, PackedImages, load_packed, open_images
+from sivae.data.images import (
+    DamagedImageError,
+    DataError,
+    FittedImages,
+    PackedImages,
+    at_resolution,
+    load_packed,
+    open_images,
+)
 from sivae.data.images.geometry import fit
 from tests.data.images.samples import encoded, pixels, pngs, write_files
 
@@ -103,6 +111,29 @@ def test_arrays_that_are_no_packed_set(
 ) -> None:
     with pytest.raises(DataError, match=message):
         PackedImages(array, labels, class_names=names)
+
+
+def test_contents_are_kept_beside_the_classes(tmp_path: Path) -> None:
+    named = {"class_names": ("a", "b"), "contents": np.array([2, 0, 1]), "content_names": ("x", "y", "z")}
+    images = PackedImages(np.stack([pixels(seed) for seed in range(3)]), np.array([0, 1, 1]), **named)
+    smaller = load_packed(images, resolution=4, progress=False)
+    fitted = FittedImages(images, resolution=4)
+    for one in (images, smaller, at_resolution(images, 2), fitted, fitted.averaged(2)):
+        assert [one.content(index) for index in range(3)] == [2, 0, 1]
+        assert one.content_names == ("x", "y", "z")
+    assert PackedImages(images.array).content(0) is None and PackedImages(images.array).content_names is None
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (np.zeros(3, int), r"contents are int64 of shape \[3\] beside 2"),
+        (np.array([0, 3]), "a content is outside 0 to 2"),
+    ],
+)
+def test_contents_that_cannot_be(contents: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        PackedImages(np.zeros((2, 8, 8, 3), np.uint8), contents=contents, content_names=("x", "y", "z"))
 
 
 def test_a_set_that_is_not_square_has_no_resolution() -> None:

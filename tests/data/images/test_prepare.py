@@ -85,6 +85,16 @@ def test_a_set_without_classes_has_no_labels(tmp_path: Path) -> None:
     assert open_images(tmp_path / "out").class_names is None
 
 
+def test_contents_are_packed_too_without_those_of_damaged_images(tmp_path: Path) -> None:
+    arrays = {"images": np.stack([pixels(seed) for seed in range(3)]), "labels": [1, 0, 1], "contents": [5, 4, 0]}
+    np.savez(tmp_path / "set.npz", **arrays)
+    packed(tmp_path / "set.npz", tmp_path / "out", crop=None)
+    images = open_images(tmp_path / "out")
+    assert [(images.label(index), images.content(index)) for index in range(3)] == [(1, 5), (0, 4), (1, 0)]
+    assert len(images.content_names) == 6
+    verify_packed(tmp_path / "out")
+
+
 def test_a_packed_set_can_be_packed_smaller(source: Path, tmp_path: Path) -> None:
     packed(source, tmp_path / "out")
     packed(tmp_path / "out", tmp_path / "small", resolution=4, crop=None, channels=1)
