@@ -32,6 +32,7 @@ VERBS = {
     "reconstruct": "show images beside what a model makes of them",
     "interpolate": "go from one image, or one sample, to another",
     "mix": "give images the coarse styles of some and the fine ones of others",
+    "translate": "give the content of some images the class of others",
     "reproduce": "run an experiment of the paper end to end, and write a page that shows it",
     "ood": "tell images like the training data from others, by likelihood",
     "import-checkpoint": "turn a checkpoint of the authors' program into a model folder",

@@ -1,4 +1,4 @@
-"""Grids of images whose rows and columns have names: how samples change with a setting, or with the resolution."""
+"""Grids of images whose rows and columns mean something: a setting, a resolution, the image that gave the content."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -69,6 +70,43 @@ def labelled_grid(
         middle = left + _PADDING + cell // 2 + column * step
         draw.text((middle, above // 2), fitted(text, font, cell), fill=INK, font=font, anchor="mm")
     write_png(path, np.asarray(picture))
+
+
+def translation_grid(
+    path: str | os.PathLike[str],
+    contents: Tensor,
+    classes: Tensor,
+    recombined: Tensor,
+    *,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> None:
+    """Write recombined images as a PNG file, right of what gave their content and below what gave their class.
+
+    Args:
+        path: file to write; missing folders are made, an existing file is replaced.
+        contents: images that gave the content, [R, C, S, S], C 1 or 3, R at least 1.
+        classes: images that gave the class, [K, C, S, S], K at least 1.
+        recombined: [R, K, C, S, S].
+        value_range: the values that stand for black and for white.
+
+    Raises:
+        ValueError: the shapes do not fit one another, or are no square images.
+    """
+    expected = (len(contents), len(classes), *contents.shape[1:])
+    if recombined.shape != expected or classes.shape[1:] != contents.shape[1:]:
+        raise ValueError(
+            f"translation_grid: recombined images are {list(recombined.shape)} for contents {list(contents.shape)} and "
+            f"classes {list(classes.shape)}, expected [R, K, C, S, S] for [R, C, S, S] and [K, C, S, S]"
+        )
+    rows = [torch.cat([content[None], row]) for content, row in zip(contents, recombined, strict=True)]
+    labelled_grid(
+        path,
+        [classes, *rows],
+        row_labels=["class", *[""] * len(contents)],
+        column_labels=["content", *[""] * len(classes)],
+        group=len(rows) + 1,
+        value_range=value_range,
+    )
 
 
 def _enlarged(images: Pixels, side: int) -> Pixels:

@@ -26,7 +26,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 PROBED_IMAGES, PROBED_NAMES = 4_000, 100  # at most, for one probe
 _ITERATIONS = 1_000
-_PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE = range(4)  # streams of a seed
+_PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE, _EXAMPLES = range(5)  # streams of a seed
 
 
 class TransferPairs(NamedTuple):
@@ -85,6 +85,36 @@ def _partners(there: NDArray[np.bool_], classes: Whole, poses: Whole, row: int) 
     """Rows that can give their class to the content of `row`."""
     fits = there[classes, poses[row]] & (classes != classes[row]) & (poses != poses[row])
     return np.flatnonzero(fits)
+
+
+def example_rows(
+    total: int, labels: ArrayLike | None, contents: ArrayLike | None, count: int, seed: int
+) -> tuple[Whole, Whole]:
+    """Rows of a set to show: images that give a content, and others of different classes that give their class.
+
+    Args:
+        total: images in the set.
+        labels, contents: of each image, [total], whole numbers; None: unknown, and any image may come.
+        count: of either, at most: fewer where there are fewer contents, or classes.
+        seed: decides which: 0 or more.
+
+    Returns:
+        Rows that give the content, of different contents where these are known, and rows that give the class.
+
+    Raises:
+        ValueError: labels or contents are not one whole number for each image.
+    """
+    order = _stream(seed, _EXAMPLES).permutation(total)
+    of_class = _different(order, labels, "labels", total)[:count]
+    others = order[~np.isin(order, of_class)]
+    return _different(others if len(others) else order, contents, "contents", total)[:count], of_class
+
+
+def _different(order: Whole, named: ArrayLike | None, name: str, total: int) -> Whole:
+    """The first row of each number, in the order."""
+    if named is None:
+        return order
+    return order[np.sort(np.unique(_numbered(name, named, total)[order], return_index=True)[1])]
 
 
 def measure_translation(

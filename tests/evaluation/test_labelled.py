@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sivae.evaluation.labelled import labelled_grid
+from sivae.evaluation.labelled import labelled_grid, translation_grid
 
 WHITE = (255, 255, 255)
 
@@ -103,3 +103,34 @@ def test_what_cannot_be_drawn_is_refused(
     with pytest.raises(ValueError, match=message):
         labelled_grid(tmp_path / "grid.png", rows, **labels)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+class TestTranslations:
+    def test_recombined_images_stand_between_what_gave_content_and_class(self, tmp_path: Path) -> None:
+        contents, classes, made = _noise(2, 96, seed=0), _noise(3, 96, seed=1), _noise(6, 96, seed=2)
+        translation_grid(tmp_path / "grid.png", contents, classes, made.unflatten(0, (2, 3)))
+        drawn = _drawn(tmp_path / "grid.png")
+        top, left = (side - count * 98 for side, count in zip(drawn.shape, (3, 4), strict=False))
+
+        def cell(row: int, column: int) -> np.ndarray:
+            y, x = top + row * 98, left + column * 98
+            return drawn[y : y + 96, x : x + 96]
+
+        assert (cell(0, 0) == WHITE).all()
+        for column in range(3):
+            assert (cell(0, 1 + column) == _levels(classes[column])).all()
+        for row in range(2):
+            assert (cell(1 + row, 0) == _levels(contents[row])).all()
+            for column in range(3):
+                assert (cell(1 + row, 1 + column) == _levels(made[3 * row + column])).all()
+        assert (drawn[:top] != WHITE).any() and (drawn[:, :left] != WHITE).any()  # what rows and columns are
+
+    @pytest.mark.parametrize(
+        ("contents", "classes", "made"),
+        [((2, 3, 8, 8), (3, 3, 8, 8), (3, 2, 3, 8, 8)), ((2, 3, 8, 8), (3, 1, 8, 8), (2, 3, 3, 8, 8))],
+    )
+    def test_others_are_refused(
+        self, contents: Sequence[int], classes: Sequence[int], made: Sequence[int], tmp_path: Path
+    ) -> None:
+        with pytest.raises(ValueError, match=r"expected \[R, K, C, S, S\] for \[R, C, S, S\] and \[K, C, S, S\]"):
+            translation_grid(tmp_path / "grid.png", *(torch.zeros(*shape) for shape in (contents, classes, made)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sivae.evaluation import translation
 from sivae.evaluation.images import mse, unit_range
-from sivae.evaluation.translation import measure_translation, transfer_pairs
+from sivae.evaluation.translation import example_rows, measure_translation, transfer_pairs
 from sivae.models import VAEModel
 from sivae.models.translation import TranslationVAE
 
@@ -124,6 +124,22 @@ class TestPairs:
             transfer_pairs(LABELS / 2, POSES, 5, 0)
         with pytest.raises(ValueError, match="count is -1"):
             transfer_pairs(LABELS, POSES, -1, 0)
+
+
+class TestExamples:
+    def test_classes_and_contents_differ_where_they_are_known(self) -> None:
+        contents, classes = example_rows(30, LABELS, POSES, 5, 0)
+        assert len(set(LABELS[classes])) == len(set(POSES[contents])) == 5
+        assert not set(contents) & set(classes)
+        other, _ = example_rows(30, LABELS, POSES, 5, 1)
+        assert (contents != other).any()
+        contents, classes = example_rows(30, LABELS, POSES, 9, 0)
+        assert (len(contents), len(classes)) == (5, 6)  # all there are
+
+    def test_anything_will_do_where_nothing_is_known(self) -> None:
+        contents, classes = example_rows(9, None, None, 4, 0)
+        assert len({*contents, *classes}) == 8
+        assert [part.tolist() for part in example_rows(1, None, None, 4, 0)] == [[0], [0]]
 
 
 class TestMeasure:
