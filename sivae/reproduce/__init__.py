@@ -22,6 +22,7 @@ EXPERIMENTS: dict[str, str] = {
     "entropy": "entropy",
     "images": "images",
     "ood": "ood",
+    "translation": "translation",
 }
 
 

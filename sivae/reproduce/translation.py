@@ -1,0 +1,252 @@
+"""Image translation: how well class and content come apart with and without pairs, by Soft-IntroVAE, a VAE and LORD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
+from sivae.reproduce.markdown import counted, figure, listed, mean, mean_and_spread, number, table
+from sivae.training.config import RunConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from sivae.models.translation import TranslationVAE
+    from sivae.training.images import Images
+
+NAME = "translation"
+SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the class of another"
+NEEDS = "nothing: it renders shapes; or Cars3D (--data PATH). A GPU for the full size"
+TIME: Mapping[Size, str] = {
+    "quick": "4 trainings of 3,000 iterations of their preset's batch",
+    "full": "12 trainings, 3 seeds of each of 4, as long as their preset says; hours on a GPU",
+}
+
+
+class _Method(NamedTuple):
+    title: str
+    objective: str
+    keys: Mapping[str, str]
+
+
+METHODS: dict[str, _Method] = {
+    "soft-intro-none": _Method("Soft-IntroVAE without labels", "soft-intro", {"supervision": "none"}),
+    "soft-intro-pairs": _Method("Soft-IntroVAE with pairs", "soft-intro", {"supervision": "pairs"}),
+    "vae-pairs": _Method("VAE with pairs", "vae", {"supervision": "pairs"}),
+    "lord": _Method("LORD", "lord", {}),
+}
+
+
+class _Test(NamedTuple):
+    """What is measured on; class and content of each image, int64 [N]."""
+
+    images: Images
+    labels: np.ndarray
+    contents: np.ndarray | None
+
+
+_QUICK_STEPS = 3_000
+_SHARE, _TIMES_CHANCE = 0.9, 2.0  # what is wanted of a translation
+_PROBES = ("class_from_content", "content_from_class", "class_from_class", "content_from_content")
+_SHOWN = 6  # contents and classes in a picture
+_MEASURED_SEED = 0  # one for all: every model is measured on the same pairs and halves
+
+
+def trainings(settings: Settings) -> list[Training]:
+    """Every method with every seed, seeds outermost: on shapes, or by translation-cars3d on the data given."""
+    settings.refuse("against", "run", experiment=NAME)
+    preset, values = "translation-shapes", dict[str, Any]()
+    if settings.data is not None:
+        preset, values = "translation-cars3d", {"path": settings.data}
+    if settings.size == "quick":
+        values |= {"steps": _QUICK_STEPS}
+    return [
+        Training(
+            f"{name}-seed{seed}",
+            settings.configure(preset, objective=method.objective, seed=seed, **values, **method.keys),
+        )
+        for seed in settings.seed_range(quick=1, full=3)
+        for name, method in METHODS.items()
+    ]
+
+
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+    """The metrics of every run on the test images, and a grid of each method's first seed."""
+    first = next(iter(runs.values())).config
+    test = _test(first)
+    pairs = settings.pick(quick=300, full=1_000)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
+    figures: dict[str, str] = {}
+    for run in runs.values():
+        name = run.name.rpartition("-seed")[0]
+        if run.summary is None:
+            continue
+        model = _model(run)
+        found[name].append(_measured(model, test, pairs))
+        if name not in figures:
+            figures[name] = f"translation-{name}.png"
+            _draw(folder / figures[name], model, test)
+    seeds = len({run.config.seed for run in runs.values()})
+    about = (
+        f"{listed([method.title for method in METHODS.values()])} on {test.images.name}, {seeds} "
+        f"seed{'' if seeds == 1 else 's'}: {first.total_steps:,} iterations of batch {first.batch_size}. Measured on "
+        f"{len(test.labels):,} images, of the test part where the data has one, of whose pairs of different class and "
+        f"content at most {pairs:,} are recombined. With pairs, training knows which two images show one class; LORD "
+        "knows the class of each; without labels it knows neither."
+    )
+    diverged = [run.name for run in runs.values() if run.summary is None]
+    pictures = [
+        figure(
+            file, f"{METHODS[name].title}: the content of the left column with the class of the top row; test images."
+        )
+        for name, file in figures.items()
+    ]
+    return Report(
+        about,
+        [
+            ("How well contents are exchanged, and what the codes tell", _table(found)),
+            ("What we see", _findings(found, diverged)),
+            ("Recombined images", "\n\n".join(pictures) or "No training came to its end."),
+        ],
+        {"wanted": {"share_of_reconstruction_ssim": _SHARE, "times_chance": _TIMES_CHANCE}, "methods": found},
+        list(figures.values()),
+    )
+
+
+def _model(run: Trained) -> TranslationVAE:
+    from sivae import from_pretrained
+    from sivae.models.translation import TranslationVAE
+    from sivae.training.devices import find_device
+
+    model = from_pretrained(run.folder).to(find_device(run.config.device))
+    assert isinstance(model, TranslationVAE)
+    return model
+
+
+def _test(config: RunConfig) -> _Test:
+    from sivae.data.images.packing import all_contents, all_labels
+    from sivae.training.images import open_parts
+
+    images = open_parts(config.data, for_training=False)[1]
+    labels = all_labels(images)
+    assert labels is not None  # or there were no pairs to train on
+    return _Test(images, labels, all_contents(images))
+
+
+def _reader(model: TranslationVAE, images: Images) -> Callable[[Sequence[int]], Tensor]:
+    """Rows of images in the model's values, where it is."""
+    from sivae.evaluation.images import home, image_range
+    from sivae.training.images import MeasuredImages
+
+    measured = MeasuredImages(images, home(model)[0], conditional=False, value_range=image_range(model))
+    return lambda rows: measured.some(rows)[0]
+
+
+def _measured(model: TranslationVAE, test: _Test, pairs: int) -> dict[str, float]:
+    from sivae.evaluation.translation import measure_translation
+
+    read = _reader(model, test.images)
+    return measure_translation(model, read, test.labels, test.contents, seed=_MEASURED_SEED, count=pairs)
+
+
+def _draw(path: Path, model: TranslationVAE, test: _Test) -> None:
+    from sivae.evaluation.images import image_range
+    from sivae.evaluation.labelled import translation_grid
+    from sivae.evaluation.translation import example_rows
+
+    rows = example_rows(len(test.labels), test.labels, test.contents, _SHOWN, _MEASURED_SEED)
+    contents, classes = map(_reader(model, test.images), (of.tolist() for of in rows))
+    made = model.translate(contents.repeat_interleave(len(classes), dim=0), classes.repeat(len(contents), 1, 1, 1))
+    made = made.unflatten(0, (len(contents), len(classes)))
+    translation_grid(path, contents, classes, made, value_range=image_range(model))
+
+
+def _share(one: Mapping[str, float]) -> float:
+    """Of the reconstruction's SSIM that a transfer keeps."""
+    whole = one["reconstruction_ssim"]
+    return one.get("transfer_ssim", math.nan) / whole if whole > 0 else math.nan
+
+
+def _times_chance(one: Mapping[str, float]) -> float:
+    return one.get("class_from_content", math.nan) / one.get("class_chance", math.nan)
+
+
+def _table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    def values(name: str, key: str) -> list[float]:
+        return [one.get(key, math.nan) for one in found[name]]
+
+    chance = {
+        kind: number(mean(value for name in found for value in values(name, f"{kind}_chance")))
+        for kind in ("class", "content")
+    }
+    rows = [
+        [
+            METHODS[name].title,
+            mean_and_spread(values(name, "transfer_mse")),
+            mean_and_spread(values(name, "transfer_ssim")),
+            mean_and_spread([_share(one) for one in found[name]]),
+            *(mean_and_spread(values(name, key)) for key in _PROBES),
+        ]
+        for name in found
+    ]
+    header = [
+        *("", "transfer MSE", "transfer SSIM", "share of reconstruction SSIM"),
+        *(f"class from content (chance {chance['class']})", f"content from class (chance {chance['content']})"),
+        *("class from class", "content from content"),
+    ]
+    seeds = max((len(values) for values in found.values()), default=0)
+    how = "mean ± standard deviation over seeds" if seeds > 1 else "one seed"
+    return (
+        f"{table(header, rows)}\n\nTransfer is compared with the true image of that class in that content, and "
+        "reconstruction is of those true images; pixels in [0, 1]. The last four columns are accuracies of linear "
+        "probes on held-out test images: the first two are leaks, and chance is their goal; the last two should be "
+        f"high. {how[0].upper()}{how[1:]}. A decoder that ignores its codes keeps all of a poor reconstruction, so the "
+        "share is to be read beside SSIM itself."
+    )
+
+
+def _findings(found: Mapping[str, Sequence[Mapping[str, float]]], diverged: Sequence[str]) -> str:
+    """Sentences that say no more than the numbers do."""
+    lines = [f"- {_verdict(METHODS[name].title, seeds)}" for name, seeds in found.items()]
+    ssim = {name: mean(one.get("transfer_ssim", math.nan) for one in seeds) for name, seeds in found.items()}
+    order = sorted((name for name in ssim if math.isfinite(ssim[name])), key=lambda name: -ssim[name])
+    if len(order) > 1:
+        text = ", ".join(f"{METHODS[name].title} {number(ssim[name])}" for name in order)
+        single = all(len(seeds) <= 1 for seeds in found.values())
+        chance = " With one seed each, another seed may change the order." if single else ""
+        lines.append(f"- By transfer SSIM, best first: {text}.{chance}")
+    if diverged:
+        lines.append(f"- Training diverged, and was given up: {listed(diverged)}.")
+    return "\n".join(lines)
+
+
+def _verdict(title: str, seeds: Sequence[Mapping[str, float]]) -> str:
+    share, times = (mean(map(of, seeds)) for of in (_share, _times_chance))
+    if not (math.isfinite(share) and math.isfinite(times)):
+        return f"{title}: there is nothing to judge by."
+    met = [share >= _SHARE, times < _TIMES_CHANCE]
+    says = {2: "meets both aims", 1: f"meets the {'first' if met[0] else 'second'} aim alone", 0: "meets neither aim"}
+    transfer, whole = (mean(one[f"{kind}_ssim"] for one in seeds) for kind in ("transfer", "reconstruction"))
+    text = (
+        f"**{title} {says[sum(met)]}**: transfer SSIM {number(transfer)} is {number(share)} of reconstruction SSIM "
+        f"{number(whole)} (at least {_SHARE:g} is wanted), and class accuracy from content is {number(times)} times "
+        f"chance (below {_TIMES_CHANCE:g} is wanted)"
+    )
+    if len(seeds) > 1:
+        both = sum(_share(one) >= _SHARE and _times_chance(one) < _TIMES_CHANCE for one in seeds)
+        text += f"; both in {counted(both, len(seeds), 'seed')}"
+    # A code that holds nothing leaks nothing, and a decoder that ignores it loses nothing by the exchange.
+    empty = [
+        kind
+        for kind in ("class", "content")
+        if not mean(one.get(f"{kind}_from_{kind}", math.nan) for one in seeds)
+        >= _TIMES_CHANCE * mean(one.get(f"{kind}_chance", math.nan) for one in seeds)
+    ]
+    if empty and any(met):
+        codes = f"{listed(empty)} code{'' if len(empty) == 1 else 's'}"
+        text += f". That says little, as its {codes} hold{'s' if len(empty) == 1 else ''} next to nothing"
+    return f"{text}."

@@ -1,0 +1,125 @@
+"""The experiment translation at toy size: what it trains, and that its page follows from what it measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sivae.reproduce import get_experiment
+from sivae.reproduce import translation as experiment
+from sivae.reproduce.experiment import Settings, Trained
+from sivae.reproduce.markdown import for_json
+from sivae.training import train
+from sivae.training.errors import ConfigError
+
+_TINY = {"resolution": 8, "width": 4, "hidden": 8, "content_dim": 4, "class_dim": 4, "batch_size": 8}
+_NAMES = ["soft-intro-none", "soft-intro-pairs", "vae-pairs", "lord"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    folder = tmp_path_factory.mktemp("translation")
+    trained = {}
+    for one in experiment.trainings(Settings(steps=4, device="cpu", changes=_TINY)):
+        summary = train(one.config, folder / one.name, progress=False)
+        trained[one.name] = Trained(one.name, one.config, folder / one.name, summary, None, False)
+    return trained
+
+
+def test_four_methods_are_trained_alike() -> None:
+    assert get_experiment("translation") is experiment
+    listed = experiment.trainings(Settings(seeds=2))
+    assert [one.name for one in listed] == [f"{name}-seed{seed}" for seed in (0, 1) for name in _NAMES]
+    assert {(one.config.preset, one.config.steps) for one in listed} == {("translation-shapes", 3_000)}
+    assert [one.config.objective.name for one in listed[:4]] == ["soft-intro", "soft-intro", "vae", "lord"]
+    assert len({one.config.batch_size for one in listed}) == 1
+    full = experiment.trainings(Settings(size="full", data="cars3d.mat"))
+    assert len(full) == 12
+    assert {(one.config.preset, one.config.data.path) for one in full} == {("translation-cars3d", "cars3d.mat")}
+    with pytest.raises(ConfigError, match="--run has no effect on translation"):
+        experiment.trainings(Settings(run="runs/x"))
+
+
+def test_the_page_shows_every_method(runs: dict[str, Trained], tmp_path: Path) -> None:
+    report = experiment.report(Settings(), runs, tmp_path)
+    methods = report.numbers["methods"]
+    assert list(methods) == _NAMES and all(len(found) == 1 for found in methods.values())
+    text = "\n".join([report.about, *(words for _, words in report.sections)])
+    assert report.figures == [f"translation-{name}.png" for name in _NAMES]
+    for name, file in zip(_NAMES, report.figures, strict=True):
+        with Image.open(tmp_path / file) as picture:
+            assert min(picture.size) > 600
+        assert f"]({file})" in text
+        (found,) = methods[name]
+        assert f"| {experiment.METHODS[name].title} | {experiment.number(found['transfer_mse'])} |" in text
+    assert "on 1,280 images" in text and "at most 300 are recombined" in text
+    assert "chance 0.0500" in text and "chance 0.0156" in text  # 20 classes in 64 contents
+    assert "With one seed each, another seed may change the order" in text
+    json.dumps(for_json(report.numbers), allow_nan=False)
+
+    lord = runs["lord-seed0"]
+    runs = {**runs, lord.name: replace(lord, summary=None, divergence="too steep")}
+    text = "\n".join(words for _, words in experiment.report(Settings(), runs, tmp_path).sections)
+    assert "| LORD | – | – | – | – | – | – | – |" in text
+    assert "LORD: there is nothing to judge by." in text
+    assert "Training diverged, and was given up: lord-seed0." in text
+
+
+def _found(transfer: float, leak: float, *, content: float = 0.9) -> dict[str, float]:
+    return {
+        "transfer_mse": 0.01,
+        "transfer_ssim": transfer,
+        "reconstruction_mse": 0.01,
+        "reconstruction_ssim": 0.8,
+        "class_from_content": leak,
+        "class_from_class": 0.9,
+        "class_chance": 0.05,
+        "content_from_content": content,
+        "content_from_class": 0.02,
+        "content_chance": 0.02,
+    }
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        (
+            [_found(0.76, 0.09)],
+            "**X meets both aims**: transfer SSIM 0.760 is 0.950 of reconstruction SSIM 0.800 (at least 0.9 is "
+            "wanted), and class accuracy from content is 1.80 times chance (below 2 is wanted).",
+        ),
+        ([_found(0.71, 0.09)], "**X meets the second aim alone**: transfer SSIM 0.710 is 0.887 of"),
+        ([_found(0.76, 0.1)], "**X meets the first aim alone**: transfer SSIM 0.760 is 0.950 of"),
+        ([_found(0.4, 1.0)], "**X meets neither aim**: transfer SSIM 0.400 is 0.500 of"),
+        ([_found(0.8, 0.05), _found(0.8, 0.05), _found(0.4, 0.05)], "; both in 2 of 3 seeds."),
+        (
+            [_found(0.8, 0.05, content=0.03)],
+            "(below 2 is wanted). That says little, as its content code holds next to nothing.",
+        ),
+        ([_found(math.nan, math.nan)], "X: there is nothing to judge by."),
+        ([], "X: there is nothing to judge by."),
+    ],
+)
+def test_a_verdict_says_what_the_numbers_say(seeds: list[dict[str, float]], says: str) -> None:
+    assert says in experiment._verdict("X", seeds)
+
+
+def test_seeds_are_summed_up_and_methods_ordered() -> None:
+    found = {"lord": [_found(0.4, 0.05), _found(0.5, 0.05)], "vae-pairs": [_found(0.7, 0.2), _found(0.8, 0.1)]}
+    table = experiment._table(found)
+    assert "| LORD | 0.0100 ± 0.0000 | 0.450 ± 0.071 | 0.562 ± 0.088 | 0.0500 ± 0.0000 |" in table
+    assert "Mean ± standard deviation over seeds." in table
+    words = experiment._findings(found, [])
+    assert "- By transfer SSIM, best first: VAE with pairs 0.750, LORD 0.450.\n" in f"{words}\n"
+
+
+def test_data_without_contents_leaves_the_probes_of_the_class() -> None:
+    names = ("reconstruction_mse", "reconstruction_ssim", "class_from_content", "class_from_class", "class_chance")
+    known = {name: value for name, value in _found(0.8, 0.05).items() if name in names}
+    assert "| LORD | – | – | – | 0.0500 | – | 0.900 | – |" in experiment._table({"lord": [known]})
+    assert "nothing to judge by" in experiment._findings({"lord": [known]}, [])
