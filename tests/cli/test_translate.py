@@ -16,7 +16,6 @@ import sivae
 from sivae.cli.main import main
 from sivae.cli.translate import file_names
 from sivae.data.images import PackedImages
-from sivae.data.images.digits import open_digits
 from sivae.data.images.shapes import open_shapes
 from sivae.evaluation.images import from_uint8
 from sivae.evaluation.pictures import to_rgb
@@ -31,12 +30,12 @@ _CELL = 98  # with the padding beside it
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on digits, a model of colour, one of another kind, four image files and two data sets."""
+    """A run on shapes, a model of colour, one of another kind, four image files and two data sets."""
     folder = tmp_path_factory.mktemp("translate")
     torch.manual_seed(0)
     (folder / "run" / "checkpoints").mkdir(parents=True)
-    save_model(folder / "run" / "checkpoints" / "5", _model(channels=1, image_size=8))
-    (folder / "run" / "config.json").write_text(preset_config("digits").to_json())
+    save_model(folder / "run" / "checkpoints" / "5", _model(channels=3, image_size=8))
+    (folder / "run" / "config.json").write_text(preset_config("translation-shapes", resolution=8).to_json())
     save_model(folder / "colour", _model(channels=3, image_size=16))
     save_model(folder / "conv", ConvVAE(image_size=8, channels=1, widths=(8,), z_dim=4))
     rng = np.random.default_rng(0)
@@ -116,8 +115,8 @@ def test_files_make_a_grid_and_single_files(folder: Path, tmp_path: Path, capsys
 def test_a_run_is_shown_on_its_own_test_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "run" / "translation-seed3.png"
     assert _run(capsys, "translate", folder / "run", "--count", 4, "--seed", 3) == (0, f"{out}\n", "")
-    test = open_digits("test")
-    rows = example_rows(len(test), test.labels, None, 4, 3)
+    test = open_shapes("test", resolution=8)
+    rows = example_rows(len(test), test.labels, test.contents, 4, 3)
     _check_grid(out, folder / "run", *(test.array[of] for of in rows))
     first = out.read_bytes()
     _run(capsys, "translate", folder / "run", "--count", 4, "--seed", 3)
