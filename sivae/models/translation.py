@@ -120,9 +120,17 @@ class TranslationVAE(VAEModel):
             [B, *sample_shape], without gradient.
         """
         with evaluating(self):
-            mu = self._in_pieces(lambda x, _: self.encode(x)[0], content, None)
-            other = self._in_pieces(lambda x, _: self.encode(x)[0], of_class, None)
-            return self._in_pieces(self.decode, self.recombined(mu, other), None)
+            return self._in_pieces(self.decode, self.recombined(self._means(content), self._means(of_class)), None)
+
+    def translations(self, content: Tensor, of_class: Tensor) -> Tensor:
+        """As :meth:`translate`, every content with every class: [R, K, *sample_shape] for R and K images."""
+        with evaluating(self):
+            rows, columns = len(content), len(of_class)
+            pairs = self._means(content).repeat_interleave(columns, dim=0), self._means(of_class).repeat(rows, 1)
+            return self._in_pieces(self.decode, self.recombined(*pairs), None).unflatten(0, (rows, columns))
+
+    def _means(self, images: Tensor) -> Tensor:
+        return self._in_pieces(lambda x, _: self.encode(x)[0], images, None)
 
     def recombined(self, content: Tensor, of_class: Tensor) -> Tensor:
         """Latents with the content of some and the class of others, [B, z_dim] all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,11 +12,10 @@ from sivae.reproduce.markdown import counted, figure, listed, mean, mean_and_spr
 from sivae.training.config import RunConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+    import torch
 
     from sivae.models.translation import TranslationVAE
-    from sivae.training.images import Images
+    from sivae.training.images import MeasuredImages
 
 NAME = "translation"
 SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the class of another"
@@ -41,18 +40,9 @@ METHODS: dict[str, _Method] = {
 }
 
 
-class _Test(NamedTuple):
-    """What is measured on; class and content of each image, int64 [N]."""
-
-    images: Images
-    labels: np.ndarray
-    contents: np.ndarray | None
-
-
 _QUICK_STEPS = 3_000
 _SHARE, _TIMES_CHANCE = 0.9, 2.0  # what is wanted of a translation
 _PROBES = ("class_from_content", "content_from_class", "class_from_class", "content_from_content")
-_SHOWN = 6  # contents and classes in a picture
 _MEASURED_SEED = 0  # one for all: every model is measured on the same pairs and halves
 
 
@@ -76,8 +66,11 @@ def trainings(settings: Settings) -> list[Training]:
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """The metrics of every run on the test images, and a grid of each method's first seed."""
+    from sivae.training.devices import find_device
+    from sivae.training.translating import draw_translations, translation_metrics
+
     first = next(iter(runs.values())).config
-    test = _test(first)
+    test = _test(first, find_device(first.device))
     pairs = settings.pick(quick=300, full=1_000)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
     figures: dict[str, str] = {}
@@ -86,15 +79,15 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         if run.summary is None:
             continue
         model = _model(run)
-        found[name].append(_measured(model, test, pairs))
+        found[name].append(translation_metrics(model, test, _MEASURED_SEED, count=pairs))
         if name not in figures:
             figures[name] = f"translation-{name}.png"
-            _draw(folder / figures[name], model, test)
+            draw_translations(folder / figures[name], model, test, _MEASURED_SEED)
     seeds = len({run.config.seed for run in runs.values()})
     about = (
         f"{listed([method.title for method in METHODS.values()])} on {test.images.name}, {seeds} "
         f"seed{'' if seeds == 1 else 's'}: {first.total_steps:,} iterations of batch {first.batch_size}. Measured on "
-        f"{len(test.labels):,} images, of the test part where the data has one, of whose pairs of different class and "
+        f"{len(test.images):,} images, of the test part where the data has one, of whose pairs of different class and "
         f"content at most {pairs:,} are recombined. With pairs, training knows which two images show one class; LORD "
         "knows the class of each; without labels it knows neither."
     )
@@ -127,42 +120,13 @@ def _model(run: Trained) -> TranslationVAE:
     return model
 
 
-def _test(config: RunConfig) -> _Test:
-    from sivae.data.images.packing import all_contents, all_labels
-    from sivae.training.images import open_parts
+def _test(config: RunConfig, device: torch.device) -> MeasuredImages:
+    """The images to measure on."""
+    from sivae.models import MODELS
+    from sivae.training.images import MeasuredImages, open_parts
 
     images = open_parts(config.data, for_training=False)[1]
-    labels = all_labels(images)
-    assert labels is not None  # or there were no pairs to train on
-    return _Test(images, labels, all_contents(images))
-
-
-def _reader(model: TranslationVAE, images: Images) -> Callable[[Sequence[int]], Tensor]:
-    """Rows of images in the model's values, where it is."""
-    from sivae.evaluation.images import home, image_range
-    from sivae.training.images import MeasuredImages
-
-    measured = MeasuredImages(images, home(model)[0], conditional=False, value_range=image_range(model))
-    return lambda rows: measured.some(rows)[0]
-
-
-def _measured(model: TranslationVAE, test: _Test, pairs: int) -> dict[str, float]:
-    from sivae.evaluation.translation import measure_translation
-
-    read = _reader(model, test.images)
-    return measure_translation(model, read, test.labels, test.contents, seed=_MEASURED_SEED, count=pairs)
-
-
-def _draw(path: Path, model: TranslationVAE, test: _Test) -> None:
-    from sivae.evaluation.images import image_range
-    from sivae.evaluation.labelled import translation_grid
-    from sivae.evaluation.translation import example_rows
-
-    rows = example_rows(len(test.labels), test.labels, test.contents, _SHOWN, _MEASURED_SEED)
-    contents, classes = map(_reader(model, test.images), (of.tolist() for of in rows))
-    made = model.translate(contents.repeat_interleave(len(classes), dim=0), classes.repeat(len(contents), 1, 1, 1))
-    made = made.unflatten(0, (len(contents), len(classes)))
-    translation_grid(path, contents, classes, made, value_range=image_range(model))
+    return MeasuredImages(images, device, conditional=False, value_range=MODELS[config.model.name].value_range)
 
 
 def _share(one: Mapping[str, float]) -> float:

@@ -36,6 +36,7 @@ from sivae.training.errors import ConfigError
 from sivae.training.growing import Stage
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
+from sivae.training.translating import draw_translations, translation_metrics
 
 _SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
 _MEASURED = 10_000  # images at most that the metrics look at
@@ -156,14 +157,18 @@ class MeasuredImages:
 def measure(
     model: VAEModel, images: MeasuredImages, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
 ) -> dict[str, float]:
-    """The metrics of :func:`sivae.evaluation.images.evaluate_images`, FID and KID where the Inception file is named."""
+    """The metrics of :func:`sivae.evaluation.images.evaluate_images`, FID and KID where the Inception file is named.
+
+    Of a translation model also those of :func:`sivae.evaluation.translation.measure_translation`.
+    """
+    translated = translation_metrics(model, images, seed) if isinstance(model, TranslationVAE) else {}
     if fid_weights is None:
-        return evaluate_images(model, images.batches(), seed=seed)
+        return evaluate_images(model, images.batches(), seed=seed) | translated
     from sivae.evaluation.fid import inception
 
     features = inception(fid_weights)
     every = images.batches(max(_MEASURED, fid_count))
-    return evaluate_images(model, every, seed=seed, fid_features=features, fid_count=fid_count)
+    return evaluate_images(model, every, seed=seed, fid_features=features, fid_count=fid_count) | translated
 
 
 class ImageTask:
@@ -348,7 +353,7 @@ class ImageTask:
         return measure(model, self._measured_for(model), seed, fid_weights=fid_weights, fid_count=fid_count)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
-        """Draw samples at fixed noise to `path`, and test images above their reconstructions beside it."""
+        """Draw samples at fixed noise to `path`, and beside it test images and what is made of them."""
         from sivae.evaluation.pictures import reconstruction_grid, sample_grid
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
@@ -360,10 +365,14 @@ class ImageTask:
         beside = path.with_name(path.name.replace(path.stem, f"{path.stem}-reconstructions"))
         sample_grid(path, samples, value_range=measured.value_range)
         reconstruction_grid(beside, originals, again, value_range=measured.value_range)
-        return [path, beside]
+        if not isinstance(model, TranslationVAE):
+            return [path, beside]
+        translations = path.with_name(path.name.replace(path.stem, f"{path.stem}-translations"))
+        draw_translations(translations, model, measured, derived_seed(self.config.seed, "pictures"))
+        return [path, beside, translations]
 
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
-        """Draw `samples.png`, `samples-reconstructions.png` and `curves.png`."""
+        """Draw `samples.png` and what belongs beside it, and `curves.png`."""
         from sivae.evaluation.plots import plot_curves
 
         pictures = self.picture_samples(folder / "samples.png", model, step)

@@ -1,0 +1,37 @@
+"""Metrics and pictures of a translation model on the images that a run is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sivae.data.images.packing import all_contents, all_labels
+from sivae.evaluation.labelled import translation_grid
+from sivae.evaluation.translation import example_rows, measure_translation
+from sivae.models.translation import TranslationVAE
+
+if TYPE_CHECKING:
+    from sivae.training.images import MeasuredImages
+
+SHOWN = 6  # contents, and classes, in a picture
+
+
+def translation_metrics(
+    model: TranslationVAE, images: MeasuredImages, seed: int, *, count: int = 1_000
+) -> dict[str, float]:
+    """See :func:`sivae.evaluation.translation.measure_translation`; nothing where the images have no classes."""
+    labels = all_labels(images.images)
+    if labels is None:
+        return {}
+    return measure_translation(
+        model, lambda rows: images.some(rows)[0], labels, all_contents(images.images), seed=seed, count=count
+    )
+
+
+def draw_translations(path: Path, model: TranslationVAE, images: MeasuredImages, seed: int) -> None:
+    """A grid of the contents of some images with the classes of others, of different classes where these are known."""
+    labels, contents = all_labels(images.images), all_contents(images.images)
+    rows = example_rows(len(images.images), labels, contents, SHOWN, seed)
+    giving_content, giving_class = (images.some(of.tolist())[0] for of in rows)
+    made = model.translations(giving_content, giving_class)
+    translation_grid(path, giving_content, giving_class, made, value_range=images.value_range)
