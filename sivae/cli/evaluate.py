@@ -6,17 +6,21 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from sivae.cli.options import Text, Whole, one
-from sivae.training.errors import RunFolderError
+from sivae.cli.options import Text, Whole, one, several
+from sivae.training.errors import ConfigError, RunFolderError
 
 _RUN = arg(help="The run's folder, or a model folder.", help_behavior_hint="", metavar="RUN")
 _FID = (
     "The weights of the Inception network that torch-fidelity names weights-inception-2015-12-05-6726825d.pth: adds "
     "FID and KID of images, by the standard protocol. Needs pip install 'sivae[fid]'."
+)
+_LPIPS = (
+    "Two files: VGG-16's weights (vgg16-397923af.pth) and those of the package lpips (weights/v0.1/vgg.pth): adds "
+    "LPIPS of translations."
 )
 
 
@@ -26,6 +30,7 @@ class Arguments:
 
     With the run's own seed, which is the default, these are the figures of the training's end. Points: gnelbo, KL and
     JSD. Images: MSE, PSNR and SSIM of reconstructions, rec and kl; FID and KID where --fid-weights names the network.
+    Translations: how near they are to the true images, and what class and content tell of each other.
 
     examples:
       sivae evaluate runs/8gaussians-seed0
@@ -44,6 +49,9 @@ class Arguments:
     fid_count: Annotated[
         Whole, arg(help="Images at most that FID and KID compare.", help_behavior_hint="(default: 50000)")
     ] = None
+    lpips_weights: Annotated[
+        tuple[Any, ...] | None, several(Path, "VGG LINEAR"), arg(help=_LPIPS, help_behavior_hint="")
+    ] = None
     json: Annotated[FlagCreatePairsOff[bool], arg(help="Print JSON.", help_behavior_hint="")] = False
 
 
@@ -60,6 +68,7 @@ def run(arguments: Arguments) -> None:
         data=arguments.data,
         fid_weights=arguments.fid_weights,
         fid_count=arguments.fid_count or 50_000,
+        lpips_weights=_pair(arguments.lpips_weights),
         notice=lambda text: print(f"sivae: {text}", file=sys.stderr),
     )
     if arguments.json:
@@ -73,3 +82,11 @@ def run(arguments: Arguments) -> None:
     step = f", step {result['step']:,}" if "step" in result else ""
     title = f"{arguments.run.name}{step}, seed {result['seed']}"
     Console(highlight=False).print(metrics_table(title, metrics))
+
+
+def _pair(files: tuple[Path, ...] | None) -> tuple[Path, Path] | None:
+    if files is None:
+        return None
+    if len(files) != 2:
+        raise ConfigError(f"--lpips-weights: got {len(files)} files, expected two: VGG-16's weights and LPIPS' own")
+    return files[0], files[1]

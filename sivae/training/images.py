@@ -31,8 +31,10 @@ from sivae.models.base import samples_at_once
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.translation import TranslationVAE
+from sivae.models.vgg import VGG16_WEIGHTS
 from sivae.training.config import DataConfig, ModelConfig, RunConfig
 from sivae.training.errors import ConfigError
+from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.growing import Stage
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
@@ -154,21 +156,27 @@ class MeasuredImages:
             yield self.some(rows[start : start + size])
 
 
-def measure(
-    model: VAEModel, images: MeasuredImages, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
-) -> dict[str, float]:
+def measure(model: VAEModel, images: MeasuredImages, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
     """The metrics of :func:`sivae.evaluation.images.evaluate_images`, FID and KID where the Inception file is named.
 
-    Of a translation model also those of :func:`sivae.evaluation.translation.measure_translation`.
+    Of a translation model also those of :func:`sivae.evaluation.translation.measure_translation`, with LPIPS where its
+    files are named.
+
+    Raises:
+        ConfigError: LPIPS is asked of another model, or of images without classes.
     """
-    translated = translation_metrics(model, images, seed) if isinstance(model, TranslationVAE) else {}
-    if fid_weights is None:
+    translated: dict[str, float] = {}
+    if isinstance(model, TranslationVAE):
+        translated = translation_metrics(model, images, seed, lpips_files=files.lpips)
+    if files.lpips is not None and not translated:
+        raise ConfigError("LPIPS is for translations between images with classes; leave its weights out")
+    if files.fid is None:
         return evaluate_images(model, images.batches(), seed=seed) | translated
     from sivae.evaluation.fid import inception
 
-    features = inception(fid_weights)
-    every = images.batches(max(_MEASURED, fid_count))
-    return evaluate_images(model, every, seed=seed, fid_features=features, fid_count=fid_count) | translated
+    features = inception(files.fid)
+    every = images.batches(max(_MEASURED, files.fid_count))
+    return evaluate_images(model, every, seed=seed, fid_features=features, fid_count=files.fid_count) | translated
 
 
 class ImageTask:
@@ -202,6 +210,9 @@ class ImageTask:
         self._batches: ImageBatches | None = None
         self._stage: Stage | None = None
         config.check_data_is_named()
+        perceptual = config.objective.perceptual
+        if perceptual is not None and not Path(perceptual).is_file():
+            raise ConfigError(f"perceptual: there is no file {perceptual}; name VGG-16's weights, {VGG16_WEIGHTS}")
         try:
             self._train, self._test = open_parts(config.data, for_training=for_training, show=show)
             self.config = self._completed(config)
@@ -346,11 +357,9 @@ class ImageTask:
     def start_over(self) -> None:
         """Nothing: batches follow from the step."""
 
-    def evaluate(
-        self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
-    ) -> dict[str, float]:
+    def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
         """See :func:`measure`."""
-        return measure(model, self._measured_for(model), seed, fid_weights=fid_weights, fid_count=fid_count)
+        return measure(model, self._measured_for(model), seed, files)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw samples at fixed noise to `path`, and beside it test images and what is made of them."""

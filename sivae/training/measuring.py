@@ -15,6 +15,7 @@ from sivae.training.checkpoint import load_latest
 from sivae.training.config import DataConfig
 from sivae.training.devices import find_device
 from sivae.training.errors import ConfigError, RunFolderError
+from sivae.training.feature_files import FeatureFiles
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 from sivae.training.seeds import global_seed
 from sivae.training.task import open_task
@@ -31,6 +32,7 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     fid_weights: str | os.PathLike[str] | None = None,
     fid_count: int = 50_000,
+    lpips_weights: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
     notice: Notice = lambda text: None,
 ) -> dict[str, Any]:
     """Compute metrics of a run's last whole checkpoint, or of a model folder. Writes nothing.
@@ -43,6 +45,7 @@ def evaluate(
         data: the images to measure on; None: the run's.
         fid_weights: the file of the Inception network, for FID and KID of images.
         fid_count: images at most that FID and KID compare.
+        lpips_weights: the files of VGG-16's weights and of LPIPS' own, for LPIPS of translations.
         notice: told about damaged checkpoints that are passed over, and about another backend than the run's.
 
     Returns:
@@ -52,13 +55,18 @@ def evaluate(
         RunFolderError: it is neither, or the run has no checkpoint yet.
         ConfigError: the run's `config.json` is wrong, or the device or the data is not there.
         CheckpointError: the run's checkpoints are all damaged.
-        ModelFileError: the model folder is damaged.
+        ModelFileError: the model folder is damaged, or a file of LPIPS.
+        OSError: a file of LPIPS cannot be read.
         FeaturesError: FID is asked for, and its network is not there.
     """
     folder = Path(path)
-    fid: dict[str, Any] = {"fid_weights": None if fid_weights is None else Path(fid_weights), "fid_count": fid_count}
+    asked = FeatureFiles(
+        fid=None if fid_weights is None else Path(fid_weights),
+        fid_count=fid_count,
+        lpips=None if lpips_weights is None else (Path(lpips_weights[0]), Path(lpips_weights[1])),
+    )
     if (folder / DESCRIPTION).is_file() and not (folder / CONFIG).exists():
-        return _of_model(folder, seed or 0, device or "auto", data, fid)
+        return _of_model(folder, seed or 0, device or "auto", data, asked)
     config = read_config(folder)
     if data is not None:
         config = config.replace(path=str(Path(data).absolute()))
@@ -81,12 +89,12 @@ def evaluate(
         at_step(model, config, checkpoint.step)
         (checkpoint.restore if checkpoint.averaged is None else checkpoint.restore_averaged)(model)
         place(model, config, where)
-        metrics = task.evaluate(model, config.seed, **fid)
+        metrics = task.evaluate(model, config.seed, asked)
     return {"step": checkpoint.step, "seed": config.seed, **for_json(metrics)}
 
 
 def _of_model(
-    folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, fid: dict[str, Any]
+    folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, asked: FeatureFiles
 ) -> dict[str, Any]:
     from sivae.training.images import MeasuredImages, measure, open_parts
 
@@ -101,7 +109,7 @@ def _of_model(
     try:
         _, images = open_parts(config, for_training=False)
         measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
-        return {"seed": seed, **for_json(measure(model, measured, seed, **fid))}
+        return {"seed": seed, **for_json(measure(model, measured, seed, asked))}
     except OSError as error:
         raise ConfigError(str(error)) from error
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sivae.models import VAEModel
 from sivae.training.config import RunConfig
+from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.parallel import Processes
 
 
@@ -50,10 +51,12 @@ class Task(Protocol):
     def start_over(self) -> None:
         """Give the batches again that the task gave at first."""
 
-    def evaluate(
-        self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 50_000
-    ) -> dict[str, float]:
-        """The metrics by name, of images with FID and KID where the Inception network's file is named."""
+    def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
+        """The metrics by name, of images also those whose network's file is named.
+
+        Raises:
+            ConfigError: a file is named for a metric that is not this task's.
+        """
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw what the model makes to `path`, and beside it what belongs with it; return what was written."""

@@ -15,6 +15,7 @@ from sivae.models import MLPVAE
 from sivae.models.base import VAEModel
 from sivae.training.config import RunConfig
 from sivae.training.errors import ConfigError
+from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
 
@@ -70,16 +71,14 @@ class ToyTask:
         """Put the points' generator back to its seed."""
         self._generator.manual_seed(derived_seed(self.config.seed, "data"))
 
-    def evaluate(
-        self, model: VAEModel, seed: int, *, fid_weights: Path | None = None, fid_count: int = 0
-    ) -> dict[str, float]:
+    def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
         """The metrics of :func:`sivae.evaluation.density.evaluate_density`.
 
         Raises:
-            ConfigError: FID is asked for.
+            ConfigError: FID or LPIPS is asked for.
         """
-        if fid_weights is not None:
-            raise ConfigError("fid_weights: FID compares images, and this run makes points; leave it out")
+        if files.fid is not None or files.lpips is not None:
+            raise ConfigError("FID and LPIPS compare images, and this run makes points; leave their weights out")
         return evaluate_density(model, self._density, seed=seed, device=self._device)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:

@@ -88,7 +88,7 @@ class Trainer:
             world_size=processes.count,
         )
         self._objective = config.objective.build()
-        self._distance = _distance_of(config, device)
+        self._distance = _distance_of(config, model, device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
         self._graphs: dict[_Kind, GraphedCall] = {}
 
@@ -222,14 +222,15 @@ def _plain(objective: VAEObjective | IntroObjective | SoftIntroObjective) -> VAE
     )
 
 
-def _distance_of(config: RunConfig, device: torch.device) -> Distance | None:
+def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Distance | None:
     """The perceptual distance where the settings name its network's file."""
     if config.objective.perceptual is None:
         return None
     from sivae.models.perceptual import PerceptualDistance
 
     try:
-        return PerceptualDistance.from_file(config.objective.perceptual).to(device)
+        value_range = model.value_range or (0.0, 1.0)
+        return PerceptualDistance.from_file(config.objective.perceptual, value_range=value_range).to(device)
     except (ValueError, OSError) as error:
         raise ConfigError(f"perceptual: {error}") from None
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sivae.data.images.packing import all_contents, all_labels
+from sivae.evaluation.images import home
 from sivae.evaluation.labelled import translation_grid
+from sivae.evaluation.lpips import LPIPS
 from sivae.evaluation.translation import example_rows, measure_translation
 from sivae.models.translation import TranslationVAE
 
@@ -17,14 +19,38 @@ SHOWN = 6  # contents, and classes, in a picture
 
 
 def translation_metrics(
-    model: TranslationVAE, images: MeasuredImages, seed: int, *, count: int = 1_000
+    model: TranslationVAE,
+    images: MeasuredImages,
+    seed: int,
+    *,
+    count: int = 1_000,
+    lpips_files: tuple[Path, Path] | None = None,
 ) -> dict[str, float]:
-    """See :func:`sivae.evaluation.translation.measure_translation`; nothing where the images have no classes."""
+    """See :func:`sivae.evaluation.translation.measure_translation`; nothing where the images have no classes.
+
+    Args:
+        model: to measure.
+        images: to measure it on.
+        seed: of the pairs and halves.
+        count: pairs.
+        lpips_files: VGG-16's weights and LPIPS' own.
+
+    Raises:
+        ModelFileError: a file is damaged, or another's.
+        OSError: it cannot be read.
+    """
     labels = all_labels(images.images)
     if labels is None:
         return {}
+    lpips = None if lpips_files is None else LPIPS.from_files(*lpips_files).to(home(model)[0])
     return measure_translation(
-        model, lambda rows: images.some(rows)[0], labels, all_contents(images.images), seed=seed, count=count
+        model,
+        lambda rows: images.some(rows)[0],
+        labels,
+        all_contents(images.images),
+        seed=seed,
+        count=count,
+        lpips=lpips,
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 import sivae
@@ -29,6 +26,7 @@ from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
 from sivae.training.run import resolve, train
 from sivae.training.trainer import Trainer, settings_of
+from tests.training.image_runs import assert_same, outcome, stopping
 
 CPU = torch.device("cpu")
 # 24 images: 6 iterations at 4x4 of 4 images each, then 12 at 8x8 of 2, of which the first 6 blend.
@@ -91,28 +89,6 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     return run
 
 
-def _stopping(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    original = ImageTask.batch
-
-    def batch(self: ImageTask, at: int) -> tuple[Tensor, Tensor | None]:
-        if at == step:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, at)
-
-    monkeypatch.setattr(ImageTask, "batch", batch)
-
-
-def _outcome(folder: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    last = list_checkpoints(folder / "checkpoints")[-1]
-    weights = {
-        f"{name}/{key}": value
-        for name in sorted(os.listdir(last))
-        if name.endswith(".safetensors")
-        for key, value in load_file(last / name).items()
-    }
-    return weights, [{key: value for key, value in one.items() if key != "seconds"} for one in read_records(folder)]
-
-
 def _records(folder: Path) -> dict[int, dict[str, Any]]:
     return {record["step"]: record for record in read_records(folder)}
 
@@ -141,16 +117,12 @@ def test_a_run_stopped_while_blending_goes_on_exactly(
     """Weights, averaged weights, the average style and every loss, bit for bit."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        _stopping(patch, _BLENDING)
+        stopping(patch, _BLENDING)
         with pytest.raises(RunInterrupted, match=f"stopped at step {_BLENDING} by SIGTERM"):
             train(_config(images, **_VARIANTS[variant]), folder, progress=False)
     train(out=folder, resume=True, progress=False)
-    (mine, my_records), (theirs, their_records) = _outcome(folder), _outcome(whole(variant))
-    assert mine.keys() == theirs.keys()
-    assert {"model.safetensors/average_style", "ema.safetensors/average_style"} <= mine.keys()
-    for name, value in theirs.items():
-        assert torch.equal(mine[name], value), name
-    assert my_records == their_records
+    assert {"model.safetensors/average_style", "ema.safetensors/average_style"} <= outcome(folder)[0].keys()
+    assert_same(folder, whole(variant))
 
 
 @pytest.mark.parametrize("step", [3, 6, 7], ids=["at the warm-up's end", "at a stage's end", "at a stage's start"])
@@ -158,13 +130,11 @@ def test_a_run_stopped_where_something_changes_goes_on_exactly(
     step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        _stopping(patch, step)
+        stopping(patch, step)
         with pytest.raises(RunInterrupted):
             train(_config(images), tmp_path / "run", progress=False)
     train(out=tmp_path / "run", resume=True, progress=False)
-    (mine, my_records), (theirs, their_records) = _outcome(tmp_path / "run"), _outcome(whole("as published"))
-    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
-    assert my_records == their_records
+    assert_same(tmp_path / "run", whole("as published"))
 
 
 def test_models_load_at_their_stage(images: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -186,7 +156,7 @@ def test_a_run_that_stopped_while_growing_is_evaluated_at_its_stage(
     for step, side in ((4, 4), (_BLENDING, 8)):
         folder = tmp_path / str(step)
         with monkeypatch.context() as patch:
-            _stopping(patch, step)
+            stopping(patch, step)
             with pytest.raises(RunInterrupted):
                 train(_config(images), folder, progress=False)
         metrics = evaluate(folder)

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import sivae
 from sivae import files
@@ -27,9 +26,9 @@ from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
 from sivae.training.presets import preset_config
-from sivae.training.recorder import read_records
 from sivae.training.run import train
 from sivae.training.seeds import derived_seed
+from tests.training.image_runs import assert_same, outcome, stopping
 
 _TINY = {"steps": 12, "batch_size": 16, "widths": (4, 8), "z_dim": 3, "threads": 1, "seed": 3, "device": "cpu"}
 _OFTEN = {"log_every": 2, "checkpoint_every": 4, "sample_every": 6}
@@ -44,25 +43,6 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 def _config(**changes: Any) -> RunConfig:
     return preset_config("digits", **{**_TINY, **_OFTEN, **changes})
-
-
-def _outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    last = list_checkpoints(folder / "checkpoints")[-1]
-    weights = {f"{name}/{key}": value for name in sorted(os.listdir(last)) if name.endswith(".safetensors")
-               for key, value in load_file(last / name).items()}  # fmt: skip
-    records = [{key: value for key, value in one.items() if key != "seconds"} for one in read_records(folder)]
-    return weights, records
-
-
-def _assert_same(folder: Path, reference: Path) -> None:
-    (mine, my_records), (theirs, their_records) = _outcome(folder), _outcome(reference)
-    assert mine.keys() == theirs.keys()
-    for name, value in theirs.items():
-        assert torch.equal(mine[name], value), name
-    assert my_records == their_records
-    summaries = [json.loads((path / "summary.json").read_text()) for path in (folder, reference)]
-    for key in (*summaries[1]["metrics"], "final", "steps"):
-        assert summaries[0][key] == summaries[1][key], key
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +80,13 @@ def test_a_run_leaves_what_it_promises(whole: Callable[[str], Path]) -> None:
 def test_a_stopped_run_goes_on_exactly(
     variant: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = ImageTask.batch
-
-    def batch(self: ImageTask, step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if step == 7:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, step)
-
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(ImageTask, "batch", batch)
+        stopping(patch, 7)
         with pytest.raises(RunInterrupted, match="stopped at step 7 by SIGTERM"):
             train(_config(**_VARIANTS[variant]), folder, progress=False)
     train(out=folder, resume=True, progress=False)
-    _assert_same(folder, whole(variant))
+    assert_same(folder, whole(variant))
 
 
 _KILLED_WHILE_SAVING = """
@@ -139,7 +112,7 @@ def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(whole: Callable[[s
     assert list((folder / "checkpoints").glob(".tmp-8-*"))  # half a checkpoint
     assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["4"]
     train(out=folder, resume=True, progress=False)
-    _assert_same(folder, whole("batch norm"))
+    assert_same(folder, whole("batch norm"))
     assert not list((folder / "checkpoints").glob(".tmp-*"))
 
 
@@ -184,7 +157,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
             train(_config(**_VARIANTS["batch norm"]), folder, progress=False)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["4"]
     train(out=folder, resume=True, progress=False)
-    _assert_same(folder, whole("batch norm"))
+    assert_same(folder, whole("batch norm"))
 
 
 @pytest.mark.parametrize("variant", ["batch norm", "group norm, averaged, flipped"])
@@ -239,14 +212,14 @@ def test_a_folder_of_images_trains_and_may_move_before_the_run_goes_on(
         train(out=tmp_path / "run", resume=True, progress=False)
     moved = RunConfig.read(tmp_path / "run" / "config.json").replace(path=str(tmp_path / "elsewhere"))
     train(moved, tmp_path / "run", resume=True, progress=False)
-    _assert_same(tmp_path / "run", tmp_path / "whole")
+    assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_images_may_stay_on_the_disk(tmp_path: Path) -> None:
     images = _image_folder(tmp_path / "images")
     for cache in ("host", "none"):
         train(_of_folder(images, cache=cache, steps=5), tmp_path / cache, progress=False)
-    (mine, _), (theirs, _) = _outcome(tmp_path / "none"), _outcome(tmp_path / "host")
+    (mine, _), (theirs, _) = outcome(tmp_path / "none"), outcome(tmp_path / "host")
     assert all(torch.equal(mine[name], value) for name, value in theirs.items())
 
 
@@ -302,6 +275,6 @@ def test_a_compiled_run_computes_the_same_up_to_rounding(tmp_path: Path) -> None
     for name, compiles in (("eager", False), ("compiled", True)):
         config = _config(norm="group", steps=2, batch_size=8, compile=compiles, checkpoint_every=2, log_every=1)
         train(config, tmp_path / name, progress=False)
-        results.append(_outcome(tmp_path / name)[0])
+        results.append(outcome(tmp_path / name)[0])
     for key, value in results[0].items():
         assert (results[1][key] - value).abs().max() < 0.1 * 2e-4, key

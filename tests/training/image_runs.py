@@ -1,0 +1,56 @@
+"""What tests of runs on images share: stopping one, and comparing what two leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sivae.training.checkpoint import list_checkpoints
+from sivae.training.images import ImageTask
+from sivae.training.recorder import read_records
+
+Outcome = tuple[dict[str, Tensor], list[dict[str, Any]]]
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """SIGTERM comes as the batch of a step is taken."""
+    original = ImageTask.batch
+
+    def batch(self: ImageTask, at: int) -> tuple[Tensor, Tensor | None]:
+        if at == step:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, at)
+
+    monkeypatch.setattr(ImageTask, "batch", batch)
+
+
+def outcome(folder: Path) -> Outcome:
+    """Every tensor of the last checkpoint's models, and the records without times."""
+    last = list_checkpoints(folder / "checkpoints")[-1]
+    weights = {
+        f"{name}/{key}": value
+        for name in sorted(os.listdir(last))
+        if name.endswith(".safetensors")
+        for key, value in load_file(last / name).items()
+    }
+    return weights, [{key: value for key, value in one.items() if key != "seconds"} for one in read_records(folder)]
+
+
+def assert_same(folder: Path, reference: Path) -> None:
+    """Weights bit for bit, records, metrics and final losses."""
+    (mine, my_records), (theirs, their_records) = outcome(folder), outcome(reference)
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(mine[name], value), name
+    assert my_records == their_records
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (folder, reference)]
+    for key in (*summaries[1]["metrics"], "final", "steps"):
+        assert summaries[0][key] == summaries[1][key], key

@@ -1,0 +1,194 @@
+"""Runs of the model of class and content: that they go on exactly, what they measure, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+
+from sivae.cli.main import main
+from sivae.models.translation import TranslationVAE
+from sivae.pretrained import from_pretrained
+from sivae.training.config import RunConfig
+from sivae.training.errors import ConfigError, RunInterrupted
+from sivae.training.images import ImageTask
+from sivae.training.measuring import evaluate
+from sivae.training.parallel import Processes
+from sivae.training.presets import preset_config
+from sivae.training.recorder import read_records
+from sivae.training.run import train
+from tests.models.plain_vgg import write_vgg
+from tests.training.image_runs import assert_same, stopping
+
+CPU = torch.device("cpu")
+LPIPS_WEIGHTS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
+_TINY: dict[str, Any] = {
+    "steps": 8,
+    "batch_size": 8,
+    "resolution": 8,
+    "content_dim": 3,
+    "class_dim": 4,
+    "width": 2,
+    "hidden": 8,
+    "threads": 1,
+    "seed": 3,
+    "device": "cpu",
+    "log_every": 1,
+    "checkpoint_every": 3,
+    "sample_every": 5,
+}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "pairs, averaged": {"ema_half_life": 40},
+    "no labels": {"supervision": "none", "warmup_fraction": 0.25},
+    "pairs in parts": {"accumulate": 2, "precision": "bf16"},
+    "IntroVAE": {"objective": "intro"},
+    "VAE": {"objective": "vae"},
+    "LORD": {"objective": "lord"},
+}
+
+
+def _config(**changes: Any) -> RunConfig:
+    return preset_config("translation-shapes", **{**_TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs that nothing interrupted, by variant, each made once."""
+    made: dict[str, Path] = {}
+
+    def run(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp("whole") / "run"
+            train(_config(**_VARIANTS[variant]), made[variant], progress=False)
+        return made[variant]
+
+    return run
+
+
+@pytest.mark.parametrize("variant", _VARIANTS)
+def test_a_stopped_run_goes_on_exactly(
+    variant: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stopping(patch, 5)  # in LORD's second stage
+        with pytest.raises(RunInterrupted):
+            train(_config(**_VARIANTS[variant]), tmp_path / "run", progress=False)
+    train(out=tmp_path / "run", resume=True, progress=False)
+    assert_same(tmp_path / "run", whole(variant))
+
+
+def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> None:
+    folder = whole("pairs, averaged")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {"transfer_mse", "transfer_ssim", "reconstruction_ssim", "class_from_content", "class_chance"} < {
+        *summary["metrics"]
+    }
+    assert summary["class_chance"] == pytest.approx(1 / 20, abs=0.02)  # of 20 test classes, halved by chance
+    assert evaluate(folder) == {"step": 8, "seed": 3} | {key: summary[key] for key in summary["metrics"]}
+    assert summary["pictures"] == [
+        *("samples.png", "samples-reconstructions.png", "samples-translations.png", "curves.png")
+    ]
+    names = {path.name for path in (folder / "samples").iterdir()}
+    assert names == {"5.png", "5-reconstructions.png", "5-translations.png"}
+
+
+def test_a_record_tells_the_class_s_share_of_the_kl(whole: Callable[[str], Path]) -> None:
+    for record in read_records(whole("pairs, averaged")):
+        assert 0.0 < record["kl_real_class"] < record["kl_real"]
+
+
+def test_the_stages_of_lord_are_told_apart(whole: Callable[[str], Path]) -> None:
+    records = read_records(whole("LORD"))
+    assert [record["phase"] for record in records] == ["warm-up"] * 4 + ["lord"] * 4
+    assert [("content_norm" in record, "code_error" in record) for record in records] == (
+        [(True, False)] * 4 + [(False, True)] * 4
+    )
+    model = from_pretrained(whole("LORD"))
+    assert isinstance(model, TranslationVAE) and model.encoder.codes is not None
+    assert model.encoder.codes.content.shape == (6_400, 3) and model.encoder.codes.of_class.shape == (100, 4)
+
+
+def test_lord_is_told_which_image_and_which_class_it_sees() -> None:
+    task = ImageTask(_config(objective="lord"), CPU, Processes())
+    images, numbers = task.batch(1)
+    assert numbers is not None and task._train is not None
+    for image, (number, label) in zip(images, numbers.tolist(), strict=True):
+        assert np.array_equal((image * 255).round().permute(1, 2, 0).to(torch.uint8).numpy(), task._train.read(number))
+        assert task._train.label(number) == label
+    task.close()
+
+
+@pytest.mark.parametrize(("changes", "paired"), [({}, True), ({"supervision": "none"}, False)])
+def test_batches_come_in_pairs_where_asked(changes: dict[str, Any], paired: bool) -> None:
+    task = ImageTask(_config(**changes), CPU, Processes())
+    model = task.build_model()
+    assert isinstance(model, TranslationVAE) and model.exchanges == paired
+    assert task._batches is not None and task._train is not None
+    labels = [[task._train.label(row) for row in task._batches.numbers(step).tolist()] for step in range(4)]
+    assert all(row[0::2] == row[1::2] for row in labels) == paired
+    task.close()
+
+
+@pytest.mark.parametrize("objective", ["soft-intro", "lord"])
+def test_images_without_classes_have_no_pairs(objective: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((40, 8, 8, 3), np.uint8))
+    config = preset_config(
+        "translation-cars3d", **{**_TINY, "objective": objective, "path": str(tmp_path / "images.npy")}
+    )
+    with pytest.raises(ConfigError, match=r"ha(s|ve) no classes"):
+        train(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_labels_needs_no_classes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    config = preset_config(
+        "translation-faces", **{**_TINY, "supervision": "none", "path": str(tmp_path / "images.npy")}
+    )
+    summary = train(config, tmp_path / "run", progress=False)
+    assert "transfer_ssim" not in summary and (tmp_path / "run" / "samples-translations.png").exists()
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth")
+
+
+def test_the_error_can_be_perceptual(vgg: Path, tmp_path: Path) -> None:
+    sizes = {"resolution": 16, "steps": 2, "batch_size": 4}
+    first = {}
+    for name, changes in {"pixels": {"kind": "l1"}, "perceptual": {"perceptual": str(vgg)}}.items():
+        train(_config(**sizes, **changes), tmp_path / name, progress=False)
+        first[name] = read_records(tmp_path / name)[0]["rec"]
+    assert first["perceptual"] > 1.01 * first["pixels"]  # the pixels' error and five terms beside it
+    checkpoint = tmp_path / "perceptual" / "checkpoints" / "2" / "model.safetensors"
+    assert checkpoint.stat().st_size < 1_000_000  # the network itself is not in it
+
+
+def test_a_network_that_is_not_there_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"perceptual: there is no file .*nowhere\.pth; name VGG-16's weights"):
+        train(_config(perceptual=str(tmp_path / "nowhere.pth")), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_lpips_is_measured_where_its_files_are_named(
+    vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(_config(resolution=16, steps=1, batch_size=4), tmp_path / "run", progress=False)
+    main(["evaluate", str(tmp_path / "run"), "--lpips-weights", str(vgg), str(LPIPS_WEIGHTS), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["transfer_lpips"] > 0.0 and found["reconstruction_lpips"] > 0.0
+
+
+@pytest.mark.parametrize("files", [["one.pth"], ["a.pth", "b.pth", "c.pth"]])
+def test_lpips_wants_two_files(files: list[str], whole: Callable[[str], Path], capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(whole("VAE")), "--lpips-weights", *files])
+    assert f"got {len(files)} files, expected two" in capsys.readouterr().err
