@@ -38,7 +38,7 @@ def test_four_methods_are_trained_alike() -> None:
     assert get_experiment("translation") is experiment
     listed = experiment.trainings(Settings(seeds=2))
     assert [one.name for one in listed] == [f"{name}-seed{seed}" for seed in (0, 1) for name in _NAMES]
-    assert {(one.config.preset, one.config.steps) for one in listed} == {("translation-shapes", 3_000)}
+    assert {(one.config.preset, one.config.steps) for one in listed} == {("translation-shapes", 2_000)}
     assert [one.config.objective.name for one in listed[:4]] == ["soft-intro", "soft-intro", "vae", "lord"]
     assert len({one.config.batch_size for one in listed}) == 1
     full = experiment.trainings(Settings(size="full", data="cars3d.mat"))
@@ -60,6 +60,8 @@ def test_the_page_shows_every_method(runs: dict[str, Trained], tmp_path: Path) -
         assert f"]({file})" in text
         (found,) = methods[name]
         assert f"| {experiment.METHODS[name].title} | {experiment.number(found['transfer_mse'])} |" in text
+    assert f"a transfer SSIM of {experiment.number(report.numbers['class_image_ssim'])}" in text
+    assert 0.2 < report.numbers["class_image_ssim"] < 0.8  # the shape is elsewhere, and all behind it is right
     assert "on 1,280 images" in text and "at most 300 are recombined" in text
     assert "chance 0.0500" in text and "chance 0.0156" in text  # 20 classes in 64 contents
     assert "With one seed each, another seed may change the order" in text
@@ -104,25 +106,29 @@ def _found(transfer: float, leak: float, *, content: float = 0.9) -> dict[str, f
             [_found(0.8, 0.05, content=0.03)],
             "(below 2 is wanted). That says little, as its content code holds next to nothing.",
         ),
+        (
+            [{**_found(0.4, 0.05), "reconstruction_ssim": 0.4}],
+            "wanted). That says little, as the class images left as they are have 0.500.",
+        ),
         ([_found(math.nan, math.nan)], "X: there is nothing to judge by."),
         ([], "X: there is nothing to judge by."),
     ],
 )
 def test_a_verdict_says_what_the_numbers_say(seeds: list[dict[str, float]], says: str) -> None:
-    assert says in experiment._verdict("X", seeds)
+    assert says in experiment._verdict("X", seeds, 0.5)
 
 
 def test_seeds_are_summed_up_and_methods_ordered() -> None:
     found = {"lord": [_found(0.4, 0.05), _found(0.5, 0.05)], "vae-pairs": [_found(0.7, 0.2), _found(0.8, 0.1)]}
-    table = experiment._table(found)
+    table = experiment._table(found, 0.5)
     assert "| LORD | 0.0100 ± 0.0000 | 0.450 ± 0.071 | 0.562 ± 0.088 | 0.0500 ± 0.0000 |" in table
     assert "Mean ± standard deviation over seeds." in table
-    words = experiment._findings(found, [])
+    words = experiment._findings(found, 0.5, [])
     assert "- By transfer SSIM, best first: VAE with pairs 0.750, LORD 0.450.\n" in f"{words}\n"
 
 
 def test_data_without_contents_leaves_the_probes_of_the_class() -> None:
     names = ("reconstruction_mse", "reconstruction_ssim", "class_from_content", "class_from_class", "class_chance")
     known = {name: value for name, value in _found(0.8, 0.05).items() if name in names}
-    assert "| LORD | – | – | – | 0.0500 | – | 0.900 | – |" in experiment._table({"lord": [known]})
-    assert "nothing to judge by" in experiment._findings({"lord": [known]}, [])
+    assert "| LORD | – | – | – | 0.0500 | – | 0.900 | – |" in experiment._table({"lord": [known]}, math.nan)
+    assert "nothing to judge by" in experiment._findings({"lord": [known]}, math.nan, [])
