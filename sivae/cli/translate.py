@@ -109,8 +109,8 @@ def run(arguments: Arguments) -> None:
     """Recombine, and print where the pictures are."""
     of_files = bool(arguments.content or arguments.class_)
     if of_files and not (arguments.content and arguments.class_):
-        given, missing = ("--content", "--class") if arguments.content else ("--class", "--content")
-        raise ConfigError(f"{given} goes with {missing} IMAGE ...; name image files by both, or by neither")
+        named, missing = ("--content", "--class") if arguments.content else ("--class", "--content")
+        raise ConfigError(f"{named} goes with {missing} IMAGE ...; name image files by both, or by neither")
     for name in _WITH_DATA:
         if of_files and getattr(arguments, name) is not None:
             raise ConfigError(f"--{name} is for images of a data set, not for image files; leave it out")
@@ -131,12 +131,12 @@ def run(arguments: Arguments) -> None:
 
     from sivae.evaluation.labelled import translation_grid
 
-    originals = [opened.to_model(chosen.pixels) for chosen in (contents, classes)]
-    made = _recombined(model, *originals)
+    given = [opened.to_model(chosen.pixels) for chosen in (contents, classes)]
+    made = model.translations(*given).cpu()
     out = arguments.out
     if out is None:
         out = opened.beside("translation.png" if of_files else f"translation-seed{seed}.png")
-    translation_grid(out, originals[0].cpu(), originals[1].cpu(), made, value_range=opened.value_range)
+    translation_grid(out, given[0].cpu(), given[1].cpu(), made, value_range=opened.value_range)
     print(out)
     if arguments.separate is not None:
         _write_each(arguments.separate, made.flatten(0, 1), file_names(contents.names, classes.names), opened)
@@ -207,26 +207,6 @@ def _choose(images: ImageSet, count: int, seed: int, model: ImageModel) -> tuple
             called = [names[number] for number in numbers[rows].tolist()]
         chosen.append(_Chosen(torch.from_numpy(np.stack(pixels)), called))
     return chosen[0], chosen[1]
-
-
-def _recombined(model: TranslationVAE, contents: Tensor, classes: Tensor) -> Tensor:
-    """[R, K, C, S, S] on the CPU."""
-    import torch
-
-    from sivae.data.images.progress import Counter
-    from sivae.models.base import samples_at_once
-
-    size = samples_at_once(model.sample_shape)
-    with torch.no_grad(), Counter("translating", len(contents) * len(classes)) as counter:
-        content, of_class = (
-            torch.cat([model.encode(x)[0] for x in images.split(size)]) for images in (contents, classes)
-        )
-        parts = []
-        pairs = (content.repeat_interleave(len(classes), dim=0), of_class.repeat(len(contents), 1))
-        for z in model.recombined(*pairs).split(size):
-            parts.append(model.render(z).cpu())
-            counter.advance(len(z))
-    return torch.cat(parts).unflatten(0, (len(contents), len(classes)))
 
 
 def _write_each(folder: Path, images: Tensor, names: Sequence[str], opened: ImageModel) -> None:
