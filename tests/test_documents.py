@@ -38,6 +38,11 @@ def test_the_example_of_the_guide_to_detection_runs():
     exec(compile(block, "ood.md", "exec"), {})
 
 
+def test_the_example_of_the_guide_to_translation_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "translation.md").read_text(), flags=re.DOTALL)
+    exec(compile(block, "translation.md", "exec"), {})
+
+
 def test_one_version():
     project = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     citation = re.search(r"^version: (.*)", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE)

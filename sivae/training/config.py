@@ -159,7 +159,7 @@ class DataConfig(Section):
             class and content) or "images" (a path).
         density: a key of ``sivae.data.DENSITIES``.
         path: what `sivae.data.images.open_images` reads: a prepared set, a folder or archive of images, a release of
-            CIFAR, MNIST or SVHN.
+            CIFAR, MNIST, SVHN, Cars3D or KTH.
         resolution: side of the images; others are resized.
         channels: 1 (grey) or 3 (colour); images are converted.
         flip: mirror half of the images at random.
@@ -355,7 +355,7 @@ class RunConfig:
         if self.data.name == "images" and self.data.path is None:
             raise ConfigError(
                 f"the preset {self.preset} needs images; name them by --data PATH: a folder or archive of images, "
-                "a release of CIFAR, MNIST or SVHN, or what sivae prepare made"
+                "a release of CIFAR, MNIST, SVHN, Cars3D or KTH, or what sivae prepare made"
             )
 
     @property
