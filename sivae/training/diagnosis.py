@@ -65,7 +65,7 @@ def diagnose(records: Sequence[Mapping[str, Any]], losses: Mapping[str, float], 
                 "lower --margin, or --alpha",
             )
         )
-    if kl_real > _FAR * kl_fake or (math.isnan(kl_fake) and kl_real > _FAR * rec):
+    if phase != "lord" and (kl_real > _FAR * kl_fake or (math.isnan(kl_fake) and kl_real > _FAR * rec)):
         beside = "rec" if math.isnan(kl_fake) else "kl_fake"
         value = rec if math.isnan(kl_fake) else kl_fake
         findings.append(

@@ -28,10 +28,12 @@ from tests.training.image_runs import assert_same, stopping
 
 CPU = torch.device("cpu")
 LPIPS_WEIGHTS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
+_CLASSES, _TEST_CLASSES, _CONTENTS = 20, 2, 4  # the share that reading such an array holds out
 _TINY: dict[str, Any] = {
     "steps": 8,
     "batch_size": 8,
     "resolution": 8,
+    "channels": 1,
     "content_dim": 3,
     "class_dim": 4,
     "width": 2,
@@ -53,19 +55,32 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _config(**changes: Any) -> RunConfig:
-    return preset_config("translation-shapes", **{**_TINY, **changes})
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every class in every content: the content's pattern, as bright as the class says."""
+    patterns = np.random.default_rng(0).integers(0, 256, (_CONTENTS, 1, 16, 16, 1))
+    pixels = [patterns * (label + 1) // _CLASSES for label in range(_CLASSES)]
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    labels, contents = np.divmod(np.arange(_CLASSES * _CONTENTS), _CONTENTS)
+    np.savez(
+        path, images=np.concatenate(pixels).reshape(-1, 16, 16, 1).astype(np.uint8), labels=labels, contents=contents
+    )
+    return path
+
+
+def _config(images: Path, **changes: Any) -> RunConfig:
+    return preset_config("translation-cars3d", path=str(images), **{**_TINY, **changes})
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Runs that nothing interrupted, by variant, each made once."""
     made: dict[str, Path] = {}
 
     def run(variant: str) -> Path:
         if variant not in made:
             made[variant] = tmp_path_factory.mktemp("whole") / "run"
-            train(_config(**_VARIANTS[variant]), made[variant], progress=False)
+            train(_config(images, **_VARIANTS[variant]), made[variant], progress=False)
         return made[variant]
 
     return run
@@ -73,12 +88,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("variant", _VARIANTS)
 def test_a_stopped_run_goes_on_exactly(
-    variant: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         stopping(patch, 5)  # in LORD's second stage
         with pytest.raises(RunInterrupted):
-            train(_config(**_VARIANTS[variant]), tmp_path / "run", progress=False)
+            train(_config(images, **_VARIANTS[variant]), tmp_path / "run", progress=False)
     train(out=tmp_path / "run", resume=True, progress=False)
     assert_same(tmp_path / "run", whole(variant))
 
@@ -89,7 +104,7 @@ def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> 
     assert {"transfer_mse", "transfer_ssim", "reconstruction_ssim", "class_from_content", "class_chance"} < {
         *summary["metrics"]
     }
-    assert summary["class_chance"] == pytest.approx(1 / 20, abs=0.02)  # of 20 test classes, halved by chance
+    assert summary["class_chance"] == 1 / _TEST_CLASSES
     assert evaluate(folder) == {"step": 8, "seed": 3} | {key: summary[key] for key in summary["metrics"]}
     assert summary["pictures"] == [
         *("samples.png", "samples-reconstructions.png", "samples-translations.png", "curves.png")
@@ -111,22 +126,23 @@ def test_the_stages_of_lord_are_told_apart(whole: Callable[[str], Path]) -> None
     )
     model = from_pretrained(whole("LORD"))
     assert isinstance(model, TranslationVAE) and model.encoder.codes is not None
-    assert model.encoder.codes.content.shape == (6_400, 3) and model.encoder.codes.of_class.shape == (100, 4)
+    assert model.encoder.codes.content.shape == ((_CLASSES - _TEST_CLASSES) * _CONTENTS, 3)
+    assert model.encoder.codes.of_class.shape == (_CLASSES, 4)  # all that have a name
 
 
-def test_lord_is_told_which_image_and_which_class_it_sees() -> None:
-    task = ImageTask(_config(objective="lord"), CPU, Processes())
-    images, numbers = task.batch(1)
+def test_lord_is_told_which_image_and_which_class_it_sees(images: Path) -> None:
+    task = ImageTask(_config(images, objective="lord"), CPU, Processes())
+    batch, numbers = task.batch(1)
     assert numbers is not None and task._train is not None
-    for image, (number, label) in zip(images, numbers.tolist(), strict=True):
+    for image, (number, label) in zip(batch, numbers.tolist(), strict=True):
         assert np.array_equal((image * 255).round().permute(1, 2, 0).to(torch.uint8).numpy(), task._train.read(number))
         assert task._train.label(number) == label
     task.close()
 
 
 @pytest.mark.parametrize(("changes", "paired"), [({}, True), ({"supervision": "none"}, False)])
-def test_batches_come_in_pairs_where_asked(changes: dict[str, Any], paired: bool) -> None:
-    task = ImageTask(_config(**changes), CPU, Processes())
+def test_batches_come_in_pairs_where_asked(images: Path, changes: dict[str, Any], paired: bool) -> None:
+    task = ImageTask(_config(images, **changes), CPU, Processes())
     model = task.build_model()
     assert isinstance(model, TranslationVAE) and model.exchanges == paired
     assert task._batches is not None and task._train is not None
@@ -138,20 +154,23 @@ def test_batches_come_in_pairs_where_asked(changes: dict[str, Any], paired: bool
 @pytest.mark.parametrize("objective", ["soft-intro", "lord"])
 def test_images_without_classes_have_no_pairs(objective: str, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((40, 8, 8, 3), np.uint8))
-    config = preset_config(
-        "translation-cars3d", **{**_TINY, "objective": objective, "path": str(tmp_path / "images.npy")}
-    )
+    config = _config(tmp_path / "images.npy", objective=objective)
     with pytest.raises(ConfigError, match=r"ha(s|ve) no classes"):
         train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
+def test_the_built_in_shapes_train(tmp_path: Path) -> None:
+    small = {key: value for key, value in _TINY.items() if key != "channels"}
+    summary = train(preset_config("translation-shapes", **{**small, "steps": 1}), tmp_path / "run", progress=False)
+    # Of 20 test classes, the halves of each drawn by chance.
+    assert summary["class_chance"] == pytest.approx(1 / 20, abs=0.02)
+
+
 def test_a_run_without_labels_needs_no_classes(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     np.save(tmp_path / "images.npy", pixels)
-    config = preset_config(
-        "translation-faces", **{**_TINY, "supervision": "none", "path": str(tmp_path / "images.npy")}
-    )
+    config = _config(tmp_path / "images.npy", supervision="none")
     summary = train(config, tmp_path / "run", progress=False)
     assert "transfer_ssim" not in summary and (tmp_path / "run" / "samples-translations.png").exists()
 
@@ -161,27 +180,27 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth")
 
 
-def test_the_error_can_be_perceptual(vgg: Path, tmp_path: Path) -> None:
+def test_the_error_can_be_perceptual(images: Path, vgg: Path, tmp_path: Path) -> None:
     sizes = {"resolution": 16, "steps": 2, "batch_size": 4}
     first = {}
     for name, changes in {"pixels": {"kind": "l1"}, "perceptual": {"perceptual": str(vgg)}}.items():
-        train(_config(**sizes, **changes), tmp_path / name, progress=False)
+        train(_config(images, **sizes, **changes), tmp_path / name, progress=False)
         first[name] = read_records(tmp_path / name)[0]["rec"]
     assert first["perceptual"] > 1.01 * first["pixels"]  # the pixels' error and five terms beside it
     checkpoint = tmp_path / "perceptual" / "checkpoints" / "2" / "model.safetensors"
     assert checkpoint.stat().st_size < 1_000_000  # the network itself is not in it
 
 
-def test_a_network_that_is_not_there_is_named_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_network_that_is_not_there_is_named_before_anything_is_written(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"perceptual: there is no file .*nowhere\.pth; name VGG-16's weights"):
-        train(_config(perceptual=str(tmp_path / "nowhere.pth")), tmp_path / "run", progress=False)
+        train(_config(images, perceptual=str(tmp_path / "nowhere.pth")), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_lpips_is_measured_where_its_files_are_named(
-    vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(_config(resolution=16, steps=1, batch_size=4), tmp_path / "run", progress=False)
+    train(_config(images, resolution=16, steps=1, batch_size=4), tmp_path / "run", progress=False)
     main(["evaluate", str(tmp_path / "run"), "--lpips-weights", str(vgg), str(LPIPS_WEIGHTS), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["transfer_lpips"] > 0.0 and found["reconstruction_lpips"] > 0.0
