@@ -96,8 +96,8 @@ class Arguments:
         Path | None,
         one(Path, "PATH"),
         arg(
-            help="The images: a folder or archive, a release of CIFAR, MNIST, SVHN, Cars3D or KTH, or what sivae prepare "
-            "made.",
+            help="The images: a folder or archive, a release of CIFAR, MNIST, SVHN, Cars3D or KTH, or what sivae "
+            "prepare made.",
             help_behavior_hint="",
         ),
     ] = None
