@@ -131,6 +131,8 @@ def run(arguments: Arguments) -> None:
 
     from sivae.evaluation.labelled import translation_grid
 
+    if arguments.separate is not None:
+        arguments.separate.mkdir(parents=True, exist_ok=True)  # or fails, before anything is written
     given = [opened.to_model(chosen.pixels) for chosen in (contents, classes)]
     made = model.translations(*given).cpu()
     out = arguments.out

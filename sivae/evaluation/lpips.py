@@ -14,6 +14,7 @@ from sivae.models.storage import ModelFileError, fill
 from sivae.models.vgg import TAP_CHANNELS, TAPS, VGG16Features, load_vgg16
 
 LPIPS_WEIGHTS = "weights/v0.1/vgg.pth"
+SMALLEST_COMPARED = 16  # pixels, below which the last taps have no map
 
 _EPSILON = 1e-10  # added to a pixel's norm over the channels
 

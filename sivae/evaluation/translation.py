@@ -41,7 +41,7 @@ def transfer_pairs(labels: ArrayLike, contents: ArrayLike | None, count: int, se
     """Pairs of images of different class and different content whose true recombined image is in the set.
 
     Every such ordered pair (content image, class image) is equally likely and comes once at most. Where several images
-    show the class in the content, the truth is the first of them.
+    show the class in the content (the frames of an action), no one of them is the truth, and there is no pair.
 
     Args:
         labels: class of each image, [N], whole numbers.
@@ -64,10 +64,10 @@ def transfer_pairs(labels: ArrayLike, contents: ArrayLike | None, count: int, se
     poses = _numbered("contents", contents, len(classes))
     table = np.zeros((classes.max() + 1, poses.max() + 1), np.int64)  # images of each class in each content
     np.add.at(table, (classes, poses), 1)
-    there, of_class = table > 0, table.sum(1)
+    there, of_class = table == 1, table.sum(1)
     # For content c, images of another content whose class is there in c; for image i its own class is no partner.
     partners = there.T @ of_class - (there * table).sum(0)
-    partners = partners[poses] - (of_class[classes] - table[classes, poses])
+    partners = partners[poses] - there[classes, poses] * (of_class[classes] - table[classes, poses])
     ends = partners.cumsum()
     if ends[-1] == 0:
         return TransferPairs(none, none, none)

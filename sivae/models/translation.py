@@ -65,6 +65,11 @@ class TranslationVAE(VAEModel):
         counts = {"content_dim": content_dim, "class_dim": class_dim, "width": width, "hidden": hidden}
         checked_counts("TranslationVAE", 1, image_size=image_size, channels=channels, **counts)
         checked_counts("TranslationVAE", 0, coded_images=coded_images, coded_classes=coded_classes)
+        if (coded_images == 0) != (coded_classes == 0):
+            raise ValueError(
+                f"TranslationVAE: coded_images is {coded_images} and coded_classes {coded_classes}, expected both or "
+                "neither"
+            )
         doublings = image_size.bit_length() - _SMALLEST.bit_length()
         if doublings < 1 or _SMALLEST << doublings != image_size:
             raise ValueError(f"TranslationVAE: image_size is {image_size}, expected a power of two from 8 on")
@@ -118,16 +123,29 @@ class TranslationVAE(VAEModel):
 
         Returns:
             [B, *sample_shape], without gradient.
+
+        Raises:
+            ValueError: the images are not of the model's shape, or not as many of one as of the other.
         """
+        self._check(content=content, of_class=of_class)
+        if len(content) != len(of_class):
+            raise ValueError(f"TranslationVAE: content has {len(content)} images and of_class {len(of_class)}")
         with evaluating(self):
             return self._in_pieces(self.decode, self.recombined(self._means(content), self._means(of_class)), None)
 
     def translations(self, content: Tensor, of_class: Tensor) -> Tensor:
         """As :meth:`translate`, every content with every class: [R, K, *sample_shape] for R and K images."""
+        self._check(content=content, of_class=of_class)
         with evaluating(self):
             rows, columns = len(content), len(of_class)
             pairs = self._means(content).repeat_interleave(columns, dim=0), self._means(of_class).repeat(rows, 1)
             return self._in_pieces(self.decode, self.recombined(*pairs), None).unflatten(0, (rows, columns))
+
+    def _check(self, **images: Tensor) -> None:
+        for name, batch in images.items():
+            if batch.shape[1:] != self.sample_shape:
+                expected = ["B", *self.sample_shape]
+                raise ValueError(f"TranslationVAE: {name} has shape {list(batch.shape)}, expected {expected}")
 
     def _means(self, images: Tensor) -> Tensor:
         return self._in_pieces(lambda x, _: self.encode(x)[0], images, None)

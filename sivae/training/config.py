@@ -110,6 +110,17 @@ class ObjectiveConfig(Section):
                 f"fakes = {fields.show(list(self.fakes))}: name prior, reconstruction, or both, each once"
             )
 
+        for key in ("beta_rec", "beta_kl"):
+            if self.name != "lord" and getattr(self, key) is None:
+                raise ConfigError(f"{key} is missing; the objective {self.name!r} wants a number")
+        for of_class, of_content in (("beta_kl_class", "beta_kl"), ("beta_neg_class", "beta_neg")):
+            if getattr(self, of_class) is not None and getattr(self, of_content) == 0:
+                raise ConfigError(
+                    f"{of_content} = 0: {of_class} is counted against it where both are given; make it small instead"
+                )
+        if self.perceptual is not None and self.kind is not None:
+            raise ConfigError(f"kind = {self.kind!r}: the perceptual error takes its place; leave one of the two out")
+
     def build(self) -> Objective:
         """The objective itself."""
         from sivae import objectives
@@ -131,7 +142,9 @@ class ObjectiveConfig(Section):
             ConfigError: the objective is no ELBO.
         """
         if self.beta_rec is None or self.beta_kl is None:
-            raise ConfigError(f"the objective {self.name!r} has no ELBO; choose soft-intro, intro or vae")
+            raise ConfigError(
+                f"a run with the objective {self.name!r} has no beta_rec and beta_kl; give both, or sigma instead"
+            )
         return self.beta_rec, self.beta_kl
 
     @classmethod
@@ -147,6 +160,8 @@ class ObjectiveConfig(Section):
         """A copy with the objective's defaults in the place of None."""
         built = self.build()
         keys = [key for key in self.keys_of(self.name) if hasattr(built, key)]
+        if self.perceptual is not None:
+            keys.remove("kind")
         return dataclasses.replace(self, **{key: getattr(built, key) for key in keys})
 
 
@@ -224,7 +239,7 @@ class ModelConfig(Section):
     }
 
     name: ModelName
-    z_dim: int | None = None
+    z_dim: int | None = None  # of every other model than "translation"
     hidden: int | None = None
     layers: int | None = None
     widths: tuple[int, ...] | None = None
@@ -238,6 +253,11 @@ class ModelConfig(Section):
     class_dim: int | None = None
     width: int | None = None
     supervision: Supervision | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name != "translation" and self.z_dim is None:
+            raise ConfigError(f"z_dim is missing; the model {self.name!r} wants a whole number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,12 +345,30 @@ class RunConfig:
             raise ConfigError(f"model = {self.model.name!r}: it does not fit the data {self.data.name!r}")
         if of_points and self.epochs is not None:
             raise ConfigError(f"epochs = {self.epochs}: points of a density have none; give steps")
-        if of_points and self.checkpoint_activations:
-            raise ConfigError("checkpoint_activations: the networks of points have no stages; leave it out")
+        if self.checkpoint_activations and self.model.name not in ("conv", "style"):
+            raise ConfigError(
+                f"checkpoint_activations: the networks of the model {self.model.name!r} have no stages; leave it out"
+            )
+        if of_points and self.objective.perceptual is not None:
+            raise ConfigError("perceptual: points have no looks; leave it out")
+        if self.model.name != "translation":
+            for key in ("beta_kl_class", "beta_neg_class"):
+                if getattr(self.objective, key) is not None:
+                    raise ConfigError(
+                        f"{key}: the model {self.model.name!r} does not tell the class apart; leave it out"
+                    )
         if self.objective.name == "lord" and self.model.name != "translation":
             raise ConfigError(
                 f"objective = 'lord': the model {self.model.name!r} has no codes of classes; leave it out"
             )
+        if self.objective.name == "lord":
+            steps = self.steps
+            both = 0 < self.warmup_fraction < 1 if steps is None else 0 < round(self.warmup_fraction * steps) < steps
+            if not both:
+                raise ConfigError(
+                    f"warmup_fraction = {self.warmup_fraction}: it is the share of LORD's first stage, and both of its "
+                    "stages have to train; choose one between 0 and 1"
+                )
         if self.paired and self.batch_size % (2 * self.accumulate):
             raise ConfigError(
                 f"batch_size = {self.batch_size}: pairs want an even number in each of {self.accumulate} parts"

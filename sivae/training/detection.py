@@ -148,12 +148,10 @@ def density_of(
                     "(--beta-rec, --beta-kl, or --sigma, say otherwise)"
                 )
             return PixelDensity.of_objective(1.0 if beta_rec is None else beta_rec, 1.0 if beta_kl is None else beta_kl)
-        of_rec, of_kl = objective.elbo_weights()
-        return PixelDensity.of_objective(
-            of_rec if beta_rec is None else beta_rec,
-            of_kl if beta_kl is None else beta_kl,
-            objective.kind or "mse",
-        )
+        if beta_rec is None or beta_kl is None:
+            of_rec, of_kl = objective.elbo_weights()
+            beta_rec, beta_kl = (of_rec if beta_rec is None else beta_rec), (of_kl if beta_kl is None else beta_kl)
+        return PixelDensity.of_objective(beta_rec, beta_kl, objective.kind or "mse")
     except ConfigError:
         raise
     except ValueError as error:

@@ -24,14 +24,16 @@ from sivae.data.images import (
     open_images,
 )
 from sivae.data.images.digits import open_digits
+from sivae.data.images.packing import all_labels
 from sivae.data.images.shapes import open_shapes
 from sivae.evaluation.images import evaluate_images, from_uint8
+from sivae.evaluation.lpips import SMALLEST_COMPARED
 from sivae.models import MODELS, VAEModel, build_model
 from sivae.models.base import samples_at_once
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.translation import TranslationVAE
-from sivae.models.vgg import VGG16_WEIGHTS
+from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
 from sivae.training.config import DataConfig, ModelConfig, RunConfig
 from sivae.training.errors import ConfigError
 from sivae.training.feature_files import NO_FILES, FeatureFiles
@@ -166,6 +168,11 @@ def measure(model: VAEModel, images: MeasuredImages, seed: int, files: FeatureFi
         ConfigError: LPIPS is asked of another model, or of images without classes.
     """
     translated: dict[str, float] = {}
+    if files.lpips is not None and min(model.sample_shape[1:]) < SMALLEST_COMPARED:
+        raise ConfigError(
+            f"LPIPS compares images from {SMALLEST_COMPARED}x{SMALLEST_COMPARED} on, and this model's have "
+            f"{model.sample_shape[1]}x{model.sample_shape[2]}; leave its weights out"
+        )
     if isinstance(model, TranslationVAE):
         translated = translation_metrics(model, images, seed, lpips_files=files.lpips)
     if files.lpips is not None and not translated:
@@ -211,13 +218,17 @@ class ImageTask:
         self._stage: Stage | None = None
         config.check_data_is_named()
         perceptual = config.objective.perceptual
-        if perceptual is not None and not Path(perceptual).is_file():
-            raise ConfigError(f"perceptual: there is no file {perceptual}; name VGG-16's weights, {VGG16_WEIGHTS}")
+        if perceptual is not None:
+            try:
+                load_vgg16(perceptual)  # refuses it before anything is written
+            except (ValueError, OSError) as error:
+                raise ConfigError(f"perceptual: {error}; name VGG-16's weights, {VGG16_WEIGHTS}") from None
         try:
             self._train, self._test = open_parts(config.data, for_training=for_training, show=show)
             self.config = self._completed(config)
             self._measured = self._measured_at(self._test.resolution)
-            self._fingerprint = None if self._train is None else _fingerprint(self._train)
+            told = self.config.paired or self.config.objective.name == "lord"
+            self._fingerprint = None if self._train is None else _fingerprint(self._train, labels=told)
             with torch.device("meta"):
                 self.build_model()  # refuses what does not fit, before anything is written
             if self._train is not None and not config.growth.grows:
@@ -397,11 +408,13 @@ class ImageTask:
             self._batches = None
 
 
-def _fingerprint(images: Images) -> str:
-    """Count, side, channels and a checksum of some images, spread over all of them."""
+def _fingerprint(images: Images, *, labels: bool) -> str:
+    """Count, side, channels and a checksum of some images, spread over all of them; of every label where asked."""
     checksum = 0
     for index in _spread(len(images), _LOOKED_AT):
         checksum = zlib.crc32(images.read(index).tobytes(), checksum)
+    if labels:
+        checksum = zlib.crc32(np.array(all_labels(images)).tobytes(), checksum)
     return f"{len(images)} x {images.resolution} x {images.channels}, {checksum:08x}"
 
 

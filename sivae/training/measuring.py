@@ -17,7 +17,6 @@ from sivae.training.devices import find_device
 from sivae.training.errors import ConfigError, RunFolderError
 from sivae.training.feature_files import FeatureFiles
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
-from sivae.training.seeds import global_seed
 from sivae.training.task import open_task
 from sivae.training.trainer import at_step, place, settings_of
 
@@ -84,10 +83,8 @@ def evaluate(
             raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
         task = open_task(config, where, for_training=False)
         stack.callback(task.close)
-        with global_seed(0):
-            model = task.build_model()
+        model = load_model(checkpoint.path, averaged=checkpoint.averaged is not None)
         at_step(model, config, checkpoint.step)
-        (checkpoint.restore if checkpoint.averaged is None else checkpoint.restore_averaged)(model)
         place(model, config, where)
         metrics = task.evaluate(model, config.seed, asked)
     return {"step": checkpoint.step, "seed": config.seed, **for_json(metrics)}

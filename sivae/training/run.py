@@ -112,6 +112,11 @@ def train(
         if config.growth.grows:
             if config.growth.stage_steps is not None:  # a run that goes on, perhaps in other company
                 config.growth.check_shared(processes.count, config.accumulate)
+        elif config.paired and config.batch_size % (2 * processes.count * config.accumulate):
+            raise ConfigError(
+                f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
+                f"cannot share its pairs equally; choose a multiple of {2 * processes.count * config.accumulate}"
+            )
         elif config.batch_size % (processes.count * config.accumulate):
             raise ConfigError(
                 f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "

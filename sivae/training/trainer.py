@@ -63,7 +63,7 @@ class Trainer:
             model.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
             model.decoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.decoder)
         if config.checkpoint_activations:
-            model.checkpoint_activations = True  # type: ignore[assignment] # the configuration allows no other models
+            model.checkpoint_activations = True  # type: ignore[assignment] # the configuration allows only such models
         self.model = model
         half_life = config.ema_half_life
         self.averaged = None if half_life is None else AveragedModel(model, half_life)
@@ -143,7 +143,12 @@ class Trainer:
             return VAEStep(*pair, _plain(objective), **shared)
         if isinstance(objective, IntroObjective):
             return IntroStep(*pair, objective, **shared)
-        objective = dataclasses.replace(objective, beta_neg=objective.beta_neg * kind.beta_neg_factor)
+        factor, of_class = kind.beta_neg_factor, objective.beta_neg_class
+        objective = dataclasses.replace(
+            objective,
+            beta_neg=objective.beta_neg * factor,
+            beta_neg_class=None if of_class is None else of_class * factor,
+        )
         return SoftIntroStep(*pair, objective, **shared)
 
     def rate_at(self, step: int) -> float:

@@ -69,17 +69,22 @@ class TestPairs:
         rows = np.flatnonzero(rng.random(len(LABELS)) < kept)
         rows = np.sort(np.concatenate([rows, rows[:4]]))  # and some twice
         labels, poses = LABELS[rows] * 7 - 3, POSES[rows] * 2  # numbers need not be dense
-        first: dict[tuple[int, int], int] = {}
+        showing: dict[tuple[int, int], list[int]] = {}
         for row, key in enumerate(zip(labels.tolist(), poses.tolist(), strict=True)):
-            first.setdefault(key, row)
+            showing.setdefault(key, []).append(row)
+        only = {key: rows[0] for key, rows in showing.items() if len(rows) == 1}
         expected = {
-            (i, j, first[labels[j], poses[i]])
+            (i, j, only[labels[j], poses[i]])
             for i, j in itertools.permutations(range(len(rows)), 2)
-            if labels[i] != labels[j] and poses[i] != poses[j] and (labels[j], poses[i]) in first
+            if labels[i] != labels[j] and poses[i] != poses[j] and (labels[j], poses[i]) in only
         }
         pairs = transfer_pairs(labels, poses, 10_000, 0)
         drawn = list(zip(*(part.tolist() for part in pairs), strict=True))
         assert len(drawn) == len(expected) and set(drawn) == expected
+
+    def test_frames_of_one_class_in_one_content_have_no_truth(self) -> None:
+        labels, poses = np.repeat([0, 0, 1, 1], 5), np.repeat([0, 1, 0, 1], 5)
+        assert len(transfer_pairs(labels, poses, 100, 0).truth) == 0
 
     def test_a_draw_follows_from_its_seed_and_repeats_nothing(self) -> None:
         first, again, other = (transfer_pairs(LABELS, POSES, 50, seed) for seed in (3, 3, 4))

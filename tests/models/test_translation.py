@@ -86,6 +86,15 @@ def test_a_translation_has_the_content_of_one_image_and_the_class_of_the_other()
     assert torch.equal(model.translate(a, a), model.reconstruct(a))
 
 
+def test_images_that_do_not_fit_are_named() -> None:
+    model = small()
+    x = images(2, model)
+    with pytest.raises(ValueError, match=r"of_class has shape \[2, 3, 16, 16\], expected \['B', 3, 8, 8\]"):
+        model.translations(x, torch.rand(2, 3, 16, 16))
+    with pytest.raises(ValueError, match="content has 2 images and of_class 1"):
+        model.translate(x, x[:1])
+
+
 def test_pairs_exchange_their_classes_and_keep_their_contents() -> None:
     model = small()
     z = torch.arange(32.0).view(4, 8)
@@ -125,6 +134,7 @@ def test_the_hyperparameters_build_it_again() -> None:
         ({"content_dim": 0}, "content_dim is 0, expected a whole number of at least 1"),
         ({"width": 1.5}, "width is 1.5"),
         ({"coded_images": -1}, "coded_images is -1"),
+        ({"coded_images": 3}, "coded_images is 3 and coded_classes 0, expected both or neither"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:

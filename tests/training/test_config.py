@@ -124,7 +124,7 @@ def test_every_objective_is_built_from_its_own_keys() -> None:
         ({"epochs": 3}, "epochs = 3.0: points of a density have none; give steps"),
         ({"steps": None}, "steps: say how long to train, by steps or by epochs"),
         ({"accumulate": 3}, "accumulate = 3: it must divide the batch_size, 512"),
-        ({"checkpoint_activations": True}, "checkpoint_activations: the networks of points have no stages"),
+        ({"checkpoint_activations": True}, "checkpoint_activations: the networks of the model 'mlp' have no stages"),
         ({"compile": 1}, "compile = 1: expected true or false"),
         (
             {"norm": "batch"},
@@ -175,7 +175,7 @@ def test_what_a_preset_leaves_open_is_the_objective_s_default() -> None:
         resolved = left_open.replace(objective=left_open.objective.resolved())
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
         assert set(ObjectiveConfig.keys_of(name)) == {*defaults, "perceptual"}
-        of_preset = {"beta_rec", "beta_kl", "beta_neg", "scale"}
+        of_preset = {"beta_rec", "beta_kl", "beta_neg", "scale", "content_decay"}
         values = {**resolved.objective.to_dict(), "fakes": resolved.objective.fakes}
         for key in defaults.keys() - of_preset:
             assert values[key] == defaults[key], key
@@ -205,8 +205,32 @@ def test_lord_wants_a_model_with_codes() -> None:
     config = preset_config("translation-shapes", objective="lord", steps=10)
     assert (config.warmup_steps, config.phase_at(5), config.phase_at(6)) == (5, "warm-up", "lord")
     assert not config.paired
-    with pytest.raises(ConfigError, match="the objective 'lord' has no ELBO"):
+    with pytest.raises(ConfigError, match="'lord' has no beta_rec and beta_kl; give both, or sigma"):
         config.objective.elbo_weights()
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("translation-shapes", {"beta_kl": 0.0}, "beta_kl = 0: beta_kl_class is counted against it"),
+        ("translation-shapes", {"beta_neg": 0.0}, "beta_neg = 0: beta_neg_class is counted against it"),
+        ("translation-shapes", {"objective": "lord", "warmup_fraction": 0.0}, "both of its stages have to train"),
+        ("translation-shapes", {"objective": "lord", "steps": 1}, "both of its stages have to train"),
+        ("translation-shapes", {"checkpoint_activations": True}, "the model 'translation' have no stages"),
+        ("translation-shapes", {"perceptual": "vgg.pth", "kind": "l1"}, "the perceptual error takes its place"),
+        ("8gaussians", {"perceptual": "vgg.pth"}, "perceptual: points have no looks"),
+        ("digits", {"beta_kl_class": 0.3}, "the model 'conv' does not tell the class apart"),
+    ],
+)
+def test_what_would_have_no_effect_or_no_meaning_is_refused(preset: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset_config(preset, **changes)
+
+
+def test_a_perceptual_run_s_settings_come_back() -> None:
+    config = preset_config("translation-shapes", perceptual="vgg.pth")
+    resolved = config.replace(objective=config.objective.resolved())
+    assert RunConfig.from_json(resolved.to_json()) == resolved and resolved.objective.kind is None
 
 
 def test_pairs_want_whole_ones_in_every_part() -> None:

@@ -16,7 +16,7 @@ from sivae.cli.main import main
 from sivae.models.translation import TranslationVAE
 from sivae.pretrained import from_pretrained
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError, RunInterrupted
+from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
 from sivae.training.parallel import Processes
@@ -113,6 +113,28 @@ def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> 
     assert names == {"5.png", "5-reconstructions.png", "5-translations.png"}
 
 
+def test_other_labels_are_other_data_where_they_decide_the_batches(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "images.npz"
+    arrays = dict(np.load(images))
+    np.savez(path, **arrays)
+    with monkeypatch.context() as patch:
+        stopping(patch, 5)
+        with pytest.raises(RunInterrupted):
+            train(_config(path), tmp_path / "run", progress=False)
+    np.savez(path, **{**arrays, "labels": np.roll(arrays["labels"], 1)})
+    with pytest.raises(CheckpointError, match="its images were"):
+        train(out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_of_lord_is_measured_on_other_images(whole: Callable[[str], Path], images: Path, tmp_path: Path) -> None:
+    arrays = dict(np.load(images))
+    few = {key: arrays[key][:12] for key in ("images", "labels")}
+    np.savez(tmp_path / "few.npz", **few)
+    assert evaluate(whole("LORD"), data=tmp_path / "few.npz")["class_chance"] == pytest.approx(1 / 3)
+
+
 def test_a_record_tells_the_class_s_share_of_the_kl(whole: Callable[[str], Path]) -> None:
     for record in read_records(whole("pairs, averaged")):
         assert 0.0 < record["kl_real_class"] < record["kl_real"]
@@ -192,9 +214,11 @@ def test_the_error_can_be_perceptual(images: Path, vgg: Path, tmp_path: Path) ->
 
 
 def test_a_network_that_is_not_there_is_named_before_anything_is_written(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"perceptual: there is no file .*nowhere\.pth; name VGG-16's weights"):
-        train(_config(images, perceptual=str(tmp_path / "nowhere.pth")), tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()
+    (tmp_path / "other.pth").write_bytes(b"no weights")
+    for name in ("nowhere.pth", "other.pth"):
+        with pytest.raises(ConfigError, match=rf"perceptual: .*{name}.*name VGG-16's weights"):
+            train(_config(images, perceptual=str(tmp_path / name)), tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
 
 
 def test_lpips_is_measured_where_its_files_are_named(

@@ -70,7 +70,10 @@ def _read_npz(content: Mapping[str, Any], path: Path, name: str, split: Split | 
         pair = found or (keys[0], "")
     labels = content[pair[1]] if pair[1] in keys else None
     images = _checked(content[pair[0]], labels, name, f"{pair[0]} in {path}", part)
-    if parts or labels is None or _CONTENTS not in keys:
+    if _CONTENTS not in keys:
+        return images
+    if parts or labels is None:
+        notice(f"{path}: its {_CONTENTS} are left out; they are read beside one array of images and its labels")
         return images
     return _with_contents(images, content[_CONTENTS], split, str(path))
 

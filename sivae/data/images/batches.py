@@ -125,6 +125,8 @@ class ImageBatches:
             world_size=world_size,
             pair_by=labels if pairs else None,
         )
+        if pairs and self._order.count == 0:
+            raise DataError(f"{images.name}: no class has two images to make a pair; train without pairs")
         _check_count(images, self._order.count, batch_size, world_size)
         self.steps_per_epoch = self._order.steps_per_epoch
         self._labels = None if labels is None else torch.from_numpy(labels).to(self._device)

@@ -91,15 +91,22 @@ def _open(
 
 
 def _decode(store: Store, run: Run) -> Decoded:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     content = store.read(run.file)
     try:
+        # Before anything is unpacked: a small file may claim any size.
+        claimed = {name: (list(shape), kind) for name, shape, kind in whosmat(io.BytesIO(content))}
+        if claimed.get("im", (list(_SHAPE), "uint8")) != (list(_SHAPE), "uint8"):
+            shape, kind = claimed["im"]  # double, single, uint8: in MATLAB's words
+            raise DamagedImageError(f"the file holds im as {kind} {shape}; expected im as uint8 {list(_SHAPE)}")
         pixels = loadmat(io.BytesIO(content), variable_names=("im",)).get("im")
     except NotImplementedError:
         raise DataError(
             f"{store.where(run.file)} is a MATLAB 7.3 file; Cars3D's are of version 5 (save -v7 writes it)"
         ) from None
+    except DamagedImageError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere
         words = " ".join(str(error).split()) or type(error).__name__
         raise DamagedImageError(f"the file is damaged, or no MATLAB file: {words}") from None

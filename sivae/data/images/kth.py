@@ -155,7 +155,7 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise DataError(
-            f"KTH's videos are read by PyAV, which cannot be imported here ({error}): pip install av"
+            f"KTH's videos are read by PyAV, which cannot be imported here ({error}): pip install 'sivae[video]'"
         ) from None
     return av
 

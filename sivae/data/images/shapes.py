@@ -48,11 +48,13 @@ def open_shapes(split: Split | None = None, *, resolution: int = RESOLUTION) -> 
     kinds, colours = _classes()
     coverage = np.stack([_coverage(kind, content, resolution) for kind in KINDS for content in range(CONTENTS)])
     coverage = coverage.reshape(len(KINDS), CONTENTS, resolution, resolution, 1)  # [kind, content, R, R, 1]
-    front, behind = (colours[classes, part][:, None, None, None, :] for part in (0, 1))
-    pixels = behind + (front - behind) * coverage[kinds[classes]]  # [class, content, R, R, 3]
+    pixels = np.empty((len(classes), CONTENTS, resolution, resolution, 3), np.uint8)
+    for row, index in enumerate(classes):
+        front, behind = colours[index]
+        pixels[row] = np.rint(255.0 * (behind + (front - behind) * coverage[kinds[index]]))
     names = tuple(f"{KINDS[kind]} {index}" for index, kind in enumerate(kinds))
     return PackedImages(
-        np.rint(255.0 * pixels).astype(np.uint8).reshape(-1, resolution, resolution, 3),
+        pixels.reshape(-1, resolution, resolution, 3),
         np.repeat(np.arange(len(classes)), CONTENTS),
         name="shapes",
         class_names=tuple(names[index] for index in classes),

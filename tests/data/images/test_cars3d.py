@@ -129,7 +129,7 @@ def test_a_file_is_decoded_once_in_order_and_the_set_can_be_sent_to_a_process(
         (b"junk" * 100, "the file is damaged, or no MATLAB file"),
         (mat(car(1), "image"), r"holds no im; expected im as uint8 \[128, 128, 3, 24, 4\]"),
         (mat(car(1)[:64]), r"holds im as uint8 \[64, 128, 3, 24, 4\]; expected"),
-        (mat(np.zeros((2, 2))), r"holds im as float64 \[2, 2\]; expected"),
+        (mat(np.zeros((2, 2))), r"holds im as double \[2, 2\]; expected"),
     ],
 )
 def test_a_damaged_car_is_named_and_can_be_skipped(tmp_path: Path, data: bytes, message: str) -> None:

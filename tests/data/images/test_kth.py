@@ -267,5 +267,5 @@ def test_a_video_that_lies_there_twice_is_refused(tmp_path: Path) -> None:
 def test_without_pyav_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_files(tmp_path, {name(1): avi([1])})
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match=r"read by PyAV, which cannot be imported here .*: pip install av"):
+    with pytest.raises(DataError, match=r"cannot be imported here .*: pip install 'sivae\[video\]'"):
         open_images(path)

@@ -43,7 +43,11 @@ def reports(arch: int, dtypes: list[str], cache: Path) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(("arch", "dtypes"), [(90, ["float32", "bfloat16"]), (80, ["float64", "float16"])], ids=str)
+@pytest.mark.parametrize(
+    ("arch", "dtypes"),
+    [(90, ["float32", "bfloat16"]), pytest.param(80, ["float64", "float16"], marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_kernels_for_a_gpu(arch, dtypes, tmp_path):
     """They compile, keep everything in registers, add nothing atomically, and approximate nothing."""
     found = reports(arch, dtypes, tmp_path)
