@@ -14,7 +14,8 @@ from sivae.reproduce.experiment import SIZES, Settings
 from sivae.training.errors import ConfigError
 
 _NAME = arg(help=f"The experiment: {', '.join(EXPERIMENTS)}. --list tells more.", help_behavior_hint="", metavar="NAME")
-_SETTINGS = ("size", "seeds", "steps", "data", "against", "run", "device", "threads")
+_PATHS = ("data", "against", "run", "vgg", "lpips")
+_SETTINGS = ("size", "seeds", "steps", *_PATHS, "device", "threads")
 
 
 def _of_experiment(text: str) -> Any:
@@ -70,6 +71,16 @@ class Arguments:
         one(Path, "RUN"),
         arg(help="A trained run to show instead of training one (images).", help_behavior_hint=""),
     ] = None
+    vgg: Annotated[
+        Path | None,
+        one(Path, "FILE"),
+        arg(help="VGG-16's weights, to train with a perceptual error (translation).", help_behavior_hint=""),
+    ] = None
+    lpips: Annotated[
+        Path | None,
+        one(Path, "FILE"),
+        arg(help="LPIPS' own weights, to measure it; with --vgg (translation).", help_behavior_hint=""),
+    ] = None
     device: Annotated[
         Text,
         arg(help="auto (a GPU when there is one), cpu, cuda, cuda:1 ...", help_behavior_hint="(default: auto)"),
@@ -96,7 +107,7 @@ def run(arguments: Arguments) -> None:
     if arguments.workers is not None and arguments.workers < 1:
         raise ConfigError(f"--workers {arguments.workers}: expected 1 or more")
     given = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
-    for name in ("data", "against", "run"):
+    for name in _PATHS:
         if name in given:
             given[name] = str(given[name].absolute())  # a call that goes on may start elsewhere
     settings = Settings(**given)

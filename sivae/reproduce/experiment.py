@@ -19,6 +19,7 @@ from sivae.training.presets import DEFAULT_OBJECTIVE, preset_config
 
 Size = Literal["quick", "full"]
 SIZES: tuple[Size, ...] = get_args(Size)
+NETWORKS = ("vgg", "lpips")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class Settings:
         data: path of a data set, where the experiment takes one.
         against: path of images of another kind than `data`, where the experiment takes such.
         run: folder of a trained run, where the experiment takes one.
+        vgg: file of VGG-16's weights, where the experiment trains with a perceptual error.
+        lpips: file of LPIPS' own weights, to measure with beside VGG-16's.
         device: "auto" (a GPU when there is one), "cpu", "cuda" …
         threads: CPU threads of each training.
         changes: keys of :class:`RunConfig` and, given flat, of its sections, that every training takes instead of the
@@ -47,6 +50,8 @@ class Settings:
     data: str | None = None
     against: str | None = None
     run: str | None = None
+    vgg: str | None = None
+    lpips: str | None = None
     device: str = "auto"
     threads: int = 1
     changes: dict = field(default_factory=dict)
@@ -76,13 +81,13 @@ class Settings:
         # Pictures on the way are for someone who watches; a report draws its own.
         return config if config.steps is None else config.replace(sample_every=config.steps)
 
-    def refuse(self, *names: str, experiment: str) -> None:
-        """Refuse settings that an experiment has no use for.
+    def refuse(self, *names: str, experiment: str, networks: bool = False) -> None:
+        """Refuse settings that an experiment has no use for, those of `NETWORKS` unless `networks` says that it has.
 
         Raises:
             ConfigError: one of them is given.
         """
-        for name in names:
+        for name in names if networks else (*names, *NETWORKS):
             if getattr(self, name) is not None:
                 raise ConfigError(f"--{name} has no effect on {experiment}; leave it out")
 

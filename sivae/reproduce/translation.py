@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
 from sivae.reproduce.markdown import counted, figure, listed, mean, mean_and_spread, number, table
 from sivae.training.config import RunConfig
+from sivae.training.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,8 @@ NAME = "translation"
 SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the class of another"
 NEEDS = "nothing: it renders shapes; or Cars3D (--data PATH), with a GPU"
 TIME: Mapping[Size, str] = {
-    "quick": "4 trainings of 2,000 iterations; on shapes about 35 minutes on 2 idle CPU cores",
-    "full": "12 trainings; on shapes 12 to 40 minutes each on an idle CPU core, on Cars3D hours on a GPU",
+    "quick": "4 trainings of 2,000 iterations; on shapes about 10 minutes on 2 idle CPU cores",
+    "full": "12 trainings; on shapes 8 to 20 minutes each on an idle CPU core, on Cars3D hours on a GPU",
 }
 
 
@@ -48,10 +49,14 @@ _MEASURED_SEED = 0  # one for all: every model is measured on the same pairs and
 
 def trainings(settings: Settings) -> list[Training]:
     """Every method with every seed, seeds outermost: on shapes, or by translation-cars3d on the data given."""
-    settings.refuse("against", "run", experiment=NAME)
+    settings.refuse("against", "run", experiment=NAME, networks=True)
+    if settings.lpips is not None and settings.vgg is None:
+        raise ConfigError("--lpips wants VGG-16's weights beside its own; name them by --vgg")
     preset, values = "translation-shapes", dict[str, Any]()
     if settings.data is not None:
         preset, values = "translation-cars3d", {"path": settings.data}
+    if settings.vgg is not None:
+        values |= {"perceptual": settings.vgg}
     if settings.size == "quick":
         values |= {"steps": _QUICK_STEPS}
     return [
@@ -72,6 +77,9 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     first = next(iter(runs.values())).config
     test = _test(first, find_device(first.device))
     pairs = settings.pick(quick=300, full=1_000)
+    lpips = None
+    if settings.vgg is not None and settings.lpips is not None:
+        lpips = Path(settings.vgg), Path(settings.lpips)
     untouched = _untouched(test, pairs)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in METHODS}
     figures: dict[str, str] = {}
@@ -80,7 +88,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         if run.summary is None:
             continue
         model = _model(run)
-        found[name].append(translation_metrics(model, test, _MEASURED_SEED, count=pairs))
+        found[name].append(translation_metrics(model, test, _MEASURED_SEED, count=pairs, lpips_files=lpips))
         if name not in figures:
             figures[name] = f"translation-{name}.png"
             draw_translations(folder / figures[name], model, test, _MEASURED_SEED)
@@ -171,18 +179,21 @@ def _table(found: Mapping[str, Sequence[Mapping[str, float]]], untouched: float)
         kind: number(mean(value for name in found for value in values(name, f"{kind}_chance")))
         for kind in ("class", "content")
     }
+    with_lpips = any("transfer_lpips" in one for seeds in found.values() for one in seeds)
     rows = [
         [
             METHODS[name].title,
             mean_and_spread(values(name, "transfer_mse")),
             mean_and_spread(values(name, "transfer_ssim")),
+            *([mean_and_spread(values(name, "transfer_lpips"))] if with_lpips else []),
             mean_and_spread([_share(one) for one in found[name]]),
             *(mean_and_spread(values(name, key)) for key in _PROBES),
         ]
         for name in found
     ]
     header = [
-        *("", "transfer MSE", "transfer SSIM", "share of reconstruction SSIM"),
+        *("", "transfer MSE", "transfer SSIM", *(["transfer LPIPS"] if with_lpips else [])),
+        "share of reconstruction SSIM",
         *(f"class from content (chance {chance['class']})", f"content from class (chance {chance['content']})"),
         *("class from class", "content from content"),
     ]

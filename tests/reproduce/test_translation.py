@@ -48,6 +48,18 @@ def test_four_methods_are_trained_alike() -> None:
         experiment.trainings(Settings(run="runs/x"))
 
 
+def test_files_of_networks_make_the_error_perceptual_and_add_lpips() -> None:
+    listed = experiment.trainings(Settings(vgg="vgg16.pth", lpips="lpips.pth"))
+    assert {one.config.objective.perceptual for one in listed} == {"vgg16.pth"}
+    with pytest.raises(ConfigError, match="--lpips wants VGG-16's weights beside its own; name them by --vgg"):
+        experiment.trainings(Settings(lpips="lpips.pth"))
+    with pytest.raises(ConfigError, match="--vgg has no effect on entropy"):
+        get_experiment("entropy").trainings(Settings(vgg="vgg16.pth"))
+    one = {"transfer_mse": 0.1, "transfer_ssim": 0.5, "reconstruction_ssim": 0.8, "class_chance": 0.1}
+    assert "transfer LPIPS" not in experiment._table({"lord": [one]}, 0.4)
+    assert "| 0.250 |" in experiment._table({"lord": [{**one, "transfer_lpips": 0.25}]}, 0.4)
+
+
 def test_the_page_shows_every_method(runs: dict[str, Trained], tmp_path: Path) -> None:
     report = experiment.report(Settings(), runs, tmp_path)
     methods = report.numbers["methods"]
