@@ -175,7 +175,7 @@ def test_what_a_preset_leaves_open_is_the_objective_s_default() -> None:
         resolved = left_open.replace(objective=left_open.objective.resolved())
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
         assert set(ObjectiveConfig.keys_of(name)) == {*defaults, "perceptual"}
-        of_preset = {"beta_rec", "beta_kl", "beta_neg", "scale", "content_decay"}
+        of_preset = {"beta_rec", "beta_kl", "beta_neg", "scale", "content_decay", "content_noise"}
         values = {**resolved.objective.to_dict(), "fakes": resolved.objective.fakes}
         for key in defaults.keys() - of_preset:
             assert values[key] == defaults[key], key
