@@ -23,6 +23,7 @@ from sivae.data.images.geometry import as_picture, fit
 from sivae.data.images.packed import image_digest
 from sivae.data.images.packing import where
 from sivae.data.images.progress import Counter
+from sivae.data.images.shapes import open_shapes
 from sivae.evaluation.images import from_uint8, home, image_range
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
 from sivae.evaluation.ood import SCORES, Score, Threshold, anomaly, separation, threshold_at
@@ -190,6 +191,9 @@ def open_set(
         skip_damaged = skip_damaged or bool(source.skip_damaged)
         if source.name == "digits":
             return NamedImages(DIGITS, open_digits(split or "test"))
+        if source.name == "shapes":
+            assert source.resolution is not None
+            return NamedImages("shapes", open_shapes(split or "test", resolution=source.resolution))
         source = source.path or ""
     if str(source) == DIGITS and not Path(source).exists():
         return NamedImages(DIGITS, open_digits(split or "test"))

@@ -158,6 +158,7 @@ class TestSets:
     def test_digits_are_a_word_and_a_run_s_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         assert len(open_set("digits").images) == len(open_set(DataConfig(name="digits")).images) == 300
+        assert len(open_set(DataConfig(name="shapes", resolution=8)).images) == 20 * 64
         (tmp_path / "digits").mkdir()
         Image.fromarray(pixels(1)[0]).save(tmp_path / "digits" / "a.png")
         assert len(open_set("digits").images) == 1  # what is there comes first
