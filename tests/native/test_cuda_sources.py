@@ -27,7 +27,7 @@ def included_by(path: Path) -> set[str]:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("target", [pytest.param("sm_80", marks=pytest.mark.slow), "sm_90"])
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_compiles_to_kernels_that_keep_to_their_registers(source, target, tmp_path):
     result = nvcc(source, f"-arch={target}", "-Xptxas=-v", "-cubin", "-o", tmp_path / "kernels.cubin")
