@@ -22,8 +22,8 @@ NAME = "translation"
 SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the class of another"
 NEEDS = "nothing: it renders shapes; or Cars3D (--data PATH), with a GPU"
 TIME: Mapping[Size, str] = {
-    "quick": "4 trainings of 2,000 iterations; on shapes about 10 minutes on 2 idle CPU cores",
-    "full": "12 trainings; on shapes 8 to 20 minutes each on an idle CPU core, on Cars3D hours on a GPU",
+    "quick": "4 trainings of 2,000 iterations; on shapes an estimated 10 minutes on 2 idle CPU cores",
+    "full": "12 trainings; on shapes an estimated 8 to 20 minutes each on an idle CPU core",
 }
 
 

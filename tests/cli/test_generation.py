@@ -16,12 +16,12 @@ from torch import nn
 
 import sivae
 from sivae.cli.generation import ImageModel
-from sivae.cli.main import main
 from sivae.evaluation.images import generate, mse, to_uint8
 from sivae.evaluation.pictures import image_grid, to_rgb
 from sivae.models import MLPVAE, ConvVAE
 from sivae.models.latent import lerp, prior_noise, slerp
 from sivae.models.storage import save_model
+from tests.cli.running import run
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,6 @@ def _lively(model: ConvVAE) -> ConvVAE:
     return model
 
 
-def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def _pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
@@ -75,7 +64,7 @@ def _samples(path: Path, count: int, seed: int, labels: Sequence[int] | None = N
 
 class TestSample:
     def test_a_grid_lies_beside_the_model_unless_told(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        code, out, err = _run(capsys, "sample", folder / "rgb")
+        code, out, err = run(capsys, "sample", folder / "rgb")
         assert (code, out, err) == (0, f"{folder / 'rgb-samples-seed0.png'}\n", "")
         assert (_pixels(folder / "rgb-samples-seed0.png") == image_grid(_samples(folder / "rgb", 64, 0))).all()
 
@@ -84,12 +73,12 @@ class TestSample:
     ) -> None:
         out = tmp_path / "new" / "grid.png"
         words = ("--count", 10, "--columns", 5, "--seed", 3, "--out", out)
-        assert _run(capsys, "sample", folder / "rgb", *words) == (0, f"{out}\n", "")
+        assert run(capsys, "sample", folder / "rgb", *words) == (0, f"{out}\n", "")
         assert (_pixels(out) == image_grid(_samples(folder / "rgb", 10, 3), columns=5)).all()
 
     def test_single_files_and_an_array(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         each, npz = tmp_path / "each", tmp_path / "all.npz"
-        code, out, _ = _run(capsys, "sample", folder / "rgb", "--count", 11, "--each", each, "--npz", npz)
+        code, out, _ = run(capsys, "sample", folder / "rgb", "--count", 11, "--each", each, "--npz", npz)
         assert (code, out) == (0, f"{npz}\n{each} (11 files)\n")
         assert sorted(tmp_path.iterdir()) == [npz, each]
         expected = to_uint8(_samples(folder / "rgb", 11, 0)).permute(0, 2, 3, 1).numpy()
@@ -103,13 +92,13 @@ class TestSample:
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out, npz = tmp_path / "grid.png", tmp_path / "all.npz"
-        assert _run(capsys, "sample", folder / "digits", "--count", 7, "--out", out, "--npz", npz)[0] == 0
+        assert run(capsys, "sample", folder / "digits", "--count", 7, "--out", out, "--npz", npz)[0] == 0
         turns = [0, 1, 2, 0, 1, 2, 0]
         expected = _samples(folder / "digits", 7, 0, turns)
         assert (_pixels(out) == image_grid(expected, columns=3)).all()
         with np.load(npz, allow_pickle=False) as arrays:
             assert arrays["labels"].tolist() == turns and arrays["images"].shape == (7, 8, 8, 1)
-        assert _run(capsys, "sample", folder / "digits", "--count", 4, "--class", 2, "--out", out)[0] == 0
+        assert run(capsys, "sample", folder / "digits", "--count", 4, "--class", 2, "--out", out)[0] == 0
         assert (_pixels(out) == image_grid(_samples(folder / "digits", 4, 0, [2] * 4))).all()
 
     def test_of_very_many_the_picture_shows_the_first(
@@ -117,7 +106,7 @@ class TestSample:
     ) -> None:
         monkeypatch.setattr("sivae.cli.sample._SHOWN", 9)
         out = tmp_path / "grid.png"
-        assert _run(capsys, "sample", folder / "rgb", "--count", 30, "--out", out)[1] == f"{out} (the first 9)\n"
+        assert run(capsys, "sample", folder / "rgb", "--count", 30, "--out", out)[1] == f"{out} (the first 9)\n"
         assert (_pixels(out) == image_grid(_samples(folder / "rgb", 9, 0))).all()
 
     def test_weights_are_the_averaged_ones_unless_told(
@@ -132,7 +121,7 @@ class TestSample:
 
         monkeypatch.setattr(sivae, "from_pretrained", recorded, raising=False)
         for words in ([], ["--raw-weights"]):
-            _run(capsys, "sample", folder / "rgb", "--count", 1, "--out", tmp_path / "a.png", *words)
+            run(capsys, "sample", folder / "rgb", "--count", 1, "--out", tmp_path / "a.png", *words)
         assert asked == [True, False]
 
 
@@ -141,7 +130,7 @@ class TestReconstruct:
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "pairs.png"
-        code, printed, err = _run(
+        code, printed, err = run(
             capsys, "reconstruct", folder / "rgb", folder / "a.png", folder / "b.png", "--out", out
         )
         assert (code, err) == (0, "")
@@ -167,10 +156,10 @@ class TestReconstruct:
         first, second, other = (tmp_path / f"{name}.png" for name in ("first", "second", "other"))
         for out, seed in ((first, 0), (second, 0), (other, 1)):
             words = ("--data", folder / "set.npz", "--count", 5, "--seed", seed, "--out", out)
-            code, printed, _ = _run(capsys, "reconstruct", folder / "digits", *words)
+            code, printed, _ = run(capsys, "reconstruct", folder / "digits", *words)
             assert code == 0 and "5 images at 8 x 8" in printed
         assert first.read_bytes() == second.read_bytes() != other.read_bytes()
-        _, printed, _ = _run(
+        _, printed, _ = run(
             capsys, "reconstruct", folder / "digits", "--data", folder / "set.npz", "--count", 99, "--out", first
         )
         assert "20 images" in printed  # all there are
@@ -182,7 +171,7 @@ class TestInterpolate:
         self, words: list[str], path: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "path.png"
-        code, printed, err = _run(
+        code, printed, err = run(
             capsys, "interpolate", folder / "rgb", "--seeds", 1, 2, "--steps", 5, "--out", out, *words
         )
         assert (code, printed, err) == (0, f"{out}\n", "")
@@ -200,7 +189,7 @@ class TestInterpolate:
     ) -> None:
         out, gif = tmp_path / "path.png", tmp_path / "path.gif"
         words = ("--steps", 3, "--out", out, "--gif", gif, "--frames", 4)
-        code, printed, _ = _run(capsys, "interpolate", folder / "rgb", folder / "a.png", folder / "b.png", *words)
+        code, printed, _ = run(capsys, "interpolate", folder / "rgb", folder / "a.png", folder / "b.png", *words)
         assert (code, printed) == (0, f"{out}\n{gif}\n")
         drawn = _pixels(out)
         assert (drawn[2:98:6, 2:98:6] == _pixels(folder / "a.png")).all()
@@ -211,9 +200,9 @@ class TestInterpolate:
             assert picture.n_frames == 6
 
     def test_names_tell_what_lies_between(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        _, printed, _ = _run(capsys, "interpolate", folder / "digits", "--seeds", 1, 2, "--class", 0, "--steps", 2)
+        _, printed, _ = run(capsys, "interpolate", folder / "digits", "--seeds", 1, 2, "--class", 0, "--steps", 2)
         assert printed == f"{folder / 'digits-interpolation-seeds1-2.png'}\n"
-        _, printed, _ = _run(capsys, "interpolate", folder / "rgb", folder / "a.png", folder / "b.png", "--steps", 2)
+        _, printed, _ = run(capsys, "interpolate", folder / "rgb", folder / "a.png", folder / "b.png", "--steps", 2)
         assert printed == f"{folder / 'rgb-interpolation-a-b.png'}\n"
 
 
@@ -263,7 +252,7 @@ def test_a_mistake_costs_one_line(
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert (code, out) == (2, "")
     assert err.startswith("sivae: ") and err.count("\n") == 1
     assert message in err
@@ -284,7 +273,7 @@ def test_a_file_that_cannot_be_used_costs_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert code in (1, 2) and out == ""
     assert err.startswith("sivae: ") and err.count("\n") == 1 and "Traceback" not in err
     assert message in err

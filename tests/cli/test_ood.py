@@ -6,17 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sivae.cli.main import main
 from sivae.models import MLPVAE, ConvVAE
 from sivae.models.storage import save_model
 from sivae.training.presets import preset_config
+from tests.cli.running import run
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_two_sets_make_a_table_a_figure_and_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed, err = _run(capsys, "ood", folder / "run", "--out", folder / "rgb.npy", "--count", 20, "--k", 2)
+    code, printed, err = run(capsys, "ood", folder / "run", "--out", folder / "rgb.npy", "--count", 20, "--k", 2)
     assert (code, err) == (0, "")
     place = folder / "run" / "ood"
     assert sorted(file.name for file in place.iterdir()) == ["ood.csv", "ood.json", "ood.png"]
@@ -73,30 +61,30 @@ def test_grey_images_suit_a_model_of_colour_and_assumptions_are_told(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--in", folder / "rgb.npy", "--out", folder / "noise.npy", "--by", "kl", "--out-dir", tmp_path / "x")
-    code, _, err = _run(capsys, "ood", folder / "model", *words)
+    code, _, err = run(capsys, "ood", folder / "model", *words)
     assert code == 0
     assert err.count("\n") == 1 and "assuming beta_rec = 1 and beta_kl = 1" in err
     assert list(json.loads((tmp_path / "x" / "ood.json").read_text())["metrics"]) == ["kl"]
-    code, _, err = _run(capsys, "ood", folder / "model", *words, "--sigma", 0.1)
+    code, _, err = run(capsys, "ood", folder / "model", *words, "--sigma", 0.1)
     assert (code, err) == (0, "")
 
 
 def test_a_threshold_is_calibrated_and_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, table = tmp_path / "threshold.json", tmp_path / "scores.csv"
     source = folder / "run" / "checkpoints" / "5"
-    code, printed, _ = _run(capsys, "ood", source, "--calibrate", path, "--quantile", 0.9, "--count", 50, "--k", 2)
+    code, printed, _ = run(capsys, "ood", source, "--calibrate", path, "--quantile", 0.9, "--count", 50, "--k", 2)
     assert code == 0
     stored = json.loads(path.read_text())
     assert (stored["quantile"], stored["images"], stored["samples"]) == (0.9, 50, 2)
     assert f"{path}: likelihood {stored['threshold']:.6g}, the quantile 0.9 of 50 images" in printed
     words = ("--score", folder / "files", "--threshold", path, "--csv", table)
-    code, printed, err = _run(capsys, "ood", folder / "run", *words)
+    code, printed, err = run(capsys, "ood", folder / "run", *words)
     assert (code, err) == (0, "")
     rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
     out = [name for name, score, verdict in rows if verdict == "out"]
     assert out == [name for name, score, _ in rows if float(score) > stored["threshold"]]
     assert f"2 images scored by likelihood, out of distribution {len(out)}" in printed and str(table) in printed
-    code, _, err = _run(capsys, "ood", folder / "model", *words)
+    code, _, err = run(capsys, "ood", folder / "model", *words)
     assert code == 2 and "was calibrated for another model" in err
 
 
@@ -105,7 +93,7 @@ def test_scores_go_beside_the_model_and_damaged_files_are_told(
 ) -> None:
     (tmp_path / "good.png").write_bytes((folder / "files" / "a.png").read_bytes())
     (tmp_path / "bad.png").write_bytes(b"no image")
-    code, printed, err = _run(capsys, "ood", folder / "run", "--score", tmp_path, "--by", "elbo")
+    code, printed, err = run(capsys, "ood", folder / "run", "--score", tmp_path, "--by", "elbo")
     assert code == 0 and "1 images scored by elbo" in printed
     assert "bad.png is no image that can be read" in err and err.count("\n") == 1
     assert (folder / "run" / "ood-scores.csv").read_text().splitlines()[1] == "bad.png,,damaged"
@@ -144,7 +132,7 @@ def test_a_mistake_costs_one_line(
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
@@ -165,7 +153,7 @@ def test_data_that_cannot_be_used_costs_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert (code, out) == (1, "")
     assert message in err and err.count("\n") == 1 and "Traceback" not in err
 

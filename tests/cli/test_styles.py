@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +13,13 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 import sivae
-from sivae.cli.main import main
 from sivae.evaluation.images import generate, mse, unit_range
 from sivae.evaluation.pictures import image_grid, to_rgb
 from sivae.models import ConvVAE, StyleVAE
 from sivae.models.latent import prior_noise
 from sivae.models.storage import save_model
 from sivae.models.style import Truncation
+from tests.cli.running import run
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "official_style128.pth"
 RANGE = (-1.0, 1.0)
@@ -54,17 +53,6 @@ def _lively(channels: int) -> StyleVAE:
     return model
 
 
-def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def _drawn(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
@@ -93,7 +81,7 @@ class TestTruncation:
         model = _model(folder / "colour")
         words = ("--count", 4, "--out", out, "--truncation", 0.4)
         for more, truncation in (((), Truncation(0.4)), (("--cutoff", 2), Truncation(0.4, 2))):
-            assert _run(capsys, "sample", folder / "colour", *words, *more) == (0, f"{out}\n", "")
+            assert run(capsys, "sample", folder / "colour", *words, *more) == (0, f"{out}\n", "")
             with torch.no_grad():
                 images = model.render(prior_noise(0, 4, 6), truncation=truncation)
             expected = image_grid(images, value_range=RANGE)
@@ -105,7 +93,7 @@ class TestTruncation:
         psis = (-0.5, 0, 1)
         out = folder / "colour-truncation-seed3.png"
         words = ("--seed", 3, "--count", 2, "--truncation", *psis)
-        assert _run(capsys, "sample", folder / "colour", *words) == (0, f"{out}\n", "")
+        assert run(capsys, "sample", folder / "colour", *words) == (0, f"{out}\n", "")
         drawn = _drawn(out)
         assert drawn.shape[1] == 3 * 98 + 2
         above = drawn.shape[0] - 2 * 98 - 2
@@ -117,7 +105,7 @@ class TestTruncation:
                 _assert_at(drawn, (above + 2 + 98 * row, 2 + 98 * column), image)
 
     def test_files_lie_beside_the_model(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        _, printed, _ = _run(capsys, "sample", folder / "grey", "--count", 1, "--truncation", 0.7)
+        _, printed, _ = run(capsys, "sample", folder / "grey", "--count", 1, "--truncation", 0.7)
         assert printed == f"{folder / 'grey-samples-truncated-seed0.png'}\n"
 
 
@@ -129,7 +117,7 @@ class TestMix:
         model = _model(folder / "colour")
         words = ("--rows", 2, "--columns", 3, "--seed", 5, "--out", out)
         for more, first, truncation in ((), 3, None), (("--first", 1, "--truncation", 0.5), 1, 0.5):
-            assert _run(capsys, "mix", folder / "colour", *words, *more) == (0, f"{out}\n", "")
+            assert run(capsys, "mix", folder / "colour", *words, *more) == (0, f"{out}\n", "")
             drawn = _drawn(out)
             left, above = drawn.shape[1] - 4 * 98 - 2, drawn.shape[0] - 3 * 98 - 2
             fine, coarse = prior_noise(5, 5, 6).split([3, 2])
@@ -147,7 +135,7 @@ class TestMix:
             assert (drawn[above : above + 98, left + 2 : left + 98] == 255).all()
 
     def test_image_files_are_mixed_both_ways(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        code, printed, err = _run(capsys, "mix", folder / "colour", folder / "a.png", folder / "b.png")
+        code, printed, err = run(capsys, "mix", folder / "colour", folder / "a.png", folder / "b.png")
         assert (code, printed, err) == (0, f"{folder / 'colour-mixing.png'}\n", "")
         drawn = _drawn(folder / "colour-mixing.png")
         left, above = drawn.shape[1] - 3 * 98 - 2, drawn.shape[0] - 3 * 98 - 2
@@ -165,7 +153,7 @@ class TestEveryLod:
     ) -> None:
         out = tmp_path / "all.png"
         words = (folder / "a.png", folder / "b.png", "--every-lod", "--out", out)
-        code, printed, err = _run(capsys, "reconstruct", folder / name, *words)
+        code, printed, err = run(capsys, "reconstruct", folder / name, *words)
         assert (code, err) == (0, "")
         model = _model(folder / name)
         largest = sides[-1]
@@ -192,7 +180,7 @@ class TestEveryLod:
             assert f"{error:.4g}"[:5] in printed
 
     def test_of_a_data_set_too(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        code, printed, _ = _run(capsys, "reconstruct", folder / "grey", "--data", folder / "set.npz", "--every-lod")
+        code, printed, _ = run(capsys, "reconstruct", folder / "grey", "--data", folder / "set.npz", "--every-lod")
         assert code == 0 and "5 images at 4 x 4" in printed
         assert printed.endswith(f"{folder / 'grey-reconstructions-every-lod.png'}\n")
 
@@ -210,7 +198,7 @@ def test_paths_lead_between_two_images_in_their_range(
 ) -> None:
     out = tmp_path / "path.png"
     words = (folder / "a.png", folder / "b.png", "--steps", 3, "--out", out)
-    assert _run(capsys, "interpolate", folder / name, *words) == (0, f"{out}\n", "")
+    assert run(capsys, "interpolate", folder / name, *words) == (0, f"{out}\n", "")
     model = _model(folder / name)
     with Image.open(folder / "a.png") as picture:
         original = picture.resize(model.sample_shape[:0:-1], Image.Resampling.LANCZOS)
@@ -226,7 +214,7 @@ def test_an_official_checkpoint_serves_every_verb(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words, weights in (((), "averaged"), (("--as-trained",), "as trained")):
-        code, printed, err = _run(capsys, "import-checkpoint", FIXTURE, "--out", weights[:2], *words)
+        code, printed, err = run(capsys, "import-checkpoint", FIXTURE, "--out", weights[:2], *words)
         assert (code, err) == (0, "")
         found = dict(line.split(maxsplit=1) for line in printed.splitlines())
         assert found["format"] == "official style" and found["weights"] == weights
@@ -234,14 +222,14 @@ def test_an_official_checkpoint_serves_every_verb(
     rng = np.random.default_rng(0)
     np.savez("set.npz", images=rng.integers(0, 256, (3, 128, 128, 3), dtype=np.uint8))
     Image.fromarray(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save("a.png")
-    assert _run(capsys, "sample", "av", "--count", 2, "--out", "s.png")[0] == 0
-    assert _run(capsys, "sample", "av", "--count", 2, "--truncation", 0, 1, "--out", "t.png")[0] == 0
-    assert _run(capsys, "mix", "av", "--rows", 1, "--columns", 2, "--out", "m.png")[0] == 0
-    assert _run(capsys, "reconstruct", "av", "a.png", "--every-lod", "--out", "r.png")[0] == 0
-    code, printed, _ = _run(capsys, "evaluate", "av", "--data", "set.npz", "--json")
+    assert run(capsys, "sample", "av", "--count", 2, "--out", "s.png")[0] == 0
+    assert run(capsys, "sample", "av", "--count", 2, "--truncation", 0, 1, "--out", "t.png")[0] == 0
+    assert run(capsys, "mix", "av", "--rows", 1, "--columns", 2, "--out", "m.png")[0] == 0
+    assert run(capsys, "reconstruct", "av", "a.png", "--every-lod", "--out", "r.png")[0] == 0
+    code, printed, _ = run(capsys, "evaluate", "av", "--data", "set.npz", "--json")
     metrics = json.loads(printed)
     assert code == 0 and 0 < metrics["mse"] < 1 and metrics["kl"] > 0
-    assert metrics["mse"] != json.loads(_run(capsys, "evaluate", "as", "--data", "set.npz", "--json")[1])["mse"]
+    assert metrics["mse"] != json.loads(run(capsys, "evaluate", "as", "--data", "set.npz", "--json")[1])["mse"]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +262,7 @@ def test_a_mistake_costs_one_line(
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert (code, out) == (2, "")
     assert err.startswith("sivae: ") and err.count("\n") == 1
     assert message in err

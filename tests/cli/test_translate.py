@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import torch
 from PIL import Image
 
 import sivae
-from sivae.cli.main import main
 from sivae.cli.translate import file_names
 from sivae.data.images import PackedImages
 from sivae.data.images.shapes import open_shapes
@@ -24,6 +22,7 @@ from sivae.models import ConvVAE
 from sivae.models.storage import save_model
 from sivae.models.translation import TranslationVAE
 from sivae.training.presets import preset_config
+from tests.cli.running import run
 
 _CELL = 98  # with the padding beside it
 
@@ -53,17 +52,6 @@ def _model(**shape: int) -> TranslationVAE:
         for parameter in model.parameters():
             parameter.mul_(2)
     return model
-
-
-def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -105,7 +93,7 @@ def test_files_make_a_grid_and_single_files(folder: Path, tmp_path: Path, capsys
     out, each = tmp_path / "new" / "grid.png", tmp_path / "each"
     files = [folder / f"{name}.png" for name in "abc"]
     words = ("--content", *files[:2], "--class", *files, "--out", out, "--separate", each)
-    assert _run(capsys, "translate", folder / "colour", *words) == (0, f"{out}\n{each} (6 files)\n", "")
+    assert run(capsys, "translate", folder / "colour", *words) == (0, f"{out}\n{each} (6 files)\n", "")
     pixels = np.stack([_pixels(file) for file in files])
     _check_grid(out, folder / "colour", pixels[:2], pixels)
     assert {path.name for path in each.iterdir()} == {f"{one}-as-{other}.png" for one in "ab" for other in "abc"}
@@ -114,20 +102,20 @@ def test_files_make_a_grid_and_single_files(folder: Path, tmp_path: Path, capsys
 
 def test_a_run_is_shown_on_its_own_test_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "run" / "translation-seed3.png"
-    assert _run(capsys, "translate", folder / "run", "--count", 4, "--seed", 3) == (0, f"{out}\n", "")
+    assert run(capsys, "translate", folder / "run", "--count", 4, "--seed", 3) == (0, f"{out}\n", "")
     test = open_shapes("test", resolution=8)
     rows = example_rows(len(test), test.labels, test.contents, 4, 3)
     _check_grid(out, folder / "run", *(test.array[of] for of in rows))
     first = out.read_bytes()
-    _run(capsys, "translate", folder / "run", "--count", 4, "--seed", 3)
+    run(capsys, "translate", folder / "run", "--count", 4, "--seed", 3)
     assert out.read_bytes() == first
-    assert _run(capsys, "translate", folder / "run", "--split", "train")[0] == 0
+    assert run(capsys, "translate", folder / "run", "--split", "train")[0] == 0
 
 
 def test_a_data_set_gives_images_and_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, each = tmp_path / "grid.png", tmp_path / "each"
     words = ("--data", "shapes", "--count", 3, "--out", out, "--separate", each)
-    assert _run(capsys, "translate", folder / "colour", *words)[0] == 0
+    assert run(capsys, "translate", folder / "colour", *words)[0] == 0
     shapes = open_shapes("test", resolution=16)
     assert shapes.contents is not None and shapes.labels is not None
     contents, classes = example_rows(len(shapes), shapes.labels, shapes.contents, 3, 0)
@@ -138,7 +126,7 @@ def test_a_data_set_gives_images_and_names(folder: Path, tmp_path: Path, capsys:
     assert all(path.name.startswith("row-") for path in each.iterdir())
 
     words = ("--data", folder / "plain.npy", "--count", 9, "--out", out, "--separate", each)
-    assert _run(capsys, "translate", folder / "colour", *words)[1] == f"{out}\n{each} (25 files)\n"
+    assert run(capsys, "translate", folder / "colour", *words)[1] == f"{out}\n{each} (25 files)\n"
     assert (each / "image-0-as-image-4.png").exists()
 
 
@@ -195,7 +183,7 @@ def test_a_mistake_costs_one_line_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert code in (1, 2) and out == ""
     assert err.startswith("sivae: ") and err.count("\n") == 1 and "Traceback" not in err
     assert message in err
