@@ -57,10 +57,10 @@ class VAEStep(BaseStep[VAEObjective]):
                 z = self.model.latents_to_decode(z)
                 recon = self._decode(z, part, "reconstruction", part.condition)
                 rec = self._rec(recon, part.x)
-                loss = self.objective.loss(rec, self._weighted_kl(kl, mu, logvar, self.objective.class_kl_share))
+                weighted_kl, kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
+                loss = self.objective.loss(rec, weighted_kl)
             with UPDATE:
                 (loss / len(parts)).backward()
-            kl_metrics = self._kl_metrics(kl, mu, logvar)
             metrics.append({"loss": loss.detach(), "rec": rec.detach().mean(), **kl_metrics})
         with UPDATE:
             self.apply(self.encoder_optimizer)
@@ -144,8 +144,8 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         mu, logvar = self._encode(part.x, part.condition)
         z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
         part.z = self.model.latents_to_decode(z)
-        part.kl_real = self._weighted_kl(kl, mu, logvar, self.objective.class_kl_share).mean()
-        part.kl_metrics = self._kl_metrics(kl, mu, logvar)
+        weighted_kl, part.kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
+        part.kl_real = weighted_kl.mean()
         # D(z) starts at a leaf: its gradient there completes the encoder's.
         part.z_leaf = part.z.detach().requires_grad_()
         self._decode_shared(part)

@@ -169,11 +169,14 @@ class BaseStep(Generic[AnyObjective]):
         part, of_logvar = self.model.class_part(mu), self.model.class_part(logvar)
         return None if part is None or of_logvar is None else ops.gaussian_kl(part, of_logvar)
 
-    def _kl_metrics(self, kl: Tensor, mu: Tensor, logvar: Tensor) -> Metrics:
-        """The mean kl of real samples, and the class's share of it where the model tells it apart."""
-        of_class = self._class_kl(mu.detach(), logvar.detach())
+    def _real_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> tuple[Tensor, Metrics]:
+        """As :meth:`_weighted_kl`, and for the record the mean kl and the class's part of it where there is one."""
         metrics = {"kl_real": kl.detach().mean()}
-        return metrics if of_class is None else {**metrics, "kl_real_class": of_class.mean()}
+        of_class = self._class_kl(mu, logvar)
+        if of_class is None:
+            return kl, metrics
+        weighted = kl if class_share == 1.0 else kl + (class_share - 1.0) * of_class
+        return weighted, {**metrics, "kl_real_class": of_class.detach().mean()}
 
     def _for_losses(self, output: Tensor) -> Tensor:
         return output if self.options.autocast is None else output.float()
