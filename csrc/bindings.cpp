@@ -11,8 +11,9 @@
 namespace {
 
 std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  sivae::philox4x32_10(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);
-  return counter;
+  uint32_t words[4];
+  sivae::philox4x32_10(counter[0], counter[1], counter[2], counter[3], key[0], key[1], words);
+  return std::to_array(words);
 }
 
 }  // namespace

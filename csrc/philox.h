@@ -8,34 +8,42 @@
 
 namespace sivae {
 
-// The full product of two 32-bit words and its high half; a Word that holds several counters has its own overloads.
+// The full product of two 32-bit words and its halves; a Word that holds several counters has its own overloads.
 #if defined(__CUDA_ARCH__)
 // In two halves, or the compiler carries the whole generator in 64 bits.
 struct Product {
   uint32_t low, high;
-  __device__ __forceinline__ explicit operator uint32_t() const { return low; }
 };
 __device__ __forceinline__ Product multiply_full(uint32_t a, uint32_t b) { return {a * b, __umulhi(a, b)}; }
 __device__ __forceinline__ uint32_t high_word(const Product& p) { return p.high; }
+__device__ __forceinline__ uint32_t low_word(const Product& p) { return p.low; }
 #else
 SIVAE_HD uint64_t multiply_full(uint32_t a, uint32_t b) { return static_cast<uint64_t>(a) * b; }
 SIVAE_HD uint32_t high_word(uint64_t a) { return static_cast<uint32_t>(a >> 32); }
+SIVAE_HD uint32_t low_word(uint64_t a) { return static_cast<uint32_t>(a); }
 #endif
 
-// Four words of counter in, four random words out: each in the low 32 bits of its Word.
-template <class Word>
-SIVAE_HD void philox4x32_10(Word& c0, Word& c1, Word& c2, Word& c3, uint32_t k0, uint32_t k1) {
-  SIVAE_UNROLL
-  for (int round = 0; round < 10; ++round) {
+// The last `rounds` rounds from words of counter to random words. A word that is the same for all counters of a Word
+// may come as a plain number: what follows from such numbers alone is then computed once.
+template <int rounds, class Word, class C0, class C1, class C2, class C3>
+SIVAE_HD void philox_rounds(C0 c0, C1 c1, C2 c2, C3 c3, uint32_t k0, uint32_t k1, Word (&out)[4]) {
+  if constexpr (rounds == 0) {
+    out[0] = c0;
+    out[1] = c1;
+    out[2] = c2;
+    out[3] = c3;
+  } else {
     const auto p0 = multiply_full(c0, 0xD2511F53u);
     const auto p1 = multiply_full(c2, 0xCD9E8D57u);
-    c0 = high_word(p1) ^ c1 ^ k0;
-    c2 = high_word(p0) ^ c3 ^ k1;
-    c1 = static_cast<Word>(p1);
-    c3 = static_cast<Word>(p0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+    philox_rounds<rounds - 1>(high_word(p1) ^ (c1 ^ k0), low_word(p1), high_word(p0) ^ (c3 ^ k1), low_word(p0),
+                              k0 + 0x9E3779B9u, k1 + 0xBB67AE85u, out);
   }
+}
+
+// Four words of counter in, four random words out, each in the low 32 bits of its Word.
+template <class Word, class C0, class C1, class C2, class C3>
+SIVAE_HD void philox4x32_10(C0 c0, C1 c1, C2 c2, C3 c3, uint32_t k0, uint32_t k1, Word (&out)[4]) {
+  philox_rounds<10>(c0, c1, c2, c3, k0, k1, out);
 }
 
 // u = ((word >> 9) + 1/2) / 2^23 in (0, 1), exact in float32: the bits that follow those of 1.

@@ -39,6 +39,20 @@ SIVAE_HD S* dense_run(const Layout& layout, const Strided& t, const Piece& p) {
   return static_cast<S*>(t.data) + p.row * t.row_stride + p.col;
 }
 
+// Calls visit(first, last) for all of the segments [begin, end), the last ones first: a backward pass usually comes
+// just after the forward pass, and what that read last is still in the cache. In stretches that are walked forward, as
+// the processor's prefetcher expects it; `elements` is a segment's size.
+template <class Visit>
+SIVAE_HD void from_the_end(int64_t begin, int64_t end, int64_t elements, Visit visit) {
+  constexpr int64_t kStretch = 128 * kPieceElements;
+  const int64_t stretch = kStretch / elements;
+  for (int64_t last = end; last > begin;) {
+    const int64_t first = last - begin < stretch ? begin : last - stretch;
+    visit(first, last);
+    last = first;
+  }
+}
+
 // Strided access is out of line and without unrolling: its loops are many and none is hot next to the arithmetic.
 #define SIVAE_OUT_OF_LINE static __attribute__((noinline))
 
@@ -168,20 +182,6 @@ SIVAE_HD void stream_computed(S* out, int64_t count, Compute compute) {
   }
 }
 
-// out[i] = value(i), past the caches where `stream` says so.
-template <class T, class Value>
-SIVAE_HD void write_run(T* __restrict out, int64_t count, bool stream, Value value) {
-  const auto compute = [&](int64_t at, int64_t size, T* __restrict to) {
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) to[i] = value(at + i);
-  };
-  if (stream) {
-    stream_computed(out, count, compute);
-  } else {
-    compute(0, count, out);
-  }
-}
-
 // Where results of the piece can be written as a run of T: memory itself, or `buffer`, which `store` then spreads.
 template <class S, class T>
 SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
@@ -198,6 +198,25 @@ SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, cons
   S* run = dense_run<S>(layout, t, p);
   if (run == nullptr) return scatter<S>(layout, t, p, values);
   if constexpr (sizeof(S) != sizeof(T)) narrow_run(values, run, p.rows * p.cols);
+}
+
+// Writes what compute(at, count, T* to) gives for the elements of the piece from `at` on; past the caches where
+// `stream` says so and the piece is one run of memory.
+template <class S, class T, class Compute>
+SIVAE_HD void write_piece(const Layout& layout, const Strided& t, const Piece& p, T* buffer, bool stream,
+                          Compute compute) {
+  const int64_t count = p.rows * p.cols;
+  S* run = stream ? dense_run<S>(layout, t, p) : nullptr;
+  if (run == nullptr) {
+    T* out = place_for<S>(layout, t, p, buffer);
+    compute(0, count, out);
+    store<S>(layout, t, p, out);
+  } else if constexpr (sizeof(S) == sizeof(T)) {
+    stream_computed(run, count, compute);
+  } else {
+    compute(0, count, buffer);
+    stream_computed(run, count, [&](int64_t at, int64_t size, S* to) { narrow_run(buffer + at, to, size); });
+  }
 }
 
 }  // namespace sivae::cpu

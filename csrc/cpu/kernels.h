@@ -66,6 +66,7 @@ struct LatentBackward {
   Noise noise{};
   Prior<double> prior{};
   Strided grad_mu{}, grad_logvar{}, grad_eps{};  // absent where not needed
+  bool stream = false;                           // write them past the caches
 };
 
 struct RecForward {

@@ -12,9 +12,32 @@ constexpr int64_t kBuffer = kLatentSegment + 64;  // a segment, and slack for no
 constexpr int64_t kGroups = kBuffer / 4;
 constexpr int32_t kSpare = 15;  // counters that a full vector may run past the last one wanted
 
+// Memory that will be read or written once the noise is there. It is asked for while the noise is computed, which needs
+// none; by itself the processor's prefetcher stops at the end of a page, and a segment of float32 is a page.
+struct Ahead {
+  const char* runs[3];  // null where there is none
+  int64_t bytes;        // of four elements
+
+  SIVAE_HD_MEMBER void touch(int64_t group, int64_t groups) const {
+    constexpr int64_t kLine = 64;
+    for (const char* run : runs) {
+      if (run == nullptr) continue;
+      for (int64_t at = 0; at < groups * bytes; at += kLine) __builtin_prefetch(run + group * bytes + at);
+    }
+  }
+};
+
+template <class S>
+Ahead ahead_of(const Layout& layout, const Piece& p, const Strided& a, const Strided& b, const Strided& c) {
+  const auto run = [&](const Strided& t) {
+    return t.data == nullptr ? nullptr : reinterpret_cast<const char*>(dense_run<const S>(layout, t, p));
+  };
+  return {{run(a), run(b), run(c)}, 4 * sizeof(S)};
+}
+
 // The random words of `groups` counters from `group` on, plane by plane; a few more may be written, as kGroups allows.
 SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, uint64_t offset, uint64_t group,
-                                  int32_t groups) {
+                                  int32_t groups, const Ahead& ahead) {
   const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   const uint32_t offset_low = static_cast<uint32_t>(offset), offset_high = static_cast<uint32_t>(offset >> 32);
   const uint32_t low = static_cast<uint32_t>(group), high = static_cast<uint32_t>(group >> 32);
@@ -24,31 +47,37 @@ SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, 
     words[1][g] = high + (words[0][g] < low ? 1u : 0u);
   }
 #if defined(SIVAE_PHILOX_LANES)
-  for (int32_t g = 0; g < groups; g += PhiloxLanes::kCount) {
-    PhiloxLanes c0 = load_lanes(&words[0][g]), c1 = load_lanes(&words[1][g]);
-    PhiloxLanes c2 = lanes_of(offset_low), c3 = lanes_of(offset_high);
-    philox4x32_10(c0, c1, c2, c3, k0, k1);
-    store_lanes(c0, &words[0][g]);
-    store_lanes(c1, &words[1][g]);
-    store_lanes(c2, &words[2][g]);
-    store_lanes(c3, &words[3][g]);
+  const auto fill = [&](auto high_at) {
+    for (int32_t g = 0; g < groups; g += PhiloxLanes::kCount) {
+      ahead.touch(g, PhiloxLanes::kCount);
+      PhiloxLanes out[4];
+      philox4x32_10(load_lanes(&words[0][g]), high_at(g), offset_low, offset_high, k0, k1, out);
+      SIVAE_UNROLL
+      for (int w = 0; w < 4; ++w) store_lanes(out[w], &words[w][g]);
+    }
+  };
+  if (words[1][groups - 1] == high) {
+    fill([&](int32_t) { return high; });
+  } else {
+    fill([&](int32_t g) { return load_lanes(&words[1][g]); });
   }
 #else
   for (int32_t g = 0; g < groups; ++g) {
-    words[2][g] = offset_low;
-    words[3][g] = offset_high;
-    philox4x32_10(words[0][g], words[1][g], words[2][g], words[3][g], k0, k1);
+    uint32_t out[4];
+    philox4x32_10(words[0][g], words[1][g], offset_low, offset_high, k0, k1, out);
+    for (int w = 0; w < 4; ++w) words[w][g] = out[w];
   }
 #endif
 }
 
 // Normals of the logical indices [first, first + count); the result points into `buffer`.
 template <class T>
-SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offset, uint64_t first, int64_t count) {
+SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offset, uint64_t first, int64_t count,
+                                        const Ahead& ahead = {}) {
   alignas(64) uint32_t words[4][kGroups];
   const int64_t skip = static_cast<int64_t>(first % 4);
   const int32_t groups = static_cast<int32_t>((skip + count + 3) / 4);
-  fill_words(words, seed, offset, first / 4, groups);
+  fill_words(words, seed, offset, first / 4, groups, ahead);
 #pragma omp simd
   for (int32_t g = 0; g < groups; ++g) {
     box_muller(words[0][g], words[1][g], buffer[4 * g], buffer[4 * g + 1]);
@@ -58,10 +87,10 @@ SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offse
 }
 
 template <class S, class T>
-const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* buffer) {
+const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* buffer, const Ahead& ahead) {
   if (noise.eps.data != nullptr) return load<S>(layout, noise.eps, p, buffer);
   const uint64_t first = static_cast<uint64_t>(p.row) * layout.cols + p.col;
-  return fill_normals(buffer, noise.seed, noise.offset, first, p.rows * p.cols);
+  return fill_normals(buffer, noise.seed, noise.offset, first, p.rows * p.cols, ahead);
 }
 
 template <class T>
@@ -171,7 +200,8 @@ void forward(const LatentForward& a, const P& prior, int64_t begin, int64_t end)
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
-    const T* eps = wants_z ? noise_of<S>(a.layout, a.noise, p, noise_buffer) : nullptr;
+    const Ahead ahead = ahead_of<S>(a.layout, p, a.mu, a.logvar, a.z);
+    const T* eps = wants_z ? noise_of<S>(a.layout, a.noise, p, noise_buffer, ahead) : nullptr;
     const T* mu = load<S>(a.layout, a.mu, p, mu_buffer);
     const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
     if (wants_z) {
@@ -193,17 +223,18 @@ void forward(const LatentForward& a, const P& prior, int64_t begin, int64_t end)
 }
 
 template <class S, class P>
-void backward(const LatentBackward& a, const P& prior, int64_t begin, int64_t end) {
+void backward_segments(const LatentBackward& a, const P& prior, const Segments& segments, int64_t begin,
+                       int64_t end) {
   using T = typename ComputeType<S>::type;
   alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
   alignas(64) T grad_z_buffer[kLatentSegment], grad_kl_buffer[kLatentSegment], out_buffer[kLatentSegment];
-  const Segments segments(a.layout, kLatentSegment);
   const bool through_z = a.grad_z.data != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
     const bool needs_eps = through_z && a.grad_logvar.data != nullptr;
-    const T* eps = needs_eps ? noise_of<S>(a.layout, a.noise, p, noise_buffer) : nullptr;
+    const Ahead ahead = ahead_of<S>(a.layout, p, a.mu, a.logvar, a.grad_z);
+    const T* eps = needs_eps ? noise_of<S>(a.layout, a.noise, p, noise_buffer, ahead) : nullptr;
     const T* grad_z = through_z ? load<S>(a.layout, a.grad_z, p, grad_z_buffer) : nullptr;
     const T* grad_kl = nullptr;
     if (a.grad_kl != nullptr) {
@@ -213,24 +244,34 @@ void backward(const LatentBackward& a, const P& prior, int64_t begin, int64_t en
       }
       grad_kl = grad_kl_buffer;
     }
+    const auto part = [](const T* values, int64_t at) { return values == nullptr ? nullptr : values + at; };
     if (a.grad_mu.data != nullptr) {
-      T* out = place_for<S>(a.layout, a.grad_mu, p, out_buffer);
-      grad_mu_run(grad_z, grad_kl, load<S>(a.layout, a.mu, p, mu_buffer), prior, out, count);
-      store<S>(a.layout, a.grad_mu, p, out);
+      const T* mu = load<S>(a.layout, a.mu, p, mu_buffer);
+      write_piece<S>(a.layout, a.grad_mu, p, out_buffer, a.stream, [&](int64_t at, int64_t size, T* to) {
+        grad_mu_run(part(grad_z, at), part(grad_kl, at), mu + at, prior, to, size);
+      });
     }
     if (a.grad_logvar.data == nullptr && a.grad_eps.data == nullptr) continue;
     const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
     if (a.grad_logvar.data != nullptr) {
-      T* out = place_for<S>(a.layout, a.grad_logvar, p, out_buffer);
-      grad_logvar_run(grad_z, grad_kl, logvar, eps, prior, out, count);
-      store<S>(a.layout, a.grad_logvar, p, out);
+      write_piece<S>(a.layout, a.grad_logvar, p, out_buffer, a.stream, [&](int64_t at, int64_t size, T* to) {
+        grad_logvar_run(part(grad_z, at), part(grad_kl, at), logvar + at, part(eps, at), prior, to, size);
+      });
     }
     if (a.grad_eps.data != nullptr) {
-      T* out = place_for<S>(a.layout, a.grad_eps, p, out_buffer);
-      grad_eps_run(grad_z, logvar, out, count);
-      store<S>(a.layout, a.grad_eps, p, out);
+      write_piece<S>(a.layout, a.grad_eps, p, out_buffer, a.stream, [&](int64_t at, int64_t size, T* to) {
+        grad_eps_run(grad_z + at, logvar + at, to, size);
+      });
     }
   }
+}
+
+template <class S, class P>
+void backward(const LatentBackward& a, const P& prior, int64_t begin, int64_t end) {
+  const Segments segments(a.layout, kLatentSegment);
+  from_the_end(begin, end, kLatentSegment,
+               [&](int64_t first, int64_t last) { backward_segments<S>(a, prior, segments, first, last); });
+  if (a.stream) stream_fence();
 }
 
 template <class S>

@@ -120,6 +120,7 @@ std::tuple<Tensor, Tensor, Tensor> latent_backward(const optional<Tensor>& grad_
     args.grad_kl = kl_weights.data();
   }
   if (mu.numel() > 0) {
+    args.stream = mu.nbytes() >= kStreamBytes;
     const Segments segments(args.layout, kLatentSegment);
     at::parallel_for(0, segments.count, grain_of(args.layout, segments, kLatentGrain),
                      [&](int64_t begin, int64_t end) { kernels().latent_backward(args, begin, end); });

@@ -60,10 +60,12 @@ SIVAE_HD PhiloxLanes operator^(PhiloxLanes a, PhiloxLanes b) {
   return {exclusive_or(a.even, b.even), exclusive_or(a.odd, b.odd)};
 }
 SIVAE_HD PhiloxLanes operator^(PhiloxLanes a, uint32_t b) { return a ^ lanes_of(b); }
+SIVAE_HD PhiloxLanes operator^(uint32_t a, PhiloxLanes b) { return lanes_of(a) ^ b; }
 SIVAE_HD PhiloxLanes multiply_full(PhiloxLanes a, uint32_t b) {
   return {multiply_lanes(a.even, all_lanes(b)), multiply_lanes(a.odd, all_lanes(b))};
 }
 SIVAE_HD PhiloxLanes high_word(PhiloxLanes a) { return {high_halves(a.even), high_halves(a.odd)}; }
+SIVAE_HD PhiloxLanes low_word(PhiloxLanes a) { return a; }
 SIVAE_HD PhiloxLanes load_lanes(const uint32_t* from) {
   const LaneBits both = load_bits(from);
   return {both, high_halves(both)};

@@ -6,8 +6,6 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-constexpr int64_t kStretch = 16;  // segments
-
 template <Kind kind, class T>
 double sum_terms(const T* __restrict recon, const T* __restrict target, int64_t count) {
   T sum = T(0);
@@ -17,19 +15,20 @@ double sum_terms(const T* __restrict recon, const T* __restrict target, int64_t 
 }
 
 template <Kind kind, class T>
-void grad_recon_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count,
-                    bool stream) {
-  write_run(out, count, stream, [=](int64_t i) { return weight * rec_grad_recon<kind>(recon[i], target[i]); });
+void grad_recon_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) out[i] = weight * rec_grad_recon<kind>(recon[i], target[i]);
 }
 
 template <Kind kind, class T>
-void grad_target_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out, int64_t count,
-                     bool stream) {
-  write_run(out, count, stream, [=](int64_t i) { return weight * rec_grad_target<kind>(recon[i], target[i]); });
+void grad_target_run(const T* __restrict recon, const T* __restrict target, T weight, T* __restrict out,
+                     int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) out[i] = weight * rec_grad_target<kind>(recon[i], target[i]);
 }
 
 template <class T>
-using GradientRun = void(const T* recon, const T* target, T weight, T* out, int64_t count, bool stream);
+using GradientRun = void(const T* recon, const T* target, T weight, T* out, int64_t count);
 
 // The arithmetic of one kind; conversion and strides stay outside, so it exists once per compute type.
 template <class T>
@@ -83,21 +82,9 @@ template <class S, class T>
 void grad_block(const RecBackward& a, const Strided& grad, const Piece& block, const T* recon, const T* target,
                 GradientRun<T>* run, T* buffer) {
   const T weight = static_cast<T>(a.grad[block.row]);
-  S* dense = dense_run<S>(a.layout, grad, block);
-  if (dense == nullptr) {
-    run(recon, target, weight, buffer, block.cols, false);
-    scatter<S>(a.layout, grad, block, buffer);
-  } else if constexpr (sizeof(S) == sizeof(T)) {
-    run(recon, target, weight, dense, block.cols, a.stream);
-  } else {
-    run(recon, target, weight, buffer, block.cols, false);
-    const auto narrowed = [&](int64_t at, int64_t count, S* to) { narrow_run(buffer + at, to, count); };
-    if (a.stream) {
-      stream_computed(dense, block.cols, narrowed);
-    } else {
-      narrowed(0, block.cols, dense);
-    }
-  }
+  write_piece<S>(a.layout, grad, block, buffer, a.stream, [&](int64_t at, int64_t size, T* to) {
+    run(recon + at, target + at, weight, to, size);
+  });
 }
 
 template <class S>
@@ -119,16 +106,11 @@ void backward_segments(const RecBackward& a, const Segments& segments, int64_t b
   }
 }
 
-// From the end, since forward usually came just before and what it read last is still in the cache; in stretches that
-// are walked forward, as the processor's prefetcher expects it.
 template <class S>
 void backward(const RecBackward& a, int64_t begin, int64_t end) {
   const Segments segments(a.layout, kReconstructionSegment);
-  for (int64_t stretch_end = end; stretch_end > begin;) {
-    const int64_t stretch = stretch_end - begin < kStretch ? begin : stretch_end - kStretch;
-    backward_segments<S>(a, segments, stretch, stretch_end);
-    stretch_end = stretch;
-  }
+  from_the_end(begin, end, kReconstructionSegment,
+               [&](int64_t first, int64_t last) { backward_segments<S>(a, segments, first, last); });
   if (a.stream) stream_fence();
 }
 

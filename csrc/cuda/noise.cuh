@@ -10,11 +10,12 @@ namespace sivae::cuda {
 // The four normals of one counter.
 template <class T>
 __device__ __forceinline__ void normals_of(uint64_t key, uint64_t offset, uint64_t group, T* normals) {
-  uint32_t c0 = static_cast<uint32_t>(group), c1 = static_cast<uint32_t>(group >> 32);
-  uint32_t c2 = static_cast<uint32_t>(offset), c3 = static_cast<uint32_t>(offset >> 32);
-  philox4x32_10(c0, c1, c2, c3, static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32));
-  box_muller(c0, c1, normals[0], normals[1]);
-  box_muller(c2, c3, normals[2], normals[3]);
+  uint32_t words[4];
+  philox4x32_10(static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), static_cast<uint32_t>(offset),
+                static_cast<uint32_t>(offset >> 32), static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32),
+                words);
+  box_muller(words[0], words[1], normals[0], normals[1]);
+  box_muller(words[2], words[3], normals[2], normals[3]);
 }
 
 template <class Access, class T>

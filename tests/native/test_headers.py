@@ -23,9 +23,9 @@ __global__ void math(T* x) {
 }
 
 __global__ void words(uint32_t* c) {
-  uint32_t c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
-  philox4x32_10(c0, c1, c2, c3, c[4], c[5]);
-  c[0] = c0; c[1] = c1; c[2] = c2; c[3] = c3;
+  uint32_t words[4];
+  philox4x32_10(c[0], c[1], c[2], c[3], c[4], c[5], words);
+  for (int i = 0; i < 4; ++i) c[i] = words[i];
 }
 
 template <class T>
