@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from sivae import ops
 from sivae.evaluation.images import home, image_range, mse, ssim, unit_range
 from sivae.models.base import evaluating, samples_at_once
 from sivae.models.translation import TranslationVAE
@@ -26,7 +27,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 PROBED_IMAGES, PROBED_NAMES = 4_000, 100  # at most, for one probe
 _ITERATIONS = 1_000
-_PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE, _EXAMPLES = range(5)  # streams of a seed
+_PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE, _EXAMPLES, _DRAWS = range(6)  # streams of a seed
 
 
 class TransferPairs(NamedTuple):
@@ -129,7 +130,7 @@ def measure_translation(
 ) -> dict[str, float]:
     """All metrics of a translation model on images that it was not trained on.
 
-    Codes are posterior means. A figure that non-finite codes enter is NaN.
+    Codes are posterior means, but for the draws below. A figure that non-finite codes enter is NaN.
 
     **Transfer.** For `count` pairs of :func:`transfer_pairs`, the decoded image of one image's content and another's
     class is compared with the true one, in [0, 1] and clipped there. `reconstruction_*` are of the very images that are
@@ -145,8 +146,12 @@ def measure_translation(
     most 1,000 iterations. Both codes are probed on the same images. `class_chance` is the accuracy there of always
     naming the class most frequent in the training half; the figures about content have `content_chance`. An accuracy of
     twice the chance means that a linear reader of the code guesses as well as one for whom half of the equally frequent
-    classes have been ruled out. A probe reads means however small they are beside the posterior's deviation, so it may
-    find what the decoder, which was trained on draws, never got to see; a nonlinear reader may find more than it does.
+    classes have been ruled out. A nonlinear reader may find more.
+
+    **Draws.** A probe reads means however small they are beside the posterior's deviation: latent values that the
+    decoder has learnt to pass over, with a kl of next to nothing, may tell all of the class. So the two leaks are also
+    taken from one draw of each image's posterior, as `class_from_content_draws` and `content_from_class_draws`: what
+    the decoder gets in training. Not where the model's encoders have no posterior (`draws_codes`).
 
     Args:
         model: it runs in eval mode without gradients, and every part of it gets its mode back.
@@ -180,7 +185,7 @@ def measure_translation(
     probed = {name: half for name, half in halves.items() if half is not None}
     rows = np.unique(np.concatenate([*pairs, truths, *(rows for half in probed.values() for rows in half)]))
     with evaluating(model):
-        codes = _Codes(model, images, rows)
+        codes = _Codes(model, images, rows, _stream(seed, _DRAWS))
         found: dict[str, float] = {}
         if len(pairs.truth):
             mixed = model.recombined(codes.of(pairs.content), codes.of(pairs.of_class))
@@ -191,26 +196,39 @@ def measure_translation(
             named = targets[target]
             assert named is not None
             for part, source in enumerate(("content", "class")):
-                x, held_out = (model.split(codes.of(rows))[part].double().cpu().numpy() for rows in (train, test))
-                found[f"{target}_from_{source}"] = _probe(x, named[train], held_out, named[test])
+                for name, of in (("", codes.of), ("_draws", codes.drawn)):
+                    if name and (source == target or not model.draws_codes):
+                        continue
+                    x, held_out = (model.split(of(rows))[part].double().cpu().numpy() for rows in (train, test))
+                    found[f"{target}_from_{source}{name}"] = _probe(x, named[train], held_out, named[test])
             found[f"{target}_chance"] = float((named[test] == np.bincount(named[train]).argmax()).mean())
     return found
 
 
 class _Codes:
-    """Posterior means of some rows of a set, and decoded images beside others of its rows."""
+    """The posteriors of some rows of a set, and decoded images beside others of its rows."""
 
-    def __init__(self, model: TranslationVAE, images: Images, rows: Whole) -> None:
+    def __init__(self, model: TranslationVAE, images: Images, rows: Whole, stream: np.random.Generator) -> None:
         self._model, self._images, self._rows = model, images, rows
         self._place, self._dtype = home(model)
         self._size = samples_at_once(model.sample_shape)
-        self._mu = torch.cat(
-            [model.encode(self._read(rows[start : start + self._size]))[0] for start in range(0, len(rows), self._size)]
-        )
+        posteriors = [
+            model.encode(self._read(rows[start : start + self._size])) for start in range(0, len(rows), self._size)
+        ]
+        self._mu, logvar = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
+        eps = torch.from_numpy(stream.standard_normal(tuple(self._mu.shape))).to(self._mu)
+        self._z = ops.reparameterize(self._mu, logvar, noise=eps)
 
     def of(self, rows: Whole) -> Tensor:
-        """[len(rows), z_dim]."""
-        return self._mu[torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._place)]
+        """Means, [len(rows), z_dim]."""
+        return self._mu[self._places(rows)]
+
+    def drawn(self, rows: Whole) -> Tensor:
+        """One draw each, [len(rows), z_dim]."""
+        return self._z[self._places(rows)]
+
+    def _places(self, rows: Whole) -> Tensor:
+        return torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._place)
 
     def compared(self, name: str, z: Tensor, truths: Whole, lpips: Distance | None) -> dict[str, float]:
         """Means of the metrics of decoded z against the images of the rows."""

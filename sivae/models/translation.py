@@ -89,6 +89,11 @@ class TranslationVAE(VAEModel):
             self.encoder.codes = Codes(coded_images, coded_classes, content_dim, class_dim)
         self.decoder = TranslationDecoder(channels, width, doublings, hidden, content_dim, class_dim)
 
+    @property
+    def draws_codes(self) -> bool:
+        """Whether the encoders' logvar means something: LORD's stages train their means alone."""
+        return self.encoder.codes is None
+
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Content [B, content_dim] and class [B, class_dim] of latents, or of mu or logvar, [B, z_dim]: views."""
         content, of_class = z.split([self.content_dim, self.class_dim], dim=1)

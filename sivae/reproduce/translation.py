@@ -43,7 +43,13 @@ METHODS: dict[str, _Method] = {
 
 _QUICK_STEPS = 2_000
 _SHARE, _TIMES_CHANCE = 0.9, 2.0  # what is wanted of a translation
-_PROBES = ("class_from_content", "content_from_class", "class_from_class", "content_from_content")
+_PROBES = (
+    "class_from_content",
+    "class_from_content_draws",
+    "content_from_class",
+    "class_from_class",
+    "content_from_content",
+)
 _MEASURED_SEED = 0  # one for all: every model is measured on the same pairs and halves
 
 
@@ -194,16 +200,18 @@ def _table(found: Mapping[str, Sequence[Mapping[str, float]]], untouched: float)
     header = [
         *("", "transfer MSE", "transfer SSIM", *(["transfer LPIPS"] if with_lpips else [])),
         "share of reconstruction SSIM",
-        *(f"class from content (chance {chance['class']})", f"content from class (chance {chance['content']})"),
+        *(f"class from content (chance {chance['class']})", "the same of draws"),
+        f"content from class (chance {chance['content']})",
         *("class from class", "content from content"),
     ]
     seeds = max((len(values) for values in found.values()), default=0)
     how = "mean ± standard deviation over seeds" if seeds > 1 else "one seed"
     return (
         f"{table(header, rows)}\n\nTransfer is compared with the true image of that class in that content, and "
-        "reconstruction is of those true images; pixels in [0, 1]. The last four columns are accuracies of linear "
-        "probes on held-out test images: the first two are leaks, and chance is their goal; the last two should be "
-        f"high. {how[0].upper()}{how[1:]}. Class images left as they are have a transfer SSIM of {number(untouched)}."
+        "reconstruction is of those true images; pixels in [0, 1]. The last five columns are accuracies of linear "
+        "probes of posterior means, and in one column of draws, on held-out test images: the first three are leaks, "
+        f"and chance is their goal; the last two should be high. {how[0].upper()}{how[1:]}. Class images left as they "
+        f"are have a transfer SSIM of {number(untouched)}."
     )
 
 

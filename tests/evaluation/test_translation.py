@@ -22,22 +22,26 @@ LABELS, POSES = np.repeat(np.arange(CLASSES), CONTENTS), np.tile(np.arange(CONTE
 
 
 class Halves(VAEModel):
-    """The lower half of an image is its content and the upper half its class, and the codes are the pixels."""
+    """The lower half of an image is its content and the upper half its class, and the codes are the pixels.
+
+    `leak` times the upper half is added to the content code, as values of their own.
+    """
 
     name = "halves"
+    draws_codes = True
     value_range = (0.0, 1.0)
     sample_shape = (1, 8, 8)
 
-    def __init__(self, *, leaking: bool = False) -> None:
+    def __init__(self, *, leak: float = 0.0) -> None:
         super().__init__()
-        self.z_dim, self.leaking = 96 if leaking else 64, leaking
+        self.z_dim, self.leak = 96 if leak else 64, leak
         self.encoder = nn.Identity()
         self.decoder = nn.Identity()
         self.scale = nn.Parameter(torch.ones(()))
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         upper, lower = (half.flatten(1) for half in x.chunk(2, dim=2))
-        mu = torch.cat([lower, upper, upper] if self.leaking else [lower, upper], dim=1)
+        mu = torch.cat([lower, self.leak * upper, upper] if self.leak else [lower, upper], dim=1)
         return mu * self.scale, torch.zeros_like(mu)
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -157,9 +161,25 @@ class TestMeasure:
         assert found["content_from_class"] < 2 * found["content_chance"]
 
     def test_a_leak_that_the_decoder_ignores_is_found(self) -> None:
-        found = measure_translation(Halves(leaking=True), _set(), LABELS, POSES, seed=0)
+        found = measure_translation(Halves(leak=1.0), _set(), LABELS, POSES, seed=0)
         assert found["transfer_mse"] == 0.0
         assert found["class_from_content"] == 1.0
+
+    @pytest.mark.parametrize(("leak", "drawn"), [(1e-3, False), (1e3, True)])
+    def test_draws_hold_what_is_not_small_beside_the_posterior(self, leak: float, drawn: bool) -> None:
+        labels, poses = np.repeat(np.arange(6), 20), np.tile(np.arange(20), 6)
+        found = measure_translation(Halves(leak=leak), _set(labels, poses), labels, poses, seed=0)
+        assert found["class_from_content"] == 1.0
+        # Of 60 guesses at a chance of 1/6, five deviations of 2.9 above the mean are 24.4.
+        assert found["class_from_content_draws"] == 1.0 if drawn else found["class_from_content_draws"] < 25 / 60
+
+    def test_codes_without_a_posterior_are_not_drawn(self) -> None:
+        model = TranslationVAE(8, 1, content_dim=3, class_dim=4, width=4, hidden=8, coded_images=2, coded_classes=1)
+        found = measure_translation(model, _set(), LABELS, POSES, seed=0, count=5)
+        assert set(measure_translation(_tiny(), _set(), LABELS, POSES, seed=0, count=5)) - set(found) == {
+            "class_from_content_draws",
+            "content_from_class_draws",
+        }
 
     def test_transfer_is_what_translate_makes_beside_the_truth(self) -> None:
         model, images = _tiny(), _set()
@@ -188,8 +208,8 @@ class TestMeasure:
 
     def test_without_truths_reconstruction_and_the_probes_of_the_class_remain(self) -> None:
         found = measure_translation(Halves(), _set(), LABELS, None, seed=0)
-        names = ["reconstruction_mse", "reconstruction_ssim", "class_from_content", "class_from_class", "class_chance"]
-        assert list(found) == names
+        names = ["reconstruction_mse", "reconstruction_ssim", "class_from_content", "class_from_content_draws"]
+        assert list(found) == [*names, "class_from_class", "class_chance"]
         alone = measure_translation(Halves(), _set(), np.zeros_like(LABELS), None, seed=0, count=3)
         assert list(alone) == names[:2]
 

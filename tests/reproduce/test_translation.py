@@ -82,7 +82,7 @@ def test_the_page_shows_every_method(runs: dict[str, Trained], tmp_path: Path) -
     lord = runs["lord-seed0"]
     runs = {**runs, lord.name: replace(lord, summary=None, divergence="too steep")}
     text = "\n".join(words for _, words in experiment.report(Settings(), runs, tmp_path).sections)
-    assert "| LORD | – | – | – | – | – | – | – |" in text
+    assert "| LORD | – | – | – | – | – | – | – | – |" in text
     assert "LORD: there is nothing to judge by." in text
     assert "Training diverged, and was given up: lord-seed0." in text
 
@@ -142,5 +142,5 @@ def test_seeds_are_summed_up_and_methods_ordered() -> None:
 def test_data_without_contents_leaves_the_probes_of_the_class() -> None:
     names = ("reconstruction_mse", "reconstruction_ssim", "class_from_content", "class_from_class", "class_chance")
     known = {name: value for name, value in _found(0.8, 0.05).items() if name in names}
-    assert "| LORD | – | – | – | 0.0500 | – | 0.900 | – |" in experiment._table({"lord": [known]}, math.nan)
+    assert "| LORD | – | – | – | 0.0500 | – | – | 0.900 | – |" in experiment._table({"lord": [known]}, math.nan)
     assert "nothing to judge by" in experiment._findings({"lord": [known]}, math.nan, [])
