@@ -45,13 +45,8 @@ def missing_backends(device: torch.device) -> dict[str, str]:
 
 def device_slug(device: torch.device) -> str:
     """The device as a folder's name; a CPU with the number of its cores."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpu_model()} {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _processor() -> str:
-    model = cpu_model().split(",")[0]
-    return f"{model} {os.cpu_count()} cores"
 
 
 def _version(package: str) -> str | None:

@@ -164,7 +164,7 @@ class TestEnvironment:
     def test_a_device_as_a_folder_s_name(self, monkeypatch):
         monkeypatch.setattr(environment, "cpu_model", lambda: "AMD EPYC, family 25 model 17")
         monkeypatch.setattr(environment.os, "cpu_count", lambda: 2)
-        assert environment.device_slug(torch.device("cpu")) == "amd-epyc-2-cores"
+        assert environment.device_slug(torch.device("cpu")) == "amd-epyc-family-25-model-17-2-cores"
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
         assert environment.device_slug(torch.device("cuda", 0)) == "nvidia-h100-80gb-hbm3"
 
