@@ -167,14 +167,21 @@ SIVAE_HD void stream_fence() {
 #endif
 }
 
+constexpr int64_t kLine = 64;  // bytes of a cache line
+
+// Elements from the start of a cache line to where the run starts.
+template <class S>
+SIVAE_HD int64_t past_line(const S* run) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(run) % kLine / sizeof(S));
+}
+
 // Writes past the caches what compute(at, count, S* tile) gives for the elements from `at` on. In small tiles: the
 // processor then reads for the next one while it writes this one. Follow a thread's last call with stream_fence().
 template <class S, class Compute>
 SIVAE_HD void stream_computed(S* out, int64_t count, Compute compute) {
-  constexpr int64_t kTile = 128, kLine = 64;
+  constexpr int64_t kTile = 128;
   alignas(kLine) S tile[kTile];
-  const int64_t past_line = static_cast<int64_t>(reinterpret_cast<uintptr_t>(out) % kLine / sizeof(S));
-  int64_t size = kTile - past_line;  // the first ends with a line
+  int64_t size = kTile - past_line(out);  // the first ends with a line
   for (int64_t at = 0; at < count; at += size, size = kTile) {
     if (size > count - at) size = count - at;
     compute(at, size, tile);
@@ -201,7 +208,8 @@ SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, cons
 }
 
 // Writes what compute(at, count, T* to) gives for the elements of the piece from `at` on; past the caches where
-// `stream` says so and the piece is one run of memory.
+// `stream` says so and the piece is one run of memory. What is computed does not depend on which: a loop may round its
+// last elements unlike the others, so it is cut only where whole vectors end.
 template <class S, class T, class Compute>
 SIVAE_HD void write_piece(const Layout& layout, const Strided& t, const Piece& p, T* buffer, bool stream,
                           Compute compute) {
@@ -211,8 +219,8 @@ SIVAE_HD void write_piece(const Layout& layout, const Strided& t, const Piece& p
     T* out = place_for<S>(layout, t, p, buffer);
     compute(0, count, out);
     store<S>(layout, t, p, out);
-  } else if constexpr (sizeof(S) == sizeof(T)) {
-    stream_computed(run, count, compute);
+  } else if (sizeof(S) == sizeof(T) && past_line(run) == 0) {
+    if constexpr (sizeof(S) == sizeof(T)) stream_computed(run, count, compute);
   } else {
     compute(0, count, buffer);
     stream_computed(run, count, [&](int64_t at, int64_t size, S* to) { narrow_run(buffer + at, to, size); });

@@ -15,22 +15,26 @@ constexpr int32_t kSpare = 15;  // counters that a full vector may run past the 
 // Memory that will be read or written once the noise is there. It is asked for while the noise is computed, which needs
 // none; by itself the processor's prefetcher stops at the end of a page, and a segment of float32 is a page.
 struct Ahead {
-  const char* runs[3];  // null where there is none
-  int64_t bytes;        // of four elements
+  uintptr_t runs[3];    // addresses, 0 where there is none
+  int64_t group_bytes;  // of four elements
 
+  // Past a run's end, too: an address that is not there is passed over.
   SIVAE_HD_MEMBER void touch(int64_t group, int64_t groups) const {
-    constexpr int64_t kLine = 64;
-    for (const char* run : runs) {
-      if (run == nullptr) continue;
-      for (int64_t at = 0; at < groups * bytes; at += kLine) __builtin_prefetch(run + group * bytes + at);
+    for (const uintptr_t run : runs) {
+      if (run == 0) continue;
+      for (int64_t at = group * group_bytes; at < (group + groups) * group_bytes; at += kLine) {
+        __builtin_prefetch(reinterpret_cast<const void*>(run + at));
+      }
     }
   }
 };
 
+// Of tensors that may be null.
 template <class S>
-Ahead ahead_of(const Layout& layout, const Piece& p, const Strided& a, const Strided& b, const Strided& c) {
-  const auto run = [&](const Strided& t) {
-    return t.data == nullptr ? nullptr : reinterpret_cast<const char*>(dense_run<const S>(layout, t, p));
+Ahead ahead_of(const Layout& layout, const Piece& p, const Strided* a, const Strided* b, const Strided* c) {
+  const auto run = [&](const Strided* t) -> uintptr_t {
+    if (t == nullptr || t->data == nullptr) return 0;
+    return reinterpret_cast<uintptr_t>(dense_run<const S>(layout, *t, p));
   };
   return {{run(a), run(b), run(c)}, 4 * sizeof(S)};
 }
@@ -62,6 +66,7 @@ SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, 
     fill([&](int32_t g) { return load_lanes(&words[1][g]); });
   }
 #else
+  ahead.touch(0, groups);
   for (int32_t g = 0; g < groups; ++g) {
     uint32_t out[4];
     philox4x32_10(words[0][g], words[1][g], offset_low, offset_high, k0, k1, out);
@@ -200,7 +205,7 @@ void forward(const LatentForward& a, const P& prior, int64_t begin, int64_t end)
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
-    const Ahead ahead = ahead_of<S>(a.layout, p, a.mu, a.logvar, a.z);
+    const Ahead ahead = ahead_of<S>(a.layout, p, &a.mu, &a.logvar, &a.z);
     const T* eps = wants_z ? noise_of<S>(a.layout, a.noise, p, noise_buffer, ahead) : nullptr;
     const T* mu = load<S>(a.layout, a.mu, p, mu_buffer);
     const T* logvar = load<S>(a.layout, a.logvar, p, logvar_buffer);
@@ -233,7 +238,8 @@ void backward_segments(const LatentBackward& a, const P& prior, const Segments& 
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
     const bool needs_eps = through_z && a.grad_logvar.data != nullptr;
-    const Ahead ahead = ahead_of<S>(a.layout, p, a.mu, a.logvar, a.grad_z);
+    const bool reads_mu = a.grad_mu.data != nullptr && a.grad_kl != nullptr;
+    const Ahead ahead = ahead_of<S>(a.layout, p, reads_mu ? &a.mu : nullptr, &a.logvar, &a.grad_z);
     const T* eps = needs_eps ? noise_of<S>(a.layout, a.noise, p, noise_buffer, ahead) : nullptr;
     const T* grad_z = through_z ? load<S>(a.layout, a.grad_z, p, grad_z_buffer) : nullptr;
     const T* grad_kl = nullptr;

@@ -27,7 +27,8 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 PROBED_IMAGES, PROBED_NAMES = 4_000, 100  # at most, for one probe
 _ITERATIONS = 1_000
-_PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE, _EXAMPLES, _DRAWS = range(6)  # streams of a seed
+# Streams of a seed.
+_PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE, _EXAMPLES, _CLASS_DRAWS, _CONTENT_DRAWS = range(7)
 
 
 class TransferPairs(NamedTuple):
@@ -151,7 +152,7 @@ def measure_translation(
     **Draws.** A probe reads means however small they are beside the posterior's deviation: latent values that the
     decoder has learnt to pass over, with a kl of next to nothing, may tell all of the class. So the two leaks are also
     taken from one draw of each image's posterior, as `class_from_content_draws` and `content_from_class_draws`: what
-    the decoder gets in training. Not where the model's encoders have no posterior (`draws_codes`).
+    the decoder gets in training. Not where the model's encoders have no posterior (`has_posterior`).
 
     Args:
         model: it runs in eval mode without gradients, and every part of it gets its mode back.
@@ -185,7 +186,7 @@ def measure_translation(
     probed = {name: half for name, half in halves.items() if half is not None}
     rows = np.unique(np.concatenate([*pairs, truths, *(rows for half in probed.values() for rows in half)]))
     with evaluating(model):
-        codes = _Codes(model, images, rows, _stream(seed, _DRAWS))
+        codes = _Codes(model, images, rows)
         found: dict[str, float] = {}
         if len(pairs.truth):
             mixed = model.recombined(codes.of(pairs.content), codes.of(pairs.of_class))
@@ -196,10 +197,13 @@ def measure_translation(
             named = targets[target]
             assert named is not None
             for part, source in enumerate(("content", "class")):
-                for name, of in (("", codes.of), ("_draws", codes.drawn)):
-                    if name and (source == target or not model.draws_codes):
-                        continue
-                    x, held_out = (model.split(of(rows))[part].double().cpu().numpy() for rows in (train, test))
+                both = np.concatenate([train, test])
+                read = {"": codes.of(both)}
+                if source != target and model.has_posterior:
+                    draws = _CLASS_DRAWS if target == "class" else _CONTENT_DRAWS
+                    read["_draws"] = codes.drawn(both, _stream(seed, draws))
+                for name, z in read.items():
+                    x, held_out = np.split(model.split(z)[part].double().cpu().numpy(), [len(train)])
                     found[f"{target}_from_{source}{name}"] = _probe(x, named[train], held_out, named[test])
             found[f"{target}_chance"] = float((named[test] == np.bincount(named[train]).argmax()).mean())
     return found
@@ -208,24 +212,23 @@ def measure_translation(
 class _Codes:
     """The posteriors of some rows of a set, and decoded images beside others of its rows."""
 
-    def __init__(self, model: TranslationVAE, images: Images, rows: Whole, stream: np.random.Generator) -> None:
+    def __init__(self, model: TranslationVAE, images: Images, rows: Whole) -> None:
         self._model, self._images, self._rows = model, images, rows
         self._place, self._dtype = home(model)
         self._size = samples_at_once(model.sample_shape)
         posteriors = [
             model.encode(self._read(rows[start : start + self._size])) for start in range(0, len(rows), self._size)
         ]
-        self._mu, logvar = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
-        eps = torch.from_numpy(stream.standard_normal(tuple(self._mu.shape))).to(self._mu)
-        self._z = ops.reparameterize(self._mu, logvar, noise=eps)
+        self._mu, self._logvar = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
 
     def of(self, rows: Whole) -> Tensor:
         """Means, [len(rows), z_dim]."""
         return self._mu[self._places(rows)]
 
-    def drawn(self, rows: Whole) -> Tensor:
+    def drawn(self, rows: Whole, stream: np.random.Generator) -> Tensor:
         """One draw each, [len(rows), z_dim]."""
-        return self._z[self._places(rows)]
+        mu, logvar = (values[self._places(rows)] for values in (self._mu, self._logvar))
+        return ops.reparameterize(mu, logvar, noise=torch.from_numpy(stream.standard_normal(mu.shape)).to(mu))
 
     def _places(self, rows: Whole) -> Tensor:
         return torch.from_numpy(np.searchsorted(self._rows, rows)).to(self._place)

@@ -90,7 +90,7 @@ class TranslationVAE(VAEModel):
         self.decoder = TranslationDecoder(channels, width, doublings, hidden, content_dim, class_dim)
 
     @property
-    def draws_codes(self) -> bool:
+    def has_posterior(self) -> bool:
         """Whether the encoders' logvar means something: LORD's stages train their means alone."""
         return self.encoder.codes is None
 

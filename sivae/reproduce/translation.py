@@ -200,7 +200,7 @@ def _table(found: Mapping[str, Sequence[Mapping[str, float]]], untouched: float)
     header = [
         *("", "transfer MSE", "transfer SSIM", *(["transfer LPIPS"] if with_lpips else [])),
         "share of reconstruction SSIM",
-        *(f"class from content (chance {chance['class']})", "the same of draws"),
+        *(f"class from content (chance {chance['class']})", "class from content, of draws"),
         f"content from class (chance {chance['content']})",
         *("class from class", "content from content"),
     ]

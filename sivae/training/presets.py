@@ -181,8 +181,9 @@ def _styled(
 
 
 # The content costs many times as much as the class, so that what both could say stays with the class. The encoder
-# pushes fakes away with beta_neg * exp(...) and holds real images with beta_kl: with a beta_neg of 256 it pushed 15
-# times as hard at the kl that a VAE ends with, and the codes ran away; 2048 makes the exponential small there.
+# pushes fakes away with beta_neg * exp(...) and holds real images with beta_kl: with a beta_neg of 256 and a content of
+# sixteen values it pushed 15 times as hard at the kl that a VAE ends with, and the codes ran away; 2048 makes the
+# exponential small there.
 _APART, _APART_CLASS = (1.0, 2.0, 2048.0), (0.02, 32.0)
 _UNTRIED = "the weights are those of translation-shapes; no training at this size has been measured"
 

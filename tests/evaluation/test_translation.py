@@ -28,7 +28,7 @@ class Halves(VAEModel):
     """
 
     name = "halves"
-    draws_codes = True
+    has_posterior = True
     value_range = (0.0, 1.0)
     sample_shape = (1, 8, 8)
 

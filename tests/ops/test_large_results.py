@@ -82,6 +82,33 @@ def test_latents_use_it_too():
     assert torch.equal(again, values)
 
 
+@pytest.mark.parametrize(("shape", "dtype"), [((4097, 513), torch.float32), ((4097, 1025), torch.bfloat16)])
+def test_streamed_gradients_of_latents_do_not_depend_on_layout_or_threads(shape, dtype):
+    """Past 8 MiB dense gradients are streamed, in many stretches; transposed ones are not. Rows of an odd length."""
+    mu, logvar, eps, grad_z = (torch.randn(shape, dtype=dtype) for _ in range(4))
+    grad_kl = torch.randn(shape[0])
+
+    def gradients(noise: Tensor | PhiloxNoise, *, transposed: bool) -> list[Tensor]:
+        leaves = [mu, logvar, *([noise] if isinstance(noise, Tensor) else [])]
+        if transposed:
+            leaves = [leaf.t().contiguous().t() for leaf in leaves]
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        given = leaves[2] if isinstance(noise, Tensor) else noise
+        outputs = ops.reparameterize_kl(*leaves[:2], noise=given, backend="native")
+        return list(torch.autograd.grad(outputs, leaves, [grad_z, grad_kl]))
+
+    before = torch.get_num_threads()
+    for noise in (NOISE, eps):
+        expected = gradients(noise, transposed=True)
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            try:
+                found = gradients(noise, transposed=False)
+            finally:
+                torch.set_num_threads(before)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_a_last_row_that_starts_inside_a_cache_line():
     """Streamed rows of an odd length: each starts somewhere else in its line."""
     recon, target = torch.rand(2, 1048577 + 2), torch.rand(2, 1048577 + 2)

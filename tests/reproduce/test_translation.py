@@ -94,6 +94,7 @@ def _found(transfer: float, leak: float, *, content: float = 0.9) -> dict[str, f
         "reconstruction_mse": 0.01,
         "reconstruction_ssim": 0.8,
         "class_from_content": leak,
+        "class_from_content_draws": leak + 0.01,
         "class_from_class": 0.9,
         "class_chance": 0.05,
         "content_from_content": content,
@@ -133,7 +134,9 @@ def test_a_verdict_says_what_the_numbers_say(seeds: list[dict[str, float]], says
 def test_seeds_are_summed_up_and_methods_ordered() -> None:
     found = {"lord": [_found(0.4, 0.05), _found(0.5, 0.05)], "vae-pairs": [_found(0.7, 0.2), _found(0.8, 0.1)]}
     table = experiment._table(found, 0.5)
-    assert "| LORD | 0.0100 ± 0.0000 | 0.450 ± 0.071 | 0.562 ± 0.088 | 0.0500 ± 0.0000 |" in table
+    probes = "0.0500 ± 0.0000 | 0.0600 ± 0.0000 | 0.0200 ± 0.0000 | 0.900 ± 0.000 | 0.900 ± 0.000 |"
+    assert f"| LORD | 0.0100 ± 0.0000 | 0.450 ± 0.071 | 0.562 ± 0.088 | {probes}" in table
+    assert "| class from content (chance 0.0500) | class from content, of draws | content from class (chance" in table
     assert "Mean ± standard deviation over seeds." in table
     words = experiment._findings(found, 0.5, [])
     assert "- By transfer SSIM, best first: VAE with pairs 0.750, LORD 0.450.\n" in f"{words}\n"
