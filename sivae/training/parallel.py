@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,13 @@ from datetime import timedelta
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sivae.training.errors import ConfigError
+
+_PATIENCE = timedelta(hours=2)  # the others wait while the first one measures and draws
+_meetings = itertools.count()  # of this process with the others
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,17 @@ def joined(device: str) -> Iterator[Processes]:
     processes = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
     ours = not dist.is_initialized()
     if ours:
-        # The others wait while the first one measures and draws.
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(hours=2))
+        # A key space for each meeting: torchrun's store keeps the addresses of the last one, and who finds those waits
+        # for connections that are gone.
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+        store.set_timeout(_PATIENCE)
+        dist.init_process_group(
+            "nccl" if device.startswith("cuda") else "gloo",
+            store=PrefixStore(f"sivae {next(_meetings)}", store),
+            rank=rank,
+            world_size=size,
+            timeout=_PATIENCE,
+        )
     try:
         yield processes
     finally:
