@@ -1,4 +1,4 @@
-"""What tests of runs on images share: stopping one, and comparing what two leave."""
+"""What tests of runs on images share: tiny images of classes, stopping a run, and comparing what two leave."""
 
 from __future__ import annotations
 
@@ -8,16 +8,52 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sivae.training.checkpoint import list_checkpoints
+from sivae.training.config import RunConfig
 from sivae.training.images import ImageTask
+from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
 
 Outcome = tuple[dict[str, Tensor], list[dict[str, Any]]]
+CLASSES, TEST_CLASSES, CONTENTS = 20, 2, 4  # the share that reading such an array holds out
+TINY_TRANSLATION: dict[str, Any] = {
+    "steps": 8,
+    "batch_size": 8,
+    "resolution": 8,
+    "channels": 1,
+    "content_dim": 3,
+    "class_dim": 4,
+    "width": 2,
+    "hidden": 8,
+    "threads": 1,
+    "seed": 3,
+    "device": "cpu",
+    "log_every": 1,
+    "checkpoint_every": 3,
+    "sample_every": 5,
+}
+
+
+def write_translation_images(path: Path) -> Path:
+    """Every class in every content: the content's pattern, as bright as the class says."""
+    patterns = np.random.default_rng(0).integers(0, 256, (CONTENTS, 1, 16, 16, 1))
+    pixels = [patterns * (label + 1) // CLASSES for label in range(CLASSES)]
+    labels, contents = np.divmod(np.arange(CLASSES * CONTENTS), CONTENTS)
+    np.savez(
+        path, images=np.concatenate(pixels).reshape(-1, 16, 16, 1).astype(np.uint8), labels=labels, contents=contents
+    )
+    return path
+
+
+def translation_config(images: Path, **changes: Any) -> RunConfig:
+    """Of a run of seconds on such images."""
+    return preset_config("translation-cars3d", path=str(images), **{**TINY_TRANSLATION, **changes})
 
 
 def stopping(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

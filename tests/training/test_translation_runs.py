@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
+from torch._dynamo.utils import counters
 
 from sivae.cli.main import main
 from sivae.models.translation import TranslationVAE
 from sivae.pretrained import from_pretrained
-from sivae.training.config import RunConfig
 from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
@@ -24,27 +25,20 @@ from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
 from sivae.training.run import train
 from tests.models.plain_vgg import write_vgg
-from tests.training.image_runs import assert_same, stopping
+from tests.training.image_runs import (
+    CLASSES,
+    CONTENTS,
+    TEST_CLASSES,
+    TINY_TRANSLATION,
+    assert_same,
+    outcome,
+    stopping,
+    translation_config,
+    write_translation_images,
+)
 
 CPU = torch.device("cpu")
 LPIPS_WEIGHTS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
-_CLASSES, _TEST_CLASSES, _CONTENTS = 20, 2, 4  # the share that reading such an array holds out
-_TINY: dict[str, Any] = {
-    "steps": 8,
-    "batch_size": 8,
-    "resolution": 8,
-    "channels": 1,
-    "content_dim": 3,
-    "class_dim": 4,
-    "width": 2,
-    "hidden": 8,
-    "threads": 1,
-    "seed": 3,
-    "device": "cpu",
-    "log_every": 1,
-    "checkpoint_every": 3,
-    "sample_every": 5,
-}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "pairs, averaged": {"ema_half_life": 40},
     "no labels": {"supervision": "none", "warmup_fraction": 0.25},
@@ -57,19 +51,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every class in every content: the content's pattern, as bright as the class says."""
-    patterns = np.random.default_rng(0).integers(0, 256, (_CONTENTS, 1, 16, 16, 1))
-    pixels = [patterns * (label + 1) // _CLASSES for label in range(_CLASSES)]
-    path = tmp_path_factory.mktemp("data") / "images.npz"
-    labels, contents = np.divmod(np.arange(_CLASSES * _CONTENTS), _CONTENTS)
-    np.savez(
-        path, images=np.concatenate(pixels).reshape(-1, 16, 16, 1).astype(np.uint8), labels=labels, contents=contents
-    )
-    return path
-
-
-def _config(images: Path, **changes: Any) -> RunConfig:
-    return preset_config("translation-cars3d", path=str(images), **{**_TINY, **changes})
+    return write_translation_images(tmp_path_factory.mktemp("data") / "images.npz")
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +62,49 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     def run(variant: str) -> Path:
         if variant not in made:
             made[variant] = tmp_path_factory.mktemp("whole") / "run"
-            train(_config(images, **_VARIANTS[variant]), made[variant], progress=False)
+            train(translation_config(images, **_VARIANTS[variant]), made[variant], progress=False)
         return made[variant]
 
     return run
 
 
-@pytest.mark.parametrize("variant", _VARIANTS)
+# LORD's first stage has the steps 1 to 4: stopped inside it, at its end, and, as the others, inside the second.
+@pytest.mark.parametrize(("variant", "step"), [*((variant, 5) for variant in _VARIANTS), ("LORD", 2), ("LORD", 4)])
 def test_a_stopped_run_goes_on_exactly(
-    variant: str, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variant: str, step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        stopping(patch, 5)  # in LORD's second stage
+        stopping(patch, step)
         with pytest.raises(RunInterrupted):
-            train(_config(images, **_VARIANTS[variant]), tmp_path / "run", progress=False)
+            train(translation_config(images, **_VARIANTS[variant]), tmp_path / "run", progress=False)
     train(out=tmp_path / "run", resume=True, progress=False)
     assert_same(tmp_path / "run", whole(variant))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["soft-intro", "lord"])
+def test_a_compiled_run_has_the_losses_of_a_plain_one(objective: str, images: Path, tmp_path: Path) -> None:
+    """Up to the order of sums. Of 200 terms at most, it moves a layer's output by √200 · 2^-24 of its size, and what is
+    24 layers away, the reconstruction of a reconstruction, by √24 times that. exp_elbo is an exponential of about -6.5,
+    so it moves 6.5 times as far. Adam turns a weight the other way only where its gradient all but vanishes, so what
+    each of the three updates before the last loss does to a loss, which is less than all of it, errs by no more.
+    """
+    tolerance = 4 * 6.5 * 24**0.5 * 200**0.5 * 2**-24
+    torch.compiler.reset()
+    counters.clear()
+    records = {}
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        config = translation_config(images, steps=4, warmup_fraction=0.5, objective=objective, compile=compiled)
+        train(config, folder, progress=False)
+        records[compiled] = outcome(folder)[1]
+        assert bool(counters["frames"]["total"]) == compiled
+    assert counters["frames"]["ok"] == counters["frames"]["total"]
+    assert len({record["phase"] for record in records[False]}) == 2
+    for mine, theirs in zip(records[True], records[False], strict=True):
+        assert mine.keys() == theirs.keys() and mine.pop("phase") == theirs.pop("phase")
+        assert all(math.isfinite(value) for value in theirs.values())
+        assert mine == pytest.approx(theirs, rel=tolerance)
 
 
 def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> None:
@@ -104,7 +113,7 @@ def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> 
     assert {"transfer_mse", "transfer_ssim", "reconstruction_ssim", "class_from_content", "class_chance"} < {
         *summary["metrics"]
     }
-    assert summary["class_chance"] == 1 / _TEST_CLASSES
+    assert summary["class_chance"] == 1 / TEST_CLASSES
     assert evaluate(folder) == {"step": 8, "seed": 3} | {key: summary[key] for key in summary["metrics"]}
     assert summary["pictures"] == [
         *("samples.png", "samples-reconstructions.png", "samples-translations.png", "curves.png")
@@ -122,7 +131,7 @@ def test_other_labels_are_other_data_where_they_decide_the_batches(
     with monkeypatch.context() as patch:
         stopping(patch, 5)
         with pytest.raises(RunInterrupted):
-            train(_config(path), tmp_path / "run", progress=False)
+            train(translation_config(path), tmp_path / "run", progress=False)
     np.savez(path, **{**arrays, "labels": np.roll(arrays["labels"], 1)})
     with pytest.raises(CheckpointError, match="its images were"):
         train(out=tmp_path / "run", resume=True, progress=False)
@@ -148,12 +157,12 @@ def test_the_stages_of_lord_are_told_apart(whole: Callable[[str], Path]) -> None
     )
     model = from_pretrained(whole("LORD"))
     assert isinstance(model, TranslationVAE) and model.encoder.codes is not None
-    assert model.encoder.codes.content.shape == ((_CLASSES - _TEST_CLASSES) * _CONTENTS, 3)
-    assert model.encoder.codes.of_class.shape == (_CLASSES, 4)  # all that have a name
+    assert model.encoder.codes.content.shape == ((CLASSES - TEST_CLASSES) * CONTENTS, 3)
+    assert model.encoder.codes.of_class.shape == (CLASSES, 4)  # all that have a name
 
 
 def test_lord_is_told_which_image_and_which_class_it_sees(images: Path) -> None:
-    task = ImageTask(_config(images, objective="lord"), CPU, Processes())
+    task = ImageTask(translation_config(images, objective="lord"), CPU, Processes())
     batch, numbers = task.batch(1)
     assert numbers is not None and task._train is not None
     for image, (number, label) in zip(batch, numbers.tolist(), strict=True):
@@ -164,7 +173,7 @@ def test_lord_is_told_which_image_and_which_class_it_sees(images: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "paired"), [({}, True), ({"supervision": "none"}, False)])
 def test_batches_come_in_pairs_where_asked(images: Path, changes: dict[str, Any], paired: bool) -> None:
-    task = ImageTask(_config(images, **changes), CPU, Processes())
+    task = ImageTask(translation_config(images, **changes), CPU, Processes())
     model = task.build_model()
     assert isinstance(model, TranslationVAE) and model.exchanges == paired
     assert task._batches is not None and task._train is not None
@@ -176,14 +185,14 @@ def test_batches_come_in_pairs_where_asked(images: Path, changes: dict[str, Any]
 @pytest.mark.parametrize("objective", ["soft-intro", "lord"])
 def test_images_without_classes_have_no_pairs(objective: str, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((40, 8, 8, 3), np.uint8))
-    config = _config(tmp_path / "images.npy", objective=objective)
+    config = translation_config(tmp_path / "images.npy", objective=objective)
     with pytest.raises(ConfigError, match=r"ha(s|ve) no classes"):
         train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_the_built_in_shapes_train(tmp_path: Path) -> None:
-    small = {key: value for key, value in _TINY.items() if key != "channels"}
+    small = {key: value for key, value in TINY_TRANSLATION.items() if key != "channels"}
     summary = train(preset_config("translation-shapes", **{**small, "steps": 1}), tmp_path / "run", progress=False)
     # Of 20 test classes, the halves of each drawn by chance.
     assert summary["class_chance"] == pytest.approx(1 / 20, abs=0.02)
@@ -192,7 +201,7 @@ def test_the_built_in_shapes_train(tmp_path: Path) -> None:
 def test_a_run_without_labels_needs_no_classes(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     np.save(tmp_path / "images.npy", pixels)
-    config = _config(tmp_path / "images.npy", supervision="none")
+    config = translation_config(tmp_path / "images.npy", supervision="none")
     summary = train(config, tmp_path / "run", progress=False)
     assert "transfer_ssim" not in summary and (tmp_path / "run" / "samples-translations.png").exists()
 
@@ -206,7 +215,7 @@ def test_the_error_can_be_perceptual(images: Path, vgg: Path, tmp_path: Path) ->
     sizes = {"resolution": 16, "steps": 2, "batch_size": 4}
     first = {}
     for name, changes in {"pixels": {"kind": "l1"}, "perceptual": {"perceptual": str(vgg)}}.items():
-        train(_config(images, **sizes, **changes), tmp_path / name, progress=False)
+        train(translation_config(images, **sizes, **changes), tmp_path / name, progress=False)
         first[name] = read_records(tmp_path / name)[0]["rec"]
     assert first["perceptual"] > 1.01 * first["pixels"]  # the pixels' error and five terms beside it
     checkpoint = tmp_path / "perceptual" / "checkpoints" / "2" / "model.safetensors"
@@ -217,14 +226,14 @@ def test_a_network_that_is_not_there_is_named_before_anything_is_written(images:
     (tmp_path / "other.pth").write_bytes(b"no weights")
     for name in ("nowhere.pth", "other.pth"):
         with pytest.raises(ConfigError, match=rf"perceptual: .*{name}.*name VGG-16's weights"):
-            train(_config(images, perceptual=str(tmp_path / name)), tmp_path / "run", progress=False)
+            train(translation_config(images, perceptual=str(tmp_path / name)), tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
 
 
 def test_lpips_is_measured_where_its_files_are_named(
     images: Path, vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(_config(images, resolution=16, steps=1, batch_size=4), tmp_path / "run", progress=False)
+    train(translation_config(images, resolution=16, steps=1, batch_size=4), tmp_path / "run", progress=False)
     main(["evaluate", str(tmp_path / "run"), "--lpips-weights", str(vgg), str(LPIPS_WEIGHTS), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["transfer_lpips"] > 0.0 and found["reconstruction_lpips"] > 0.0
