@@ -23,7 +23,7 @@ SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the cl
 NEEDS = "nothing: it renders shapes; or Cars3D (--data PATH), with a GPU"
 TIME: Mapping[Size, str] = {
     "quick": "4 trainings of 2,000 iterations; on shapes an estimated 10 minutes on 2 idle CPU cores",
-    "full": "12 trainings; on shapes an estimated 8 to 20 minutes each on an idle CPU core",
+    "full": "12 trainings; on shapes about 10 minutes each on a CPU core",
 }
 
 
