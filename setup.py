@@ -119,9 +119,11 @@ def compile_extension(target: Path, flavour: str, **settings: str) -> None:
         "SIVAE_CUDA": "ON" if flavour == "cuda" else "OFF",
         **settings,
     }
-    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
+    # The CMake that was installed for this Python may be newer than the system's.
+    cmake = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    configure = [cmake or "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja"]
     subprocess.run([*configure, *(f"-D{name}={value}" for name, value in definitions.items())], check=True)
-    subprocess.run(["cmake", "--build", str(build)], check=True)
+    subprocess.run([configure[0], "--build", str(build)], check=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(next(build.glob("_C.*.so")), target)
 
