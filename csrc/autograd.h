@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 namespace sivae {
@@ -32,13 +33,32 @@ inline optional<Tensor> if_defined(const Tensor& tensor) {
 
 inline Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
 
+// Results of an op, a tuple or a list, as autograd takes them.
+template <class... Outputs>
+variable_list as_list(const std::tuple<Outputs...>& outputs) {
+  return std::apply([](const auto&... output) { return variable_list{output...}; }, outputs);
+}
+inline variable_list as_list(variable_list outputs) { return outputs; }
+
+template <class Outputs>
+Outputs from_list(const variable_list& list) {
+  if constexpr (std::is_same_v<Outputs, variable_list>) {
+    return list;
+  } else {
+    Outputs outputs;
+    size_t index = 0;
+    std::apply([&](auto&... output) { ((output = list[index++]), ...); }, outputs);
+    return outputs;
+  }
+}
+
 // Backward passes are not differentiable: whoever differentiates their results is told so, by the op's name.
 template <class Compute>
 struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
   static variable_list forward(AutogradContext* ctx, at::TensorList /* what the outputs depend on */,
                                const Compute& compute, const std::string& name) {
     ctx->saved_data["name"] = name;
-    return std::apply([](auto... output) { return variable_list{output...}; }, compute());
+    return as_list(compute());
   }
   static variable_list backward(AutogradContext* ctx, const variable_list&) {
     TORCH_CHECK(false, "sivae.ops.", ctx->saved_data["name"].toStringRef(),
@@ -57,12 +77,8 @@ auto once_differentiable(const char* name, const variable_list& inputs, const Co
   for (const Tensor& input : inputs) {
     if (input.defined()) defined.push_back(input);
   }
-  const variable_list out =
-      OnceDifferentiable<decltype(below)>::apply(at::TensorList(defined), below, std::string(name));
-  decltype(below()) outputs;
-  size_t index = 0;
-  std::apply([&](auto&... output) { ((output = out[index++]), ...); }, outputs);
-  return outputs;
+  return from_list<decltype(below())>(
+      OnceDifferentiable<decltype(below)>::apply(at::TensorList(defined), below, std::string(name)));
 }
 
 }  // namespace sivae

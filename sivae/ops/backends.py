@@ -67,7 +67,9 @@ _OPS: dict[str, SimpleNamespace] = {"reference": _REFERENCE}
 if _native is not None:
     _OPS["native"] = _native
 # Ops that a backend has no kernels for on a type of device: the next backend is their default there.
-_WITHOUT: dict[tuple[str, str], frozenset[str]] = {}
+_WITHOUT: dict[tuple[str, str], frozenset[str]] = dict.fromkeys(
+    (("native", "cuda"), ("triton", "cuda"), ("triton", "cpu")), frozenset({"relu_mlp"})
+)
 _triton_found = importlib.util.find_spec("triton") is not None
 
 
@@ -142,7 +144,8 @@ def available_backends(device: torch.device | str = "cpu") -> list[str]:
 def use_backend(name: str) -> Iterator[None]:
     """Run every op that does not name a backend on `name` inside the `with` block.
 
-    The choice holds for the whole process, all threads included; an op's own `backend=` still wins.
+    An op that `name` has no kernels for on its tensors' device runs on its default there. The choice holds for the
+    whole process, all threads included; an op's own `backend=` still wins.
 
     Raises:
         ValueError: no backend is called that.
@@ -171,7 +174,7 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
         ValueError: the name is unknown.
         RuntimeError: the backend is not available on this device; the message says why.
     """
-    if name is None:
+    if name is None and _forced is not None and _has(_forced, device.type, op):
         name = _forced
     if name is None:
         key = device.type, op
