@@ -1,10 +1,10 @@
 """One training iteration of Soft-IntroVAE in 2D: the plain loop against the shared-forward step.
 
 Batch 512 of 8gaussians, the 2D network and the recommended hyper-parameters. Timed is a whole update of encoder and
-decoder on a batch that is ready, the drawing of its noise included. The baseline is `PlainSoftIntroStep` with torch's
-Adam as it comes; `SoftIntroStep` runs with the fused Adam, once on each backend; the baseline with that Adam tells
-the two apart. All run in a process that keeps its freed memory, as `sivae train` does. The matrix products alone are
-timed in the same rounds, as a floor.
+decoder on a batch that is ready, the drawing of its noise included. The baseline is `PlainSoftIntroStep` on plain
+modules with torch's Adam as it comes; `SoftIntroStep` runs on `MLPVAE` with the fused Adam, once on each backend; the
+baseline with that Adam tells the two apart. All run in a process that keeps its freed memory, as `sivae train` does.
+The matrix products alone are timed in the same rounds, as a floor.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.baselines.mlp_networks import PlainMLPVAE
 from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes
 from benchmarks.ops_suite import EAGER, REFERENCE, backends_for
@@ -30,6 +32,7 @@ EAGER_FUSED_ADAM = f"{EAGER}, fused Adam"
 PRODUCTS = "matrix products"
 EFFORT = Effort(rounds=60, sample_seconds=2e-2, warmup_seconds=0.2, limit_seconds=20.0)
 QUICK_EFFORT = Effort(rounds=7, sample_seconds=1e-2, limit_seconds=5.0, least_rounds=3)
+Model = TypeVar("Model", MLPVAE, PlainMLPVAE)
 DENSITY = "8gaussians"
 BETA_REC, BETA_KL, BETA_NEG, SCALE = 0.2, 0.3, 0.9, 0.5
 RATE = 2e-4
@@ -69,16 +72,16 @@ class StepResult:
     peak_extra_bytes: Mapping[str, int | None]
 
 
-def build_model(case: StepCase, device: torch.device = CPU) -> MLPVAE:
+def build_model(case: StepCase, kind: type[Model], device: torch.device = CPU) -> Model:
     """The same initial weights at each call, whatever the global generator's state, which is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MLPVAE(hidden=case.hidden, layers=case.layers).to(device)
+        return kind(hidden=case.hidden, layers=case.layers).to(device)
 
 
 def plain_step(case: StepCase, device: torch.device = CPU, *, fused: bool | None = None) -> PlainSoftIntroStep:
     """The baseline, with torch's Adam as it comes or, to tell that difference apart, the fused one."""
-    model = build_model(case, device)
+    model = build_model(case, PlainMLPVAE, device)
     return PlainSoftIntroStep(
         model,
         torch.optim.Adam(model.encoder.parameters(), lr=RATE, fused=fused),
@@ -92,7 +95,7 @@ def plain_step(case: StepCase, device: torch.device = CPU, *, fused: bool | None
 
 def shared_step(case: StepCase, device: torch.device = CPU) -> SoftIntroStep:
     """The step under test; its ops run on whichever backend is in force when it is called."""
-    model = build_model(case, device)
+    model = build_model(case, MLPVAE, device)
     objective = SoftIntroObjective(beta_rec=BETA_REC, beta_kl=BETA_KL, beta_neg=BETA_NEG, scale=SCALE)
     return SoftIntroStep(
         model,
@@ -119,7 +122,7 @@ class MatrixProducts:
     ENCODER = ((1, 1, 1), (2, 1, 2))
     DECODER = ((2, 2, 3), (1, 0, 1))
 
-    def __init__(self, case: StepCase, model: MLPVAE) -> None:
+    def __init__(self, case: StepCase, model: PlainMLPVAE) -> None:
         device = next(model.parameters()).device
         generator = torch.Generator(device).manual_seed(0)
         self.products: list[tuple[Tensor, Tensor]] = []
@@ -155,7 +158,7 @@ def calls(case: StepCase, device: torch.device = CPU) -> dict[str, Call]:
     contenders[EAGER_FUSED_ADAM] = _iteration(plain_step(case, device, fused=True), data)
     for backend in dict.fromkeys([*backends_for(device), REFERENCE]):
         contenders[backend] = _iteration(shared_step(case, device), data, backend)
-    contenders[PRODUCTS] = MatrixProducts(case, build_model(case, device))
+    contenders[PRODUCTS] = MatrixProducts(case, build_model(case, PlainMLPVAE, device))
     return contenders
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.baselines import losses
+from benchmarks.baselines.mlp_networks import PlainMLPVAE
 from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from sivae import ops
 from sivae.models import MLPVAE
@@ -22,7 +23,7 @@ def batch() -> Tensor:
 
 @pytest.fixture
 def plain() -> PlainSoftIntroStep:
-    model = MLPVAE(hidden=16, layers=2).double()
+    model = PlainMLPVAE(hidden=16, layers=2).double()
     optimizers = [torch.optim.SGD(network.parameters(), lr=0.05) for network in (model.encoder, model.decoder)]
     return PlainSoftIntroStep(model, *optimizers, scale=0.5, **WEIGHTS)
 
@@ -38,6 +39,23 @@ def test_plain_loop_draws_noise_and_leaves_everything_trainable(plain, batch):
 def test_plain_loop_refuses_nan(plain, batch):
     with pytest.raises(FloatingPointError, match="NaN"):
         plain(torch.full_like(batch, float("nan")))
+
+
+def test_plain_networks_are_the_models():
+    """Names, initial weights and, to rounding, values."""
+    models = []
+    for kind in (PlainMLPVAE, MLPVAE):
+        torch.manual_seed(1)
+        models.append(kind(data_dim=3, z_dim=2, hidden=16, layers=3).double())
+    plain, model = models
+    for (name, ours), (other, theirs) in zip(model.state_dict().items(), plain.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(ours, theirs)
+    x = torch.randn(7, 3, dtype=torch.float64)
+    for ours, theirs in zip(
+        (*model.encode(x), model(x)), (*plain.encode(x), plain.decode(plain.encode(x)[0])), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", list(losses.RECONSTRUCTION_ERRORS))

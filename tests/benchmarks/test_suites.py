@@ -10,9 +10,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ops_suite, step_suite
+from benchmarks.baselines.mlp_networks import PlainMLPVAE
 from benchmarks.cases import DEFAULT_NAMES, MODES, NAMES, OPERATIONS, STEP, Case, cases
 from benchmarks.measure import CopyProbe, Effort
 from sivae import ops
+from sivae.models import MLPVAE
 
 TINY_EFFORT = Effort(rounds=3, sample_seconds=1e-4, warmup_calls=1, warmup_seconds=0.0)
 TINY_SHAPES = {
@@ -256,9 +258,9 @@ class TestStep:
 
     def test_floor_counts_13_encoder_and_11_decoder_passes(self):
         case = step_suite.StepCase(batch=6, hidden=8, layers=3)
-        model = step_suite.build_model(case)
+        model = step_suite.build_model(case, PlainMLPVAE)
         passes = {}
-        for name, width, network in (("encoder", 2, model.encoder), ("decoder", model.z_dim, model.decoder)):
+        for name, width, network in (("encoder", 2, model.encoder), ("decoder", 2, model.decoder)):
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 network(torch.randn(case.batch, width))
             passes[name] = counter.get_total_flops()
@@ -272,7 +274,7 @@ class TestStep:
         Both steps leave out some input gradients of first layers; those layers are small against the hidden ones.
         """
         case = step_suite.StepCase(batch=4, hidden=64, layers=4)
-        model = step_suite.build_model(case)
+        model = step_suite.build_model(case, PlainMLPVAE)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model.decoder(torch.randn(case.batch, 2))
         one = counter.get_total_flops()
@@ -282,8 +284,15 @@ class TestStep:
                 step(batch)
             assert counter.get_total_flops() / one == pytest.approx(expected, rel=0.03)
 
-    def test_models_have_the_paper_shape(self):
-        model = step_suite.build_model(step_suite.CASE)
+    def test_the_baseline_runs_on_plain_modules(self):
+        model = step_suite.plain_step(step_suite.CASE).model
+        assert isinstance(model, PlainMLPVAE)
+        modules = {type(module) for network in (model.encoder, model.decoder) for module in network.modules()}
+        assert modules == {nn.Sequential, nn.Linear, nn.ReLU}
+
+    @pytest.mark.parametrize("kind", [MLPVAE, PlainMLPVAE])
+    def test_models_have_the_paper_shape(self, kind):
+        model = step_suite.build_model(step_suite.CASE, kind)
         sizes = [tuple(layer.weight.shape) for layer in model.encoder if isinstance(layer, nn.Linear)]
         assert sizes == [(256, 2), (256, 256), (256, 256), (256, 256), (4, 256)]
 
