@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
+from sivae import ops
 from sivae.models.base import VAEModel, checked_counts
 
 
-def _mlp(sizes: list[int]) -> nn.Sequential:
-    # In place: a linear layer does not keep its output for the backward pass, and fresh memory costs more than ReLU.
-    modules: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        modules += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*modules[:-1])
+class ReluMLP(nn.Sequential):
+    """Linear layers with ReLU between them, computed by `ops.relu_mlp` on the CPU.
+
+    It runs as the `nn.Sequential` that it is built as on other devices, under autocast and transforms of `torch.func`,
+    and where a layer has a hook or another module has taken its place.
+
+    Args:
+        sizes: features of the input, after each hidden layer, and of the output.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        # In place: a linear layer does not keep its output for backward, and fresh memory costs more than ReLU.
+        modules: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            modules += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
+        super().__init__(*modules[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, first size] -> [B, last size]."""
+        modules = list(self)
+        # Other devices have no kernels for the op.
+        if x.device.type != "cpu" or x.dim() != 2 or torch.is_autocast_enabled("cpu") or not _are_plain(modules):
+            y: Tensor = super().forward(x)
+            return y
+        layers = cast(list[nn.Linear], modules[::2])
+        return ops.relu_mlp(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+
+
+def _are_plain(modules: Sequence[nn.Module]) -> bool:
+    """Whether linear layers and ReLUs take turns and nothing else happens in a pass through them."""
+    if torch_module._has_any_global_hook() or torch._C._are_functorch_transforms_active():
+        return False
+    for index, module in enumerate(modules):
+        if type(module) is not (nn.ReLU if index % 2 else nn.Linear):
+            return False
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return False
+    return len(modules) % 2 == 1
 
 
 class MLPVAE(VAEModel):
@@ -31,5 +68,5 @@ class MLPVAE(VAEModel):
         checked_counts("MLPVAE", 1, **self.hyperparameters)
         self.z_dim = z_dim
         self.sample_shape = (data_dim,)
-        self.encoder = _mlp([data_dim, *[hidden] * layers, 2 * z_dim])
-        self.decoder = _mlp([z_dim, *[hidden] * layers, data_dim])
+        self.encoder = ReluMLP([data_dim, *[hidden] * layers, 2 * z_dim])
+        self.decoder = ReluMLP([z_dim, *[hidden] * layers, data_dim])
