@@ -29,7 +29,7 @@ struct StandardPrior {
 // Next to the prior exp(x) - 1 and exp(x) - 1 - x cancel. There they come from h = x / 2 and the tail exp(h) - 1 - h,
 // whose parts the standard deviation is computed from too.
 template <class T>
-SIVAE_HD bool cancels(T x) {
+SIVAE_HD auto cancels(T x) {
   return abs_(x) <= T(1.375);
 }
 
@@ -39,7 +39,7 @@ SIVAE_HD T expm1_minus_x(T x, T exp_x) {
   T tail;
   exp_and_tail(T(0.5) * x, tail);
   const T half = T(0.5) * x + tail;
-  return cancels(x) ? half * half + T(2) * tail : exp_x - T(1) - x;
+  return select(cancels(x), half * half + (tail + tail), exp_x - T(1) - x);
 }
 
 // exp(x) - 1 = (exp(h) - 1) (exp(h) + 1), given exp(x).
@@ -48,7 +48,7 @@ SIVAE_HD T expm1_given_exp(T x, T exp_x) {
   T tail;
   exp_and_tail(T(0.5) * x, tail);
   const T half = T(0.5) * x + tail;
-  return cancels(x) ? half * (half + T(2)) : exp_x - T(1);
+  return select(cancels(x), half * (half + T(2)), exp_x - T(1));
 }
 
 template <class T>
@@ -78,6 +78,13 @@ SIVAE_HD T kl_grad_mu(T mu, const P& prior) {
 template <class T, class P>
 SIVAE_HD T kl_grad_logvar(T logvar, T std, const P& prior) {
   return T(0.5) * expm1_given_exp(logvar - prior.logvar, variance_ratio(std, prior));
+}
+
+
+// By logvar, of a sample with the noise eps and of the KL together, given their gradients.
+template <class T, class P>
+SIVAE_HD T latent_grad_logvar(T grad_z, T eps, T grad_kl, T logvar, T std, const P& prior) {
+  return T(0.5) * (grad_z * std * eps + grad_kl * expm1_given_exp(logvar - prior.logvar, variance_ratio(std, prior)));
 }
 
 }  // namespace sivae

@@ -47,31 +47,29 @@ SIVAE_HD void philox4x32_10(C0 c0, C1 c1, C2 c2, C3 c3, uint32_t k0, uint32_t k1
 }
 
 // u = ((word >> 9) + 1/2) / 2^23 in (0, 1), exact in float32: the bits that follow those of 1.
-template <class T>
-SIVAE_HD T uniform_of(uint32_t word) {
+template <class T, class W>
+SIVAE_HD T uniform_of(W word) {
   return static_cast<T>(float_of(0x3f800000u | (word >> 9)) - 0.99999994f);  // less 1 - 2^-24
 }
 
-// cos and sin of 2 pi u, u = uniform_of(word).
-SIVAE_HD void turn_of(uint32_t word, double& cosine, double& sine) {
-  cos_sin_turn(uniform_of<double>(word), cosine, sine);
-}
-
-SIVAE_HD void turn_of(uint32_t word, float& cosine, float& sine) {
-  // The first bit says in which half of the turn; the other 22, how far before the middle of that half, in half turns.
-  const float before = 1.49999988f - float_of(0x3f800000u | ((word >> 8) & 0x007ffffeu));  // exact, of 1.5 - 2^-23
-  const uint32_t sign = word & 0x80000000u;
-  cosine = float_of(bits_of(sin_half_turn(before)) ^ sign);
-  sine = float_of(bits_of(sin_half_turn(0.5f - abs_(before))) ^ sign);
-}
-
-template <class T>
-SIVAE_HD void box_muller(uint32_t word_a, uint32_t word_b, T& first, T& second) {
-  const T radius = sqrt_(T(-2) * log_of_normal(uniform_of<T>(word_a)));
-  T cosine, sine;
-  turn_of(word_b, cosine, sine);
+// sqrt(-2 ln u_a) times cos and sin of 2 pi u_b, u_a and u_b of the two words.
+SIVAE_HD void box_muller(uint32_t word_a, uint32_t word_b, double& first, double& second) {
+  const double radius = sqrt_(-2.0 * log_of_normal(uniform_of<double>(word_a)));
+  double cosine, sine;
+  cos_sin_turn(uniform_of<double>(word_b), cosine, sine);
   first = radius * cosine;
   second = radius * sine;
+}
+
+template <class W, class F>
+SIVAE_HD void box_muller(W word_a, W word_b, F& first, F& second) {
+  const F radius = sqrt_(-2.0f * log_of_normal(uniform_of<F>(word_a)));
+  // u_b's first bit says in which half of the turn; the other 22, how far before the middle of that half, in half
+  // turns.
+  const F before = 1.49999988f - float_of(0x3f800000u | ((word_b >> 8) & 0x007ffffeu));  // exact, of 1.5 - 2^-23
+  const F either_half = float_of(bits_of(radius) ^ (word_b & 0x80000000u));
+  first = either_half * sin_half_turn(before);
+  second = either_half * sin_half_turn(0.5f - abs_(before));
 }
 
 }  // namespace sivae

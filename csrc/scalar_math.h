@@ -1,7 +1,8 @@
 // exp, log, log1p and the sine pair for float and double. Float without branches on the host, so that loops over them
-// vectorise, to a few ulp (tests/ops/test_accuracy.py holds the ops to it); double is the C library's.
-// On the device CUDA's accurate single-precision functions take the place of exp, log and log1p; the two that make normals
-// stay, as they need not look out for special arguments, and give the device the host's normals.
+// vectorise; what is a template takes several floats at once, too (cpu/float_lanes.h). To a few ulp
+// (tests/ops/test_accuracy.py holds the ops to it); double is the C library's.
+// On the device CUDA's accurate single-precision functions take the place of exp, log and log1p; the two that make
+// normals stay, as they need not look out for special arguments, and give the device the host's normals.
 #pragma once
 
 #include <cmath>
@@ -24,14 +25,30 @@ SIVAE_HD float float_of(uint32_t bits) {
   return x;
 }
 
-// The float polynomials are minimax fits of the relative error (weighted least squares, reweighted towards the maximum,
-// in double), each good to a few parts in 10^9 on its interval.
+// The bits of a float as two's complement, less its mantissa.
+SIVAE_HD float signed_exponent(uint32_t bits) { return static_cast<float>(static_cast<int32_t>(bits) >> 23); }
+
+// a where the condition holds, else b; both are computed.
+SIVAE_HD float select(bool condition, float a, float b) { return condition ? a : b; }
+SIVAE_HD double select(bool condition, double a, double b) { return condition ? a : b; }
+
+// a b + c, rounded once where the processor can, whatever else is made of a b.
+SIVAE_HD float multiply_add(float a, float b, float c) {
+#if defined(__CUDA_ARCH__) || defined(__FMA__)
+  return fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// The float polynomials are minimax fits of the result's relative error (weighted least squares, reweighted towards the
+// maximum, in double): a few parts in 10^9 of an exponential or a sine, 1.6 in 10^8 of a logarithm.
 
 // c[0] + x (c[1] + x (c[2] + ...)).
-template <int n, int k = 0>
-SIVAE_HD float polynomial(const float (&c)[n], float x) {
+template <int n, int k = 0, class F>
+SIVAE_HD F polynomial(const float (&c)[n], F x) {
   if constexpr (k == n - 1) {
-    return c[k];
+    return F(c[k]);
   } else {
     return c[k] + x * polynomial<n, k + 1>(c, x);
   }
@@ -42,15 +59,25 @@ SIVAE_HD float polynomial(const float (&c)[n], float x) {
 SIVAE_HD float at_most(float limit, float x) { return limit < x ? limit : x; }
 SIVAE_HD float at_least(float limit, float x) { return limit > x ? limit : x; }
 
+// y 4^m; `shifted` has m in its low bits, biased as float's exponent is. The even power lets it be the square of one
+// normal float where a single one would leave float's range on either side.
+template <class F>
+SIVAE_HD F times_four_to(F /* m */, F shifted, F y) {
+  const F power = float_of(bits_of(shifted) << 23);
+  return y * power * power;
+}
+
 // (exp(x) - 1 - x) / x^2 for |x| <= ln 2.
-SIVAE_HD float exp_series(float x) {
+template <class F>
+SIVAE_HD F exp_series(F x) {
   constexpr float kExp[] = {0.5f,          0.16666675f,    0.041666526f, 0.0083325263f,
                             0.0013893711f, 0.00020110063f, 2.4439814e-05f};
   return polynomial(kExp, x);
 }
 
 // exp(x); and for |x| <= 0.69, where they cancel, `tail` is exp(x) - 1 - x to full relative accuracy.
-SIVAE_HD float exp_and_tail(float x, float& tail) {
+template <class F>
+SIVAE_HD F exp_and_tail(F x, F& tail) {
 #if defined(__CUDA_ARCH__)
   tail = x * x * exp_series(x);
   return expf(x);
@@ -58,36 +85,35 @@ SIVAE_HD float exp_and_tail(float x, float& tail) {
   constexpr float kShift = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the bias of float's exponent
   x = at_most(89.0f, x);                          // above, the result is infinite anyway
   x = at_least(-104.0f, x);                       // below, it is 0 anyway
-  // x = 2 m ln 2 + r with m an integer: adding kShift rounds to it and leaves it, biased, in the low bits. The even
-  // power lets 2^(2m) be the square of one normal float where a single one would leave float's range on either side.
+  // x = 2 m ln 2 + r with m an integer: adding kShift rounds to it and leaves it, biased, in the low bits.
   // Where the tail is asked for, m is 0 and r is x.
-  const float shifted = x * 0.721347520f + kShift;
-  const float m = shifted - kShift;
-  const float r = (x - m * 1.38671875f) - m * -4.24388880e-4f;  // 2 ln 2 in two parts, the products by the first exact
-  const float power = float_of(bits_of(shifted) << 23);         // 2^m
-  const float series = exp_series(r);
-  tail = r * r * series;
-  // The tail, but as another product: contracted into an fma or not, it is so whether the tail itself is used or not.
-  return (1.0f + (r + r * (r * series))) * power * power;
+  const F shifted = x * 0.721347520f + kShift;
+  const F m = shifted - kShift;
+  const F r = (x - m * 1.38671875f) - m * -4.24388880e-4f;  // 2 ln 2 in two parts, the products by the first exact
+  const F rest = r * exp_series(r);
+  tail = r * rest;
+  return times_four_to(m, shifted, 1.0f + multiply_add(r, rest, r));
 #endif
 }
 
-SIVAE_HD float exp_(float x) {
-  float tail;
+template <class F>
+SIVAE_HD F exp_(F x) {
+  F tail;
   return exp_and_tail(x, tail);
 }
 
 // ln x of a positive normal x.
-SIVAE_HD float log_of_normal(float x) {
-  constexpr float kLog[] = {0.33333331f, -0.2500082f, 0.20001227f,  -0.16623357f,
-                            0.14201759f, -0.13160183f, 0.12761575f, -0.07634493f};
+template <class F>
+SIVAE_HD F log_of_normal(F x) {
+  // (ln(1 + f) - f) / f^2, its first coefficient exact.
+  constexpr float kLog[] = {-0.5f,         0.333339095f, -0.250013381f, 0.199630633f,
+                            -0.165775836f, 0.149147704f, -0.142674923f, 0.0870043784f};
   // x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), so that the result keeps its relative accuracy next to x = 1.
-  const uint32_t shifted = bits_of(x) - 0x3f3504f3u;
-  const float e = static_cast<float>(static_cast<int32_t>(shifted) >> 23);
-  const float f = float_of((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
-  const float f2 = f * f;
-  const float tail = f2 * f * polynomial(kLog, f) - 0.5f * f2 + e * -2.12194440e-4f;  // ln 2 in two parts, the first exact
-  return e * 0.693359375f + (f + tail);
+  const auto shifted = bits_of(x) - 0x3f3504f3u;
+  const F e = signed_exponent(shifted);
+  const F f = float_of((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  // ln 2 in two parts, the product by the first exact.
+  return e * 0.693359375f + (f * f * polynomial(kLog, f) + (e * -2.12194440e-4f + f));
 }
 
 SIVAE_HD float log_(float x) {
@@ -124,7 +150,8 @@ SIVAE_HD float log1p_of_unit(float x) {
 }
 
 // sin(pi x) for |x| <= 1/2.
-SIVAE_HD float sin_half_turn(float x) {
+template <class F>
+SIVAE_HD F sin_half_turn(F x) {
   constexpr float kSin[] = {3.14159274f, -5.16770983f, 2.55006981f, -0.598242104f, 0.0775603801f};
   return x * polynomial(kSin, x * x);
 }

@@ -1,5 +1,6 @@
 // Sampling and KL of the posterior, forward and backward, and plain Philox normals. Compiled per instruction set.
 #include "access.h"
+#include "float_lanes.h"
 #include "isa.h"
 #include "philox_lanes.h"
 #include "../gaussian.h"
@@ -8,12 +9,13 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-constexpr int64_t kBuffer = kLatentSegment + 64;  // a segment, and slack for noise that starts inside a group of four
-constexpr int64_t kGroups = kBuffer / 4;
-constexpr int32_t kSpare = 15;  // counters that a full vector may run past the last one wanted
+constexpr int64_t kBuffer = kLatentSegment + 256;  // a segment, and slack for noise that starts inside a group of four
+constexpr int64_t kGroups = kBuffer / 4;           // and for whole vectors of counters
 
 // Memory that will be read or written once the noise is there. It is asked for while the noise is computed, which needs
-// none; by itself the processor's prefetcher stops at the end of a page, and a segment of float32 is a page.
+// none; by itself the processor's prefetcher stops at the end of a page, and a segment of float32 is a page. The first
+// half of each run is asked for while the random words are computed, the second while they become normals: what is
+// asked for at once is limited.
 struct Ahead {
   uintptr_t runs[3];    // addresses, 0 where there is none
   int64_t group_bytes;  // of four elements
@@ -44,35 +46,28 @@ SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, 
                                   int32_t groups, const Ahead& ahead) {
   const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   const uint32_t offset_low = static_cast<uint32_t>(offset), offset_high = static_cast<uint32_t>(offset >> 32);
-  const uint32_t low = static_cast<uint32_t>(group), high = static_cast<uint32_t>(group >> 32);
-#pragma omp simd
-  for (int32_t g = 0; g < groups + kSpare; ++g) {
-    words[0][g] = low + static_cast<uint32_t>(g);
-    words[1][g] = high + (words[0][g] < low ? 1u : 0u);
-  }
+  // In stretches that share the counter's high word, which is nearly always one.
+  for (int32_t begin = 0, end; begin < groups; begin = end) {
+    const uint32_t low = static_cast<uint32_t>(group + begin), high = static_cast<uint32_t>((group + begin) >> 32);
+    const uint64_t left = (uint64_t{1} << 32) - low;
+    end = left < static_cast<uint64_t>(groups - begin) ? begin + static_cast<int32_t>(left) : groups;
 #if defined(SIVAE_PHILOX_LANES)
-  const auto fill = [&](auto high_at) {
-    for (int32_t g = 0; g < groups; g += PhiloxLanes::kCount) {
-      ahead.touch(g, PhiloxLanes::kCount);
+    for (int32_t g = begin; g < end; g += PhiloxLanes::kCount) {
+      ahead.touch(g / 2, PhiloxLanes::kCount / 2);
       PhiloxLanes out[4];
-      philox4x32_10(load_lanes(&words[0][g]), high_at(g), offset_low, offset_high, k0, k1, out);
+      philox4x32_10(counting_from(low + static_cast<uint32_t>(g - begin)), high, offset_low, offset_high, k0, k1, out);
       SIVAE_UNROLL
       for (int w = 0; w < 4; ++w) store_lanes(out[w], &words[w][g]);
     }
-  };
-  if (words[1][groups - 1] == high) {
-    fill([&](int32_t) { return high; });
-  } else {
-    fill([&](int32_t g) { return load_lanes(&words[1][g]); });
-  }
 #else
-  ahead.touch(0, groups);
-  for (int32_t g = 0; g < groups; ++g) {
-    uint32_t out[4];
-    philox4x32_10(words[0][g], words[1][g], offset_low, offset_high, k0, k1, out);
-    for (int w = 0; w < 4; ++w) words[w][g] = out[w];
-  }
+    ahead.touch(begin / 2, (end - begin) / 2);
+    for (int32_t g = begin; g < end; ++g) {
+      uint32_t out[4];
+      philox4x32_10(low + static_cast<uint32_t>(g - begin), high, offset_low, offset_high, k0, k1, out);
+      for (int w = 0; w < 4; ++w) words[w][g] = out[w];
+    }
 #endif
+  }
 }
 
 // Normals of the logical indices [first, first + count); the result points into `buffer`.
@@ -83,6 +78,21 @@ SIVAE_OUT_OF_LINE const T* fill_normals(T* buffer, uint64_t seed, uint64_t offse
   const int64_t skip = static_cast<int64_t>(first % 4);
   const int32_t groups = static_cast<int32_t>((skip + count + 3) / 4);
   fill_words(words, seed, offset, first / 4, groups, ahead);
+#if defined(SIVAE_FLOAT_LANES)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    for (int32_t g = 0; g < groups; g += FloatLanes::kCount) {
+      ahead.touch((groups + g) / 2, FloatLanes::kCount / 2);
+      FloatLanes normals[4];
+      SIVAE_UNROLL
+      for (int w = 0; w < 4; w += 2) {
+        box_muller(load_bits(&words[w][g]), load_bits(&words[w + 1][g]), normals[w], normals[w + 1]);
+      }
+      store_interleaved(normals, buffer + 4 * g);
+    }
+    return buffer + skip;
+  }
+#endif
+  ahead.touch(groups / 2, groups - groups / 2);
 #pragma omp simd
   for (int32_t g = 0; g < groups; ++g) {
     box_muller(words[0][g], words[1][g], buffer[4 * g], buffer[4 * g + 1]);
@@ -129,29 +139,31 @@ SIVAE_HD void with_prior(const Prior<double>& prior, Call call) {
 }
 
 // The arithmetic of one segment; conversion and strides stay outside, so it exists once per compute type.
+#define SIVAE_EACH [&](auto at) __attribute__((always_inline))
+
 template <class T>
 SIVAE_OUT_OF_LINE void sample_run(const T* __restrict mu, const T* __restrict logvar, const T* __restrict eps,
                                   T* __restrict z, int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) z[i] = mu[i] + std_of(logvar[i]) * eps[i];
+  for_lanes<T>(count, SIVAE_EACH { at.store(at.load(mu) + std_of(at.load(logvar)) * at.load(eps), z); });
 }
 
 template <class T, class P>
 SIVAE_OUT_OF_LINE void kl_run(const T* __restrict mu, const T* __restrict logvar, const P& prior,
                               T* __restrict kl, int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) kl[i] = kl_term(mu[i], logvar[i], std_of(logvar[i]), prior);
+  for_lanes<T>(count, SIVAE_EACH {
+    const auto lv = at.load(logvar);
+    at.store(kl_term(at.load(mu), lv, std_of(lv), prior), kl);
+  });
 }
 
 template <class T, class P>
 SIVAE_OUT_OF_LINE void sample_kl_run(const T* __restrict mu, const T* __restrict logvar, const T* __restrict eps,
                                      const P& prior, T* __restrict z, T* __restrict kl, int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const T std = std_of(logvar[i]);
-    z[i] = mu[i] + std * eps[i];
-    kl[i] = kl_term(mu[i], logvar[i], std, prior);
-  }
+  for_lanes<T>(count, SIVAE_EACH {
+    const auto lv = at.load(logvar), mean = at.load(mu), std = std_of(lv);
+    at.store(mean + std * at.load(eps), z);
+    at.store(kl_term(mean, lv, std, prior), kl);
+  });
 }
 
 // Gradients; a null grad_z or grad_kl is a gradient of 0.
@@ -161,11 +173,11 @@ SIVAE_OUT_OF_LINE void grad_mu_run(const T* __restrict grad_z, const T* __restri
   if (grad_kl == nullptr) {
     for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i];
   } else if (grad_z == nullptr) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) out[i] = grad_kl[i] * kl_grad_mu(mu[i], prior);
+    for_lanes<T>(count, SIVAE_EACH { at.store(at.load(grad_kl) * kl_grad_mu(at.load(mu), prior), out); });
   } else {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i] + grad_kl[i] * kl_grad_mu(mu[i], prior);
+    for_lanes<T>(count, SIVAE_EACH {
+      at.store(at.load(grad_z) + at.load(grad_kl) * kl_grad_mu(at.load(mu), prior), out);
+    });
   }
 }
 
@@ -174,25 +186,26 @@ SIVAE_OUT_OF_LINE void grad_logvar_run(const T* __restrict grad_z, const T* __re
                                        const T* __restrict logvar, const T* __restrict eps, const P& prior,
                                        T* __restrict out, int64_t count) {
   if (grad_kl == nullptr) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) out[i] = T(0.5) * grad_z[i] * std_of(logvar[i]) * eps[i];
+    for_lanes<T>(count, SIVAE_EACH {
+      at.store(T(0.5) * at.load(grad_z) * std_of(at.load(logvar)) * at.load(eps), out);
+    });
   } else if (grad_z == nullptr) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) out[i] = grad_kl[i] * kl_grad_logvar(logvar[i], std_of(logvar[i]), prior);
+    for_lanes<T>(count, SIVAE_EACH {
+      const auto lv = at.load(logvar);
+      at.store(at.load(grad_kl) * kl_grad_logvar(lv, std_of(lv), prior), out);
+    });
   } else {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T std = std_of(logvar[i]);
-      out[i] = T(0.5) * grad_z[i] * std * eps[i] + grad_kl[i] * kl_grad_logvar(logvar[i], std, prior);
-    }
+    for_lanes<T>(count, SIVAE_EACH {
+      const auto lv = at.load(logvar), std = std_of(lv);
+      at.store(latent_grad_logvar(at.load(grad_z), at.load(eps), at.load(grad_kl), lv, std, prior), out);
+    });
   }
 }
 
 template <class T>
 SIVAE_OUT_OF_LINE void grad_eps_run(const T* __restrict grad_z, const T* __restrict logvar, T* __restrict out,
                                     int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) out[i] = grad_z[i] * std_of(logvar[i]);
+  for_lanes<T>(count, SIVAE_EACH { at.store(at.load(grad_z) * std_of(at.load(logvar)), out); });
 }
 
 template <class S, class P>

@@ -21,9 +21,11 @@ SIVAE_HD LaneBits exclusive_or(LaneBits a, LaneBits b) { return _mm512_xor_si512
 SIVAE_HD LaneBits multiply_lanes(LaneBits a, LaneBits b) { return _mm512_mul_epu32(a, b); }
 SIVAE_HD LaneBits high_halves(LaneBits a) { return _mm512_srli_epi64(a, 32); }
 SIVAE_HD LaneBits join_halves(LaneBits even, LaneBits odd) {
-  return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+  const __m512 joined = _mm512_mask_moveldup_ps(_mm512_castsi512_ps(even), 0xAAAA, _mm512_castsi512_ps(odd));
+  return _mm512_castps_si512(joined);
 }
-SIVAE_HD LaneBits load_bits(const uint32_t* from) { return _mm512_loadu_si512(from); }
+SIVAE_HD LaneBits add_lanes(LaneBits a, LaneBits b) { return _mm512_add_epi64(a, b); }
+SIVAE_HD LaneBits even_places() { return _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14); }
 SIVAE_HD void store_bits(LaneBits a, uint32_t* to) { _mm512_storeu_si512(to, a); }
 #elif defined(__AVX2__)
 using LaneBits = __m256i;
@@ -34,9 +36,8 @@ SIVAE_HD LaneBits high_halves(LaneBits a) { return _mm256_srli_epi64(a, 32); }
 SIVAE_HD LaneBits join_halves(LaneBits even, LaneBits odd) {
   return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
 }
-SIVAE_HD LaneBits load_bits(const uint32_t* from) {
-  return _mm256_loadu_si256(reinterpret_cast<const LaneBits*>(from));
-}
+SIVAE_HD LaneBits add_lanes(LaneBits a, LaneBits b) { return _mm256_add_epi64(a, b); }
+SIVAE_HD LaneBits even_places() { return _mm256_setr_epi64x(0, 2, 4, 6); }
 SIVAE_HD void store_bits(LaneBits a, uint32_t* to) { _mm256_storeu_si256(reinterpret_cast<LaneBits*>(to), a); }
 #else
 using LaneBits = __m128i;
@@ -47,30 +48,66 @@ SIVAE_HD LaneBits high_halves(LaneBits a) { return _mm_srli_epi64(a, 32); }
 SIVAE_HD LaneBits join_halves(LaneBits even, LaneBits odd) {
   return _mm_or_si128(_mm_and_si128(even, all_lanes(0xFFFFFFFFu)), _mm_slli_epi64(odd, 32));
 }
-SIVAE_HD LaneBits load_bits(const uint32_t* from) { return _mm_loadu_si128(reinterpret_cast<const LaneBits*>(from)); }
+SIVAE_HD LaneBits add_lanes(LaneBits a, LaneBits b) { return _mm_add_epi64(a, b); }
+SIVAE_HD LaneBits even_places() { return _mm_set_epi64x(2, 0); }
 SIVAE_HD void store_bits(LaneBits a, uint32_t* to) { _mm_storeu_si128(reinterpret_cast<LaneBits*>(to), a); }
 #endif
 
+// A round waits for its products: two registers side by side give the processor something to do meanwhile.
+constexpr int kPhiloxRegisters = 2;
+
 struct PhiloxLanes {
-  static constexpr int kCount = sizeof(LaneBits) / sizeof(uint32_t);
-  LaneBits even, odd;
+  static constexpr int kEach = sizeof(LaneBits) / sizeof(uint32_t);
+  static constexpr int kCount = kPhiloxRegisters * kEach;
+  LaneBits even[kPhiloxRegisters], odd[kPhiloxRegisters];
 };
-SIVAE_HD PhiloxLanes lanes_of(uint32_t x) { return {all_lanes(x), all_lanes(x)}; }
-SIVAE_HD PhiloxLanes operator^(PhiloxLanes a, PhiloxLanes b) {
-  return {exclusive_or(a.even, b.even), exclusive_or(a.odd, b.odd)};
+
+template <class Of>
+SIVAE_HD PhiloxLanes philox_lanes(Of of) {
+  PhiloxLanes out;
+  SIVAE_UNROLL
+  for (int r = 0; r < kPhiloxRegisters; ++r) of(r, out.even[r], out.odd[r]);
+  return out;
 }
-SIVAE_HD PhiloxLanes operator^(PhiloxLanes a, uint32_t b) { return a ^ lanes_of(b); }
-SIVAE_HD PhiloxLanes operator^(uint32_t a, PhiloxLanes b) { return lanes_of(a) ^ b; }
-SIVAE_HD PhiloxLanes multiply_full(PhiloxLanes a, uint32_t b) {
-  return {multiply_lanes(a.even, all_lanes(b)), multiply_lanes(a.odd, all_lanes(b))};
+
+SIVAE_HD PhiloxLanes operator^(const PhiloxLanes& a, const PhiloxLanes& b) {
+  return philox_lanes([&](int r, LaneBits& even, LaneBits& odd) {
+    even = exclusive_or(a.even[r], b.even[r]);
+    odd = exclusive_or(a.odd[r], b.odd[r]);
+  });
 }
-SIVAE_HD PhiloxLanes high_word(PhiloxLanes a) { return {high_halves(a.even), high_halves(a.odd)}; }
-SIVAE_HD PhiloxLanes low_word(PhiloxLanes a) { return a; }
-SIVAE_HD PhiloxLanes load_lanes(const uint32_t* from) {
-  const LaneBits both = load_bits(from);
-  return {both, high_halves(both)};
+SIVAE_HD PhiloxLanes operator^(const PhiloxLanes& a, uint32_t b) {
+  return philox_lanes([&](int r, LaneBits& even, LaneBits& odd) {
+    even = exclusive_or(a.even[r], all_lanes(b));
+    odd = exclusive_or(a.odd[r], all_lanes(b));
+  });
 }
-SIVAE_HD void store_lanes(PhiloxLanes a, uint32_t* to) { store_bits(join_halves(a.even, a.odd), to); }
+SIVAE_HD PhiloxLanes operator^(uint32_t a, const PhiloxLanes& b) { return b ^ a; }
+SIVAE_HD PhiloxLanes multiply_full(const PhiloxLanes& a, uint32_t b) {
+  return philox_lanes([&](int r, LaneBits& even, LaneBits& odd) {
+    even = multiply_lanes(a.even[r], all_lanes(b));
+    odd = multiply_lanes(a.odd[r], all_lanes(b));
+  });
+}
+SIVAE_HD PhiloxLanes high_word(const PhiloxLanes& a) {
+  return philox_lanes([&](int r, LaneBits& even, LaneBits& odd) {
+    even = high_halves(a.even[r]);
+    odd = high_halves(a.odd[r]);
+  });
+}
+SIVAE_HD PhiloxLanes low_word(const PhiloxLanes& a) { return a; }
+
+// first, first + 1 and so on.
+SIVAE_HD PhiloxLanes counting_from(uint32_t first) {
+  return philox_lanes([&](int r, LaneBits& even, LaneBits& odd) {
+    even = add_lanes(even_places(), all_lanes(first + r * PhiloxLanes::kEach));
+    odd = add_lanes(even_places(), all_lanes(first + r * PhiloxLanes::kEach + 1));
+  });
+}
+SIVAE_HD void store_lanes(const PhiloxLanes& a, uint32_t* to) {
+  SIVAE_UNROLL
+  for (int r = 0; r < kPhiloxRegisters; ++r) store_bits(join_halves(a.even[r], a.odd[r]), to + r * PhiloxLanes::kEach);
+}
 
 }  // namespace sivae::cpu
 

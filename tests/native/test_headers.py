@@ -32,7 +32,6 @@ template <class T>
 __global__ void normals(const uint32_t* c, T* x) {
   box_muller(c[0], c[1], x[0], x[1]);
   x[2] = uniform_of<T>(c[2]);
-  turn_of(c[3], x[3], x[4]);
 }
 
 template <class T>
