@@ -80,11 +80,4 @@ SIVAE_HD T kl_grad_logvar(T logvar, T std, const P& prior) {
   return T(0.5) * expm1_given_exp(logvar - prior.logvar, variance_ratio(std, prior));
 }
 
-
-// By logvar, of a sample with the noise eps and of the KL together, given their gradients.
-template <class T, class P>
-SIVAE_HD T latent_grad_logvar(T grad_z, T eps, T grad_kl, T logvar, T std, const P& prior) {
-  return T(0.5) * (grad_z * std * eps + grad_kl * expm1_given_exp(logvar - prior.logvar, variance_ratio(std, prior)));
-}
-
 }  // namespace sivae

@@ -34,7 +34,7 @@ SIVAE_HD double select(bool condition, double a, double b) { return condition ? 
 
 // a b + c, rounded once where the processor can, whatever else is made of a b.
 SIVAE_HD float multiply_add(float a, float b, float c) {
-#if defined(__CUDA_ARCH__) || defined(__FMA__)
+#if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return fmaf(a, b, c);
 #else
   return a * b + c;

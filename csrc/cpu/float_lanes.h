@@ -8,13 +8,14 @@
 #include <cstring>
 
 #include "../platform.h"
+#include "isa.h"
 
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>
 #define SIVAE_FLOAT_LANES 1
 #endif
 
-namespace sivae::cpu {
+namespace sivae::cpu::SIVAE_ISA {
 
 #if defined(SIVAE_FLOAT_LANES)
 
@@ -245,4 +246,4 @@ SIVAE_HD void for_lanes(int64_t count, Body body) {
   for (int64_t i = 0; i < count; ++i) body(OneLane<T>{i});
 }
 
-}  // namespace sivae::cpu
+}  // namespace sivae::cpu::SIVAE_ISA

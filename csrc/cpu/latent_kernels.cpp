@@ -41,11 +41,14 @@ Ahead ahead_of(const Layout& layout, const Piece& p, const Strided* a, const Str
   return {{run(a), run(b), run(c)}, 4 * sizeof(S)};
 }
 
-// The random words of `groups` counters from `group` on, plane by plane; a few more may be written, as kGroups allows.
+// The random words of `groups` counters from `group` on, plane by plane, and of as many more as fill the last vector.
 SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, uint64_t offset, uint64_t group,
                                   int32_t groups, const Ahead& ahead) {
   const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   const uint32_t offset_low = static_cast<uint32_t>(offset), offset_high = static_cast<uint32_t>(offset >> 32);
+#if defined(SIVAE_PHILOX_LANES)
+  groups = (groups + PhiloxLanes::kCount - 1) / PhiloxLanes::kCount * PhiloxLanes::kCount;
+#endif
   // In stretches that share the counter's high word, which is nearly always one.
   for (int32_t begin = 0, end; begin < groups; begin = end) {
     const uint32_t low = static_cast<uint32_t>(group + begin), high = static_cast<uint32_t>((group + begin) >> 32);
@@ -197,7 +200,7 @@ SIVAE_OUT_OF_LINE void grad_logvar_run(const T* __restrict grad_z, const T* __re
   } else {
     for_lanes<T>(count, SIVAE_EACH {
       const auto lv = at.load(logvar), std = std_of(lv);
-      at.store(latent_grad_logvar(at.load(grad_z), at.load(eps), at.load(grad_kl), lv, std, prior), out);
+      at.store(T(0.5) * at.load(grad_z) * std * at.load(eps) + at.load(grad_kl) * kl_grad_logvar(lv, std, prior), out);
     });
   }
 }
@@ -249,7 +252,6 @@ void backward_segments(const LatentBackward& a, const P& prior, const Segments& 
   const bool through_z = a.grad_z.data != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
-    const int64_t count = p.rows * p.cols;
     const bool needs_eps = through_z && a.grad_logvar.data != nullptr;
     const bool reads_mu = a.grad_mu.data != nullptr && a.grad_kl != nullptr;
     const Ahead ahead = ahead_of<S>(a.layout, p, reads_mu ? &a.mu : nullptr, &a.logvar, &a.grad_z);

@@ -7,12 +7,13 @@
 #include <cstdint>
 
 #include "../platform.h"
+#include "isa.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #define SIVAE_PHILOX_LANES 1
 
-namespace sivae::cpu {
+namespace sivae::cpu::SIVAE_ISA {
 
 #if defined(__AVX512F__)
 using LaneBits = __m512i;
@@ -109,6 +110,6 @@ SIVAE_HD void store_lanes(const PhiloxLanes& a, uint32_t* to) {
   for (int r = 0; r < kPhiloxRegisters; ++r) store_bits(join_halves(a.even[r], a.odd[r]), to + r * PhiloxLanes::kEach);
 }
 
-}  // namespace sivae::cpu
+}  // namespace sivae::cpu::SIVAE_ISA
 
 #endif
