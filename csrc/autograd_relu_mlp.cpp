@@ -1,6 +1,7 @@
 // The autograd side of the native fully connected network.
 #include <torch/library.h>
 
+#include <algorithm>
 #include <tuple>
 #include <vector>
 
@@ -55,9 +56,14 @@ struct ReluMlpFunction : Function<ReluMlpFunction> {
   }
 };
 
+bool has_tangent(const Tensor& tensor) { return tensor._fw_grad(/*level=*/0).defined(); }
+
 Tensor relu_mlp(const Tensor& x, TensorList weights, TensorList biases) {
   using torch::autograd::compute_requires_grad;
-  if (at::GradMode::is_enabled() && compute_requires_grad(x, weights, biases)) {
+  const bool backward = at::GradMode::is_enabled() && compute_requires_grad(x, weights, biases);
+  // Of forward-mode derivatives the function says that it has none, instead of losing them.
+  if (backward || has_tangent(x) || std::any_of(weights.begin(), weights.end(), has_tangent) ||
+      std::any_of(biases.begin(), biases.end(), has_tangent)) {
     return ReluMlpFunction::apply(x, weights, biases);
   }
   static const auto op = find_op<ReluMlp>("relu_mlp");

@@ -189,11 +189,11 @@ struct LayerRows {
   void* y = nullptr;                 // [rows, cols]
 };
 
-// Sums over the rows of a batch.
+// Sums over the rows of a batch, of some columns of matrices whose rows are `stride` elements apart.
 struct LayerSums {
   DType dtype = DType::kFloat32;
   int64_t rows = 0, cols = 0, stride = 0;
-  const void* values = nullptr;  // [rows, cols], rows `stride` apart
+  const void* values = nullptr;  // [rows, cols]
   int64_t few = 0;
   const void* factors = nullptr;  // [rows, few], dense; null where few is 0
   bool add = false;               // to what the results hold

@@ -1,5 +1,4 @@
 // What a fully connected network needs beside large matrix products. Compiled per instruction set.
-#include <algorithm>
 #include <type_traits>
 
 #include "isa.h"
@@ -8,6 +7,8 @@ namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
 static_assert(kFewFeatures == 4, "with_count and dots are written for up to four");
+
+SIVAE_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 constexpr int64_t kSumRows = 128;  // added in one go; longer sums are sums of these
 
@@ -71,7 +72,7 @@ void outer(const LayerRows& layer) {
   const T* b = static_cast<const T*>(layer.b);
   const T* bias = static_cast<const T*>(layer.bias);
   for (int64_t row = 0; row < layer.rows; ++row) {
-    T a[std::max(kInner, 1)];
+    T a[kInner > 0 ? kInner : 1];
     for (int k = 0; k < kInner; ++k) a[k] = row_of<T>(layer.a, row, kInner)[k];
     const T* activation = row_of<T>(layer.activation, row, cols);
     T* y = static_cast<T*>(layer.y) + row * cols;
@@ -90,7 +91,7 @@ void dots(const LayerRows& layer) {
   const T* b[kFewFeatures];
   // Columns that are not there repeat the last one, and are dropped.
   for (int64_t k = 0; k < kFewFeatures; ++k) {
-    b[k] = static_cast<const T*>(layer.b) + std::min(k, layer.cols - 1) * layer.inner;
+    b[k] = static_cast<const T*>(layer.b) + smaller(k, layer.cols - 1) * layer.inner;
   }
   const T *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3];
   for (int64_t row = 0; row < layer.rows; ++row) {
@@ -140,7 +141,7 @@ void add_rows(const T* values, int64_t stride, const T* factors, int64_t width, 
 template <int kFew, class T>
 void sums(const LayerSums& layer, int64_t first, int64_t width) {
   for (int64_t begin = 0; begin < layer.rows; begin += kSumRows) {
-    const int64_t end = std::min(begin + kSumRows, layer.rows);
+    const int64_t end = smaller(begin + kSumRows, layer.rows);
     T part[kFew + 1][kTile] = {};
     const auto values = [&](int64_t row) { return row_of<T>(layer.values, row, layer.stride) + first; };
     const auto factors = [&](int64_t row) { return row_of<T>(layer.factors, row, kFew); };
@@ -153,7 +154,7 @@ void sums(const LayerSums& layer, int64_t first, int64_t width) {
     for (int k = 0; k <= kFew; ++k) {
       T* to = static_cast<T*>(k < kFew ? layer.weighted : layer.plain);
       if (to == nullptr) continue;
-      if (k < kFew) to += k * layer.cols;
+      if (k < kFew) to += k * layer.stride;
       for (int64_t j = 0; j < width; ++j) to[first + j] = add ? to[first + j] + part[k][j] : part[k][j];
     }
   }
@@ -187,7 +188,7 @@ void layer_sums(const LayerSums& layer) {
     using T = decltype(t);
     with_count(layer.few, [&](auto few) {
       for (int64_t first = 0; first < layer.cols; first += kTile) {
-        sums<few(), T>(layer, first, std::min(kTile, layer.cols - first));
+        sums<few(), T>(layer, first, smaller(kTile, layer.cols - first));
       }
     });
   });

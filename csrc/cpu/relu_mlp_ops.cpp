@@ -2,7 +2,7 @@
 //
 // A chunk of rows goes through all layers while it lies in a core's cache, on one thread, forward as well as backward,
 // where it also adds to the thread's own sums for the gradients of weights and biases. Of a network too large for that
-// the whole batch is one chunk, and each product runs on all threads.
+// the whole batch is one chunk, and each step of it runs on all threads.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -25,13 +25,46 @@ constexpr int64_t kLargeNetwork = 1 << 20;  // parameters from which on a networ
 constexpr int64_t kSumElements = 1 << 24;   // of all threads' own sums
 constexpr int64_t kGrain = 32768;           // elements below which another thread costs more than it saves
 
+constexpr int64_t kSumCols = 256;           // that a thread sums at least
+
 int64_t parts_of(int64_t count, int64_t each) { return (count + each - 1) / each; }
+
+int64_t size_of(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }
+
+// On all threads where it is not one of several chunks that share them already.
+void run(void (*kernel)(const LayerRows&), const LayerRows& all) {
+  const int64_t each = std::max<int64_t>((all.inner + 1) * all.cols, 1), size = size_of(all.dtype);
+  at::parallel_for(0, all.rows, parts_of(kGrain, each), [&](int64_t begin, int64_t end) {
+    LayerRows rows(all);
+    rows.rows = end - begin;
+    rows.a = static_cast<const char*>(all.a) + begin * all.inner * size;
+    rows.y = static_cast<char*>(all.y) + begin * all.cols * size;
+    if (all.activation != nullptr) {
+      rows.activation = static_cast<const char*>(all.activation) + begin * all.cols * size;
+    }
+    kernel(rows);
+  });
+}
+
+void run_sums(const LayerSums& all) {
+  const int64_t parts = parts_of(all.cols, kSumCols), size = size_of(all.dtype);
+  at::parallel_for(0, parts, parts_of(kGrain, std::max<int64_t>(all.rows * kSumCols, 1)),
+                   [&](int64_t begin, int64_t end) {
+    LayerSums sums(all);
+    const int64_t first = begin * kSumCols;
+    sums.cols = std::min(end * kSumCols, all.cols) - first;
+    sums.values = static_cast<const char*>(all.values) + first * size;
+    if (all.weighted != nullptr) sums.weighted = static_cast<char*>(all.weighted) + first * size;
+    if (all.plain != nullptr) sums.plain = static_cast<char*>(all.plain) + first * size;
+    kernels().layer_sums(sums);
+  });
+}
 
 // Layers that hold together, in dense memory.
 class Network {
  public:
   Network(const Tensor& x, TensorList weights) {
-    TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, "sivae: relu_mlp: x has dtype ",
+    TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, "sivae: x has dtype ",
                      x.scalar_type(), ", expected float32 or float64");
     TORCH_CHECK_VALUE(x.dim() == 2, "sivae: x has shape ", x.sizes(), ", expected [B, features]");
     TORCH_CHECK_VALUE(!weights.empty(), "sivae: no weights are given, expected one for each layer");
@@ -81,10 +114,10 @@ class Network {
     rows.cols = out(layer);
     if (is_few(rows.inner)) {
       rows.b = transposed_[layer].const_data_ptr();
-      kernels().layer_outer(rows);
+      run(kernels().layer_outer, rows);
     } else if (is_few(rows.cols) && rows.inner > 0) {
       rows.b = weights_[layer].const_data_ptr();
-      kernels().layer_dots(rows);
+      run(kernels().layer_dots, rows);
     } else {
       product(rows, weights_[layer].t(), like);
     }
@@ -96,10 +129,10 @@ class Network {
     rows.cols = in(layer);
     if (is_few(rows.inner)) {
       rows.b = weights_[layer].const_data_ptr();
-      kernels().layer_outer(rows);
+      run(kernels().layer_outer, rows);
     } else if (is_few(rows.cols) && rows.inner > 0) {
       rows.b = transposed_[layer].const_data_ptr();
-      kernels().layer_dots(rows);
+      run(kernels().layer_dots, rows);
     } else {
       product(rows, weights_[layer], like);
     }
@@ -110,15 +143,7 @@ class Network {
     const Tensor a = at::from_blob(const_cast<void*>(rows.a), {rows.rows, rows.inner}, like.options());
     Tensor y = at::from_blob(rows.y, {rows.rows, rows.cols}, like.options());
     at::mm_out(y, a, b);
-    at::parallel_for(0, rows.rows, std::max<int64_t>(kGrain / std::max<int64_t>(rows.cols, 1), 1),
-                     [&](int64_t begin, int64_t end) { kernels().layer_finish(part(rows, begin, end, y.itemsize())); });
-  }
-  static LayerRows part(LayerRows rows, int64_t begin, int64_t end, int64_t itemsize) {
-    const int64_t skipped = begin * rows.cols * itemsize;
-    rows.rows = end - begin;
-    rows.y = static_cast<char*>(rows.y) + skipped;
-    if (rows.activation != nullptr) rows.activation = static_cast<const char*>(rows.activation) + skipped;
-    return rows;
+    run(kernels().layer_finish, rows);
   }
 
   std::vector<Tensor> weights_;
@@ -202,10 +227,9 @@ class ParameterGradient {
   Tensor sum_, shares_;
 };
 
-Tensor run_forward(const Tensor& input, TensorList weights, TensorList biases, const Tensor* kept) {
-  const Network network(input, weights);
+Tensor run_forward(const Network& network, const Tensor& input, TensorList biases, const Tensor* kept) {
   const int64_t batch = input.size(0), layers = network.layers();
-  TORCH_CHECK_VALUE(biases.size() == weights.size(), "sivae: ", biases.size(), " biases for ", weights.size(),
+  TORCH_CHECK_VALUE(static_cast<int64_t>(biases.size()) == layers, "sivae: ", biases.size(), " biases for ", layers,
                     " weights");
   std::vector<Tensor> bias(biases.begin(), biases.end());
   for (int64_t layer = 0; layer < layers; ++layer) {
@@ -239,14 +263,13 @@ Tensor run_forward(const Tensor& input, TensorList weights, TensorList biases, c
 }
 
 Tensor relu_mlp(const Tensor& x, TensorList weights, TensorList biases) {
-  return run_forward(x, weights, biases, nullptr);
+  return run_forward(Network(x, weights), x, biases, nullptr);
 }
 
 std::tuple<Tensor, Tensor> relu_mlp_with_hidden(const Tensor& x, TensorList weights, TensorList biases) {
-  int64_t features = 0;
-  for (const Tensor& weight : weights.slice(0, std::max<size_t>(weights.size(), 1) - 1)) features += weight.size(0);
-  const Tensor hidden = at::empty({x.size(0) * features}, x.options());
-  return {run_forward(x, weights, biases, &hidden), hidden};
+  const Network network(x, weights);
+  const Tensor hidden = at::empty({x.size(0) * network.hidden()}, x.options());
+  return {run_forward(network, x, biases, &hidden), hidden};
 }
 
 // Those of one layer, from the chunk's gradients by what the layer puts out, rows.a [rows, out], and from what it was
@@ -269,7 +292,7 @@ void add_parameter_gradients(const LayerRows& rows, int64_t in, int64_t out, con
     sums.factors = activation;
     sums.weighted = across.mutable_data_ptr();
   }
-  if (by_bias.needed() || across.defined()) kernels().layer_sums(sums);
+  if (by_bias.needed() || across.defined()) run_sums(sums);
   if (!by_weight.needed()) return;
   if (across.defined()) {
     weight.copy_(across.t());
@@ -280,7 +303,7 @@ void add_parameter_gradients(const LayerRows& rows, int64_t in, int64_t out, con
     sums.values = activation;
     sums.cols = sums.stride = in;
     sums.weighted = weight.mutable_data_ptr();
-    kernels().layer_sums(sums);
+    run_sums(sums);
   } else {
     const auto matrix = [&](const void* data, int64_t cols) {
       return at::from_blob(const_cast<void*>(data), {rows.rows, cols}, weight.options());

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ def relu_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, 
             whatever runs under autocast, which picks the dtype of a matrix product, run on the reference.
 
     Returns:
-        y: [B, out_n] in x's dtype. Products are summed by the matrix library in x's dtype. For backward the hidden
-        activations are kept.
+        y: [B, out_n] in x's dtype. Products are summed by the matrix library in x's dtype. For backward x, the weights
+        and the hidden activations are kept.
 
     Error of a layer of n inputs against float64 (u is the rounding unit, 2^-24 in float32): at most
     (n + 2) u (sum of |x weight| + |bias|), beside what its inputs' error comes to. The gradient of a weight or a bias
@@ -38,11 +38,16 @@ def relu_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, 
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of the native backend.
+        RuntimeError: the backend asked for is not available; or a second, a batched or a forward-mode derivative is
+            asked of the native backend; or x or a weight is changed in place before its backward pass, which keeps all
+            of them.
     """
     check_floating(_OP, "x", x)
     if x.dim() != 2:
         raise ValueError(f"{_OP}: x has shape {list(x.shape)}, expected [B, features]")
+    for name, values in (("weights", weights), ("biases", biases)):
+        if isinstance(values, Tensor) or not isinstance(values, Sized):
+            raise TypeError(f"{_OP}: {name} is {type(values).__name__}, expected a list of torch.Tensor")
     if not weights or len(biases) != len(weights):
         raise ValueError(
             f"{_OP}: got {len(weights)} weights and {len(biases)} biases, expected one of each for every layer"
@@ -65,7 +70,7 @@ def relu_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, 
     ops = backends.select(_OP, backend, x.device)
     if backend == "native" and x.dtype not in _NATIVE_DTYPES:
         raise TypeError(f"{_OP}: x has dtype {x.dtype}, expected float64 or float32 on backend 'native'")
-    y: Tensor = ops.relu_mlp(x, weights, biases)
+    y: Tensor = ops.relu_mlp(x, list(weights), list(biases))
     return y
 
 
