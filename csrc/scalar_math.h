@@ -55,7 +55,7 @@ SIVAE_HD F polynomial(const float (&c)[n], F x) {
 }
 
 // Comparisons below are written so that a NaN fails the test and passes through unchanged.
-// x, but no more than a limit and no less than another; one instruction each.
+// x, but no more than a limit and no less than another.
 SIVAE_HD float at_most(float limit, float x) { return limit < x ? limit : x; }
 SIVAE_HD float at_least(float limit, float x) { return limit > x ? limit : x; }
 

@@ -24,7 +24,6 @@ constexpr int64_t kChunkRows = 256;         // with the weights of a layer of 25
 constexpr int64_t kLargeNetwork = 1 << 20;  // parameters from which on a network is not cut
 constexpr int64_t kSumElements = 1 << 24;   // of all threads' own sums
 constexpr int64_t kGrain = 32768;           // elements below which another thread costs more than it saves
-
 constexpr int64_t kSumCols = 256;           // that a thread sums at least
 
 int64_t parts_of(int64_t count, int64_t each) { return (count + each - 1) / each; }
@@ -109,41 +108,33 @@ class Network {
   }
 
   // y [rows, out] = finish(a [rows, in] weight^T)
-  void forward(int64_t layer, LayerRows rows, const Tensor& like) const {
-    rows.inner = in(layer);
-    rows.cols = out(layer);
-    if (is_few(rows.inner)) {
-      rows.b = transposed_[layer].const_data_ptr();
-      run(kernels().layer_outer, rows);
-    } else if (is_few(rows.cols) && rows.inner > 0) {
-      rows.b = weights_[layer].const_data_ptr();
-      run(kernels().layer_dots, rows);
-    } else {
-      product(rows, weights_[layer].t(), like);
-    }
+  void forward(int64_t layer, const LayerRows& rows, const Tensor& like) const {
+    multiply(rows, in(layer), out(layer), transposed_[layer], weights_[layer], like);
   }
 
   // y [rows, in] = finish(a [rows, out] weight)
-  void backward(int64_t layer, LayerRows rows, const Tensor& like) const {
-    rows.inner = out(layer);
-    rows.cols = in(layer);
-    if (is_few(rows.inner)) {
-      rows.b = weights_[layer].const_data_ptr();
-      run(kernels().layer_outer, rows);
-    } else if (is_few(rows.cols) && rows.inner > 0) {
-      rows.b = transposed_[layer].const_data_ptr();
-      run(kernels().layer_dots, rows);
-    } else {
-      product(rows, weights_[layer], like);
-    }
+  void backward(int64_t layer, const LayerRows& rows, const Tensor& like) const {
+    multiply(rows, out(layer), in(layer), weights_[layer], transposed_[layer], like);
   }
 
  private:
-  static void product(const LayerRows& rows, const Tensor& b, const Tensor& like) {
-    const Tensor a = at::from_blob(const_cast<void*>(rows.a), {rows.rows, rows.inner}, like.options());
-    Tensor y = at::from_blob(rows.y, {rows.rows, rows.cols}, like.options());
-    at::mm_out(y, a, b);
-    run(kernels().layer_finish, rows);
+  // By b [inner, cols], given so or, transposed, as [cols, inner]: at least the one that is needed.
+  static void multiply(LayerRows rows, int64_t inner, int64_t cols, const Tensor& b, const Tensor& transposed,
+                       const Tensor& like) {
+    rows.inner = inner;
+    rows.cols = cols;
+    if (is_few(inner)) {
+      rows.b = b.const_data_ptr();
+      run(kernels().layer_outer, rows);
+    } else if (is_few(cols) && inner > 0) {
+      rows.b = transposed.const_data_ptr();
+      run(kernels().layer_dots, rows);
+    } else {
+      const Tensor a = at::from_blob(const_cast<void*>(rows.a), {rows.rows, inner}, like.options());
+      Tensor y = at::from_blob(rows.y, {rows.rows, cols}, like.options());
+      at::mm_out(y, a, b.defined() ? b : transposed.t());
+      run(kernels().layer_finish, rows);
+    }
   }
 
   std::vector<Tensor> weights_;

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sivae.ops import backends, reference
-from sivae.ops.checks import check_floating
+from sivae.ops.checks import check_floating, check_kind
 from sivae.ops.ranges import annotated
 
 _OP = "relu_mlp"
@@ -54,11 +54,11 @@ def relu_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, 
         )
     features = x.shape[1]
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        _check(x, "weights", index, weight)
+        check_kind(_OP, f"weights[{index}]", weight, "x", x)
         if weight.dim() != 2 or weight.shape[1] != features:
             raise ValueError(f"{_OP}: weights[{index}] has shape {list(weight.shape)}, expected [features, {features}]")
         features = weight.shape[0]
-        _check(x, "biases", index, bias)
+        check_kind(_OP, f"biases[{index}]", bias, "x", x)
         if bias.shape != (features,):
             raise ValueError(f"{_OP}: biases[{index}] has shape {list(bias.shape)}, expected [{features}]")
     if (
@@ -72,12 +72,3 @@ def relu_mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, 
         raise TypeError(f"{_OP}: x has dtype {x.dtype}, expected float64 or float32 on backend 'native'")
     y: Tensor = ops.relu_mlp(x, list(weights), list(biases))
     return y
-
-
-def _check(x: Tensor, name: str, index: int, value: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{_OP}: {name}[{index}] is {type(value).__name__}, expected a torch.Tensor")
-    if value.dtype != x.dtype:
-        raise TypeError(f"{_OP}: {name}[{index}] has dtype {value.dtype}, expected {x.dtype} as x")
-    if value.device != x.device:
-        raise ValueError(f"{_OP}: {name}[{index}] is on {value.device}, expected {x.device} as x")
