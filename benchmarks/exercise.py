@@ -18,6 +18,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LATENTS = ((5, 3), (3, 1027))
 IMAGES = ((3, 3, 5, 7), (2, 3, 64, 65))
 BATCHES = (1, 1031)
+STYLED = ((3, 5, 7, 9), (1, 8, 128, 132))  # a plane in one segment, and in several
 
 
 def exercise(backend: str, device: torch.device) -> int:
@@ -27,7 +28,7 @@ def exercise(backend: str, device: torch.device) -> int:
         How many calls were made, backward included.
     """
     with torch.device(device):
-        calls = _latents(backend) + _images(backend) + _exponentials(backend)
+        calls = _latents(backend) + _images(backend) + _exponentials(backend) + _styled(backend)
     for dtype in DTYPES:
         ops.philox_normal(3, (1027,), device=device, dtype=dtype, backend=backend)
     return calls + len(DTYPES)
@@ -78,6 +79,29 @@ def _exponentials(backend: str) -> int:
             rec, kl = (torch.rand(batch).requires_grad_() for _ in range(2))
             loss = ops.exp_elbo(rec, kl, scale=0.5, reduction=reduction, backend=backend)
             calls += _backward(loss, inputs=[rec, kl])
+    return calls
+
+
+def _styled(backend: str) -> int:
+    calls = 0
+    for dtype in DTYPES:
+        for batch, channels, *plane in STYLED:
+            noise = torch.randn(batch, 1, *plane).to(dtype)
+            noise_weight, bias = (torch.randn(channels).to(dtype).requires_grad_() for _ in range(2))
+            scale, shift = (torch.randn(batch, channels).to(dtype).requires_grad_() for _ in range(2))
+            for layout in (torch.contiguous_format, torch.channels_last):
+                x = torch.randn(batch, channels, *plane).to(dtype).to(memory_format=layout).requires_grad_()
+                y, mean, std = ops.styled_instance_norm(
+                    x,
+                    noise=noise,
+                    noise_weight=noise_weight,
+                    bias=bias,
+                    scale=scale,
+                    shift=shift,
+                    statistics=True,
+                    backend=backend,
+                )
+                calls += _backward(y, mean, std, inputs=[x, noise_weight, bias, scale, shift])
     return calls
 
 

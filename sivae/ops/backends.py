@@ -114,7 +114,8 @@ def _missing_reason(name: str, device_type: str) -> str | None:
     return f"it has no kernels for device {device_type!r}"
 
 
-def _has(name: str, device_type: str, op: str) -> bool:
+def has_op(name: str, device_type: str, op: str) -> bool:
+    """Whether the backend `name` has kernels of its own for an op of `library.OP_NAMES` there."""
     return op not in _WITHOUT.get((name, device_type), ())
 
 
@@ -174,18 +175,18 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
         ValueError: the name is unknown.
         RuntimeError: the backend is not available on this device; the message says why.
     """
-    if name is None and _forced is not None and _has(_forced, device.type, op):
+    if name is None and _forced is not None and has_op(_forced, device.type, op):
         name = _forced
     if name is None:
         key = device.type, op
         ops = _default_for.get(key)
         if ops is None:
-            first = next(name for name in available_backends(device) if _has(name, device.type, op))
+            first = next(name for name in available_backends(device) if has_op(name, device.type, op))
             ops = _default_for[key] = _ops_of(first)
         return ops
     _check_name(op, name)
     reason = _missing_reason(name, device.type)
-    if reason is None and not _has(name, device.type, op):
+    if reason is None and not has_op(name, device.type, op):
         reason = "it has no kernels for this op there"
     if reason is not None:
         raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
