@@ -1,4 +1,4 @@
-"""The suite's command line, of `sivae bench` and `python -m benchmarks` alike: options, a run, a report.
+"""The suite's command line, of `sivae bench` and `python -m benchmarks` alike: a run, a profile, a report.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 130 stopped.
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import functools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from benchmarks import image_step_suite, ops_suite, step_suite, style_step_suite
-from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, IMAGE_STEP, MODES, NAMES, STEP, STYLE_STEP, cases
+from benchmarks import image_step_suite, iteration_profile, ops_suite, step_suite, style_step_suite
+from benchmarks.cases import IMAGE_STEP, MODES, STEP, STYLE_STEP, cases
 from benchmarks.environment import device_slug, environment, missing_backends
-from benchmarks.image_step_suite import ImageStepResult
+from benchmarks.image_iterations import EFFORT, QUICK_EFFORT, ImageStepResult
 from benchmarks.measure import CopyProbe, Effort, copy_bandwidth, probe_bytes
+from benchmarks.ops_suite import reason_of
+from benchmarks.options import PROFILE, REPORT, parse
 from benchmarks.progress import Progress
 from benchmarks.report import device_folders, write_report
 from benchmarks.results import Row, RowFile, group_rows, step_rows
@@ -32,115 +32,11 @@ from benchmarks.tables import print_tables, tables
 from sivae.training.errors import ConfigError
 from sivae.training.memory import keep_freed_memory
 
-RESULTS = Path(__file__).parent / "results"
+__all__ = ["main", "parse", "perform"]
+
 CUDA_EFFORT = Effort(rounds=20, sample_seconds=2e-3, warmup_seconds=0.02)
 QUICK = Effort(rounds=7, sample_seconds=2e-3, warmup_calls=2, warmup_seconds=0.02, limit_seconds=2.0, least_rounds=3)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
-def parse(words: Sequence[str], program: str) -> argparse.Namespace:
-    """The options of a run, or of a report where the first word is "report".
-
-    Args:
-        words: without the program's name.
-        program: how the user called it.
-
-    Raises:
-        ConfigError: the words cannot be understood; the message says what is known.
-        SystemExit: help was asked for, and printed.
-    """
-    if words and words[0] == "report":
-        return _report_parser(program).parse_args(words[1:], argparse.Namespace(report=True))
-    options = _run_parser(program).parse_args(words, argparse.Namespace(report=False))
-    options.command = " ".join([program, *words])
-    return options
-
-
-def _run_parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=program,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Time the fused ops and the training step against plain PyTorch and torch.compile, in the same process\n"
-            "and rounds. Appends rows to OUT/DEVICE/DATE-COMMIT.jsonl and prints tables of medians."
-        ),
-        epilog=(
-            "examples:\n"
-            f"  {program} --quick\n"
-            f"  {program} --ops reconstruction_error loss --dtype bfloat16\n"
-            f"  {program} --ops image_step             training iterations on images\n"
-            f"  {program} --ops style_step             the same with the style model\n"
-            f"  {program} --device cuda --out results\n"
-            f"  {program} report results      plots and a page from the rows in a folder"
-        ),
-    )
-    parser.add_argument(
-        "--ops",
-        nargs="+",
-        type=_op,
-        metavar="OP",
-        default=list(DEFAULT_NAMES),
-        help=f"of {', '.join(NAMES)}; default: all but reparameterize, gaussian_kl, image_step and style_step",
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer shapes, float32 only, few rounds")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=RESULTS, help="default: benchmarks/results")
-    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1 ...")
-    parser.add_argument("--threads", type=_at_least_1, metavar="N", help="of the CPU; default: torch's choice")
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        choices=list(DTYPES),
-        metavar="DTYPE",
-        help=f"of {', '.join(DTYPES)}; default: {' '.join(DEFAULT_DTYPES)}",
-    )
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--rounds", type=_at_least_1, metavar="N", help="samples of each variant in each case")
-    parser.add_argument(
-        "--minutes", type=_above_0, metavar="X", help="begin nothing new after so long; default: no limit"
-    )
-    return parser
-
-
-def _report_parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{program} report",
-        description="Draw plots and write a page of tables (report.md) from the newest rows, beside them.",
-        epilog=f"examples: {program} report benchmarks/results",
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of results, or of one device")
-    return parser
-
-
-def _op(word: str) -> str:
-    if word not in NAMES:
-        close = difflib.get_close_matches(word, NAMES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise argparse.ArgumentTypeError(f"{word!r} is not measured; {hint}there are {', '.join(NAMES)}")
-    return word
-
-
-def _above_0(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not value > 0.0:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
-    return value
-
-
-def _at_least_1(word: str) -> int:
-    try:
-        value = int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
+_OF_IMAGES: dict[str, Any] = {IMAGE_STEP: image_step_suite, STYLE_STEP: style_step_suite}
 
 
 def _device(word: str) -> torch.device:
@@ -177,28 +73,74 @@ def main(words: Sequence[str], program: str) -> int:
 
 def perform(options: argparse.Namespace) -> None:
     """Do what the options of `parse` say."""
-    if options.report:
-        for folder in device_folders(options.folder):
-            written, notices = write_report(folder)
-            for notice in notices:
-                print(notice, file=sys.stderr)
-            for path in written:
-                print(path)
+    if options.verb == REPORT:
+        _report(options)
         return
     device = _device(options.device)
+    if options.sides and not _image_cases(options, device):
+        sides = dict.fromkeys(case.side for suite in _OF_IMAGES.values() for case in _all_cases(suite, device))
+        raise ConfigError(f"--sides {' '.join(map(str, options.sides))}: there are {', '.join(map(str, sides))}")
     before = torch.get_num_threads()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        if device.type == "cuda":
-            with torch.cuda.device(device):
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            if options.verb == PROFILE:
+                _profile(options, device)
+            else:
                 rows, file = _run(options, device)
-        else:
-            rows, file = _run(options, device)
+                print_tables(tables(rows))
+                print(f"{len(rows)} rows in {file.path}" if rows else "no rows")
     finally:
         torch.set_num_threads(before)
-    print_tables(tables(rows))
-    print(f"{len(rows)} rows in {file.path}" if rows else "no rows")
+
+
+def _report(options: argparse.Namespace) -> None:
+    for folder in device_folders(options.folder):
+        written, notices = write_report(folder)
+        for notice in notices:
+            print(notice, file=sys.stderr)
+        for path in written:
+            print(path)
+
+
+def _facts(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    return environment(device) | {"quick": getattr(options, "quick", False), "command": options.command}
+
+
+def _all_cases(suite: Any, device: torch.device) -> Sequence[Any]:
+    found: Sequence[Any] = suite.CUDA_CASES if device.type == "cuda" else suite.CPU_CASES
+    return found
+
+
+def _image_cases(options: argparse.Namespace, device: torch.device) -> list[tuple[Any, Any]]:
+    """Suites and their cases, of the iterations on images that were asked for."""
+    return [
+        (suite, case)
+        for op, suite in _OF_IMAGES.items()
+        if op in options.ops
+        for case in _all_cases(suite, device)
+        if not options.sides or case.side in options.sides
+    ]
+
+
+def _profile(options: argparse.Namespace, device: torch.device) -> None:
+    keep_freed_memory()
+    facts, chosen = _facts(options, device), _image_cases(options, device)
+    file = RowFile(options.out, device_slug(device), facts)
+    profiles = []
+    with Progress(len(chosen)) as progress:
+        for suite, case in chosen:
+            progress.begin(case.name)
+            try:
+                profiles += iteration_profile.profiles(case, suite.makers(case, device, compiled=False), device)
+            except torch.OutOfMemoryError as error:
+                progress.notice(f"{case.name}: not profiled: {reason_of(error)}")
+            progress.advance()
+    page = file.path.with_name(f"{file.path.stem}-profile.md")
+    iteration_profile.write_page(page, profiles, facts)
+    print_tables([table for one in profiles for table in iteration_profile.tables(one)])
+    print(page)
 
 
 @contextlib.contextmanager
@@ -219,20 +161,19 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
     if options.rounds:
         effort = dataclasses.replace(effort, rounds=options.rounds)
         step_effort = dataclasses.replace(step_effort, rounds=options.rounds)
-    facts: dict[str, Any] = environment(device) | {"quick": options.quick, "command": options.command}
+    facts = _facts(options, device)
     file = RowFile(options.out, device_slug(device), facts)
     chosen = cases(options.ops, dtypes=options.dtype, quick=options.quick, large=device.type == "cuda")
     iterations: list[tuple[str, Callable[[], StepResult | ImageStepResult]]] = []
     if STEP in options.ops:
         iterations.append(("a training iteration", lambda: step_suite.run(device=device, effort=step_effort)))
-    image_effort = image_step_suite.QUICK_EFFORT if options.quick else image_step_suite.EFFORT
-    for op, suite in ((IMAGE_STEP, image_step_suite), (STYLE_STEP, style_step_suite)):
-        of_images: Sequence[Any] = suite.CUDA_CASES if device.type == "cuda" else suite.CPU_CASES
-        iterations += [
-            (case.name, functools.partial(suite.run, case, device=device, effort=image_effort))
-            for case in (of_images[:1] if options.quick else of_images)
-            if op in options.ops
-        ]
+    image_effort, first = (QUICK_EFFORT, 1) if options.quick else (EFFORT, None)
+    with_compile = not options.no_compile
+    for op in _OF_IMAGES:
+        of_op = [(suite, case) for suite, case in _image_cases(options, device) if case.op == op]
+        for suite, case in of_op[:first]:
+            measured = functools.partial(suite.run, case, device=device, effort=image_effort, with_compile=with_compile)
+            iterations.append((case.name, measured))
     rows: list[Row] = []
     with Progress(len(chosen) * len(MODES) + len(iterations)) as progress, _rows_are_kept(progress, file):
         progress.notice(
@@ -257,7 +198,10 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                     progress.notice(f"{name}: not measured; --minutes {options.minutes:g} are over")
                     continue
                 progress.begin(name)
-                found = step_rows(measured(), facts)
+                result = measured()
+                for variant, reason in getattr(result, "skipped", {}).items():
+                    progress.notice(f"{name}: without {variant}: {reason}")
+                found = step_rows(result, facts)
                 file.append(found)
                 rows.extend(found)
                 progress.advance()
@@ -274,7 +218,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                 case,
                 device=device,
                 effort=effort,
-                with_compile=not options.no_compile,
+                with_compile=with_compile,
                 probe=probe,
                 log=progress.notice,
             ):

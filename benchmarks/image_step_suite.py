@@ -3,47 +3,37 @@
 The published conv networks with batch norm and the published hyper-parameters, on random images that are ready on the
 device. Timed is a whole update of encoder and decoder, the drawing of its noise included. The baseline is
 `PlainSoftIntroStep` with `PlainConvVAE`, float32 and contiguous memory, and torch's Adam as it comes; then the same
-given what a practitioner turns on first: channels-last memory and, on a GPU, bfloat16 by autocast. Ours is
-`SoftIntroStep` with `ConvVAE` as `sivae train` runs them.
+given what a practitioner turns on first: channels-last memory and, on a GPU, products in TF32, bfloat16 by autocast,
+and torch.compile. Ours is `SoftIntroStep` with `ConvVAE` as `sivae train` runs them.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.baselines.conv_networks import PlainConvVAE
 from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from benchmarks.cases import IMAGE_STEP
-from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes
-from benchmarks.ops_suite import EAGER
+from benchmarks.image_iterations import (
+    EFFORT,
+    ImageStepResult,
+    in_channels_last,
+    timed,
+    variants,
+    with_compiled_networks,
+)
+from benchmarks.measure import CPU, Call, Effort
 from sivae.models import ConvVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions
-from sivae.training.graph import GraphedCall
 
-Network = TypeVar("Network", bound=nn.Module)
-
-EFFORT = Effort(rounds=7, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0, limit_seconds=60.0, least_rounds=5)
-QUICK_EFFORT = Effort(
-    rounds=3, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0, limit_seconds=8.0, least_rounds=2
-)
 RATE = 2e-4
-_BATCHES = 4  # drawn beforehand; every contender goes round them
-
-CHANNELS_LAST = f"{EAGER}, channels-last"
-BF16 = f"{EAGER}, bf16, channels-last"
-BF16_COMPILED = f"{BF16}, compiled"
-OURS = "native"
-OURS_BF16 = "native, bf16"
-OURS_GRAPH = "native, bf16, graph"
-OURS_COMPILED = "native, bf16, compiled"
+_GRAPHED_UP_TO = 128  # pixels a side; above, launching hides behind computing
 
 
 @dataclass(frozen=True)
@@ -80,29 +70,6 @@ CUDA_CASES = (
 )
 
 
-class Case(Protocol):
-    """What a result says of its iteration."""
-
-    @property
-    def op(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]: ...
-
-
-@dataclass(frozen=True)
-class ImageStepResult:
-    """The variants' times in the same rounds; see `benchmarks.step_suite.StepResult`."""
-
-    case: Case
-    variants: Sequence[str]
-    measurement: Measurement
-    peak_extra_bytes: Mapping[str, int | None]
-
-
 def networks(case: ImageCase, device: torch.device) -> tuple[PlainConvVAE, ConvVAE]:
     """Plain and ours, with the same initial weights at each call."""
     with torch.random.fork_rng(devices=[]):
@@ -127,91 +94,48 @@ def plain_step(case: ImageCase, model: PlainConvVAE) -> PlainSoftIntroStep:
     return PlainSoftIntroStep(model, *_adams(model), scale=scale, beta_kl=case.beta_kl, beta_neg=case.beta_neg)
 
 
-def our_step(case: ImageCase, model: ConvVAE, **settings: object) -> SoftIntroStep:
-    """Ours; `settings` are Adam's, beside fused=True, and `autocast`."""
-    options = StepOptions(autocast=settings.pop("autocast", None))  # type: ignore[arg-type]
+def our_step(
+    case: ImageCase,
+    model: ConvVAE,
+    *,
+    autocast: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+) -> SoftIntroStep:
+    """Ours; with a generator one that a CUDA graph can hold."""
+    optimizers = _adams(model, fused=True, capturable=generator is not None)
     objective = SoftIntroObjective(beta_kl=case.beta_kl, beta_neg=case.beta_neg)
-    return SoftIntroStep(model, *_adams(model, fused=True, **settings), objective, options=options)
+    step = SoftIntroStep(model, *optimizers, objective, options=StepOptions(autocast=autocast))
+    step.generator = generator
+    return step
 
 
-def batches(case: Case, device: torch.device, memory_format: torch.memory_format) -> list[Tensor]:
-    """Random images [B, 3, side, side] in [0, 1]."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.rand(case.shape, generator=generator).to(device).contiguous(memory_format=memory_format)
-        for _ in range(_BATCHES)
-    ]
+def makers(case: ImageCase, device: torch.device = CPU, *, compiled: bool = True) -> dict[str, Callable[[], Call]]:
+    """What makes the call of every variant."""
+
+    def plain(*, channels_last: bool, compiled: bool = False) -> PlainSoftIntroStep:
+        model = networks(case, device)[0]
+        model = in_channels_last(model) if channels_last else model
+        return plain_step(case, with_compiled_networks(model) if compiled else model)
+
+    def ours(
+        *, autocast: torch.dtype | None = None, compiled: bool = False, generator: torch.Generator | None = None
+    ) -> SoftIntroStep:
+        model = in_channels_last(networks(case, device)[1])
+        model = with_compiled_networks(model) if compiled else model
+        return our_step(case, model, autocast=autocast, generator=generator)
+
+    return variants(case, plain, ours, device, graphed=case.side <= _GRAPHED_UP_TO, compiled=compiled)
 
 
-def calls(case: ImageCase, device: torch.device = CPU) -> dict[str, Call]:
-    """Every variant: one iteration on the next batch per call, each with a model of its own."""
-    plain, ours = networks(case, device)
-    flat = batches(case, device, torch.contiguous_format)
-    last = batches(case, device, torch.channels_last)
-    plain_last, ours_last = in_channels_last(plain), in_channels_last(ours)
-    contenders: dict[str, Call] = {
-        EAGER: over(plain_step(case, plain), flat),
-        CHANNELS_LAST: over(plain_step(case, plain_last), last),
-        OURS: over(our_step(case, ours_last), last),
-    }
-    if device.type == "cuda":
-        contenders[BF16] = under_autocast(over(plain_step(case, copy.deepcopy(plain_last)), last), device)
-        contenders[OURS_BF16] = over(our_step(case, copy.deepcopy(ours_last), autocast=torch.bfloat16), last)
-        generator = torch.Generator(device).manual_seed(0)
-        captured = our_step(case, copy.deepcopy(ours_last), autocast=torch.bfloat16, capturable=True)
-        captured.generator = generator
-        graph = GraphedCall(lambda x, condition: captured(x, condition=condition), [generator])
-        contenders[OURS_GRAPH] = over(lambda x: graph(x, None), last)
-        compiled = copy.deepcopy(ours_last)
-        compiled.encoder.compile(dynamic=False)
-        compiled.decoder.compile(dynamic=False)
-        contenders[OURS_COMPILED] = over(our_step(case, compiled, autocast=torch.bfloat16), last)
-    return contenders
-
-
-def in_channels_last(model: Network) -> Network:
-    """A copy whose weights lie channels last."""
-    copied = copy.deepcopy(model)
-    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return copied
-
-
-def over(step: object, data: list[Tensor]) -> Call:
-    """A step on the next batch at each call."""
-    turns: Iterator[Tensor] = itertools.cycle(data)
-    return lambda: step(next(turns))  # type: ignore[operator]
-
-
-def under_autocast(call: Call, device: torch.device) -> Call:
-    """The call with networks in bfloat16."""
-
-    def cast() -> object:
-        with torch.autocast(device.type, torch.bfloat16):
-            return call()
-
-    return cast
-
-
-def run(case: ImageCase, *, device: torch.device = CPU, effort: Effort | None = None) -> ImageStepResult:
+def run(
+    case: ImageCase, *, device: torch.device = CPU, effort: Effort | None = None, with_compile: bool = True
+) -> ImageStepResult:
     """Time the iteration.
 
     Args:
         case: batch and networks.
         device: where.
-        effort: default: `EFFORT`.
+        effort: default: `EFFORT` of `image_iterations`.
+        with_compile: with the variants that torch.compile takes part in; on a GPU.
     """
-    return timed(case, lambda: calls(case, device), device, effort or EFFORT)
-
-
-def timed(case: Case, make: Callable[[], dict[str, Call]], device: torch.device, effort: Effort) -> ImageStepResult:
-    """Time contenders that `make` makes."""
-    from torch._functorch import config as functorch
-
-    with functorch.patch(donated_buffer=False):  # as the trainer does for compiled networks
-        contenders = make()
-        peaks: dict[str, int | None] = {}
-        for name, call in contenders.items():
-            call()  # the optimisers' state comes into being
-            peaks[name] = peak_extra_bytes(call, device)
-        measured = measure(contenders, effort, device=device)
-    return ImageStepResult(case, tuple(contenders), measured, peaks)
+    return timed(case, makers(case, device, compiled=with_compile), device, effort or EFFORT)

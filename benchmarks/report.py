@@ -10,6 +10,7 @@ from benchmarks.cases import ITERATIONS, MODES
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, newest, read_rows, spread_of
+from benchmarks.schedule_hours import hours_table
 from benchmarks.tables import Table, markdown, tables, with_quartiles
 from sivae.files import atomic_file, write_text
 from sivae.training.errors import ConfigError
@@ -24,9 +25,16 @@ _EXPLANATION = """\
 All variants of a case are called in turn, round after round, in one process. Ratios are taken within each round;
 figures are medians, with the quartiles in brackets. "of copy" is the least number of bytes that has to be moved, over
 the time taken, over the speed of a large copy in the same rounds; it stands where no cache holds the inputs, and
-passes 1 where a machine reads faster than it copies and a case mostly reads. "memory" is what one call holds at its
-height, results included. The bfloat16 baselines compute and sum in bfloat16, as one would first write them; the ops sum
-in float32. The rows beside this page have all of it."""
+passes 1 where a machine reads faster than it copies and a case mostly reads. "of matrix rate" is the operations of an
+iteration's products and convolutions, over the time, over the speed of one large matrix product in the same rounds
+(bfloat16 on a GPU, float32 on a CPU). "memory" is what one call holds at its height, results included. The bfloat16
+baselines compute and sum in bfloat16, as one would first write them; the ops sum in float32. The rows beside this page
+have all of it."""
+
+
+_HOURS = """\
+Images of a stage over the images per second measured above, with noise and style mixing and random images that are on
+the device. Not measured: blending, pictures, metrics, checkpoints, and reading the images."""
 
 
 def device_folders(folder: Path) -> list[Path]:
@@ -81,6 +89,9 @@ def page(rows: Sequence[Row], plots: Sequence[str] = ()) -> str:
         lines += ["", f"![{Path(name).stem.replace('-', ' ')}]({name})"]
     for table in tables(rows, ratio=with_quartiles):
         lines += ["", f"## {table.title}", "", *markdown(table)]
+    hours = hours_table(rows)
+    if hours.lines:
+        lines += ["", f"## {hours.title}", "", _HOURS, "", *markdown(hours)]
     skipped = dict.fromkeys(f"{row['variant']}: {row['skipped']}" for row in rows if row["skipped"])
     if skipped:
         lines += ["", "## Not measured", "", *(f"- {line}" for line in skipped)]

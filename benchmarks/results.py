@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import STEP
-from benchmarks.image_step_suite import ImageStepResult
+from benchmarks.image_iterations import MATRIX, ImageStepResult
 from benchmarks.measure import Measurement, Spread
 from benchmarks.ops_suite import COMPILED, COPY, EAGER, EMPTY, Contender, GroupResult
 from benchmarks.step_suite import StepResult
@@ -76,6 +76,8 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
                 "input_bytes": result.input_bytes,
                 "peak_extra_bytes": peak,
                 "iterations_per_second": None,
+                **dict.fromkeys(("flops", "matrix_flops_per_second")),
+                **spread_fields("share_of_matrix", None),
                 **spread_fields("time_over_empty_graph", over_empty if contender.launch == "graph" else None),
                 "skipped": None,
             }
@@ -92,21 +94,38 @@ def step_rows(result: StepResult | ImageStepResult, facts: Row) -> list[Row]:
         op, shape = result.case.op, list(result.case.shape)
     else:
         op, shape = STEP, [result.case.batch, 2]
+
+    def identity(variant: str) -> Row:
+        return facts | _identity("step", op, shape, "float32", "iteration", Contender(variant, "call"))
+
     rows = []
     measurement = result.measurement
     for variant in result.variants:
-        contender = Contender(variant, "call")
         seconds = measurement.spread(variant)
-        identity = _identity("step", op, shape, "float32", "iteration", contender)
-        row = _without_times(facts | identity, None, None) | _times(measurement, variant)
+        row = _without_times(identity(variant), None, None) | _times(measurement, variant)
         row |= {
             "iterations_per_second": 1 / seconds.median,
             "peak_extra_bytes": result.peak_extra_bytes.get(variant),
         }
-        if variant != EAGER:
+        if variant != EAGER and EAGER in result.variants:
             row |= spread_fields("speedup_over_eager", measurement.ratio(EAGER, variant))
+        if isinstance(result, ImageStepResult) and variant in result.flops:
+            row |= _share_of_matrix(result, variant)
         rows.append(row)
+    if isinstance(result, ImageStepResult):
+        rows += [_without_times(identity(variant), None, reason) for variant, reason in result.skipped.items()]
     return rows
+
+
+def _share_of_matrix(result: ImageStepResult, variant: str) -> Row:
+    """What the iteration's products and convolutions are of what a large matrix product does in the same time."""
+    flops, matrix = result.flops[variant], result.measurement.spread(MATRIX)
+    share = result.measurement.ratio(MATRIX, variant).times(flops / result.matrix_flops)
+    return {
+        "flops": flops,
+        "matrix_flops_per_second": result.matrix_flops / matrix.median,
+        **spread_fields("share_of_matrix", share),
+    }
 
 
 def _identity(suite: str, op: str, shape: list[int], dtype: str, mode: str, contender: Contender) -> Row:
@@ -131,7 +150,14 @@ def _times(measurement: Measurement, name: str) -> Row:
 
 
 def _without_times(row: Row, moved: int | None, reason: str | None) -> Row:
-    spreads = ("seconds", "share_of_copy", "speedup_over_eager", "speedup_over_compile", "time_over_empty_graph")
+    spreads = (
+        "seconds",
+        "share_of_copy",
+        "share_of_matrix",
+        "speedup_over_eager",
+        "speedup_over_compile",
+        "time_over_empty_graph",
+    )
     nothing = {key: None for name in spreads for key in spread_fields(name, None)}
     others = (
         "rounds",
@@ -143,6 +169,8 @@ def _without_times(row: Row, moved: int | None, reason: str | None) -> Row:
         "input_bytes",
         "peak_extra_bytes",
         "iterations_per_second",
+        "flops",
+        "matrix_flops_per_second",
     )
     return row | nothing | dict.fromkeys(others) | {"bytes": moved, "skipped": reason}
 

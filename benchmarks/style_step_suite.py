@@ -4,14 +4,15 @@ The published networks, optimiser and weights of the loss, on random images that
 style mixing and the average style. Timed is a whole update of encoder and decoder. The baseline is `PlainSoftIntroStep`
 with `PlainStyleVAE` and, as its authors have it, fresh passes for the decoder's update; float32, contiguous memory, and
 torch's Adam as it comes with a group for each rate. Then the same given what a practitioner turns on first:
-channels-last memory and, on a GPU, bfloat16 by autocast, and torch.compile. Ours is `SoftIntroStep` with `StyleVAE` as
-`sivae train` runs them, with shared passes and with fresh ones.
+channels-last memory and, on a GPU, products in TF32, bfloat16 by autocast, and torch.compile. Ours is `SoftIntroStep`
+with `StyleVAE` as `sivae train` runs them, with shared passes and with fresh ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -19,31 +20,22 @@ from torch import nn
 from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from benchmarks.baselines.style_networks import PlainStyleVAE
 from benchmarks.cases import STYLE_STEP
-from benchmarks.image_step_suite import (
-    BF16,
-    BF16_COMPILED,
-    CHANNELS_LAST,
+from benchmarks.image_iterations import (
     EFFORT,
-    OURS,
-    OURS_BF16,
-    OURS_COMPILED,
-    OURS_GRAPH,
     ImageStepResult,
     batches,
+    exact,
     in_channels_last,
     over,
     timed,
-    under_autocast,
+    variants,
+    with_compiled_networks,
 )
 from benchmarks.measure import CPU, Call, Effort
-from benchmarks.ops_suite import EAGER
 from sivae.models.style import StyleVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions
-from sivae.training.graph import GraphedCall
 from sivae.training.optimizers import make_optimizers, set_rate
-
-Model = TypeVar("Model", PlainStyleVAE, StyleVAE)
 
 OURS_FRESH = "native, fresh passes"
 _RATE, _SCALE, _BETA_REC, _BETA_KL, _BETA_NEG = 0.002, 5e-6, 0.05, 0.2, 512.0  # of FFHQ at 256x256
@@ -85,11 +77,13 @@ class StyleCase:
 
 # For a CPU an eighth as wide as the blocks of 32x32 and 64x64 in the published networks.
 CPU_CASES = (StyleCase(16, 32, 32, 64, 64), StyleCase(8, 64, 32, 64, 64))
+# With the batches that are published for one GPU, as far as those go (`sivae.training.growing`), and a large one.
 CUDA_CASES = (
-    StyleCase(32, 32, 512),
-    StyleCase(16, 128, 128),
+    StyleCase(16, 64, 256),
+    StyleCase(8, 128, 128),
+    StyleCase(4, 256),
     StyleCase(32, 256),
-    StyleCase(8, 512, 32),
+    StyleCase(4, 512, 32),
     StyleCase(4, 1024, 16),
 )
 
@@ -136,51 +130,49 @@ def _groups(network: nn.Module, prefix: str, scales: dict[str, float]) -> list[d
 
 
 def our_step(
-    model: StyleVAE, *, fresh_passes: bool = False, autocast: torch.dtype | None = None, captured: bool = False
+    model: StyleVAE,
+    *,
+    fresh_passes: bool = False,
+    autocast: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
 ) -> SoftIntroStep:
-    """Ours; `captured` in a CUDA graph."""
-    device = model.average_style.device
+    """Ours; with a generator one that a CUDA graph can hold."""
+    device, captured = model.average_style.device, generator is not None
     optimizers = make_optimizers(model, torch.tensor(_RATE, device=device) if captured else _RATE, capturable=captured)
     for optimizer in optimizers.values():
         set_rate(optimizer, _RATE)
     objective = SoftIntroObjective(beta_rec=_BETA_REC, beta_kl=_BETA_KL, beta_neg=_BETA_NEG, scale=_SCALE)
     options = StepOptions(autocast=autocast, fresh_passes=fresh_passes)
-    return SoftIntroStep(model, optimizers["encoder"], optimizers["decoder"], objective, options=options)
+    step = SoftIntroStep(model, optimizers["encoder"], optimizers["decoder"], objective, options=options)
+    step.generator = generator
+    return step
 
 
-def calls(case: StyleCase, device: torch.device = CPU) -> dict[str, Call]:
-    """Every variant: one iteration on the next batch per call, each with a model of its own."""
-    plain, ours = networks(case, device)
-    flat = batches(case, device, torch.contiguous_format)
-    last = batches(case, device, torch.channels_last)
-    contenders: dict[str, Call] = {
-        EAGER: over(plain_step(plain), flat),
-        CHANNELS_LAST: over(plain_step(in_channels_last(plain)), last),
-        OURS: over(our_step(in_channels_last(ours)), last),
-        OURS_FRESH: over(our_step(in_channels_last(ours), fresh_passes=True), last),
-    }
-    if device.type == "cuda":
-        half = torch.bfloat16
-        contenders[BF16] = under_autocast(over(plain_step(in_channels_last(plain)), last), device)
-        compiled_plain = _compiled(in_channels_last(plain))
-        contenders[BF16_COMPILED] = under_autocast(over(plain_step(compiled_plain), last), device)
-        contenders[OURS_BF16] = over(our_step(in_channels_last(ours), autocast=half), last)
-        if case.side <= _GRAPHED_UP_TO:
-            generator = torch.Generator(device).manual_seed(0)
-            captured = our_step(in_channels_last(ours), autocast=half, captured=True)
-            captured.generator = generator
-            graph = GraphedCall(lambda x, condition: captured(x, condition=condition), [generator])
-            contenders[OURS_GRAPH] = over(lambda x: graph(x, None), last)
-        contenders[OURS_COMPILED] = over(our_step(_compiled(in_channels_last(ours)), autocast=half), last)
-    return contenders
+def makers(case: StyleCase, device: torch.device = CPU, *, compiled: bool = True) -> dict[str, Callable[[], Call]]:
+    """What makes the call of every variant."""
+
+    def plain(*, channels_last: bool, compiled: bool = False) -> PlainSoftIntroStep:
+        model = networks(case, device)[0]
+        model = in_channels_last(model) if channels_last else model
+        return plain_step(with_compiled_networks(model) if compiled else model)
+
+    def ours(
+        *, autocast: torch.dtype | None = None, compiled: bool = False, generator: torch.Generator | None = None
+    ) -> SoftIntroStep:
+        model = in_channels_last(networks(case, device)[1])
+        model = with_compiled_networks(model) if compiled else model
+        return our_step(model, autocast=autocast, generator=generator)
+
+    def fresh() -> Call:
+        step = our_step(in_channels_last(networks(case, device)[1]), fresh_passes=True)
+        return exact(over(step, batches(case, device, torch.channels_last)))
+
+    shared = variants(case, plain, ours, device, graphed=case.side <= _GRAPHED_UP_TO, compiled=compiled)
+    return {**shared, OURS_FRESH: fresh}
 
 
-def _compiled(model: Model) -> Model:
-    model.encoder.compile(dynamic=False)
-    model.decoder.compile(dynamic=False)
-    return model
-
-
-def run(case: StyleCase, *, device: torch.device = CPU, effort: Effort | None = None) -> ImageStepResult:
+def run(
+    case: StyleCase, *, device: torch.device = CPU, effort: Effort | None = None, with_compile: bool = True
+) -> ImageStepResult:
     """Time the iteration; see `benchmarks.image_step_suite.run`."""
-    return timed(case, lambda: calls(case, device), device, effort or EFFORT)
+    return timed(case, makers(case, device, compiled=with_compile), device, effort or EFFORT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from benchmarks.cases import ITERATIONS, OF_IMAGES, STYLE_STEP
-from benchmarks.image_step_suite import BF16, BF16_COMPILED, CHANNELS_LAST
+from benchmarks.image_iterations import BF16, BF16_COMPILED, CHANNELS_LAST, TF32
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, spread_of
@@ -104,26 +104,35 @@ def _step_table(rows: Sequence[Row], ratio: Callable[[Spread], str]) -> Table:
         EAGER: "plain loop",
         EAGER_FUSED_ADAM: "plain loop, fused Adam",
         CHANNELS_LAST: "plain loop, channels-last",
+        TF32: "plain loop, tf32, channels-last",
         BF16: "plain loop, bf16, channels-last",
         BF16_COMPILED: "plain loop, bf16, channels-last, compiled",
         PRODUCTS: PRODUCTS,
     }
+    of_images = first["op"] in OF_IMAGES
     lines = [
         [
             names.get(row["variant"], f"shared-forward step, {row['variant']}"),
             _time(row),
             _rate(row),
             _ratio(row, "speedup_over_eager", ratio),
+            *([_ratio(row, "share_of_matrix", ratio)] if of_images else []),
             _memory(row),
         ]
         for row in rows
     ]
-    of_images = first["op"] in OF_IMAGES
     what = "images of {2}x{3}".format(*first["shape"]) if of_images else "in 2D"
     what += " with the style model" if first["op"] == STYLE_STEP else ""
     return Table(
         f"one training iteration, batch {first['shape'][0]} {what}, {first['dtype']}",
-        ["", "time", "images/s" if of_images else "iterations/s", "x eager", "memory"],
+        [
+            "",
+            "time",
+            "images/s" if of_images else "iterations/s",
+            "x eager",
+            *(["of matrix rate"] if of_images else []),
+            "memory",
+        ],
         lines,
         labels=1,
     )

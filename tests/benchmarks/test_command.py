@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sivae
-from benchmarks import command
+from benchmarks import command, image_iterations
 from benchmarks.cases import IMAGE_STEP, ITERATIONS, MODES, OPERATIONS, STEP, STYLE_STEP, Case
 from benchmarks.image_step_suite import ImageCase
 from benchmarks.step_suite import StepCase
@@ -34,7 +34,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "probe_bytes", lambda device: 1 << 12)
     for name in ("EFFORT", "QUICK_EFFORT"):
         monkeypatch.setattr(command.step_suite, name, TINY_EFFORT)
-        monkeypatch.setattr(command.image_step_suite, name, TINY_EFFORT)
+        monkeypatch.setattr(command, name, TINY_EFFORT)
+    monkeypatch.setattr(command.iteration_profile, "EFFORT", TINY_EFFORT)
+    monkeypatch.setattr(image_iterations.MatrixProbe, "side_on_cpu", 16)
     monkeypatch.setattr(command.image_step_suite, "CPU_CASES", (ImageCase(2, 8, (4, 8), 3),))
     monkeypatch.setattr(command.style_step_suite, "CPU_CASES", (StyleCase(2, 8, 2, 4, 3, 1),))
     real = command.step_suite.run
@@ -98,6 +100,42 @@ def test_iterations_on_images_are_measured_where_they_are_asked_for(tmp_path, ca
     code, out, _ = sivae_bench(capsys, "report", str(tmp_path))
     assert code == 0
     assert "images of 8x8" in next(tmp_path.rglob("report.md")).read_text()
+
+
+def test_sides_choose_among_the_iterations_on_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        command.image_step_suite, "CPU_CASES", (ImageCase(2, 8, (4, 8), 3), ImageCase(2, 16, (4, 8), 3))
+    )
+    code, _, err = sivae_bench(capsys, "--ops", IMAGE_STEP, "--sides", "16", "--out", str(tmp_path))
+    assert code == 0, err
+    assert {tuple(row["shape"]) for row in rows_in(tmp_path)} == {(2, 3, 16, 16)}
+    code, _, err = sivae_bench(capsys, "--ops", IMAGE_STEP, STYLE_STEP, "--sides", "7", "--out", str(tmp_path))
+    assert (code, err) == (2, "sivae: --sides 7: there are 8, 16\n")
+
+
+def test_a_variant_that_cannot_run_is_left_out_and_said(tmp_path, monkeypatch, capsys):
+    def fails(*arguments: object, **keywords: object) -> None:
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(command.image_step_suite, "our_step", fails)
+    code, _, err = sivae_bench(capsys, "--ops", IMAGE_STEP, "--out", str(tmp_path))
+    assert code == 0
+    assert "without native: OutOfMemoryError: no more" in err
+    rows = rows_in(tmp_path)
+    assert [row["skipped"] for row in rows] == [None, None, "OutOfMemoryError: no more"]
+    assert sivae_bench(capsys, "report", str(tmp_path))[0] == 0
+    assert "- native: OutOfMemoryError: no more" in next(tmp_path.rglob("report.md")).read_text()
+
+
+def test_a_profile_says_where_the_time_goes(tmp_path, capsys):
+    code, out, err = sivae_bench(capsys, "profile", "--ops", IMAGE_STEP, "--threads", "1", "--out", str(tmp_path))
+    assert code == 0, err
+    (page,) = tmp_path.glob("*/*-profile.md")
+    assert out.splitlines()[-1] == str(page)
+    text = page.read_text()
+    for word in ("aten::convolution_backward", "8x8", "eager", "native", "TFLOP/s", "sivae bench profile"):
+        assert word in text
+    assert "the 10 that take most" in out
 
 
 def test_runs_add_up_and_a_report_follows(tmp_path, capsys):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import image_step_suite as suite
+from benchmarks.image_iterations import CHANNELS_LAST, OURS, batches
+from benchmarks.ops_suite import EAGER
 from sivae import ops
 from tests.benchmarks.test_suites import TINY_EFFORT
 
@@ -37,7 +38,7 @@ def test_cases_are_models_that_exist():
 def test_ours_leaves_out_the_passes_that_serve_nothing():
     """13 E + 11 D forward passes against 13 E + 19 D, and E costs about what D does: 0.75, and room for small sizes."""
     plain, _ = suite.networks(SMALL, CPU)
-    x = suite.batches(SMALL, CPU, torch.contiguous_format)[0]
+    x = batches(SMALL, CPU, torch.contiguous_format)[0]
     counts = []
     with ops.use_backend("reference"), FlopCounterMode(display=False) as counter:
         suite.plain_step(SMALL, plain)(x)
@@ -49,9 +50,9 @@ def test_ours_leaves_out_the_passes_that_serve_nothing():
     assert counts[1] < 0.80 * counts[0]
 
 
-def test_every_variant_is_timed(monkeypatch: pytest.MonkeyPatch):
+def test_every_variant_is_timed():
     result = suite.run(SMALL, effort=TINY_EFFORT)
-    assert result.variants == (suite.EAGER, suite.CHANNELS_LAST, suite.OURS)
+    assert result.variants == (EAGER, CHANNELS_LAST, OURS)
     for name in result.variants:
         assert len(result.measurement.seconds[name]) == 3
         assert result.peak_extra_bytes[name] > 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import style_step_suite as suite
-from benchmarks.image_step_suite import CHANNELS_LAST, OURS, batches
+from benchmarks.image_iterations import CHANNELS_LAST, OURS, batches
 from benchmarks.measure import Effort
 from benchmarks.ops_suite import EAGER
 from sivae import ops

@@ -1,0 +1,301 @@
+"""What the iterations on images have in common, whatever the networks: the variants and how they are timed.
+
+A suite gives two functions that make a step, the plain loop's and ours; the variants here are those steps under the
+memory formats, precisions and ways of launching that a practitioner would choose between. Beside them in every round
+stands one large matrix product, whose speed says what share of the machine's products an iteration keeps busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes, synchronize
+from benchmarks.ops_suite import EAGER, reason_of
+from sivae.training import SoftIntroStep
+from sivae.training.graph import GraphedCall
+
+Network = TypeVar("Network", bound=nn.Module)
+Step = Callable[[Tensor], object]
+
+EFFORT = Effort(rounds=7, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0, limit_seconds=60.0, least_rounds=5)
+QUICK_EFFORT = Effort(
+    rounds=3, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0, limit_seconds=8.0, least_rounds=2
+)
+_BATCHES = 4  # drawn beforehand; every contender goes round them
+
+CHANNELS_LAST = f"{EAGER}, channels-last"
+TF32 = f"{EAGER}, tf32, channels-last"
+BF16 = f"{EAGER}, bf16, channels-last"
+BF16_COMPILED = f"{BF16}, compiled"
+OURS = "native"
+OURS_TF32 = "native, tf32"
+OURS_BF16 = "native, bf16"
+OURS_GRAPH = "native, bf16, graph"
+OURS_COMPILED = "native, bf16, compiled"
+MATRIX = "(matrix product)"  # the probe's name among a measurement's contenders
+
+# Whose operations stand for those of a variant whose own cannot be counted while it runs.
+_COUNTED_AS = {BF16_COMPILED: BF16, OURS_GRAPH: OURS_BF16, OURS_COMPILED: OURS_BF16}
+
+
+class Case(Protocol):
+    """What a result says of its iteration."""
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+
+
+class PlainMaker(Protocol):
+    """Makes the plain loop's step, with a model of its own."""
+
+    def __call__(self, *, channels_last: bool, compiled: bool = False) -> Step: ...
+
+
+class OurMaker(Protocol):
+    """Makes our step, with a model of its own; `generator` where a CUDA graph is to hold it."""
+
+    def __call__(
+        self, *, autocast: torch.dtype | None = None, compiled: bool = False, generator: torch.Generator | None = None
+    ) -> SoftIntroStep: ...
+
+
+class MatrixProbe:
+    """One product of square matrices, bfloat16 on a GPU and float32 on a CPU, too large for launching to count.
+
+    Attributes:
+        flops: of a call, a multiplication and an addition counted as two.
+    """
+
+    side_on_gpu, side_on_cpu = 8192, 2048
+
+    def __init__(self, device: torch.device = CPU) -> None:
+        on_gpu = device.type == "cuda"
+        side = self.side_on_gpu if on_gpu else self.side_on_cpu
+        dtype = torch.bfloat16 if on_gpu else torch.float32
+        self._a, self._b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        self._out = torch.empty_like(self._a)
+        self.flops = 2 * side**3
+
+    def __call__(self) -> Tensor:
+        return torch.mm(self._a, self._b, out=self._out)
+
+
+@dataclass(frozen=True)
+class ImageStepResult:
+    """The variants' times in the same rounds, and those of `MATRIX`.
+
+    Attributes:
+        case: what was timed.
+        variants: those that ran, in order.
+        measurement: the times, by the variants' names.
+        peak_extra_bytes: by variant, of one iteration, beyond model, optimisers and images.
+        flops: by variant, of the products and convolutions of one iteration, as they are without any compiler.
+        matrix_flops: of a call of `MATRIX`.
+        skipped: variants that could not run, and why.
+    """
+
+    case: Case
+    variants: Sequence[str]
+    measurement: Measurement
+    peak_extra_bytes: Mapping[str, int | None]
+    flops: Mapping[str, int]
+    matrix_flops: int
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def variants(
+    case: Case, plain: PlainMaker, ours: OurMaker, device: torch.device, *, graphed: bool = True, compiled: bool = True
+) -> dict[str, Callable[[], Call]]:
+    """Every variant: what makes its call, one iteration on the next batch.
+
+    Args:
+        case: for the batches' shape.
+        plain, ours: make the steps.
+        device: where; on a CPU there are only float32 variants, run one op after the other.
+        graphed: with ours in a CUDA graph.
+        compiled: with torch.compile of the networks.
+    """
+
+    @functools.cache
+    def data(memory_format: torch.memory_format) -> list[Tensor]:
+        return batches(case, device, memory_format)
+
+    def over_flat(step: Step) -> Call:
+        return over(step, data(torch.contiguous_format))
+
+    def over_last(step: Step) -> Call:
+        return over(step, data(torch.channels_last))
+
+    if device.type != "cuda":
+        return {
+            EAGER: lambda: over_flat(plain(channels_last=False)),
+            CHANNELS_LAST: lambda: over_last(plain(channels_last=True)),
+            OURS: lambda: over_last(ours()),
+        }
+    half = torch.bfloat16
+
+    def plain_in_half(compiled: bool) -> Call:
+        return rounded(under_autocast(over_last(plain(channels_last=True, compiled=compiled)), device))
+
+    def graph() -> Call:
+        generator = torch.Generator(device).manual_seed(0)
+        step = ours(autocast=half, generator=generator)
+        captured = GraphedCall(lambda x, condition: step(x, condition=condition), [generator])
+        return rounded(over_last(lambda x: captured(x, None)))
+
+    found = {
+        EAGER: lambda: exact(over_flat(plain(channels_last=False))),
+        CHANNELS_LAST: lambda: exact(over_last(plain(channels_last=True))),
+        TF32: lambda: rounded(over_last(plain(channels_last=True))),
+        BF16: lambda: plain_in_half(False),
+        OURS: lambda: exact(over_last(ours())),
+        OURS_TF32: lambda: rounded(over_last(ours())),
+        OURS_BF16: lambda: rounded(over_last(ours(autocast=half))),
+    }
+    if graphed:
+        found[OURS_GRAPH] = graph
+    if compiled:
+        found[BF16_COMPILED] = lambda: plain_in_half(True)
+        found[OURS_COMPILED] = lambda: rounded(over_last(ours(autocast=half, compiled=True)))
+    return found
+
+
+def batches(case: Case, device: torch.device, memory_format: torch.memory_format) -> list[Tensor]:
+    """Random images [B, 3, side, side] in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.rand(case.shape, generator=generator).to(device).contiguous(memory_format=memory_format)
+        for _ in range(_BATCHES)
+    ]
+
+
+def in_channels_last(model: Network) -> Network:
+    """A copy whose weights lie channels last."""
+    copied = copy.deepcopy(model)
+    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied
+
+
+def with_compiled_networks(model: Network) -> Network:
+    """The model, its encoder and its decoder compiled."""
+    for name in ("encoder", "decoder"):
+        model.get_submodule(name).compile(dynamic=False)
+    return model
+
+
+def over(step: Step, data: list[Tensor]) -> Call:
+    """A step on the next batch at each call."""
+    turns: Iterator[Tensor] = itertools.cycle(data)
+    return lambda: step(next(turns))
+
+
+def under_autocast(call: Call, device: torch.device) -> Call:
+    """The call with networks in bfloat16."""
+    return _inside(lambda: torch.autocast(device.type, torch.bfloat16), call)
+
+
+def exact(call: Call) -> Call:
+    """The call with float32 products that a GPU does not round; by itself torch has cuDNN round a convolution's."""
+    return _inside(lambda: _products(False), call)
+
+
+def rounded(call: Call) -> Call:
+    """The call with float32 products rounded to TF32 on a GPU."""
+    return _inside(lambda: _products(True), call)
+
+
+def _inside(context: Callable[[], contextlib.AbstractContextManager[object]], call: Call) -> Call:
+    def inside() -> object:
+        with context():
+            return call()
+
+    return inside
+
+
+@contextlib.contextmanager
+def _products(tf32: bool) -> Iterator[None]:
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32, convolutions.allow_tf32 = tf32, tf32
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def as_trained() -> Iterator[None]:
+    """torch as the trainer sets it, for every variant alike: cuDNN tries its algorithms, and a compiled network may be
+    gone through twice."""
+    from torch._functorch import config as functorch
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with functorch.patch(donated_buffer=False):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def counted_flops(call: Call) -> int:
+    """Operations of the products and convolutions of one call, a multiplication and an addition counted as two."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def timed(
+    case: Case,
+    makers: Mapping[str, Callable[[], Call]],
+    device: torch.device,
+    effort: Effort,
+    probe: MatrixProbe | None = None,
+) -> ImageStepResult:
+    """Time variants against each other.
+
+    Args:
+        case: what they are.
+        makers: what makes their calls; a variant that cannot run (a GPU's memory has an end) is left out.
+        device: where.
+        effort: how long.
+        probe: default: one of its own.
+    """
+    probe = probe or MatrixProbe(device)
+    calls: dict[str, Call] = {}
+    peaks: dict[str, int | None] = {}
+    flops: dict[str, int] = {}
+    skipped: dict[str, str] = {}
+    with as_trained():
+        for name, make in makers.items():
+            try:
+                call = make()
+                if name in _COUNTED_AS:
+                    call()  # the optimisers' state comes into being
+                else:
+                    flops[name] = counted_flops(call)
+                peaks[name] = peak_extra_bytes(call, device)
+                synchronize(device)
+                calls[name] = call
+            except Exception as error:
+                skipped[name] = reason_of(error)
+                error.__traceback__ = None  # it holds what the variant has on the device
+        measured = measure({**calls, MATRIX: probe}, effort, device=device)
+    flops |= {name: flops[other] for name, other in _COUNTED_AS.items() if name in calls and other in flops}
+    return ImageStepResult(case, tuple(calls), measured, peaks, flops, probe.flops, skipped)
