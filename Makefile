@@ -2,6 +2,8 @@
 # make test    the tests
 # make lint    ruff and mypy
 # make gpu-check OUT=DIR    on a machine with a GPU, with its own Python: build, tests, sanitizer, throughput
+# make gpu-speed OUT=DIR    likewise: images per second of both models, up to 1024x1024, and where the time goes
+# make gpu-train OUT=DIR DATA=PATH    likewise: CIFAR-10's model for ten minutes, in two processes
 # make venv    only the environment: .venv with torch, the dependencies and the package, rebuilt where out of date
 #
 # TORCH picks another torch (make demo TORCH=torch), PYTHON another interpreter, SIVAE_BUILD what is compiled.
@@ -15,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard csrc/*.* csrc/*/*.*) CMakeLists.txt setup.py
 
-.PHONY: venv demo test lint gpu-check clean FORCE
+.PHONY: venv demo test lint gpu-check gpu-speed gpu-train clean FORCE
 
 venv: $(VENV)/.native
 
@@ -31,10 +33,11 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# No environment of its own: torch with CUDA, nvcc and what builds are the machine's.
-gpu-check:
-	@test -n '$(OUT)' || { echo 'make gpu-check OUT=DIR: name a folder for logs and results'; exit 2; }
-	$(PYTHON) -m benchmarks.gpu_check '$(OUT)'
+# No environment of their own: torch with CUDA, nvcc and what builds are the machine's.
+gpu-check gpu-speed gpu-train:
+	@test -n '$(OUT)' || { echo 'make $@ OUT=DIR: name a folder for logs and results'; exit 2; }
+	@test $@ != gpu-train || test -n '$(DATA)' || { echo 'make $@ OUT=DIR DATA=PATH: name the images'; exit 2; }
+	$(PYTHON) -m benchmarks.$(subst -,_,$@) '$(OUT)' $(if $(filter gpu-train,$@),--data '$(DATA)')
 
 clean:
 	rm -rf build $(VENV) sivae.egg-info sivae/_C.*.so sivae/_build_status.py

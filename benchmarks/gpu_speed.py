@@ -1,0 +1,53 @@
+"""How fast models train on a GPU, in one command: `make gpu-speed OUT=DIR`, or `python -m benchmarks.gpu_speed DIR`.
+
+Builds as `make gpu-check` does, times training iterations of the convolutional and of the style-based model at every
+resolution against plain PyTorch, says what their time goes into, and times those at small resolutions under
+torch.compile too, which takes long to compile. What is not begun when the time is over is left out, and the report says
+so. Rows, profile and report are in DIR/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.stages import MINUTES_LEFT, Stage, build_stages, perform_plan, show_reports
+
+MINUTES = 9.0  # for all stages together
+COMPILED_SIDES = ("32", "128")
+PROFILED_SIDES = ("32", "256")
+
+
+def plan(out: Path, device: str = "cuda") -> list[Stage]:
+    """The stages, in order.
+
+    Args:
+        out: where their results go.
+        device: "cuda"; "cpu" is for trying the plan out.
+    """
+    suite, results = [sys.executable, "-m", "benchmarks"], str(out / "results")
+    where = ["--ops", "image_step", "style_step", "--device", device, "--out", results]
+    return [
+        *build_stages(),
+        Stage("suite", [*suite, *where, "--no-compile", "--minutes", MINUTES_LEFT], 300),
+        Stage("profile", [*suite, "profile", *where, "--sides", *PROFILED_SIDES], 100),
+        Stage("compiled", [*suite, *where, "--sides", *COMPILED_SIDES, "--minutes", MINUTES_LEFT], 240),
+        Stage("report", [*suite, "report", results], 30),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages and print a table.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_speed", description=str(__doc__).split("\n\n")[0])
+    parser.add_argument("--device", default="cuda", help="cpu: only for trying the stages out; default: cuda")
+    return perform_plan(parser, lambda out, options: plan(out, options.device), MINUTES, arguments, show_reports)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
