@@ -27,9 +27,9 @@ figures are medians, with the quartiles in brackets. "of copy" is the least numb
 the time taken, over the speed of a large copy in the same rounds; it stands where no cache holds the inputs, and
 passes 1 where a machine reads faster than it copies and a case mostly reads. "of matrix rate" is the operations of an
 iteration's products and convolutions, over the time, over the speed of one large matrix product in the same rounds
-(bfloat16 on a GPU, float32 on a CPU). "memory" is what one call holds at its height, results included. The bfloat16
-baselines compute and sum in bfloat16, as one would first write them; the ops sum in float32. The rows beside this page
-have all of it."""
+(bfloat16 on a GPU, float32 on a CPU); it passes 1 where a library's convolutions are faster than its products. "memory"
+is what one call holds at its height, results included. The bfloat16 baselines compute and sum in bfloat16, as one would
+first write them; the ops sum in float32. The rows beside this page have all of it."""
 
 
 _HOURS = """\
