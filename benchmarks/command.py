@@ -137,7 +137,7 @@ def _profile(options: argparse.Namespace, device: torch.device) -> None:
             except torch.OutOfMemoryError as error:
                 progress.notice(f"{case.name}: not profiled: {reason_of(error)}")
             progress.advance()
-    page = file.path.with_name(f"{file.path.stem}-profile.md")
+    page = file.path.with_name(f"{file.path.stem}{iteration_profile.PROFILE_SUFFIX}")
     iteration_profile.write_page(page, profiles, facts)
     print_tables([table for one in profiles for table in iteration_profile.tables(one)])
     print(page)

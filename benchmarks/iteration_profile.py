@@ -27,6 +27,7 @@ from benchmarks.ops_suite import EAGER
 from benchmarks.tables import Table, format_seconds, markdown
 from sivae.files import write_text
 
+PROFILE_SUFFIX = "-profile.md"  # of a page's name, after that of the rows beside it
 TOP = 10
 EFFORT = Effort(rounds=5, sample_seconds=0.0, warmup_calls=2, warmup_seconds=0.0, limit_seconds=20.0, least_rounds=3)
 _CALLS = 3  # that the profiler watches

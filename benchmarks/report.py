@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cases import ITERATIONS, MODES
+from benchmarks.iteration_profile import PROFILE_SUFFIX
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, newest, read_rows, spread_of
@@ -73,12 +74,18 @@ def write_report(folder: Path) -> tuple[list[Path], list[str]]:
         plots = draw(rows, folder)
     except ImportError as error:
         notices.append(f"no plots: {error}; pip install matplotlib")
-    write_text(folder / PAGE, page(rows, [path.name for path in plots]))
+    profiles = [path.name for path in sorted(folder.glob(f"*{PROFILE_SUFFIX}"))]
+    write_text(folder / PAGE, page(rows, [path.name for path in plots], profiles))
     return written + plots, notices
 
 
-def page(rows: Sequence[Row], plots: Sequence[str] = ()) -> str:
-    """A Markdown page: where and with what, the summary that the README quotes, the plots, and every table."""
+def page(rows: Sequence[Row], plots: Sequence[str] = (), profiles: Sequence[str] = ()) -> str:
+    """A Markdown page: where and with what, the summary that the README quotes, the plots, and every table.
+
+    Args:
+        rows: of one device.
+        plots, profiles: files beside the page, to show and to link.
+    """
     lines = [f"# Throughput on {rows[0]['device']}", "", *_facts(rows), "", _EXPLANATION]
     if any(row["quick"] for row in rows):
         lines += ["", "**Some of these come from quick runs: few rounds, so take them as a hint.**"]
@@ -89,6 +96,8 @@ def page(rows: Sequence[Row], plots: Sequence[str] = ()) -> str:
         lines += ["", f"![{Path(name).stem.replace('-', ' ')}]({name})"]
     for table in tables(rows, ratio=with_quartiles):
         lines += ["", f"## {table.title}", "", *markdown(table)]
+    if profiles:
+        lines += ["", f"Where an iteration's time goes: {', '.join(f'[{name}]({name})' for name in profiles)}."]
     hours = hours_table(rows)
     if hours.lines:
         lines += ["", f"## {hours.title}", "", _HOURS, "", *markdown(hours)]

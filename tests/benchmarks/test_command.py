@@ -136,6 +136,9 @@ def test_a_profile_says_where_the_time_goes(tmp_path, capsys):
     for word in ("aten::convolution_backward", "8x8", "eager", "native", "TFLOP/s", "sivae bench profile"):
         assert word in text
     assert "the 10 that take most" in out
+    assert sivae_bench(capsys, "--ops", "exp_elbo", "--out", str(tmp_path))[0] == 0
+    assert sivae_bench(capsys, "report", str(tmp_path))[0] == 0
+    assert f"[{page.name}]({page.name})" in page.with_name("report.md").read_text()
 
 
 def test_runs_add_up_and_a_report_follows(tmp_path, capsys):
