@@ -116,6 +116,9 @@ struct Images {
 
 // Pixels of a plane that are too few to keep a loop over them busy.
 constexpr int64_t kSmallPlane = 64;
+// Pixels whose channels, a cache line of them each, are kept for further readings where channels lie side by side. In
+// memory they lie a row of all channels apart, often a power of two, and a cache has few places for such addresses.
+constexpr int64_t kKeptPixels = 1024;
 
 // Parameters are dense and of the type that arithmetic runs in.
 struct StyledNorm {
@@ -123,6 +126,7 @@ struct StyledNorm {
   int64_t batch = 0, channels = 0;
   Layout plane{};              // one row: the pixels of a plane, in logical order
   bool channels_last = false;  // in all images the channels of a pixel lie side by side, and pixels equally spaced
+  bool wide = false;           // and units of work take several cache lines of a pixel
   Images x{};
   const void* noise = nullptr;  // maps [H W], or null
   int64_t noise_stride = 0;     // from one sample's map to the next one's
@@ -132,9 +136,10 @@ struct StyledNorm {
   double negative_slope = 0.0, eps = 0.0;
 
   SIVAE_HD_MEMBER bool small_planes() const { return plane.cols <= kSmallPlane; }
-  // Channels that a unit of work takes: a cache line of them where they lie side by side, as many as a vector has where
-  // planes are small, else one.
+  // Channels that a unit of work takes: where they lie side by side a cache line of them, or several where `wide`; as
+  // many as a vector has where planes are small; else one.
   SIVAE_HD_MEMBER int64_t group() const {
+    if (wide) return dtype == DType::kFloat64 ? 32 : 64;
     if (channels_last) return dtype == DType::kFloat64 ? 8 : (dtype == DType::kFloat32 ? 16 : 32);
     return small_planes() ? (dtype == DType::kFloat64 ? 8 : 16) : 1;
   }

@@ -1,5 +1,6 @@
 // The styled instance norm, backward. Compiled per instruction set.
 #include "isa.h"
+#include "plane_tiles.h"
 #include "styled_norm_parts.h"
 
 namespace sivae::cpu::SIVAE_ISA {
@@ -9,29 +10,43 @@ namespace {
 // u - mean, which is not 0 where the mean was rounded.
 enum Sum : int { kGrad, kGradDeviation, kDeviation, kSums };
 
+// What the second reading takes of a plane, and the gradients of its style.
 template <class T>
 struct GradientOf {
-  T mean, by_grad, constant, by_deviation;
+  T by_grad, constant, by_deviation;
+  double by_shift, by_scale;
 };
 
-// From a plane's sums the gradients of its style, which are written, and the gradient by u.
+// What is known of a plane before its gradient.
 template <class T>
-GradientOf<T> finish(const StyledNormBackward& a, int64_t plane, double grad, double grad_deviation,
-                     double deviation) {
-  const double count = static_cast<double>(a.norm.plane.cols);
-  const T mean = static_cast<const T*>(a.mean)[plane];
-  const double std = static_cast<double>(static_cast<const T*>(a.std)[plane]);
-  const double inverse = inverse_std(std, a.norm.eps);
+struct PlaneFacts {
+  T std, scale, grad_mean, grad_std;
+};
+
+template <class T>
+SIVAE_HD PlaneFacts<T> facts_of(const StyledNormBackward& a, int64_t plane) {
+  return {static_cast<const T*>(a.std)[plane], value_or(a.norm.scale, plane, T(0)),
+          value_or(a.grad_mean, plane, T(0)), value_or(a.grad_std, plane, T(0))};
+}
+
+// From the sums over a plane of `count` pixels.
+template <class T>
+SIVAE_HD GradientOf<T> gradient_of(const PlaneFacts<T>& plane, double count, double eps, double grad,
+                                   double grad_deviation, double deviation) {
+  const double std = static_cast<double>(plane.std);
+  const double inverse = inverse_std(std, eps);
   const double dropped = deviation / count;  // by the rounding of the mean
   const double grad_normalised = (grad_deviation - dropped * grad) * inverse;
-  if (a.grad_shift != nullptr) a.grad_shift[plane] = grad;
-  if (a.grad_scale != nullptr) a.grad_scale[plane] = grad_normalised;
   const PlaneGradient<double> g =
-      plane_gradient(std, inverse, 1.0 + static_cast<double>(value_or(a.norm.scale, plane, T(0))), count, grad,
-                     grad_normalised, static_cast<double>(value_or(a.grad_mean, plane, T(0))),
-                     static_cast<double>(value_or(a.grad_std, plane, T(0))));
-  return {mean, static_cast<T>(g.by_grad), static_cast<T>(g.constant - g.by_deviation * dropped),
-          static_cast<T>(g.by_deviation)};
+      plane_gradient(std, inverse, 1.0 + static_cast<double>(plane.scale), count, grad, grad_normalised,
+                     static_cast<double>(plane.grad_mean), static_cast<double>(plane.grad_std));
+  return {static_cast<T>(g.by_grad), static_cast<T>(g.constant - g.by_deviation * dropped),
+          static_cast<T>(g.by_deviation), grad, grad_normalised};
+}
+
+void keep_style(const StyledNormBackward& a, int64_t plane, double by_shift, double by_scale) {
+  if (a.grad_shift != nullptr) a.grad_shift[plane] = by_shift;
+  if (a.grad_scale != nullptr) a.grad_scale[plane] = by_scale;
 }
 
 bool wants_second_reading(const StyledNormBackward& a) {
@@ -72,7 +87,10 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
       t[kDeviation] = d;
     });
   });
-  const GradientOf<T> gradient = finish<T>(a, plane, sums[kGrad][0], sums[kGradDeviation][0], sums[kDeviation][0]);
+  const GradientOf<T> gradient =
+      gradient_of<T>(facts_of<T>(a, plane), static_cast<double>(norm.plane.cols), norm.eps, sums[kGrad][0],
+                     sums[kGradDeviation][0], sums[kDeviation][0]);
+  keep_style(a, plane, gradient.by_shift, gradient.by_scale);
   if (!wants_second_reading(a)) return;
 
   double parameters[2][1] = {};
@@ -82,7 +100,7 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
     const T* g = grad_of(block);
     const T* n = noise == nullptr ? kZeros : noise + at;
     add_pixels<2, T>(count, parameters, [&](int64_t i, T(&t)[2]) {
-      const T v = u.before(in[i], n[i]), d = leaky(v, u.negative_slope) - gradient.mean;
+      const T v = u.before(in[i], n[i]), d = leaky(v, u.negative_slope) - mean;
       const T by_u = g[i] * gradient.by_grad + (gradient.constant + d * gradient.by_deviation);
       t[0] = leaky_backward(by_u, v, u.negative_slope);
       t[1] = t[0] * n[i];
@@ -94,13 +112,16 @@ void plane_backward(const StyledNormBackward& a, int64_t sample, int64_t channel
 }
 
 // The gradient by y or by x may be absent.
-template <int G, class S, class T>
-void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, int channels, Group<const S> from,
-                    Group<const S> by_y_from, Group<S> to) {
+template <int G, class S, class T, class Channels>
+SIVAE_OUT_OF_LINE void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, Channels count,
+                                      Group<const S> from, Group<const S> by_y_from, T* const (&kept)[2],
+                                      Group<S> to) {
+  const int channels = count;
   static constexpr S kNothing[G] = {};
   S nowhere[G];
   if (by_y_from.first == nullptr) by_y_from = {kNothing, 0};
   if (to.first == nullptr) to = {nowhere, 0};
+  const Rows<G, S, T> rows{from, kept[0], channels}, by_y_rows{by_y_from, kept[1], channels};
   const StyledNorm& norm = a.norm;
   const int64_t plane = sample * norm.channels + first;
   const T* noise = noise_of_sample<T>(norm, sample);
@@ -118,8 +139,8 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
   double sums[kSums][G] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const auto pixel = [&](int64_t i) {
-      const T* row = row_of(from, at + i, channels, x_buffer);
-      const T* by_y = row_of(by_y_from, at + i, channels, grad_buffer);
+      const T* row = rows.first(at + i, x_buffer);
+      const T* by_y = by_y_rows.first(at + i, grad_buffer);
       const T n = noise_at(at + i);
       return [&, row, by_y, n](int g, T(&t)[kSums]) {
         const T d = leaky(before_leaky(row[g], n, weight[g], bias[g]), slope) - mean[g];
@@ -130,20 +151,27 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
     };
     add_pixels_of_group<kSums, T, G>(count, channels, sums, pixel, [](int64_t) {});
   });
-  for (int g = 0; g < channels; ++g) {
-    const GradientOf<T> gradient =
-        finish<T>(a, plane + g, sums[kGrad][g], sums[kGradDeviation][g], sums[kDeviation][g]);
+  PlaneFacts<T> facts[G] = {};
+  double by_shift[G], by_scale[G];
+  for (int g = 0; g < channels; ++g) facts[g] = facts_of<T>(a, plane + g);
+#pragma omp simd
+  for (int g = 0; g < G; ++g) {
+    const GradientOf<T> gradient = gradient_of<T>(facts[g], static_cast<double>(norm.plane.cols), norm.eps,
+                                                  sums[kGrad][g], sums[kGradDeviation][g], sums[kDeviation][g]);
     by_grad[g] = gradient.by_grad;
     constant[g] = gradient.constant;
     by_deviation[g] = gradient.by_deviation;
+    by_shift[g] = gradient.by_shift;
+    by_scale[g] = gradient.by_scale;
   }
+  for (int g = 0; g < channels; ++g) keep_style(a, plane + g, by_shift[g], by_scale[g]);
   if (!wants_second_reading(a)) return;
 
   double parameters[2][G] = {};
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const auto pixel = [&](int64_t i) {
-      const T* row = row_of(from, at + i, channels, x_buffer);
-      const T* by_y = row_of(by_y_from, at + i, channels, grad_buffer);
+      const T* row = rows.again(at + i, x_buffer);
+      const T* by_y = by_y_rows.again(at + i, grad_buffer);
       T* out = place_of(to, at + i, out_buffer);
       const T n = noise_at(at + i);
       return [&, row, by_y, out, n](int g, T(&t)[2]) {
@@ -163,19 +191,27 @@ void group_backward(const StyledNormBackward& a, int64_t sample, int64_t first, 
 template <class S>
 void backward(const StyledNormBackward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  constexpr int kGroup = 64 / sizeof(S), kTile = 64 / sizeof(T);
+  constexpr int kGroup = 64 / sizeof(S), kWide = sizeof(T) == 8 ? 32 : 64, kTile = 64 / sizeof(T);
   alignas(64) T x_tile[kSmallPlane * kTile] = {}, grad_tile[kSmallPlane * kTile] = {}, out_tile[kSmallPlane * kTile];
-  const bool has_grad = a.grad_y.pixels.data != nullptr;
+  alignas(64) T x_kept[kKeptPixels * kGroup], grad_kept[kKeptPixels * kGroup];
+  const bool keeps = a.norm.plane.cols <= kKeptPixels, has_grad = a.grad_y.pixels.data != nullptr;
+  T* const kept[2] = {keeps ? x_kept : nullptr, keeps ? grad_kept : nullptr};
   for_each_unit(a.norm, begin, end, [&](int64_t sample, int64_t first, int channels) {
     if (a.norm.channels_last) {
-      group_backward<kGroup, S, T>(a, sample, first, channels, group_of<const S>(a.norm.x, sample, first),
-                                   group_of<const S>(a.grad_y, sample, first), group_of<S>(a.grad_x, sample, first));
+      with_channels<kGroup, kWide>(channels, [&](auto group, auto count) {
+        group_backward<decltype(group)::value, S, T>(
+            a, sample, first, count, group_of<const S>(a.norm.x, sample, first),
+            group_of<const S>(a.grad_y, sample, first), kept, group_of<S>(a.grad_x, sample, first));
+      });
     } else if (a.norm.small_planes()) {
-      bring<S, kTile>(a.norm.plane, a.norm.x, sample, first, channels, x_tile);
-      if (has_grad) bring<S, kTile>(a.norm.plane, a.grad_y, sample, first, channels, grad_tile);
-      group_backward<kTile, T, T>(a, sample, first, channels, {x_tile, kTile}, {grad_tile, kTile}, {out_tile, kTile});
+      bring<S, kTile>(a.norm.plane, channels, planes_from<S>(a.norm.x, sample, first), x_tile);
+      if (has_grad) bring<S, kTile>(a.norm.plane, channels, planes_from<S>(a.grad_y, sample, first), grad_tile);
+      with_channels<kTile, kTile>(channels, [&](auto group, auto count) {
+        group_backward<decltype(group)::value, T, T>(a, sample, first, count, {x_tile, kTile}, {grad_tile, kTile},
+                                                     {nullptr, nullptr}, {out_tile, kTile});
+      });
       if (a.grad_x.pixels.data != nullptr) {
-        take_back<S, kTile>(a.norm.plane, a.grad_x, sample, first, channels, out_tile);
+        take_back<S, kTile>(a.norm.plane, channels, planes_from<S>(a.grad_x, sample, first), out_tile);
       }
     } else {
       plane_backward<S>(a, sample, first);

@@ -1,28 +1,24 @@
 // The styled instance norm, forward. Compiled per instruction set.
 #include "isa.h"
+#include "plane_tiles.h"
 #include "styled_norm_parts.h"
 
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-// What the second reading of a plane does: y = (u - mean) * factor + constant.
+// A plane's standard deviation, and what its second reading does: y = (u - mean) * factor + constant.
 template <class T>
 struct PlaneAffine {
-  T mean, factor, constant;
+  T mean, std, factor, constant;
 };
 
-// From a plane's moments its mean and standard deviation, which are written, and its normalisation.
 template <class T>
-PlaneAffine<T> finish(const StyledNormForward& a, int64_t plane, double exact_mean, double variance) {
+SIVAE_HD PlaneAffine<T> affine_of(double exact_mean, double variance, double scale, double shift, double eps) {
   const T mean = static_cast<T>(exact_mean);
-  static_cast<T*>(a.mean)[plane] = mean;
-  static_cast<T*>(a.std)[plane] = static_cast<T>(std::sqrt(variance));
-  const double scale = static_cast<double>(value_or(a.norm.scale, plane, T(0)));
-  const double shift = static_cast<double>(value_or(a.shift, plane, T(0)));
-  const double factor = (1.0 + scale) / std::sqrt(variance + a.norm.eps);
+  const double factor = (1.0 + scale) / std::sqrt(variance + eps);
   // What rounding the mean dropped goes into the constant.
   const double dropped = exact_mean - static_cast<double>(mean);
-  return {mean, static_cast<T>(factor), static_cast<T>(shift - dropped * factor)};
+  return {mean, static_cast<T>(std::sqrt(variance)), static_cast<T>(factor), static_cast<T>(shift - dropped * factor)};
 }
 
 template <class S>
@@ -50,8 +46,12 @@ void plane_forward(const StyledNormForward& a, int64_t sample, int64_t channel) 
     moments.merge(count, middle, sums);
   });
 
-  const PlaneAffine<T> affine =
-      finish<T>(a, sample * norm.channels + channel, moments.mean[0], moments.squares[0] / moments.count);
+  const int64_t plane = sample * norm.channels + channel;
+  const PlaneAffine<T> affine = affine_of<T>(moments.mean[0], moments.squares[0] / moments.count,
+                                             static_cast<double>(value_or(norm.scale, plane, T(0))),
+                                             static_cast<double>(value_or(a.shift, plane, T(0))), norm.eps);
+  static_cast<T*>(a.mean)[plane] = affine.mean;
+  static_cast<T*>(a.std)[plane] = affine.std;
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     const Piece block{0, 1, at, count};
     const T* in = load<S>(norm.plane, x, block, buffer);
@@ -62,9 +62,11 @@ void plane_forward(const StyledNormForward& a, int64_t sample, int64_t channel) 
   });
 }
 
-template <int G, class S, class T>
-void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, int channels, Group<const S> from,
-                   Group<S> to) {
+template <int G, class S, class T, class Channels>
+SIVAE_OUT_OF_LINE void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, Channels count,
+                                     Group<const S> from, T* kept, Group<S> to) {
+  const int channels = count;
+  const Rows<G, S, T> rows{from, kept, channels};
   const StyledNorm& norm = a.norm;
   const T* noise = noise_of_sample<T>(norm, sample);
   alignas(64) T weight[G] = {}, bias[G] = {}, mean[G] = {}, factor[G] = {}, constant[G] = {};
@@ -81,11 +83,11 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
   Moments<G> moments;
   for_each_block(norm.plane.cols, [&](int64_t at, int64_t count) {
     alignas(64) T buffer[G], pivot[G] = {}, middle[G] = {};
-    const T* first_row = row_of(from, at, channels, buffer);
+    const T* first_row = rows.first(at, buffer);
     for (int g = 0; g < channels; ++g) pivot[g] = u(first_row[g], noise_at(at), g);
     double sum[1][G] = {}, sums[2][G] = {};
     const auto from_pivot = [&](int64_t i) {
-      const T* row = row_of(from, at + i, channels, buffer);
+      const T* row = rows.first(at + i, buffer);
       const T n = noise_at(at + i);
       return [&, row, n](int g, T(&t)[1]) { t[0] = u(row[g], n, g) - pivot[g]; };
     };
@@ -94,7 +96,7 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
       middle[g] = static_cast<T>(static_cast<double>(pivot[g]) + sum[0][g] / static_cast<double>(count));
     }
     const auto from_middle = [&](int64_t i) {
-      const T* row = row_of(from, at + i, channels, buffer);
+      const T* row = rows.again(at + i, buffer);
       const T n = noise_at(at + i);
       return [&, row, n](int g, T(&t)[2]) {
         t[0] = u(row[g], n, g) - middle[g];
@@ -105,16 +107,28 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
     moments.merge(count, middle, sums);
   });
 
+  const int64_t plane = sample * norm.channels + first;
+  alignas(64) T std[G], scale[G] = {}, shift[G] = {};
   for (int g = 0; g < channels; ++g) {
-    const PlaneAffine<T> affine =
-        finish<T>(a, sample * norm.channels + first + g, moments.mean[g], moments.squares[g] / moments.count);
+    scale[g] = value_or(norm.scale, plane + g, T(0));
+    shift[g] = value_or(a.shift, plane + g, T(0));
+  }
+#pragma omp simd
+  for (int g = 0; g < G; ++g) {
+    const PlaneAffine<T> affine = affine_of<T>(moments.mean[g], moments.squares[g] / moments.count,
+                                               static_cast<double>(scale[g]), static_cast<double>(shift[g]), norm.eps);
     mean[g] = affine.mean;
+    std[g] = affine.std;
     factor[g] = affine.factor;
     constant[g] = affine.constant;
   }
+  for (int g = 0; g < channels; ++g) {
+    static_cast<T*>(a.mean)[plane + g] = mean[g];
+    static_cast<T*>(a.std)[plane + g] = std[g];
+  }
   alignas(64) T buffer[G], out_buffer[G];
   for (int64_t i = 0; i < norm.plane.cols; ++i) {
-    const T* row = row_of(from, i, channels, buffer);
+    const T* row = rows.again(i, buffer);
     T* out = place_of(to, i, out_buffer);
     const T n = noise_at(i);
 #pragma omp simd
@@ -126,16 +140,22 @@ void group_forward(const StyledNormForward& a, int64_t sample, int64_t first, in
 template <class S>
 void forward(const StyledNormForward& a, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  constexpr int kGroup = 64 / sizeof(S), kTile = 64 / sizeof(T);
-  alignas(64) T x_tile[kSmallPlane * kTile] = {}, y_tile[kSmallPlane * kTile];
+  constexpr int kGroup = 64 / sizeof(S), kWide = sizeof(T) == 8 ? 32 : 64, kTile = 64 / sizeof(T);
+  alignas(64) T x_tile[kSmallPlane * kTile] = {}, y_tile[kSmallPlane * kTile], x_kept[kKeptPixels * kGroup];
+  T* const kept = a.norm.plane.cols <= kKeptPixels ? x_kept : nullptr;
   for_each_unit(a.norm, begin, end, [&](int64_t sample, int64_t first, int channels) {
     if (a.norm.channels_last) {
-      group_forward<kGroup, S, T>(a, sample, first, channels, group_of<const S>(a.norm.x, sample, first),
-                                  group_of<S>(a.y, sample, first));
+      with_channels<kGroup, kWide>(channels, [&](auto group, auto count) {
+        group_forward<decltype(group)::value, S, T>(a, sample, first, count,
+                                                    group_of<const S>(a.norm.x, sample, first), kept,
+                                                    group_of<S>(a.y, sample, first));
+      });
     } else if (a.norm.small_planes()) {
-      bring<S, kTile>(a.norm.plane, a.norm.x, sample, first, channels, x_tile);
-      group_forward<kTile, T, T>(a, sample, first, channels, {x_tile, kTile}, {y_tile, kTile});
-      take_back<S, kTile>(a.norm.plane, a.y, sample, first, channels, y_tile);
+      bring<S, kTile>(a.norm.plane, channels, planes_from<S>(a.norm.x, sample, first), x_tile);
+      with_channels<kTile, kTile>(channels, [&](auto group, auto count) {
+        group_forward<decltype(group)::value, T, T>(a, sample, first, count, {x_tile, kTile}, nullptr, {y_tile, kTile});
+      });
+      take_back<S, kTile>(a.norm.plane, channels, planes_from<S>(a.y, sample, first), y_tile);
     } else {
       plane_forward<S>(a, sample, first);
     }

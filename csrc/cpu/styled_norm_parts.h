@@ -51,6 +51,12 @@ SIVAE_HD Strided plane_of(const Images& images, int64_t sample, int64_t channel)
   return plane;
 }
 
+// Planes of a sample, by their place after the first.
+template <class S>
+SIVAE_HD auto planes_from(const Images& images, int64_t sample, int64_t first) {
+  return [&images, sample, first](int g) { return plane_of<S>(images, sample, first + g); };
+}
+
 // Calls visit(first pixel, pixels) for each block of a plane.
 template <class Visit>
 SIVAE_HD void for_each_block(int64_t pixels, Visit visit) {
@@ -102,6 +108,9 @@ SIVAE_HD void add_pixels(int64_t count, double (&sums)[K][1], Terms terms) {
   }
 }
 
+// Channels that a loop takes at a time. GCC does not vectorise one over all channels of a wide group that does as much.
+constexpr int kNormVector = 16;
+
 // The same for each of `channels`, at most G, that lie side by side: pixel(i) returns terms(g, t), and done(i) follows.
 template <int K, class T, int G, class Pixel, class Done>
 SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K][G], Pixel pixel, Done done) {
@@ -109,12 +118,15 @@ SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K]
   for (int64_t i = 0; i < count; ++i) {
     const int64_t j = i % kNormLanes;
     const auto terms = pixel(i);
+    for (int from = 0; from < channels; from += kNormVector) {
+      const int taken = channels - from < kNormVector ? channels - from : kNormVector;
 #pragma omp simd
-    for (int g = 0; g < channels; ++g) {
-      T t[K];
-      terms(g, t);
-      SIVAE_UNROLL
-      for (int k = 0; k < K; ++k) lanes[k][j][g] += t[k];
+      for (int g = 0; g < taken; ++g) {
+        T t[K];
+        terms(from + g, t);
+        SIVAE_UNROLL
+        for (int k = 0; k < K; ++k) lanes[k][j][from + g] += t[k];
+      }
     }
     done(i);
   }
@@ -153,21 +165,46 @@ SIVAE_HD Group<S> group_of(const Images& images, int64_t sample, int64_t channel
   return {static_cast<S*>(plane_of<Element>(images, sample, channel).data), images.pixels.strides[0]};
 }
 
-// The channels of a pixel as T: in place, or widened into `buffer`.
-template <class S, class T>
-SIVAE_HD const T* row_of(const Group<const S>& group, int64_t pixel, int channels, T* buffer) {
-  const S* row = group.first + pixel * group.pixel;
-  if constexpr (sizeof(S) == sizeof(T)) {
-    return row;
-  } else {
-    widen_run(row, buffer, channels);
-    return buffer;
-  }
+// Calls call(group, channels), a group's size and the number of its channels, both known to the compiler where it is
+// full. Only full groups are wide.
+template <int G, int Wide, class Call>
+SIVAE_HD void with_channels(int channels, Call call) {
+  if (channels == Wide) return call(std::integral_constant<int, Wide>(), std::integral_constant<int, Wide>());
+  if (channels == G) return call(std::integral_constant<int, G>(), std::integral_constant<int, G>());
+  call(std::integral_constant<int, G>(), channels);
 }
+
+// Rows ahead that are asked for: the processor's own prefetcher stops at a page's end, which is a row or two away.
+constexpr int64_t kRowsAhead = 32;
+
+// A group's rows, G channels of a pixel, as T. They are read once in order by `first`, then any number of times.
+template <int G, class S, class T>
+struct Rows {
+  Group<const S> from;
+  T* kept;  // [kKeptPixels] [G], or null
+  int channels;
+
+  // `buffer` is for rows that cannot be read in place.
+  SIVAE_HD_MEMBER const T* first(int64_t pixel, T* buffer) const {
+    const S* row = from.first + pixel * from.pixel;
+    __builtin_prefetch(reinterpret_cast<const void*>(row + kRowsAhead * from.pixel));
+    if constexpr (sizeof(S) == sizeof(T)) {
+      if (kept == nullptr) return row;
+    }
+    T* to = kept == nullptr ? buffer : kept + pixel * G;
+#pragma omp simd
+    for (int g = 0; g < channels; ++g) to[g] = widen(row[g]);
+    return to;
+  }
+  SIVAE_HD_MEMBER const T* again(int64_t pixel, T* buffer) const {
+    return kept == nullptr ? first(pixel, buffer) : kept + pixel * G;
+  }
+};
 
 // Where the channels of a pixel can be written as T: in place, or `buffer`, which `put_row` then narrows.
 template <class S, class T>
 SIVAE_HD T* place_of(const Group<S>& group, int64_t pixel, T* buffer) {
+  __builtin_prefetch(reinterpret_cast<const void*>(group.first + (pixel + kRowsAhead) * group.pixel), 1);
   if constexpr (sizeof(S) == sizeof(T)) {
     return group.first + pixel * group.pixel;
   } else {
@@ -178,29 +215,6 @@ SIVAE_HD T* place_of(const Group<S>& group, int64_t pixel, T* buffer) {
 template <class S, class T>
 SIVAE_HD void put_row(const Group<S>& group, int64_t pixel, int channels, const T* row) {
   if constexpr (sizeof(S) != sizeof(T)) narrow_run(row, group.first + pixel * group.pixel, channels);
-}
-
-// Small planes [channels] [pixels], side by side [pixels] [G].
-template <class S, int G, class T>
-SIVAE_HD void bring(const Layout& layout, const Images& images, int64_t sample, int64_t first, int channels, T* tile) {
-  T buffer[kSmallPlane];
-  for (int g = 0; g < channels; ++g) {
-    const T* row = load<S>(layout, plane_of<S>(images, sample, first + g), {0, 1, 0, layout.cols}, buffer);
-    for (int64_t i = 0; i < layout.cols; ++i) tile[i * G + g] = row[i];
-  }
-}
-
-template <class S, int G, class T>
-SIVAE_HD void take_back(const Layout& layout, const Images& images, int64_t sample, int64_t first, int channels,
-                        const T* tile) {
-  T buffer[kSmallPlane];
-  for (int g = 0; g < channels; ++g) {
-    const Strided plane = plane_of<S>(images, sample, first + g);
-    const Piece whole{0, 1, 0, layout.cols};
-    T* row = place_for<S>(layout, plane, whole, buffer);
-    for (int64_t i = 0; i < layout.cols; ++i) row[i] = tile[i * G + g];
-    store<S>(layout, plane, whole, row);
-  }
 }
 
 // Calls visit(sample, first channel, channels) for units [begin, end).

@@ -22,7 +22,11 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 U = 2.0**-24
 # One pixel; fewer pixels than lanes of a sum; planes taken together, and the first that are not; a block and the next
 # one's first pixel; groups of channels that are not full.
-SHAPES = [(3, 20, 1, 1), (2, 3, 5, 3), (2, 17, 4, 4), (2, 33, 8, 8), (2, 3, 5, 13), (1, 18, 16, 32), (2, 3, 27, 19)]
+# The last ones are in channels last: more pixels than are kept for a second reading, and rows of several cache lines.
+SHAPES = [
+    *((3, 20, 1, 1), (2, 3, 5, 3), (2, 17, 4, 4), (2, 33, 8, 8), (2, 3, 5, 13), (1, 18, 16, 32), (2, 3, 27, 19)),
+    *((1, 35, 25, 24), (1, 18, 36, 32), (2, 64, 33, 32)),
+]
 
 
 class TestParity:
@@ -227,7 +231,7 @@ class TestBits:
 
     @pytest.mark.usefixtures("restore_threads")
     @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
-    @pytest.mark.parametrize("shape", [(5, 37, 32, 33), (64, 48, 4, 4)], ids=str)
+    @pytest.mark.parametrize("shape", [(5, 37, 32, 33), (64, 48, 4, 4), (2, 64, 33, 32)], ids=str)
     def test_any_number_of_threads(self, compiled_backend, shape, layout):
         case = make_case(shape, torch.float32, layout=layout)
         results = []
