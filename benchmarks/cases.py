@@ -159,13 +159,14 @@ def _fused_exp_elbo(backend: str, noise: ops.PhiloxNoise | None) -> Function:
     return functools.partial(ops.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG, backend=backend)
 
 
-def _styled_norm_inputs(shape: Shape, sample: Sampler) -> Inputs:
+def _styled_norm_inputs(shape: Shape, sample: Sampler, memory_format: torch.memory_format) -> Inputs:
     batch, channels, *plane = shape
-    x, noise = sample.normal(*shape, leaf=True), sample.normal(batch, 1, *plane)
+    x, grad_y = (sample.normal(*shape).contiguous(memory_format=memory_format) for _ in range(2))
+    x, noise = x.requires_grad_(), sample.normal(batch, 1, *plane)
     noise_weight, bias = (sample.normal(channels, leaf=True) for _ in range(2))
     scale, shift = (sample.normal(batch, channels, leaf=True) for _ in range(2))
     leaves = (x, noise_weight, bias, scale, shift)
-    return Inputs((x, noise, *leaves[1:]), leaves, (sample.normal(*shape),))
+    return Inputs((x, noise, *leaves[1:]), leaves, (grad_y,))
 
 
 def _fused_styled_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
@@ -265,15 +266,22 @@ OPERATIONS: Mapping[str, Operation] = {
             quick_shapes=_QUICK_LATENTS,
             default=False,
         ),
-        Operation(
-            "styled_instance_norm",
-            styled_norm.styled_instance_norm,
-            _fused_styled_norm,
-            _styled_norm_inputs,
-            _per_element(3, 5),
-            shapes=((4, 64, 128, 128), (32, 512, 4, 4)),
-            large_shapes=((16, 128, 128, 128), (8, 64, 512, 512)),
-            quick_shapes=((4, 64, 128, 128),),
+        *(
+            Operation(
+                name,
+                styled_norm.styled_instance_norm,
+                _fused_styled_norm,
+                functools.partial(_styled_norm_inputs, memory_format=memory_format),
+                _per_element(3, 5),
+                shapes=((4, 64, 128, 128), (32, 512, 4, 4)),
+                large_shapes=((16, 128, 128, 128), (8, 64, 512, 512)),
+                quick_shapes=((4, 64, 128, 128),),
+            )
+            # Trainings run in channels last, other people's networks mostly not.
+            for name, memory_format in (
+                ("styled_instance_norm", torch.contiguous_format),
+                ("styled_instance_norm_channels_last", torch.channels_last),
+            )
         ),
     )
 }
