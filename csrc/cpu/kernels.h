@@ -163,9 +163,9 @@ struct StyledNormBackward {
   const void* grad_mean = nullptr;  // [B, C], or null: mean has no gradient
   const void* grad_std = nullptr;   // [B, C], or null: std has no gradient
   Images grad_x{};                  // absent where not needed
-  double* grad_scale = nullptr;     // [B, C]
-  double* grad_shift = nullptr;     // [B, C]
-  // Of each plane [B, C], or both null where grad_x is absent too:
+  void* grad_scale = nullptr;       // [B, C]
+  void* grad_shift = nullptr;       // [B, C]
+  // Of each plane [B, C], to be added over the batch; or both null where grad_x is absent too:
   double* grad_noise_weight = nullptr;
   double* grad_bias = nullptr;
   bool stream = false;  // write grad_x past the caches

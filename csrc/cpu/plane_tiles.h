@@ -81,28 +81,38 @@ SIVAE_HD void turn_back(const T* columns, int64_t stride, T* const (&rows)[kTurn
   }
 }
 
-// Brings planes to a tile [pixels] [G]: plane(g) is the g-th of `channels`.
-template <class S, int G, class T, class Plane>
-SIVAE_HD void bring(const Layout& layout, int channels, Plane plane, T* tile) {
+// Brings `channels` planes, `step` elements apart, to a tile [pixels] [G].
+template <class S, int G, class T>
+SIVAE_HD void bring(const Layout& layout, Strided plane, int64_t step, int channels, T* tile) {
   T buffer[kTurned][kSmallPlane];
   for (int first = 0; first < channels; first += kTurned) {
     const int count = channels - first < kTurned ? channels - first : kTurned;
     const T* rows[kTurned];
-    for (int j = 0; j < count; ++j) rows[j] = load<S>(layout, plane(first + j), {0, 1, 0, layout.cols}, buffer[j]);
+    for (int j = 0; j < count; ++j) {
+      rows[j] = load<S>(layout, plane, {0, 1, 0, layout.cols}, buffer[j]);
+      plane.data = static_cast<S*>(plane.data) + step;
+    }
     turn(rows, count, layout.cols, tile + first, G);
   }
 }
 
-template <class S, int G, class T, class Plane>
-SIVAE_HD void take_back(const Layout& layout, int channels, Plane plane, const T* tile) {
+template <class S, int G, class T>
+SIVAE_HD void take_back(const Layout& layout, Strided plane, int64_t step, int channels, const T* tile) {
   T buffer[kTurned][kSmallPlane];
   const Piece whole{0, 1, 0, layout.cols};
   for (int first = 0; first < channels; first += kTurned) {
     const int count = channels - first < kTurned ? channels - first : kTurned;
     T* rows[kTurned];
-    for (int j = 0; j < count; ++j) rows[j] = place_for<S>(layout, plane(first + j), whole, buffer[j]);
+    Strided to = plane;
+    for (int j = 0; j < count; ++j) {
+      rows[j] = place_for<S>(layout, to, whole, buffer[j]);
+      to.data = static_cast<S*>(to.data) + step;
+    }
     turn_back(tile + first, G, rows, count, layout.cols);
-    for (int j = 0; j < count; ++j) store<S>(layout, plane(first + j), whole, rows[j]);
+    for (int j = 0; j < count; ++j) {
+      store<S>(layout, plane, whole, rows[j]);
+      plane.data = static_cast<S*>(plane.data) + step;
+    }
   }
 }
 

@@ -13,8 +13,7 @@ enum Sum : int { kGrad, kGradDeviation, kDeviation, kSums };
 // What the second reading takes of a plane, and the gradients of its style.
 template <class T>
 struct GradientOf {
-  T by_grad, constant, by_deviation;
-  double by_shift, by_scale;
+  T by_grad, constant, by_deviation, by_shift, by_scale;
 };
 
 // What is known of a plane before its gradient.
@@ -41,12 +40,13 @@ SIVAE_HD GradientOf<T> gradient_of(const PlaneFacts<T>& plane, double count, dou
       plane_gradient(std, inverse, 1.0 + static_cast<double>(plane.scale), count, grad, grad_normalised,
                      static_cast<double>(plane.grad_mean), static_cast<double>(plane.grad_std));
   return {static_cast<T>(g.by_grad), static_cast<T>(g.constant - g.by_deviation * dropped),
-          static_cast<T>(g.by_deviation), grad, grad_normalised};
+          static_cast<T>(g.by_deviation), static_cast<T>(grad), static_cast<T>(grad_normalised)};
 }
 
-void keep_style(const StyledNormBackward& a, int64_t plane, double by_shift, double by_scale) {
-  if (a.grad_shift != nullptr) a.grad_shift[plane] = by_shift;
-  if (a.grad_scale != nullptr) a.grad_scale[plane] = by_scale;
+template <class T>
+void keep_style(const StyledNormBackward& a, int64_t plane, T by_shift, T by_scale) {
+  if (a.grad_shift != nullptr) static_cast<T*>(a.grad_shift)[plane] = by_shift;
+  if (a.grad_scale != nullptr) static_cast<T*>(a.grad_scale)[plane] = by_scale;
 }
 
 bool wants_second_reading(const StyledNormBackward& a) {
@@ -152,7 +152,7 @@ SIVAE_OUT_OF_LINE void group_backward(const StyledNormBackward& a, int64_t sampl
     add_pixels_of_group<kSums, T, G>(count, channels, sums, pixel, [](int64_t) {});
   });
   PlaneFacts<T> facts[G] = {};
-  double by_shift[G], by_scale[G];
+  alignas(64) T by_shift[G], by_scale[G];
   for (int g = 0; g < channels; ++g) facts[g] = facts_of<T>(a, plane + g);
 #pragma omp simd
   for (int g = 0; g < G; ++g) {
@@ -204,14 +204,16 @@ void backward(const StyledNormBackward& a, int64_t begin, int64_t end) {
             group_of<const S>(a.grad_y, sample, first), kept, group_of<S>(a.grad_x, sample, first));
       });
     } else if (a.norm.small_planes()) {
-      bring<S, kTile>(a.norm.plane, channels, planes_from<S>(a.norm.x, sample, first), x_tile);
-      if (has_grad) bring<S, kTile>(a.norm.plane, channels, planes_from<S>(a.grad_y, sample, first), grad_tile);
+      bring<S, kTile>(a.norm.plane, plane_of<S>(a.norm.x, sample, first), a.norm.x.channel, channels, x_tile);
+      if (has_grad) {
+        bring<S, kTile>(a.norm.plane, plane_of<S>(a.grad_y, sample, first), a.grad_y.channel, channels, grad_tile);
+      }
       with_channels<kTile, kTile>(channels, [&](auto group, auto count) {
         group_backward<decltype(group)::value, T, T>(a, sample, first, count, {x_tile, kTile}, {grad_tile, kTile},
                                                      {nullptr, nullptr}, {out_tile, kTile});
       });
       if (a.grad_x.pixels.data != nullptr) {
-        take_back<S, kTile>(a.norm.plane, channels, planes_from<S>(a.grad_x, sample, first), out_tile);
+        take_back<S, kTile>(a.norm.plane, plane_of<S>(a.grad_x, sample, first), a.grad_x.channel, channels, out_tile);
       }
     } else {
       plane_backward<S>(a, sample, first);

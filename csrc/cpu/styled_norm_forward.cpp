@@ -151,11 +151,11 @@ void forward(const StyledNormForward& a, int64_t begin, int64_t end) {
                                                     group_of<S>(a.y, sample, first));
       });
     } else if (a.norm.small_planes()) {
-      bring<S, kTile>(a.norm.plane, channels, planes_from<S>(a.norm.x, sample, first), x_tile);
+      bring<S, kTile>(a.norm.plane, plane_of<S>(a.norm.x, sample, first), a.norm.x.channel, channels, x_tile);
       with_channels<kTile, kTile>(channels, [&](auto group, auto count) {
         group_forward<decltype(group)::value, T, T>(a, sample, first, count, {x_tile, kTile}, nullptr, {y_tile, kTile});
       });
-      take_back<S, kTile>(a.norm.plane, channels, planes_from<S>(a.y, sample, first), y_tile);
+      take_back<S, kTile>(a.norm.plane, plane_of<S>(a.y, sample, first), a.y.channel, channels, y_tile);
     } else {
       plane_forward<S>(a, sample, first);
     }

@@ -158,33 +158,39 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
   return {y, mean, std};
 }
 
-// A parameter's gradient: what each plane left [B, C], or the sum of these over the batch [C].
-class ParameterGradient {
- public:
-  ParameterGradient(const Tensor& like, const Tensor& x, bool needed)
-      : needed_(needed), options_((like.defined() ? like : x).options()) {
-    TORCH_CHECK_VALUE(!needed || like.defined(), "sivae: a gradient is asked for of a parameter that is not given");
-    if (needed) planes_ = at::zeros({x.size(0), x.size(1)}, options_.dtype(at::kDouble));
-  }
-  double* data() const { return needed_ ? planes_.mutable_data_ptr<double>() : nullptr; }
-  Tensor planes() const { return needed_ ? planes_.to(options_.dtype()) : at::empty({0}, options_); }
-  Tensor channels() const {
-    if (!needed_) return at::empty({0}, options_);
-    const int64_t batch = planes_.size(0), count = planes_.size(1);
-    Tensor sums = at::zeros({count}, planes_.options());
-    const double* from = planes_.const_data_ptr<double>();
-    double* to = sums.mutable_data_ptr<double>();
-    for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t c = 0; c < count; ++c) to[c] += from[b * count + c];
-    }
-    return sums.to(options_.dtype());
-  }
+// What planes leave of a parameter's gradient, [B, C] of a dtype; undefined where none is needed.
+Tensor plane_gradient(const Tensor& like, const Tensor& x, at::ScalarType dtype, bool needed) {
+  TORCH_CHECK_VALUE(!needed || like.defined(), "sivae: a gradient is asked for of a parameter that is not given");
+  if (!needed) return Tensor();
+  const auto options = x.options().dtype(dtype);
+  // Without pixels no kernel writes it.
+  return x.numel() > 0 ? at::empty({x.size(0), x.size(1)}, options) : at::zeros({x.size(0), x.size(1)}, options);
+}
 
- private:
-  bool needed_;
-  at::TensorOptions options_;
-  Tensor planes_;
-};
+// The gradient [B, C] in the dtype of `like`, empty where not needed.
+Tensor of_planes(const Tensor& planes, const Tensor& like, const Tensor& x) {
+  const Tensor& shown = like.defined() ? like : x;
+  return planes.defined() ? planes.to(shown.scalar_type()) : at::empty({0}, shown.options());
+}
+
+// Its sum over the batch, [C].
+Tensor of_channels(const Tensor& planes, const Tensor& like, const Tensor& x) {
+  const Tensor& shown = like.defined() ? like : x;
+  if (!planes.defined()) return at::empty({0}, shown.options());
+  const int64_t batch = planes.size(0), count = planes.size(1);
+  Tensor sums = at::zeros({count}, planes.options());
+  const double* from = planes.const_data_ptr<double>();
+  double* to = sums.mutable_data_ptr<double>();
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t c = 0; c < count; ++c) to[c] += from[b * count + c];
+  }
+  return sums.to(shown.scalar_type());
+}
+
+template <class T>
+T* data_or_null(const Tensor& tensor) {
+  return tensor.defined() ? static_cast<T*>(tensor.mutable_data_ptr()) : nullptr;
+}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward(
     const optional<Tensor>& grad_y, const optional<Tensor>& grad_mean, const optional<Tensor>& grad_std,
@@ -193,13 +199,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward
     bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift) {
   TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
   Tensor grad_x = need_x ? empty_result(x) : at::empty({0}, x.options());
-  const ParameterGradient by_noise_weight(given(noise_weight), x, need_noise_weight);
-  const ParameterGradient by_bias(given(bias), x, need_bias);
-  const ParameterGradient by_scale(given(scale), x, need_scale);
-  const ParameterGradient by_shift(given(scale), x, need_shift);  // the two go together
+  const Tensor noise_weights = given(noise_weight), biases = given(bias), scales = given(scale);
+  const at::ScalarType arithmetic = sum_dtype(x.scalar_type());
+  const Tensor by_noise_weight = plane_gradient(noise_weights, x, at::kDouble, need_noise_weight);
+  const Tensor by_bias = plane_gradient(biases, x, at::kDouble, need_bias);
+  const Tensor by_scale = plane_gradient(scales, x, arithmetic, need_scale);
+  const Tensor by_shift = plane_gradient(scales, x, arithmetic, need_shift);  // the two go together
   const Tensor by_y = given(grad_y);
   if (x.numel() > 0) {
-    const Operands operands(x, given(noise), given(noise_weight), given(bias), given(scale));
+    const Operands operands(x, given(noise), noise_weights, biases, scales);
     const std::vector<int64_t> planes{x.size(0), x.size(1)};
     const Values means("mean", mean, x, planes), stds("std", std, x, planes);
     const Values by_mean("grad_mean", given(grad_mean), x, planes), by_std("grad_std", given(grad_std), x, planes);
@@ -213,16 +221,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward
     args.std = stds.data();
     args.grad_mean = by_mean.data();
     args.grad_std = by_std.data();
-    args.grad_scale = by_scale.data();
-    args.grad_shift = by_shift.data();
-    args.grad_noise_weight = by_noise_weight.data();
-    args.grad_bias = by_bias.data();
+    args.grad_scale = data_or_null<void>(by_scale);
+    args.grad_shift = data_or_null<void>(by_shift);
+    args.grad_noise_weight = data_or_null<double>(by_noise_weight);
+    args.grad_bias = data_or_null<double>(by_bias);
     args.stream = need_x && grad_x.nbytes() >= kStreamBytes;
     widen_units(args.norm);
     at::parallel_for(0, args.norm.units(), grain_of(args.norm),
                      [&](int64_t begin, int64_t end) { kernels().styled_norm_backward(args, begin, end); });
   }
-  return {grad_x, by_noise_weight.channels(), by_bias.channels(), by_scale.planes(), by_shift.planes()};
+  return {grad_x, of_channels(by_noise_weight, noise_weights, x), of_channels(by_bias, biases, x),
+          of_planes(by_scale, scales, x), of_planes(by_shift, scales, x)};
 }
 
 }  // namespace

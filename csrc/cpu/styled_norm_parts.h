@@ -51,12 +51,6 @@ SIVAE_HD Strided plane_of(const Images& images, int64_t sample, int64_t channel)
   return plane;
 }
 
-// Planes of a sample, by their place after the first.
-template <class S>
-SIVAE_HD auto planes_from(const Images& images, int64_t sample, int64_t first) {
-  return [&images, sample, first](int g) { return plane_of<S>(images, sample, first + g); };
-}
-
 // Calls visit(first pixel, pixels) for each block of a plane.
 template <class Visit>
 SIVAE_HD void for_each_block(int64_t pixels, Visit visit) {
