@@ -20,6 +20,7 @@ import torch
 from benchmarks import image_step_suite, iteration_profile, ops_suite, step_suite, style_step_suite
 from benchmarks.cases import IMAGE_STEP, MODES, STEP, STYLE_STEP, cases
 from benchmarks.environment import device_slug, environment, missing_backends
+from benchmarks.image_iterations import CUDA_EFFORT as CUDA_IMAGE_EFFORT
 from benchmarks.image_iterations import EFFORT, QUICK_EFFORT, ImageStepResult
 from benchmarks.measure import CopyProbe, Effort, copy_bandwidth, probe_bytes
 from benchmarks.ops_suite import reason_of
@@ -36,6 +37,7 @@ __all__ = ["main", "parse", "perform"]
 
 CUDA_EFFORT = Effort(rounds=20, sample_seconds=2e-3, warmup_seconds=0.02)
 QUICK = Effort(rounds=7, sample_seconds=2e-3, warmup_calls=2, warmup_seconds=0.02, limit_seconds=2.0, least_rounds=3)
+IMAGE_EFFORTS = {"cpu": EFFORT, "cuda": CUDA_IMAGE_EFFORT}
 _OF_IMAGES: dict[str, Any] = {IMAGE_STEP: image_step_suite, STYLE_STEP: style_step_suite}
 
 
@@ -167,7 +169,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
     iterations: list[tuple[str, Callable[[], StepResult | ImageStepResult]]] = []
     if STEP in options.ops:
         iterations.append(("a training iteration", lambda: step_suite.run(device=device, effort=step_effort)))
-    image_effort, first = (QUICK_EFFORT, 1) if options.quick else (EFFORT, None)
+    image_effort, first = (QUICK_EFFORT, 1) if options.quick else (IMAGE_EFFORTS[device.type], None)
     with_compile = not options.no_compile
     for op in _OF_IMAGES:
         of_op = [(suite, case) for suite, case in _image_cases(options, device) if case.op == op]

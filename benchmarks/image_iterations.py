@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_ext
 from benchmarks.ops_suite import EAGER, reason_of
 from sivae.training import SoftIntroStep
 from sivae.training.graph import GraphedCall
+from sivae.training.torch_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
 
 Network = TypeVar("Network", bound=nn.Module)
 Step = Callable[[Tensor], object]
@@ -31,6 +33,7 @@ EFFORT = Effort(rounds=7, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0
 QUICK_EFFORT = Effort(
     rounds=3, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0, limit_seconds=8.0, least_rounds=2
 )
+CUDA_EFFORT = dataclasses.replace(EFFORT, limit_seconds=12.0, least_rounds=3)  # many cases, steady clocks
 _BATCHES = 4  # drawn beforehand; every contender goes round them
 
 CHANNELS_LAST = f"{EAGER}, channels-last"
@@ -127,7 +130,8 @@ def variants(
     Args:
         case: for the batches' shape.
         plain, ours: make the steps.
-        device: where; on a CPU there are only float32 variants, run one op after the other.
+        device: where; on a CPU there are only float32 variants, run one op after the other, and on a GPU memory in
+            channels last goes with products in TF32.
         graphed: with ours in a CUDA graph.
         compiled: with torch.compile of the networks.
     """
@@ -161,7 +165,6 @@ def variants(
 
     found = {
         EAGER: lambda: exact(over_flat(plain(channels_last=False))),
-        CHANNELS_LAST: lambda: exact(over_last(plain(channels_last=True))),
         TF32: lambda: rounded(over_last(plain(channels_last=True))),
         BF16: lambda: plain_in_half(False),
         OURS: lambda: exact(over_last(ours())),
@@ -211,13 +214,13 @@ def under_autocast(call: Call, device: torch.device) -> Call:
 
 
 def exact(call: Call) -> Call:
-    """The call with float32 products that a GPU does not round; by itself torch has cuDNN round a convolution's."""
-    return _inside(lambda: _products(False), call)
+    """The call with float32 products that a GPU does not round."""
+    return _inside(lambda: float32_products(rounded=False), call)
 
 
 def rounded(call: Call) -> Call:
     """The call with float32 products rounded to TF32 on a GPU."""
-    return _inside(lambda: _products(True), call)
+    return _inside(lambda: float32_products(rounded=True), call)
 
 
 def _inside(context: Callable[[], contextlib.AbstractContextManager[object]], call: Call) -> Call:
@@ -229,29 +232,10 @@ def _inside(context: Callable[[], contextlib.AbstractContextManager[object]], ca
 
 
 @contextlib.contextmanager
-def _products(tf32: bool) -> Iterator[None]:
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32, convolutions.allow_tf32 = tf32, tf32
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
-
-
-@contextlib.contextmanager
 def as_trained() -> Iterator[None]:
-    """torch as the trainer sets it, for every variant alike: cuDNN tries its algorithms, and a compiled network may be
-    gone through twice."""
-    from torch._functorch import config as functorch
-
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        with functorch.patch(donated_buffer=False):
-            yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+    """torch as the trainer sets it, for every variant alike."""
+    with convolutions_are_tried(), networks_may_be_compiled():
+        yield
 
 
 def counted_flops(call: Call) -> int:

@@ -9,6 +9,8 @@ and torch.compile. Ours is `SoftIntroStep` with `ConvVAE` as `sivae train` runs 
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -112,15 +114,18 @@ def our_step(
 def makers(case: ImageCase, device: torch.device = CPU, *, compiled: bool = True) -> dict[str, Callable[[], Call]]:
     """What makes the call of every variant."""
 
+    @functools.cache
+    def models() -> tuple[PlainConvVAE, ConvVAE]:
+        return networks(case, device)
+
     def plain(*, channels_last: bool, compiled: bool = False) -> PlainSoftIntroStep:
-        model = networks(case, device)[0]
-        model = in_channels_last(model) if channels_last else model
+        model = in_channels_last(models()[0]) if channels_last else copy.deepcopy(models()[0])
         return plain_step(case, with_compiled_networks(model) if compiled else model)
 
     def ours(
         *, autocast: torch.dtype | None = None, compiled: bool = False, generator: torch.Generator | None = None
     ) -> SoftIntroStep:
-        model = in_channels_last(networks(case, device)[1])
+        model = in_channels_last(models()[1])
         model = with_compiled_networks(model) if compiled else model
         return our_step(case, model, autocast=autocast, generator=generator)
 

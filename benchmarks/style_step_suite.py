@@ -10,6 +10,8 @@ with `StyleVAE` as `sivae train` runs them, with shared passes and with fresh on
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,11 +24,13 @@ from benchmarks.baselines.style_networks import PlainStyleVAE
 from benchmarks.cases import STYLE_STEP
 from benchmarks.image_iterations import (
     EFFORT,
+    OURS,
+    OURS_BF16,
     ImageStepResult,
     batches,
-    exact,
     in_channels_last,
     over,
+    rounded,
     timed,
     variants,
     with_compiled_networks,
@@ -37,7 +41,8 @@ from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions
 from sivae.training.optimizers import make_optimizers, set_rate
 
-OURS_FRESH = "native, fresh passes"
+OURS_FRESH = f"{OURS}, fresh passes"
+OURS_BF16_FRESH = f"{OURS_BF16}, fresh passes"
 _RATE, _SCALE, _BETA_REC, _BETA_KL, _BETA_NEG = 0.002, 5e-6, 0.05, 0.2, 512.0  # of FFHQ at 256x256
 _GRAPHED_UP_TO = 128  # pixels a side; above, launching hides behind computing
 
@@ -151,24 +156,28 @@ def our_step(
 def makers(case: StyleCase, device: torch.device = CPU, *, compiled: bool = True) -> dict[str, Callable[[], Call]]:
     """What makes the call of every variant."""
 
+    @functools.cache
+    def models() -> tuple[PlainStyleVAE, StyleVAE]:
+        return networks(case, device)
+
     def plain(*, channels_last: bool, compiled: bool = False) -> PlainSoftIntroStep:
-        model = networks(case, device)[0]
-        model = in_channels_last(model) if channels_last else model
+        model = in_channels_last(models()[0]) if channels_last else copy.deepcopy(models()[0])
         return plain_step(with_compiled_networks(model) if compiled else model)
 
     def ours(
         *, autocast: torch.dtype | None = None, compiled: bool = False, generator: torch.Generator | None = None
     ) -> SoftIntroStep:
-        model = in_channels_last(networks(case, device)[1])
+        model = in_channels_last(models()[1])
         model = with_compiled_networks(model) if compiled else model
         return our_step(model, autocast=autocast, generator=generator)
 
     def fresh() -> Call:
-        step = our_step(in_channels_last(networks(case, device)[1]), fresh_passes=True)
-        return exact(over(step, batches(case, device, torch.channels_last)))
+        half = torch.bfloat16 if device.type == "cuda" else None
+        step = our_step(in_channels_last(models()[1]), fresh_passes=True, autocast=half)
+        return rounded(over(step, batches(case, device, torch.channels_last)))
 
     shared = variants(case, plain, ours, device, graphed=case.side <= _GRAPHED_UP_TO, compiled=compiled)
-    return {**shared, OURS_FRESH: fresh}
+    return {**shared, OURS_BF16_FRESH if device.type == "cuda" else OURS_FRESH: fresh}
 
 
 def run(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.models import VAEModel
-from sivae.models.norm import switches_seen_by_compiler
 from sivae.models.style import StyleVAE
 from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
 from sivae.training.averaging import AveragedModel
@@ -28,8 +27,8 @@ from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.step import IntroStep, SoftIntroStep, VAEStep
 from sivae.training.step_base import Distance, Metrics, StepOptions
+from sivae.training.torch_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
 
-_MOST_GRAPHS = 1024  # of one network: nine stages, blending and not, with a dozen kinds of passes each
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
 
 
@@ -259,26 +258,15 @@ def place(model: VAEModel, config: RunConfig, device: torch.device) -> None:
 def settings_of(config: RunConfig) -> Iterator[None]:
     """The run's threads, ops backend and precision inside, the caller's afterwards."""
     threads = torch.get_num_threads()
-    rounded = config.precision != "fp32"
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark
     assert config.ops is not None
     with contextlib.ExitStack() as stack:
         stack.enter_context(ops.use_backend(config.ops))
+        stack.enter_context(float32_products(rounded=config.precision != "fp32"))
+        stack.enter_context(convolutions_are_tried())
         if config.compile:
-            from torch._dynamo import config as dynamo
-            from torch._functorch import config as functorch
-
-            # The step goes through some graphs twice, which compiled ones allow only without donated buffers.
-            stack.enter_context(functorch.patch(donated_buffer=False))
-            # Every stage of a growing model makes graphs of its own. Past the limit networks would silently run as
-            # they are, by default from the second stage on.
-            stack.enter_context(dynamo.patch(recompile_limit=_MOST_GRAPHS, accumulated_recompile_limit=_MOST_GRAPHS))
-            stack.enter_context(switches_seen_by_compiler())
+            stack.enter_context(networks_may_be_compiled())
         torch.set_num_threads(config.threads or threads)
-        products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = rounded, rounded, True
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = before

@@ -34,7 +34,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "probe_bytes", lambda device: 1 << 12)
     for name in ("EFFORT", "QUICK_EFFORT"):
         monkeypatch.setattr(command.step_suite, name, TINY_EFFORT)
-        monkeypatch.setattr(command, name, TINY_EFFORT)
+    monkeypatch.setattr(command, "QUICK_EFFORT", TINY_EFFORT)
+    monkeypatch.setattr(command, "IMAGE_EFFORTS", {"cpu": TINY_EFFORT})
     monkeypatch.setattr(command.iteration_profile, "EFFORT", TINY_EFFORT)
     monkeypatch.setattr(image_iterations.MatrixProbe, "side_on_cpu", 16)
     monkeypatch.setattr(command.image_step_suite, "CPU_CASES", (ImageCase(2, 8, (4, 8), 3),))

@@ -21,7 +21,7 @@ def test_every_stage_runs_alone_and_by_this_python(stages, tmp_path):
 
 def test_the_suite_understands_its_options(tmp_path):
     commands = [stage.command for stage in gpu_speed.plan(tmp_path) if list(stage.command[1:3]) == ["-m", "benchmarks"]]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         words = ["1" if word == gpu_speed.MINUTES_LEFT else word for word in command[3:]]
         options = parse(words, "bench")
