@@ -3,7 +3,7 @@
 # make lint    ruff and mypy
 # make gpu-check OUT=DIR    on a machine with a GPU, with its own Python: build, tests, sanitizer, throughput
 # make gpu-speed OUT=DIR    likewise: images per second of both models, up to 1024x1024, and where the time goes
-# make gpu-train OUT=DIR DATA=PATH    likewise: CIFAR-10's model for ten minutes, in two processes
+# make gpu-train OUT=DIR DATA=PATH    likewise: CIFAR-10's model for six MINUTES, in two processes
 # make venv    only the environment: .venv with torch, the dependencies and the package, rebuilt where out of date
 #
 # TORCH picks another torch (make demo TORCH=torch), PYTHON another interpreter, SIVAE_BUILD what is compiled.
@@ -37,7 +37,7 @@ lint: venv
 gpu-check gpu-speed gpu-train:
 	@test -n '$(OUT)' || { echo 'make $@ OUT=DIR: name a folder for logs and results'; exit 2; }
 	@test $@ != gpu-train || test -n '$(DATA)' || { echo 'make $@ OUT=DIR DATA=PATH: name the images'; exit 2; }
-	$(PYTHON) -m benchmarks.$(subst -,_,$@) '$(OUT)' $(if $(filter gpu-train,$@),--data '$(DATA)')
+	$(PYTHON) -m benchmarks.$(subst -,_,$@) '$(OUT)' $(if $(filter gpu-train,$@),--data '$(DATA)' $(if $(MINUTES),--minutes $(MINUTES)))
 
 clean:
 	rm -rf build $(VENV) sivae.egg-info sivae/_C.*.so sivae/_build_status.py

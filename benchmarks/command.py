@@ -30,7 +30,7 @@ from benchmarks.report import device_folders, write_report
 from benchmarks.results import Row, RowFile, group_rows, step_rows
 from benchmarks.step_suite import StepResult
 from benchmarks.tables import print_tables, tables
-from sivae.training.errors import ConfigError
+from sivae.training.errors import ConfigError, SivaeError
 from sivae.training.memory import keep_freed_memory
 
 __all__ = ["main", "parse", "perform"]
@@ -65,7 +65,7 @@ def main(words: Sequence[str], program: str) -> int:
     """
     try:
         perform(parse(words, program))
-    except ConfigError as error:
+    except SivaeError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -79,9 +79,7 @@ def perform(options: argparse.Namespace) -> None:
         _report(options)
         return
     device = _device(options.device)
-    if options.sides and not _image_cases(options, device):
-        sides = dict.fromkeys(case.side for suite in _OF_IMAGES.values() for case in _all_cases(suite, device))
-        raise ConfigError(f"--sides {' '.join(map(str, options.sides))}: there are {', '.join(map(str, sides))}")
+    _check_sides(options, device)
     before = torch.get_num_threads()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -90,9 +88,10 @@ def perform(options: argparse.Namespace) -> None:
             if options.verb == PROFILE:
                 _profile(options, device)
             else:
-                rows, file = _run(options, device)
+                rows, file, failed = _run(options, device)
                 print_tables(tables(rows))
                 print(f"{len(rows)} rows in {file.path}" if rows else "no rows")
+                _complain(failed)
     finally:
         torch.set_num_threads(before)
 
@@ -126,23 +125,43 @@ def _image_cases(options: argparse.Namespace, device: torch.device) -> list[tupl
     ]
 
 
+def _check_sides(options: argparse.Namespace, device: torch.device) -> None:
+    if not options.sides:
+        return
+    wanted = [suite for op, suite in _OF_IMAGES.items() if op in options.ops]
+    if not wanted:
+        raise ConfigError(f"--sides is about {' and '.join(_OF_IMAGES)}; add --ops with one of them")
+    known = sorted({case.side for suite in wanted for case in _all_cases(suite, device)})
+    for side in options.sides:
+        if side not in known:
+            raise ConfigError(f"--sides {side}: of {' and '.join(options.ops)} there are {', '.join(map(str, known))}")
+
+
 def _profile(options: argparse.Namespace, device: torch.device) -> None:
     keep_freed_memory()
     facts, chosen = _facts(options, device), _image_cases(options, device)
     file = RowFile(options.out, device_slug(device), facts)
-    profiles = []
+    page = file.path.with_name(f"{file.path.stem}{iteration_profile.PROFILE_SUFFIX}")
+    profiles: list[iteration_profile.Profile] = []
+    failed: list[str] = []
     with Progress(len(chosen)) as progress:
         for suite, case in chosen:
             progress.begin(case.name)
             try:
                 profiles += iteration_profile.profiles(case, suite.makers(case, device, compiled=False), device)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
                 progress.notice(f"{case.name}: not profiled: {reason_of(error)}")
+                failed.append(case.name)
+            iteration_profile.write_page(page, profiles, facts)
             progress.advance()
-    page = file.path.with_name(f"{file.path.stem}{iteration_profile.PROFILE_SUFFIX}")
-    iteration_profile.write_page(page, profiles, facts)
     print_tables([table for one in profiles for table in iteration_profile.tables(one)])
     print(page)
+    _complain(failed)
+
+
+def _complain(failed: Sequence[str]) -> None:
+    if failed:
+        raise SivaeError(f"failed, as said above: {', '.join(failed)}")
 
 
 @contextlib.contextmanager
@@ -154,7 +173,7 @@ def _rows_are_kept(progress: Progress, file: RowFile) -> Iterator[None]:
         raise
 
 
-def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], RowFile]:
+def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], RowFile, list[str]]:
     started = time.monotonic()
     # As `sivae train` does, and for every variant alike: else what one allocates decides whether another's pages fault.
     keep_freed_memory()
@@ -177,6 +196,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
             measured = functools.partial(suite.run, case, device=device, effort=image_effort, with_compile=with_compile)
             iterations.append((case.name, measured))
     rows: list[Row] = []
+    failed: list[str] = []
     with Progress(len(chosen) * len(MODES) + len(iterations)) as progress, _rows_are_kept(progress, file):
         progress.notice(
             f"{facts['device']}, {facts['threads']} CPU threads, torch {facts['torch']}, "
@@ -200,7 +220,12 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                     progress.notice(f"{name}: not measured; --minutes {options.minutes:g} are over")
                     continue
                 progress.begin(name)
-                result = measured()
+                try:
+                    result = measured()
+                except Exception as error:
+                    progress.notice(f"{name}: not measured: {reason_of(error)}")
+                    failed.append(name)
+                    continue
                 for variant, reason in getattr(result, "skipped", {}).items():
                     progress.notice(f"{name}: without {variant}: {reason}")
                 found = step_rows(result, facts)
@@ -231,4 +256,4 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
         if device.type != "cuda":
             measure_iterations()
         progress.notice(f"{time.monotonic() - started:.0f} s")
-    return rows, file
+    return rows, file, failed

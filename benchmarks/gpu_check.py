@@ -66,7 +66,7 @@ def plan(out: Path) -> list[Stage]:
             for tool in ("memcheck", "racecheck")
         ),
         Stage("suite", [*suite, "--device", "cuda", "--out", results, "--minutes", MINUTES_LEFT], SUITE_SECONDS),
-        Stage("report", [*suite, "report", results], 30),
+        Stage("report", [*suite, "report", results], 30, reserved=30),
     ]
 
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=str(__doc__).split("\n\n")[0])
-    return perform_plan(parser, lambda out, _: plan(out), MINUTES, arguments, show_reports)
+    return perform_plan(parser, lambda out, _: plan(out), lambda _: MINUTES, arguments, show_reports)
 
 
 if __name__ == "__main__":

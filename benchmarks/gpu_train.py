@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks.stages import Stage, build_stages, perform_plan
 
-MINUTES = 10.0  # of training
-_STARTING = 90  # seconds that a process may take beyond its half: reading images, the pilot, metrics and pictures
+MINUTES = 6.0  # of training
+_BESIDES = 3.5  # minutes for building, and for all that a process does beyond its half
+_STARTING = 60  # seconds of these that one process may take: reading images, the pilot, metrics and pictures
 
 
 def plan(out: Path, data: str, minutes: float = MINUTES) -> list[Stage]:
@@ -31,7 +32,7 @@ def plan(out: Path, data: str, minutes: float = MINUTES) -> list[Stage]:
     return [
         *build_stages(),
         Stage("first", [*program, "first", training, "--data", data, "--minutes", f"{minutes:g}"], limit),
-        Stage("second", [*program, "second", training], limit),
+        Stage("second", [*program, "second", training], limit, reserved=30 * minutes),
     ]
 
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def planned(out: Path, options: argparse.Namespace) -> list[Stage]:
         return plan(out, str(Path(options.data).resolve()), options.minutes)
 
-    return perform_plan(parser, planned, 60.0, arguments, _show)
+    return perform_plan(parser, planned, lambda options: options.minutes + _BESIDES, arguments, _show)
 
 
 def _show(out: Path) -> None:

@@ -14,7 +14,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes, synchronize
 from benchmarks.ops_suite import EAGER, reason_of
 from sivae.training import SoftIntroStep
-from sivae.training.graph import GraphedCall
+from sivae.training.graph import EAGER_CALLS, GraphedCall
 from sivae.training.torch_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -34,6 +34,7 @@ QUICK_EFFORT = Effort(
     rounds=3, sample_seconds=0.0, warmup_calls=1, warmup_seconds=0.0, limit_seconds=8.0, least_rounds=2
 )
 CUDA_EFFORT = dataclasses.replace(EFFORT, limit_seconds=12.0, least_rounds=3)  # many cases, steady clocks
+_GRAPHED_UP_TO = 128  # pixels a side; above, launching hides behind computing
 _BATCHES = 4  # drawn beforehand; every contender goes round them
 
 CHANNELS_LAST = f"{EAGER}, channels-last"
@@ -64,17 +65,11 @@ class Case(Protocol):
     def shape(self) -> tuple[int, int, int, int]: ...
 
 
-class PlainMaker(Protocol):
-    """Makes the plain loop's step, with a model of its own."""
-
-    def __call__(self, *, channels_last: bool, compiled: bool = False) -> Step: ...
-
-
-class OurMaker(Protocol):
-    """Makes our step, with a model of its own; `generator` where a CUDA graph is to hold it."""
+class OurStep(Protocol):
+    """Makes our step over a model; with a generator one that a CUDA graph can hold."""
 
     def __call__(
-        self, *, autocast: torch.dtype | None = None, compiled: bool = False, generator: torch.Generator | None = None
+        self, model: Any, *, autocast: torch.dtype | None = None, generator: torch.Generator | None = None
     ) -> SoftIntroStep: ...
 
 
@@ -123,59 +118,77 @@ class ImageStepResult:
 
 
 def variants(
-    case: Case, plain: PlainMaker, ours: OurMaker, device: torch.device, *, graphed: bool = True, compiled: bool = True
+    case: Case,
+    networks: Callable[[], tuple[nn.Module, nn.Module]],
+    plain_step: Callable[[Any], Step],
+    our_step: OurStep,
+    device: torch.device,
+    *,
+    compiled: bool = True,
+    further: Mapping[str, OurStep] | None = None,
 ) -> dict[str, Callable[[], Call]]:
     """Every variant: what makes its call, one iteration on the next batch.
 
     Args:
         case: for the batches' shape.
-        plain, ours: make the steps.
+        networks: makes the plain model and ours on the device, once; each variant has copies.
+        plain_step, our_step: make the steps over a model.
         device: where; on a CPU there are only float32 variants, run one op after the other, and on a GPU memory in
             channels last goes with products in TF32.
-        graphed: with ours in a CUDA graph.
         compiled: with torch.compile of the networks.
+        further: other steps of ours, by what comes after the variant's name; in bfloat16 on a GPU.
     """
+    models = functools.cache(networks)
 
     @functools.cache
     def data(memory_format: torch.memory_format) -> list[Tensor]:
         return batches(case, device, memory_format)
 
-    def over_flat(step: Step) -> Call:
-        return over(step, data(torch.contiguous_format))
+    def plain(*, channels_last: bool = True, compiled: bool = False) -> Call:
+        model = in_channels_last(models()[0]) if channels_last else copy.deepcopy(models()[0])
+        step = plain_step(with_compiled_networks(model) if compiled else model)
+        return over(step, data(torch.channels_last if channels_last else torch.contiguous_format))
 
-    def over_last(step: Step) -> Call:
-        return over(step, data(torch.channels_last))
+    def ours(step: OurStep = our_step, *, autocast: torch.dtype | None = None, compiled: bool = False) -> Call:
+        model = in_channels_last(models()[1])
+        return over(step(with_compiled_networks(model) if compiled else model, autocast=autocast), last())
+
+    def last() -> list[Tensor]:
+        return data(torch.channels_last)
 
     if device.type != "cuda":
         return {
-            EAGER: lambda: over_flat(plain(channels_last=False)),
-            CHANNELS_LAST: lambda: over_last(plain(channels_last=True)),
-            OURS: lambda: over_last(ours()),
+            EAGER: lambda: plain(channels_last=False),
+            CHANNELS_LAST: plain,
+            OURS: ours,
+            **{f"{OURS}, {word}": functools.partial(ours, step) for word, step in (further or {}).items()},
         }
     half = torch.bfloat16
 
-    def plain_in_half(compiled: bool) -> Call:
-        return rounded(under_autocast(over_last(plain(channels_last=True, compiled=compiled)), device))
+    def in_half(step: OurStep) -> Call:
+        return rounded(ours(step, autocast=half))
 
     def graph() -> Call:
         generator = torch.Generator(device).manual_seed(0)
-        step = ours(autocast=half, generator=generator)
+        step = our_step(in_channels_last(models()[1]), autocast=half, generator=generator)
         captured = GraphedCall(lambda x, condition: step(x, condition=condition), [generator])
-        return rounded(over_last(lambda x: captured(x, None)))
+        return rounded(over(lambda x: captured(x, None), last()))
 
-    found = {
-        EAGER: lambda: exact(over_flat(plain(channels_last=False))),
-        TF32: lambda: rounded(over_last(plain(channels_last=True))),
-        BF16: lambda: plain_in_half(False),
-        OURS: lambda: exact(over_last(ours())),
-        OURS_TF32: lambda: rounded(over_last(ours())),
-        OURS_BF16: lambda: rounded(over_last(ours(autocast=half))),
+    found: dict[str, Callable[[], Call]] = {
+        EAGER: lambda: exact(plain(channels_last=False)),
+        TF32: lambda: rounded(plain()),
+        BF16: lambda: rounded(under_autocast(plain(), device)),
+        OURS: lambda: exact(ours()),
+        OURS_TF32: lambda: rounded(ours()),
+        OURS_BF16: functools.partial(in_half, our_step),
     }
-    if graphed:
+    for word, step in (further or {}).items():
+        found[f"{OURS_BF16}, {word}"] = functools.partial(in_half, step)
+    if case.shape[-1] <= _GRAPHED_UP_TO:
         found[OURS_GRAPH] = graph
     if compiled:
-        found[BF16_COMPILED] = lambda: plain_in_half(True)
-        found[OURS_COMPILED] = lambda: rounded(over_last(ours(autocast=half, compiled=True)))
+        found[BF16_COMPILED] = lambda: rounded(under_autocast(plain(compiled=True), device))
+        found[OURS_COMPILED] = lambda: rounded(ours(autocast=half, compiled=True))
     return found
 
 
@@ -233,7 +246,8 @@ def _inside(context: Callable[[], contextlib.AbstractContextManager[object]], ca
 
 @contextlib.contextmanager
 def as_trained() -> Iterator[None]:
-    """torch as the trainer sets it, for every variant alike."""
+    """torch as the trainer sets it, for every variant alike, without what was compiled before."""
+    torch.compiler.reset()
     with convolutions_are_tried(), networks_may_be_compiled():
         yield
 
@@ -275,11 +289,16 @@ def timed(
                 else:
                     flops[name] = counted_flops(call)
                 peaks[name] = peak_extra_bytes(call, device)
+                if name == OURS_GRAPH:
+                    for _ in range(EAGER_CALLS):  # a capture that fails is to fail here
+                        call()
                 synchronize(device)
                 calls[name] = call
             except Exception as error:
                 skipped[name] = reason_of(error)
                 error.__traceback__ = None  # it holds what the variant has on the device
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
         measured = measure({**calls, MATRIX: probe}, effort, device=device)
     flops |= {name: flops[other] for name, other in _COUNTED_AS.items() if name in calls and other in flops}
     return ImageStepResult(case, tuple(calls), measured, peaks, flops, probe.flops, skipped)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler_util import FunctionEventAvg
 
-from benchmarks.image_iterations import BF16, MATRIX, OURS, OURS_BF16, Case, MatrixProbe, timed
+from benchmarks.image_iterations import BF16, MATRIX, OURS, OURS_BF16, Case, MatrixProbe, as_trained, timed
 from benchmarks.measure import CPU, Call, Effort, Spread, synchronize
 from benchmarks.ops_suite import EAGER
 from benchmarks.tables import Table, format_seconds, markdown
@@ -39,9 +39,12 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("compiled", r"^triton_"),
     ("optimiser", r"adam|multi_tensor_apply|foreach"),
     ("normalisation", r"batch_?norm|instance_norm|group_?norm|\bbn_|_bn_|norm_"),
-    (PRODUCTS, r"conv|gemm|gemv|wgrad|dgrad|fprop|xmma|cutlass|cublas|nvjet|::(add)?mm\b|::bmm|matmul|linear"),
+    (PRODUCTS, r"conv(?!ert)|gemm|gemv|wgrad|dgrad|fprop|xmma|cutlass|cublas|nvjet|::(add)?mm\b|::bmm|matmul|::linear"),
     ("pooling and resampling", r"pool|upsample|interpolate"),
-    ("copies and layouts", r"mem(cpy|set)|copy|clone|nchw|nhwc|transpose|::fill|::zero|fill_|permute|cat"),
+    (
+        "copies and layouts",
+        r"mem(cpy|set)|copy|clone|nchw|nhwc|transpose|::fill|::zero|fill_|permute|convert|::cat\b|CatArray",
+    ),
     ("sums", r"reduce|::sum|::mean|norm\b"),
     ("element by element", r"elementwise|aten::"),
 )
@@ -93,7 +96,7 @@ def profiles(case: Case, makers: Mapping[str, Callable[[], Call]], device: torch
         device: where.
 
     Raises:
-        torch.OutOfMemoryError: a variant does not fit.
+        RuntimeError: a variant cannot run, or the profiler sees nothing of it.
     """
     found = []
     for variant in (BF16, OURS_BF16) if device.type == "cuda" else (EAGER, OURS):
@@ -101,7 +104,9 @@ def profiles(case: Case, makers: Mapping[str, Callable[[], Call]], device: torch
         probe = MatrixProbe(device)
         result = timed(case, {variant: functools.partial(_itself, call)}, device, EFFORT, probe)
         if variant in result.skipped:
-            raise torch.OutOfMemoryError(result.skipped[variant])
+            raise RuntimeError(f"{variant}: {result.skipped[variant]}")
+        with as_trained():
+            shares = shares_of(call, device)
         matrix = result.measurement.spread(MATRIX).median
         found.append(
             Profile(
@@ -109,7 +114,7 @@ def profiles(case: Case, makers: Mapping[str, Callable[[], Call]], device: torch
                 variant,
                 device.type,
                 result.measurement.spread(variant),
-                shares_of(call, device),
+                shares,
                 result.flops[variant],
                 probe.flops / matrix,
             )
@@ -122,7 +127,11 @@ def _itself(call: Call) -> Call:
 
 
 def shares_of(call: Call, device: torch.device = CPU) -> list[Share]:
-    """The kernels of a call that has run before, the longest first."""
+    """The kernels of a call that has run before, the longest first.
+
+    Raises:
+        RuntimeError: it is a GPU, and the profiler saw no kernel.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at the first profile; it reports every start and stop
     on_gpu = device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
@@ -131,7 +140,12 @@ def shares_of(call: Call, device: torch.device = CPU) -> list[Share]:
         for _ in range(_CALLS):
             call()
         synchronize(device)
-    return shares_of_trace(_trace(profile), _CALLS) if on_gpu else shares_of_ops(profile.key_averages(), _CALLS)
+    if not on_gpu:
+        return shares_of_ops(profile.key_averages(), _CALLS)
+    shares = shares_of_trace(_trace(profile), _CALLS)
+    if not shares:
+        raise RuntimeError("the profiler saw no kernel on the GPU; it may not be allowed to (CUPTI)")
+    return shares
 
 
 def _trace(profile: torch.profiler.profile) -> list[dict[str, Any]]:

@@ -53,6 +53,8 @@ class Stage:
         environment: variables on top of this process's.
         missing: why there is no command; that is no failure.
         beside: it runs at the same time as the stage before it, as neither measures anything.
+        least: seconds with less than which it is not begun.
+        reserved: seconds that the stages before it leave to it.
     """
 
     name: str
@@ -61,6 +63,8 @@ class Stage:
     environment: Mapping[str, str] = field(default_factory=dict)
     missing: str = ""
     beside: bool = False
+    least: float = 0.0
+    reserved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,10 @@ def run_stage(stage: Stage, out: Path, seconds: float) -> Outcome:
         log.write_text(f"{stage.missing}\n")
         return Outcome(stage.name, "left out", 0.0, stage.missing)
     limit = min(stage.seconds, seconds)
-    if limit <= 0:
-        log.write_text("no time was left\n")
-        return Outcome(stage.name, "too slow", 0.0, "no time was left")
+    if limit <= stage.least:
+        reason = f"{max(limit, 0):.0f} s were left" if limit > 0 else "no time was left"
+        log.write_text(f"{reason}\n")
+        return Outcome(stage.name, "too slow", 0.0, reason)
     # A case that the suite has begun, its tables and the report after it want some time too.
     minutes = f"{max(limit - 40, 1) / 60:.2f}"
     stage = dataclasses.replace(stage, command=[minutes if word == MINUTES_LEFT else word for word in stage.command])
@@ -179,10 +184,13 @@ def perform(stages: Sequence[Stage], out: Path, minutes: float) -> list[Outcome]
     end = time.monotonic() + 60 * minutes
     signal.signal(signal.SIGINT, _end_what_runs)
     outcomes: list[Outcome] = []
-    for together in groups(stages):
+    in_turn = groups(stages)
+    for number, together in enumerate(in_turn, start=1):
+        reserved = sum(stage.reserved for later in in_turn[number:] for stage in later)
         print(f"{', '.join(stage.name for stage in together)} ...", file=sys.stderr, flush=True)
         with ThreadPoolExecutor(len(together)) as pool:
-            running = [pool.submit(run_stage, stage, out, end - time.monotonic()) for stage in together]
+            left = end - time.monotonic() - reserved
+            running = [pool.submit(run_stage, stage, out, left) for stage in together]
             outcomes += [one.result() for one in running]
     (out / "summary.json").write_text(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2))
     return outcomes
@@ -191,7 +199,7 @@ def perform(stages: Sequence[Stage], out: Path, minutes: float) -> list[Outcome]
 def perform_plan(
     parser: argparse.ArgumentParser,
     plan: Callable[[Path, argparse.Namespace], Sequence[Stage]],
-    minutes: float,
+    minutes: Callable[[argparse.Namespace], float],
     arguments: Sequence[str] | None = None,
     show: Callable[[Path], None] = lambda out: None,
 ) -> int:
@@ -200,7 +208,7 @@ def perform_plan(
     Args:
         parser: with the command's own options.
         plan: the stages, from the folder and the options.
-        minutes: for all of them.
+        minutes: for all of them, from the options.
         arguments: default: those of the process.
         show: prints what the folder holds at the end, before the table.
 
@@ -224,7 +232,7 @@ def perform_plan(
         return 0
     if out.exists() and not out.is_dir():
         parser.error(f"{out} is a file; name a folder")
-    outcomes = perform(stages, out, minutes)
+    outcomes = perform(stages, out, minutes(options))
     show(out)
     width = max(len(name) for name in names)
     for outcome in outcomes:

@@ -30,9 +30,9 @@ from sivae.machine import git_commit
 from sivae.training import preset_config, train
 from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
-from sivae.training.errors import RunInterrupted, SivaeError
+from sivae.training.errors import CheckpointError, RunFolderError, RunInterrupted, SivaeError
 from sivae.training.folder import CHECKPOINTS, read_config
-from sivae.training.recorder import read_records
+from sivae.training.recorder import last_step, read_records
 
 PILOT_STEPS = 400
 MARGIN = 0.8  # of the minutes are trained in; starting twice, checkpoints, metrics and pictures take the rest
@@ -69,13 +69,23 @@ def second(out: Path) -> dict[str, Any]:
 
     Returns:
         The run's summary.
+
+    Raises:
+        RunFolderError: the run is not one that a first process has left half-way.
+        SivaeError: as :func:`sivae.training.train` does.
     """
+    if len(_processes(out)) != 1:
+        raise RunFolderError(f"{out}: it holds no run that a first process has begun, and no second one gone on with")
     started = time.perf_counter()
     summary = train(resume=True, out=out / RUN)
     _note(out, started)
-    processes = [json.loads(line) for line in (out / PROCESSES).read_text().splitlines()]
-    write_text(out / REPORT, report(summary, read_config(out / RUN), processes))
+    write_text(out / REPORT, report(summary, read_config(out / RUN), _processes(out)))
     return summary
+
+
+def _processes(out: Path) -> list[dict[str, Any]]:
+    path = out / PROCESSES
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def _train_until(step: int, config: RunConfig, folder: Path) -> None:
@@ -83,7 +93,7 @@ def _train_until(step: int, config: RunConfig, folder: Path) -> None:
 
     def watch() -> None:
         while not done.wait(0.1):
-            if folder.is_dir() and (records := read_records(folder)) and records[-1]["step"] >= step:
+            if last_step(folder) >= step:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -109,10 +119,17 @@ def _iterations_per_second(folder: Path) -> float:
 
 
 def _note(out: Path, started: float) -> None:
-    """What this process did."""
+    """What this process did.
+
+    Raises:
+        CheckpointError: it left no checkpoint, as it was stopped in the middle of what may become a divergence.
+    """
+    checkpoints = list_checkpoints(out / RUN / CHECKPOINTS)
+    if not checkpoints:
+        raise CheckpointError(f"{out / RUN}: the process ended without a checkpoint")
     on_gpu = torch.cuda.is_available()
     entry = {
-        "ends_at_step": int(list_checkpoints(out / RUN / CHECKPOINTS)[-1].name),
+        "ends_at_step": int(checkpoints[-1].name),
         "process_seconds": time.perf_counter() - started,
         "peak_allocated_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
         "commit": git_commit(),

@@ -165,7 +165,7 @@ struct StyledNormBackward {
   Images grad_x{};                  // absent where not needed
   void* grad_scale = nullptr;       // [B, C]
   void* grad_shift = nullptr;       // [B, C]
-  // Of each plane [B, C], to be added over the batch; or both null where grad_x is absent too:
+  // Of each plane [B, C], to be added over the batch; null where not needed:
   double* grad_noise_weight = nullptr;
   double* grad_bias = nullptr;
   bool stream = false;  // write grad_x past the caches

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Outputs = dict[str, Tensor]
-_EAGER_CALLS = 3  # first calls run as they are: libraries choose their kernels and optimisers make their state
+EAGER_CALLS = 3  # first calls run as they are: libraries choose their kernels and optimisers make their state
 
 
 class GraphedCall:
@@ -32,7 +32,7 @@ class GraphedCall:
         self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, batch: Tensor, condition: Tensor | None) -> Outputs:
-        if self._graph is None and self._calls < _EAGER_CALLS:
+        if self._graph is None and self._calls < EAGER_CALLS:
             self._calls += 1
             return self._on_side_stream(batch, condition)
         if self._graph is None:

@@ -111,7 +111,25 @@ def test_sides_choose_among_the_iterations_on_images(tmp_path, monkeypatch, caps
     assert code == 0, err
     assert {tuple(row["shape"]) for row in rows_in(tmp_path)} == {(2, 3, 16, 16)}
     code, _, err = sivae_bench(capsys, "--ops", IMAGE_STEP, STYLE_STEP, "--sides", "7", "--out", str(tmp_path))
-    assert (code, err) == (2, "sivae: --sides 7: there are 8, 16\n")
+    assert (code, err) == (2, "sivae: --sides 7: of image_step and style_step there are 8, 16\n")
+    code, _, err = sivae_bench(capsys, "--ops", STYLE_STEP, "--sides", "8", "16", "--out", str(tmp_path))
+    assert (code, err) == (2, "sivae: --sides 16: of style_step there are 8\n")
+    code, _, err = sivae_bench(capsys, "--ops", "exp_elbo", "--sides", "8", "--out", str(tmp_path))
+    assert code == 2 and "add --ops with one of them" in err
+
+
+def test_a_case_that_fails_costs_itself_only(tmp_path, monkeypatch, capsys):
+    def fails(*arguments: object, **keywords: object) -> None:
+        raise RuntimeError("the driver has gone")
+
+    monkeypatch.setattr(command.image_step_suite, "run", fails)
+    code, _, err = sivae_bench(capsys, "--ops", IMAGE_STEP, STYLE_STEP, "--out", str(tmp_path))
+    assert code == 1
+    assert "not measured: RuntimeError: the driver has gone" in err
+    assert err.splitlines()[-1].startswith("sivae: failed, as said above: Soft-IntroVAE iteration, 8x8")
+    assert {row["op"] for row in rows_in(tmp_path)} == {STYLE_STEP}
+    monkeypatch.setattr(command.iteration_profile, "shares_of", fails)
+    assert sivae_bench(capsys, "profile", "--ops", IMAGE_STEP, "--out", str(tmp_path))[0] == 1
 
 
 def test_a_variant_that_cannot_run_is_left_out_and_said(tmp_path, monkeypatch, capsys):

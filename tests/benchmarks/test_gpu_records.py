@@ -35,6 +35,12 @@ def test_both_processes_have_half_of_the_minutes_and_the_same_folder(tmp_path):
     assert list(second.command[3:]) == ["second", str(tmp_path / "training")]
 
 
+def test_a_report_is_written_however_long_the_others_take(tmp_path):
+    speed = {stage.name: stage for stage in gpu_speed.plan(tmp_path)}
+    assert speed["report"].reserved >= speed["report"].seconds
+    assert speed["compiled"].least > 60  # compiling alone takes that long
+
+
 def test_a_dry_run_needs_no_gpu(tmp_path, capsys):
     assert gpu_speed.main([str(tmp_path / "out"), "--dry-run"]) == 0
     assert gpu_train.main([str(tmp_path / "out"), "--data", "cifar.tar", "--dry-run"]) == 0

@@ -125,10 +125,14 @@ def test_a_network_that_is_compiled_is_the_same_object():
 
 
 def test_settings_of_the_trainer_end_with_the_measurement():
-    before = torch.backends.cudnn.benchmark
+    """Networks past the compiler's limit would silently run as they are."""
+    from torch._dynamo import config as dynamo
+
+    before = torch.backends.cudnn.benchmark, dynamo.recompile_limit
     with iterations.as_trained():
         assert torch.backends.cudnn.benchmark
-    assert torch.backends.cudnn.benchmark is before
+        assert dynamo.recompile_limit > 100
+    assert (torch.backends.cudnn.benchmark, dynamo.recompile_limit) == before
 
 
 def test_a_maker_is_called_once(tmp_path):

@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from benchmarks import timed_training
 from benchmarks.stages import ROOT
 from benchmarks.timed_training import PROCESSES, REPORT, RUN
 from sivae.training import preset_config
+from sivae.training.errors import RunFolderError
 from sivae.training.folder import read_config, read_summary
 
 SMALL = preset_config("digits", widths=(4, 8), batch_size=8, device="cpu", threads=1, log_every=4)
@@ -43,6 +45,8 @@ def test_the_second_process_ends_what_the_first_began(tmp_path, capsys):
     assert [entry["ends_at_step"] for entry in entries(out)] == [began["ends_at_step"], steps]
     page = (out / REPORT).read_text()
     assert page in done.stdout
+    with pytest.raises(RunFolderError, match="no second one"):
+        timed_training.second(out)
     for text in (f"| iterations | {steps:,} |", f"| images seen | {8 * steps:,} |", "process 2", "run/samples.png"):
         assert text in page
 
@@ -58,3 +62,23 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
     assert len(error) == 1 and "nowhere" in error[0]
     with pytest.raises(SystemExit):
         timed_training.main(["third", str(tmp_path)])
+
+
+def test_packages_of_the_command_line_and_of_other_data_are_not_needed(tmp_path):
+    """A machine with a GPU often has what training needs and no more."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(8):
+        Image.new("RGB", (32, 32), (30 * index, 0, 200)).save(folder / f"{index}.png")
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(('tyro', 'google_crc32c', 'nvtx', 'av')));"
+        "from pathlib import Path;"
+        "from benchmarks import gpu_check, gpu_speed, gpu_train, timed_training;"
+        "from sivae.training import preset_config;"
+        "config = preset_config('cifar10', path=sys.argv[1], widths=(4, 8), batch_size=4, log_every=1, epochs=4.0);"
+        "timed_training.first(Path(sys.argv[2]), config.replace(device='cpu'), 1.0, 2)"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_config(tmp_path / "out" / RUN).total_steps == 8

@@ -231,9 +231,18 @@ class TestBits:
 
     @pytest.mark.usefixtures("restore_threads")
     @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
-    @pytest.mark.parametrize("shape", [(5, 37, 32, 33), (64, 48, 4, 4), (2, 64, 33, 32)], ids=str)
-    def test_any_number_of_threads(self, compiled_backend, shape, layout):
-        case = make_case(shape, torch.float32, layout=layout)
+    @pytest.mark.parametrize(
+        ("shape", "dtype"),
+        [
+            *(((5, 37, 32, 33), torch.float32), ((64, 48, 4, 4), torch.float32)),
+            # On one thread in wide groups of channels, on more in narrow ones.
+            *(((2, 64, 33, 32), dtype) for dtype in (torch.float32, torch.bfloat16)),
+            ((2, 32, 33, 32), torch.float64),
+        ],
+        ids=str,
+    )
+    def test_any_number_of_threads(self, compiled_backend, shape, dtype, layout):
+        case = make_case(shape, dtype, layout=layout)
         results = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)

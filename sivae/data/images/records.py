@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
 from sivae.data.images.base import DamagedImageError, DataError
@@ -28,7 +27,15 @@ _REMEDY = "fetch the file again"
 
 
 def masked_checksum(content: bytes) -> int:
-    """CRC-32C as these files hold it."""
+    """CRC-32C as these files hold it.
+
+    Raises:
+        DataError: google-crc32c is not installed.
+    """
+    try:
+        import google_crc32c
+    except ImportError:
+        raise DataError("files of records need google-crc32c for their checksums: pip install google-crc32c") from None
     checksum = google_crc32c.value(content)
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
