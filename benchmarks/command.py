@@ -225,6 +225,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
                 except Exception as error:
                     progress.notice(f"{name}: not measured: {reason_of(error)}")
                     failed.append(name)
+                    progress.advance()
                     continue
                 for variant, reason in getattr(result, "skipped", {}).items():
                     progress.notice(f"{name}: without {variant}: {reason}")

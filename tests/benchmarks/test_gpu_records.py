@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu_speed, gpu_train
+from benchmarks import gpu_speed, gpu_train, image_step_suite, style_step_suite
 from benchmarks.options import parse
 from benchmarks.stages import groups
 
@@ -33,6 +33,11 @@ def test_both_processes_have_half_of_the_minutes_and_the_same_folder(tmp_path):
     assert first.seconds == second.seconds > 3 * 60
     assert list(first.command[3:]) == ["first", str(tmp_path / "training"), "--data", "cifar.tar", "--minutes", "6"]
     assert list(second.command[3:]) == ["second", str(tmp_path / "training")]
+
+
+def test_the_sides_are_there_on_a_gpu():
+    sides = {case.side for suite in (image_step_suite, style_step_suite) for case in suite.CUDA_CASES}
+    assert {int(side) for side in (*gpu_speed.COMPILED_SIDES, *gpu_speed.PROFILED_SIDES)} <= sides
 
 
 def test_a_report_is_written_however_long_the_others_take(tmp_path):
