@@ -20,15 +20,14 @@ COMPILED_SIDES = ("32", "64")  # the smallest of both models
 PROFILED_SIDES = ("32", "256")
 
 
-def plan(out: Path, device: str = "cuda") -> list[Stage]:
+def plan(out: Path) -> list[Stage]:
     """The stages, in order.
 
     Args:
         out: where their results go.
-        device: "cuda"; "cpu" is for trying the plan out.
     """
     suite, results = [sys.executable, "-m", "benchmarks"], str(out / "results")
-    where = ["--device", device, "--out", results]
+    where = ["--device", "cuda", "--out", results]
 
     def timed(*options: str) -> list[str]:
         return [*suite, *where, "--minutes", MINUTES_LEFT, *options]
@@ -50,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_speed", description=str(__doc__).split("\n\n")[0])
-    parser.add_argument("--device", default="cuda", help="cpu: only for trying the stages out; default: cuda")
-    return perform_plan(
-        parser, lambda out, options: plan(out, options.device), lambda _: MINUTES, arguments, show_reports
-    )
+    return perform_plan(parser, lambda out, _: plan(out), lambda _: MINUTES, arguments, show_reports)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,7 @@ has nothing to do.
 from __future__ import annotations
 
 import functools
-import json
-import os
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ import torch
 from torch.autograd.profiler_util import FunctionEventAvg
 
 from benchmarks.image_iterations import BF16, MATRIX, OURS, OURS_BF16, Case, MatrixProbe, as_trained, timed
-from benchmarks.measure import CPU, Call, Effort, Spread, synchronize
+from benchmarks.measure import CPU, Call, Effort, Spread, profiled, synchronize, trace_of
 from benchmarks.ops_suite import EAGER
 from benchmarks.tables import Table, format_seconds, markdown
 from sivae.files import write_text
@@ -132,28 +129,19 @@ def shares_of(call: Call, device: torch.device = CPU) -> list[Share]:
     Raises:
         RuntimeError: it is a GPU, and the profiler saw no kernel.
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at the first profile; it reports every start and stop
-    on_gpu = device.type == "cuda"
-    activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
-    synchronize(device)
-    with torch.profiler.profile(activities=activities) as profile:
+
+    def several() -> None:
         for _ in range(_CALLS):
             call()
-        synchronize(device)
-    if not on_gpu:
+
+    synchronize(device)
+    profile = profiled(several, device)
+    if device.type != "cuda":
         return shares_of_ops(profile.key_averages(), _CALLS)
-    shares = shares_of_trace(_trace(profile), _CALLS)
+    shares = shares_of_trace(trace_of(profile), _CALLS)
     if not shares:
         raise RuntimeError("the profiler saw no kernel on the GPU; it may not be allowed to (CUPTI)")
     return shares
-
-
-def _trace(profile: torch.profiler.profile) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "trace.json")
-        profile.export_chrome_trace(str(path))
-        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
-    return events
 
 
 def shares_of_trace(events: Iterable[Mapping[str, Any]], calls: int) -> list[Share]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -236,16 +237,28 @@ def _peak_of_cuda(call: Call, device: torch.device) -> int:
     return int(torch.cuda.max_memory_allocated(device) - before)
 
 
-def _peak_of_profile(call: Call) -> int | None:
+def profiled(run: Call, device: torch.device = CPU, *, memory: bool = False) -> torch.profiler.profile:
+    """What torch's profiler sees of a call, on the device too where that is a GPU; its allocations where `memory`."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at the first profile; it reports every start and stop
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        result = call()
-        del result
+    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=activities, profile_memory=memory) as profile:
+        run()
+        synchronize(device)
+    return profile
+
+
+def trace_of(profile: torch.profiler.profile) -> list[dict[str, Any]]:
+    """The events of a profile, as its trace has them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         profile.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
+    return events
+
+
+def _peak_of_profile(call: Call) -> int | None:
+    events = trace_of(profiled(call, memory=True))
     changes = [
         (event["ts"], event["args"]["Bytes"])
         for event in events
