@@ -25,12 +25,12 @@ from benchmarks.image_iterations import EFFORT, QUICK_EFFORT, ImageStepResult
 from benchmarks.measure import CopyProbe, Effort, copy_bandwidth, probe_bytes
 from benchmarks.ops_suite import reason_of
 from benchmarks.options import PROFILE, REPORT, parse
-from benchmarks.progress import Progress
 from benchmarks.report import device_folders, write_report
 from benchmarks.results import Row, RowFile, group_rows, step_rows
 from benchmarks.step_suite import StepResult
 from benchmarks.tables import print_tables, tables
-from sivae.training.errors import ConfigError, SivaeError
+from sivae.errors import ConfigError, SivaeError
+from sivae.progress import Progress, naming
 from sivae.training.memory import keep_freed_memory
 
 __all__ = ["main", "parse", "perform"]
@@ -144,7 +144,7 @@ def _profile(options: argparse.Namespace, device: torch.device) -> None:
     page = file.path.with_name(f"{file.path.stem}{iteration_profile.PROFILE_SUFFIX}")
     profiles: list[iteration_profile.Profile] = []
     failed: list[str] = []
-    with Progress(len(chosen)) as progress:
+    with naming("bench", len(chosen)) as progress:
         for suite, case in chosen:
             progress.begin(case.name)
             try:
@@ -197,7 +197,7 @@ def _run(options: argparse.Namespace, device: torch.device) -> tuple[list[Row], 
             iterations.append((case.name, measured))
     rows: list[Row] = []
     failed: list[str] = []
-    with Progress(len(chosen) * len(MODES) + len(iterations)) as progress, _rows_are_kept(progress, file):
+    with naming("bench", len(chosen) * len(MODES) + len(iterations)) as progress, _rows_are_kept(progress, file):
         progress.notice(
             f"{facts['device']}, {facts['threads']} CPU threads, torch {facts['torch']}, "
             f"backends {', '.join(facts['backends'])}"

@@ -102,7 +102,7 @@ class ImageStepResult:
         case: what was timed.
         variants: those that ran, in order.
         measurement: the times, by the variants' names.
-        peak_extra_bytes: by variant, of one iteration, beyond model, optimisers and images.
+        peak_extra_bytes: by variant, of one iteration, beyond model, optimizers and images.
         flops: by variant, of the products and convolutions of one iteration, as they are without any compiler.
         matrix_flops: of a call of `MATRIX`.
         skipped: variants that could not run, and why.
@@ -285,7 +285,7 @@ def timed(
             try:
                 call = make()
                 if name in _COUNTED_AS:
-                    call()  # the optimisers' state comes into being
+                    call()  # the optimizers' state comes into being
                 else:
                     flops[name] = counted_flops(call)
                 peaks[name] = peak_extra_bytes(call, device)

@@ -34,7 +34,7 @@ PRODUCTS = "products and convolutions"
 _KINDS: tuple[tuple[str, str], ...] = (
     ("ours", r"sivae"),
     ("compiled", r"^triton_"),
-    ("optimiser", r"adam|multi_tensor_apply|foreach"),
+    ("optimizer", r"adam|multi_tensor_apply|foreach"),
     ("normalisation", r"batch_?norm|instance_norm|group_?norm|\bbn_|_bn_|norm_"),
     (PRODUCTS, r"conv(?!ert)|gemm|gemv|wgrad|dgrad|fprop|xmma|cutlass|cublas|nvjet|::(add)?mm\b|::bmm|matmul|::linear"),
     ("pooling and resampling", r"pool|upsample|interpolate"),

@@ -29,9 +29,9 @@ from torch import Tensor
 
 from benchmarks.baselines import loader
 from benchmarks.measure import Spread, synchronize
-from benchmarks.progress import Progress
 from sivae.data.images import ImageBatches, ImageSet, open_images
 from sivae.machine import device_name
+from sivae.progress import Progress, naming
 from sivae.training.memory import keep_freed_memory
 
 Next = Callable[[], object]
@@ -170,7 +170,7 @@ def table(case: LoaderCase, seconds: dict[str, list[float]]) -> Table:
 def run(cases: Sequence[LoaderCase], turns: Turns, device: torch.device) -> dict[LoaderCase, dict[str, list[float]]]:
     """Seconds per batch, by case and contender."""
     results = {}
-    with Progress(len(cases) * turns.rounds * (7 if device.type == "cuda" else 6)) as progress:
+    with naming("bench", len(cases) * turns.rounds * (7 if device.type == "cuda" else 6)) as progress:
         for case in cases:
             with ExitStack() as closing, tempfile.TemporaryDirectory() as folder:
                 results[case] = measure(contenders(case, Path(folder), device, closing), turns, device, progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, NAMES, OF_IMAGES
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 RESULTS = Path(__file__).parent / "results"
 REPORT, PROFILE = "report", "profile"  # what the first word may ask for instead of a run

@@ -13,8 +13,8 @@ from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, newest, read_rows, spread_of
 from benchmarks.schedule_hours import hours_table
 from benchmarks.tables import Table, markdown, tables, with_quartiles
+from sivae.errors import ConfigError
 from sivae.files import atomic_file, write_text
-from sivae.training.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ from benchmarks.image_iterations import MATRIX, ImageStepResult
 from benchmarks.measure import Measurement, Spread
 from benchmarks.ops_suite import COMPILED, COPY, EAGER, EMPTY, Contender, GroupResult
 from benchmarks.step_suite import StepResult
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 SCHEMA = 1
 Row = dict[str, Any]

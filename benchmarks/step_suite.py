@@ -185,6 +185,6 @@ def run(*, case: StepCase = CASE, device: torch.device = CPU, effort: Effort | N
     contenders = calls(case, device)
     peaks: dict[str, int | None] = {}
     for name, call in contenders.items():
-        call()  # the optimisers' state comes into being
+        call()  # the optimizers' state comes into being
         peaks[name] = peak_extra_bytes(call, device)
     return StepResult(case, tuple(contenders), measure(contenders, effort or EFFORT, device=device), peaks)

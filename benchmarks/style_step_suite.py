@@ -1,6 +1,6 @@
 """One training iteration of the style model at a fixed resolution: the plain loop with plain networks against ours.
 
-The published networks, optimiser and weights of the loss, on random images that are ready on the device, with noise,
+The published networks, optimizer and weights of the loss, on random images that are ready on the device, with noise,
 style mixing and the average style. Timed is a whole update of encoder and decoder. The baseline is `PlainSoftIntroStep`
 with `PlainStyleVAE` and, as its authors have it, fresh passes for the decoder's update; float32, contiguous memory, and
 torch's Adam as it comes with a group for each rate. Then the same given what a practitioner turns on first:

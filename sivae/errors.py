@@ -1,4 +1,7 @@
-"""Errors whose message a person can act on. The command line prints them as one line, without a traceback."""
+"""The errors whose message tells a person what to do. The command line prints them as one line, without a traceback.
+
+A message names the thing, what came, what was expected, and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,34 @@ class SivaeError(Exception):
     """Base of the errors below.
 
     Attributes:
-        exit_code: what a program that ends for this reason returns.
+        exit_code: what the command line returns.
     """
 
     exit_code = 1
 
 
 class ConfigError(SivaeError, ValueError):
-    """A setting that cannot be; the message names the key, what came, and what to do."""
+    """A setting that is wrong."""
 
     exit_code = 2
 
 
 class RunFolderError(SivaeError, ValueError):
-    """A run's folder that is taken, missing or not a run's; the message says what to do."""
+    """A folder of a run that is taken, is missing, or is no run's."""
 
     exit_code = 2
 
 
+class FolderInUseError(RunFolderError):
+    """A folder in which another process works."""
+
+
 class CheckpointError(SivaeError, RuntimeError):
-    """A checkpoint that cannot be used; the message names the file and what to do."""
+    """A checkpoint that cannot be used."""
 
 
 class DivergenceError(SivaeError, RuntimeError):
-    """Updates were infinite, NaN or exploding, again after going back once. The message holds cause and remedy.
+    """Updates were infinite, NaN or exploding, again after going back once.
 
     Attributes:
         step: the first iteration whose update could not be applied.
@@ -42,6 +49,34 @@ class DivergenceError(SivaeError, RuntimeError):
 
 
 class RunInterrupted(SivaeError):
-    """The run stopped early because a signal asked it to, with a checkpoint written. The message says how to go on."""
+    """A signal stopped the run early, with a checkpoint written. The message says how to go on."""
 
     exit_code = 0
+
+
+class TrainingFailed(SivaeError, RuntimeError):
+    """A training of an experiment failed, and not by divergence, which is a result."""
+
+
+class DataError(SivaeError, ValueError):
+    """Data that cannot be used."""
+
+
+class DamagedImageError(DataError):
+    """One image that cannot be used, where the others may be; `skip_damaged` leaves such images out."""
+
+
+class NoSuchSplitError(DataError):
+    """A part (train, test) that a data set does not have."""
+
+
+class ModelFileError(SivaeError, ValueError):
+    """A file of a model that cannot be used."""
+
+
+class FeaturesError(SivaeError, ValueError):
+    """The network that FID and KID need is not there."""
+
+
+class ThresholdError(SivaeError, ValueError):
+    """A file that holds no threshold, or one of other scores."""

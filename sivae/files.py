@@ -1,7 +1,7 @@
-"""Atomic writes: whoever reads, and whenever the power fails, it is the old content or the new, never a part.
+"""Write files and folders atomically, and lock folders.
 
-Everything is first written under a temporary name in the same folder, flushed to the disk, and then renamed. This file
-belongs to no floor: any may write.
+A reader sees the old content or the new, never a part, even after a power failure: everything is first written under a
+temporary name in the same folder, flushed to the disk, and then renamed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sivae.errors import FolderInUseError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,16 +79,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the hold ends with the process, however that ends.
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Lock a folder for this process; the lock ends with the process, however that ends.
+
+    Args:
+        folder: to lock.
+        work: what a process does with the folder, for the message: "trains in".
 
     Raises:
-        BlockingIOError: another process holds it.
+        FolderInUseError: another process has locked it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUseError(f"another process {work} {folder}; wait for it, or stop it") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
                 raise  # else a file system without locks: go on without one

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sivae.errors import ModelFileError
 from sivae.models import VAEModel
-from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, ModelFileError, load_model
+from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, load_model
 
 _CHECKPOINTS = "checkpoints"
 

@@ -50,7 +50,7 @@ class PlainStyleVAE(nn.Module):
         return self._decode(z, None, mixing=True)
 
     def rate_scales(self) -> dict[str, float]:
-        """What the optimiser multiplies the steps of parameters by, where that is not 1."""
+        """What the optimizer multiplies the steps of parameters by, where that is not 1."""
         scales = {}
         for name, module in self.named_modules():
             if isinstance(module, _Linear | _Conv):

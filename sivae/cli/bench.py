@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sivae
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

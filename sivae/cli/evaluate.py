@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Text, Whole, one, several
-from sivae.training.errors import ConfigError, RunFolderError
+from sivae.errors import ConfigError, RunFolderError
 
 _RUN = arg(help="The run's folder, or a model folder.", help_behavior_hint="", metavar="RUN")
 _FID = (

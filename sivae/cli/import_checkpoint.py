@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Folder, one
-from sivae.training.errors import CheckpointError, RunFolderError
+from sivae.errors import CheckpointError, RunFolderError
 
 _FILE = arg(help="A checkpoint that one of the authors' programs saved.", help_behavior_hint="", metavar="FILE")
 
@@ -42,8 +42,9 @@ def run(arguments: Arguments) -> None:
         raise RunFolderError("name the new folder by --out DIR")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunFolderError(f"{out} is not empty; choose another --out")
+    from sivae.errors import ModelFileError
     from sivae.models.official import import_official
-    from sivae.models.storage import ModelFileError, save_model
+    from sivae.models.storage import save_model
 
     try:
         imported = import_official(file, averaged=not arguments.as_trained)

@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.generation import Class, Device, Model, Raw, check_at_least, check_seed, file, open_model, read_files
 from sivae.cli.options import Whole, one, several, whole
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 _STEPS, _FRAMES = 9, 48
 _AT_ONCE = 16

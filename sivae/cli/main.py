@@ -116,14 +116,12 @@ def _run(given: list[str]) -> None:
     except BrokenPipeError:
         raise
     except Exception as error:
-        from sivae.training.errors import SivaeError
+        from sivae.errors import SivaeError
 
         if debug:
             traceback.print_exc()
         if isinstance(error, SivaeError):
             _fail(str(error), error.exit_code)
-        if isinstance(error, ValueError) and type(error).__module__.startswith("sivae."):  # of a floor below
-            _fail(str(error), 1)
         if isinstance(error, ModuleNotFoundError):
             _fail(f"{error}; install it, for instance by reinstalling sivae with its dependencies", 1)
         if isinstance(error, OSError):

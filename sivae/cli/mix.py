@@ -23,7 +23,7 @@ from sivae.cli.generation import (
     truncations,
 )
 from sivae.cli.options import Whole, several
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 _ROWS, _COLUMNS, _SEED = 4, 6, 0
 _SHOWN = 1024  # in one picture
@@ -96,10 +96,10 @@ def run(arguments: Arguments) -> None:
 
     import torch
 
-    from sivae.data.images.progress import Counter
     from sivae.evaluation.labelled import labelled_grid
     from sivae.models.base import samples_at_once
     from sivae.models.latent import prior_noise
+    from sivae.progress import counting
 
     with torch.no_grad():
         if arguments.images:
@@ -110,7 +110,7 @@ def run(arguments: Arguments) -> None:
         latents = torch.cat([fine, coarse, coarse.repeat_interleave(columns, dim=0)])
         others = torch.cat([fine, coarse, fine.repeat(rows, 1)])
         parts = []
-        with Counter("mixing", len(latents)) as counter:
+        with counting("mixing", len(latents)) as counter:
             pieces = zip(*(z.split(samples_at_once(model.sample_shape)) for z in (latents, others)), strict=True)
             for z, other in pieces:
                 parts.append(model.render(z, truncation=truncation, mixing=(other, first)).cpu())

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 
 from sivae.cli.generation import Device, ImageModel, Model, Raw, check_at_least, check_seed, file, open_model
 from sivae.cli.options import Folder, Number, Whole, one, one_of
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
     from sivae.training.detection import Detector, NamedImages

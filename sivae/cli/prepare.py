@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Whole, one, one_of, whole
-from sivae.training.errors import ConfigError, RunInterrupted, SivaeError
+from sivae.errors import ConfigError, RunInterrupted, SivaeError
 
 
 def _crop(word: str) -> str | tuple[int, ...]:
@@ -84,7 +84,8 @@ def run(arguments: Arguments) -> None:
         raise ConfigError("name the data and the folder to make: sivae prepare SRC DEST --resolution 256, for instance")
     if arguments.resolution is None:
         raise ConfigError("say how large the packed images shall be, with --resolution 256, for instance")
-    from sivae.data.images import DataError, prepare
+    from sivae.data.images import prepare
+    from sivae.errors import DataError
 
     try:
         facts = prepare(

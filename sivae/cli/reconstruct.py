@@ -24,7 +24,7 @@ from sivae.cli.generation import (
     read_files,
 )
 from sivae.cli.options import Whole, one, one_of, several
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,14 +154,14 @@ def _reconstructed(
     """The metrics of images, uint8 [N, H, W, C], and on the CPU the first of what was encoded and of what came back."""
     import torch
 
-    from sivae.data.images.progress import Counter
     from sivae.evaluation.images import ReconstructionMeter
     from sivae.models.base import samples_at_once
+    from sivae.progress import counting
 
     meter = ReconstructionMeter(opened.model)
     size = samples_at_once(opened.model.sample_shape)
     kept: list[tuple[Tensor, Tensor]] = []
-    with Counter("reconstructing", len(pixels)) as counter:
+    with counting("reconstructing", len(pixels)) as counter:
         for start in range(0, len(pixels), size):
             rows = slice(start, start + size)
             x = prepare(pixels[rows])

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Folder, Text, Whole, one, one_of
+from sivae.errors import ConfigError
 from sivae.reproduce import EXPERIMENTS, get_experiment
 from sivae.reproduce.experiment import SIZES, Settings
-from sivae.training.errors import ConfigError
 
 _NAME = arg(help=f"The experiment: {', '.join(EXPERIMENTS)}. --list tells more.", help_behavior_hint="", metavar="NAME")
 _PATHS = ("data", "against", "run", "vgg", "lpips")

@@ -27,7 +27,7 @@ from sivae.cli.generation import (
     truncations,
 )
 from sivae.cli.options import Folder, Whole
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,9 +109,9 @@ def run(arguments: Arguments) -> None:
         name = f"samples-truncated-seed{seed}.png"
     import torch
 
-    from sivae.data.images.progress import Counter
     from sivae.evaluation.images import generate, to_uint8
     from sivae.evaluation.pictures import sample_grid, write_image
+    from sivae.progress import counting
 
     out = arguments.out
     if out is None and arguments.each is None and arguments.npz is None:
@@ -121,7 +121,7 @@ def run(arguments: Arguments) -> None:
     shown: list[Tensor] = []
     stored: list[Tensor] = []
     done = 0
-    with Counter("sampling", count) as counter:
+    with counting("sampling", count) as counter:
         for images in generate(opened.model, count, seed=seed, condition=opened.conditions(labels), decode=decode):
             images = images.cpu()
             if out is not None and done < _SHOWN:
@@ -157,12 +157,12 @@ def _sweep(opened: ImageModel, towards: list[Truncation], arguments: Arguments, 
     model = of_styles(opened, "--truncation")
     import torch
 
-    from sivae.data.images.progress import Counter
     from sivae.evaluation.images import generate
     from sivae.evaluation.labelled import labelled_grid
+    from sivae.progress import counting
 
     columns = []
-    with Counter("sampling", count * len(towards)) as counter:
+    with counting("sampling", count * len(towards)) as counter:
         for truncation in towards:
             decode = partial(model.render, truncation=truncation)
             parts = []

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from sivae.cli.options import Folder, Number, Text, Whole, number, one, one_of, several, switch, whole
+from sivae.errors import ConfigError
 from sivae.training.config import (
     Automatic,
     Cache,
@@ -25,7 +26,6 @@ from sivae.training.config import (
     Semantics,
     Supervision,
 )
-from sivae.training.errors import ConfigError
 from sivae.training.memory import keep_freed_memory
 from sivae.training.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
 

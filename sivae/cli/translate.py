@@ -23,7 +23,7 @@ from sivae.cli.generation import (
     read_files,
 )
 from sivae.cli.options import Folder, Whole, one, one_of, several
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

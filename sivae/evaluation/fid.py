@@ -16,19 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sivae.errors import FeaturesError, ModelFileError
 from sivae.evaluation.images import to_uint8
 from sivae.models.base import evaluating
 from sivae.models.reading import read_weights
-from sivae.models.storage import ModelFileError
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 _AT_ONCE = 64  # images in the feature network: Inception sees them at 299 x 299, whatever their size
 _KID_SUBSETS, _KID_SUBSET = 100, 1000
-
-
-class FeaturesError(ValueError):
-    """The network that FID and KID need is not there; the message says what to install, and which file to name."""
 
 
 class FeatureDistance:

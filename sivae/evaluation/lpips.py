@@ -9,8 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from sivae.errors import ModelFileError
 from sivae.models.reading import read_weights
-from sivae.models.storage import ModelFileError, fill
+from sivae.models.storage import fill
 from sivae.models.vgg import TAP_CHANNELS, TAPS, VGG16Features, load_vgg16
 
 LPIPS_WEIGHTS = "weights/v0.1/vgg.pth"

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sivae import files
+from sivae.errors import ThresholdError
 from sivae.evaluation.likelihood import Estimates
 
 Score = Literal["kl", "elbo", "likelihood"]
@@ -142,10 +143,6 @@ def threshold_at(scores: ArrayLike, quantile: float) -> float:
             "finite; the model cannot be used for them"
         )
     return threshold
-
-
-class ThresholdError(ValueError):
-    """A file that holds no threshold, or one of other scores; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class VAEModel(nn.Module):
         hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
             same architecture.
         OFFSETS_PER_PASS: offsets of Philox noise that a training pass of the decoder may use.
-        ADAM_BETAS: of the optimiser's moments.
+        ADAM_BETAS: of the optimizer's moments.
     """
 
     name: ClassVar[str]
@@ -123,7 +123,7 @@ class VAEModel(nn.Module):
         return None
 
     def rate_scales(self) -> dict[str, float]:
-        """What the optimiser multiplies its steps by, for the parameters (by name) where that is not 1."""
+        """What the optimizer multiplies its steps by, for the parameters (by name) where that is not 1."""
         return {}
 
     def prior_draws(self, count: int, generator: torch.Generator | None = None) -> Tensor:

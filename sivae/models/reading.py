@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from sivae.models.storage import ModelFileError
+from sivae.errors import ModelFileError
 
 
 class _Nothing:

@@ -21,15 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sivae import files
+from sivae.errors import ModelFileError
 from sivae.models.base import VAEModel
 from sivae.models.registry import build_model
 
 DESCRIPTION, MODEL, AVERAGED = "model.json", "model.safetensors", "ema.safetensors"
 _FORMAT = 1
-
-
-class ModelFileError(ValueError):
-    """A model's file that cannot be used; the message names the file and what is wrong."""
 
 
 def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mapping[str, Any] | None = None) -> None:

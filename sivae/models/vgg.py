@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sivae.errors import ModelFileError
 from sivae.models.reading import read_weights
-from sivae.models.storage import ModelFileError, fill
+from sivae.models.storage import fill
 
 VGG16_WEIGHTS = "vgg16-397923af.pth"
 

@@ -10,7 +10,7 @@ import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
     from sivae.reproduce.experiment import Experiment

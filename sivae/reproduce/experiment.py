@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from sivae.errors import ConfigError
 from sivae.training import fields
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.fields import AT_LEAST_1, Range
 from sivae.training.presets import DEFAULT_OBJECTIVE, preset_config
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sivae.errors import ConfigError
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
 from sivae.reproduce.markdown import figure, number, table
-from sivae.training.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,13 @@ from typing import Any
 import torch
 
 from sivae import files
+from sivae.errors import RunFolderError
 from sivae.machine import device_name, git_commit, versions
 from sivae.reproduce import get_experiment
 from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
 from sivae.reproduce.markdown import duration, for_json
-from sivae.reproduce.progress import Display
 from sivae.reproduce.trainings import describe, train_all
 from sivae.training.devices import find_device
-from sivae.training.errors import RunFolderError
 from sivae.training.fields import show
 
 SETTINGS, PAGE, RESULTS = "settings.json", "page.md", "results.json"
@@ -71,25 +71,20 @@ def reproduce(
     trainings = experiment.trainings(settings)
     folder = Path(out) if out is not None else Path("runs") / f"reproduce-{name}-{settings.size}"
     _prepare(folder, name, settings, trainings)
-    display = Display(name, enabled=progress)
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.held(folder))
-        except BlockingIOError:
-            raise RunFolderError(f"another process works in {folder}; wait for it, or stop it") from None
+        stack.enter_context(files.locked(folder, "works in"))
         files.remove_leftovers(folder)
         clock = stack.enter_context(_clock(folder))
-        stack.callback(display.close)
         runs = train_all(
             trainings,
             folder,
             workers=workers or _workers(settings, device),
-            display=display,
+            title=name,
+            show=progress,
             again=_command(name, settings, out),
         )
-        display.close()
         if progress:
-            display.notice("evaluating, drawing")
+            print("evaluating, drawing", file=sys.stderr, flush=True)
         report = experiment.report(settings, runs, folder)
         facts = {
             "experiment": name,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import sivae
+from sivae.errors import RunInterrupted, TrainingFailed
+from sivae.progress import Progress
 from sivae.reproduce.experiment import Trained, Training
-from sivae.reproduce.progress import Display
 from sivae.reproduce.worker import DIVERGED, INTERRUPTED
 from sivae.training.config import RunConfig
-from sivae.training.errors import RunInterrupted, SivaeError
 from sivae.training.folder import CONFIG, read_rollback, read_summary
 from sivae.training.interruption import StopSignals
 from sivae.training.recorder import last_step
@@ -27,12 +27,9 @@ from sivae.training.recorder import last_step
 RUNS, LOGS = "runs", "logs"
 
 _POLL_SECONDS = 0.2
+_LINE_SECONDS = 20.0
 _LOOK_SECONDS = 2.0  # between two looks at how far the trainings are
 _PATIENCE_SECONDS = 120.0  # for a training that was asked to stop: an iteration and a checkpoint, or the run's end
-
-
-class TrainingFailed(SivaeError, RuntimeError):
-    """A training of an experiment failed, and not by divergence, which is a result. The message says where to look."""
 
 
 @dataclass
@@ -43,7 +40,7 @@ class _Running:
 
 
 def train_all(
-    trainings: Sequence[Training], folder: Path, *, workers: int, display: Display, again: str
+    trainings: Sequence[Training], folder: Path, *, workers: int, title: str, show: bool, again: str
 ) -> dict[str, Trained]:
     """Train what is not finished yet.
 
@@ -51,7 +48,8 @@ def train_all(
         trainings: with distinct names.
         folder: of the experiment; runs are in `runs/`, what their processes said in `logs/`.
         workers: processes at a time.
-        display: told how far it is.
+        title: of the experiment.
+        show: show progress.
         again: the command that goes on, for messages.
 
     Returns:
@@ -64,8 +62,7 @@ def train_all(
     outcomes = {one.name: _outcome(one, folder) for one in trainings}
     waiting = [one for one in trainings if outcomes[one.name] is None]
     running: list[_Running] = []
-    display.begin({one.name: _steps(one) for one in trainings}, {name for name in outcomes if outcomes[name]})
-    with StopSignals() as stop, _ended(running):
+    with _Shares(title, trainings, outcomes, show) as shares, StopSignals() as stop, _ended(running):
         looked = 0.0
         while waiting or running:
             while waiting and len(running) < workers and stop.signal is None:
@@ -75,14 +72,14 @@ def train_all(
                 one.log.close()
                 outcomes[one.training.name] = _finish(one, folder, stopped=stop.signal is not None)
                 if outcomes[one.training.name] is not None:
-                    display.finished(one.training.name)
+                    shares.put({one.training.name: 1.0})
             if stop.signal is not None:
-                display.notice(f"{stop.signal.name}: {len(running)} trainings write a checkpoint and stop")
+                shares.display.notice(f"{stop.signal.name}: {len(running)} trainings write a checkpoint and stop")
                 _stop(running)
                 raise RunInterrupted(f"stopped by {stop.signal.name}; go on with: {again}")
             if time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
-                display.update({one.training.name: last_step(_run(one.training, folder)) for one in running})
+                shares.put({one.training.name: _share(one.training, folder) for one in running})
             if running:
                 time.sleep(_POLL_SECONDS)
     return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
@@ -92,8 +89,42 @@ def _run(training: Training, folder: Path) -> Path:
     return folder / RUNS / training.name
 
 
-def _steps(training: Training) -> int | None:
-    return training.config.steps
+def _share(training: Training, folder: Path) -> float:
+    """The share of a training's iterations that is done."""
+    steps = training.config.steps
+    return min(last_step(_run(training, folder)) / steps, 0.99) if steps else 0.0  # metrics and pictures come last
+
+
+class _Shares:
+    """Shows how many trainings are done, and the share of all iterations."""
+
+    def __init__(
+        self, title: str, trainings: Sequence[Training], outcomes: Mapping[str, Trained | None], show: bool
+    ) -> None:
+        self._shares = {one.name: float(outcomes[one.name] is not None) for one in trainings}
+        left = sum(share < 1.0 for share in self._shares.values())
+        done = sum(self._shares.values())
+        self.display = Progress(
+            title, len(trainings), done=done, percent=True, line_seconds=_LINE_SECONDS, enabled=show and left > 0
+        )
+        if show and left:
+            self.display.notice(f"{title}: {left} of {len(trainings)} trainings to do")
+        self._looked = False
+
+    def __enter__(self) -> _Shares:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.display.close()
+
+    def put(self, shares: Mapping[str, float]) -> None:
+        """Show new shares of some trainings."""
+        self._shares |= shares
+        finished = sum(share == 1.0 for share in self._shares.values())
+        self.display.update(sum(self._shares.values()), status=f"{finished}/{len(self._shares)} trainings")
+        if not self._looked:  # what earlier calls have done says nothing of the speed
+            self.display.restart_clock()
+            self._looked = True
 
 
 def _outcome(training: Training, folder: Path) -> Trained | None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sivae.errors import ConfigError
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
 from sivae.reproduce.markdown import counted, figure, listed, mean, mean_and_spread, number, table
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch

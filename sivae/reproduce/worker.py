@@ -23,9 +23,9 @@ def main() -> None:
     task = json.loads(_line(0))
     threading.Thread(target=_stop_at_end_of, args=(0,), daemon=True).start()
 
+    from sivae.errors import DivergenceError, RunInterrupted, SivaeError
     from sivae.files import write_json
     from sivae.training.config import RunConfig
-    from sivae.training.errors import DivergenceError, RunInterrupted, SivaeError
     from sivae.training.folder import CONFIG
     from sivae.training.memory import keep_freed_memory
     from sivae.training.run import train

@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sivae import files
+from sivae.errors import CheckpointError
 from sivae.models import VAEModel
 from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, write_model
-from sivae.training.errors import CheckpointError
 
 STATE, MANIFEST = "state.pt", "manifest.json"
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sivae.errors import ConfigError
 from sivae.training import fields
-from sivae.training.errors import ConfigError
 from sivae.training.fields import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SHARES, Range, Section
 from sivae.training.growing import GrowthConfig, Stage
 

@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sivae import files
-from sivae.data.images import DamagedImageError, DataError, ImageSet, NoSuchSplitError, open_images
+from sivae.data.images import ImageSet, open_images
 from sivae.data.images.base import Split
 from sivae.data.images.digits import open_digits
 from sivae.data.images.geometry import as_picture, fit
 from sivae.data.images.packed import image_digest
 from sivae.data.images.packing import where
-from sivae.data.images.progress import Counter
 from sivae.data.images.shapes import open_shapes
+from sivae.errors import ConfigError, DamagedImageError, DataError, NoSuchSplitError
 from sivae.evaluation.images import from_uint8, home, image_range
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
 from sivae.evaluation.ood import SCORES, Score, Threshold, anomaly, separation, threshold_at
 from sivae.machine import versions
 from sivae.models import VAEModel
 from sivae.models.base import samples_at_once
+from sivae.progress import counting
 from sivae.training.config import DataConfig, ObjectiveConfig, RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 
 DIGITS = "digits"  # in the place of a path: the digits that scikit-learn ships
@@ -219,7 +219,7 @@ def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, p
     rows = [int(row) for row in np.linspace(0, len(images) - 1, min(count, len(images))).round()]
     may_skip = bool(getattr(images, "skip_damaged", False))
     portions: list[Scores] = []
-    with Counter(title, len(rows), enabled=progress) as counter:
+    with counting(title, len(rows), enabled=progress) as counter:
         for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):
             pixels = []
             for row in rows[start : start + size]:

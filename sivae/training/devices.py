@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 
 def find_device(name: str) -> torch.device:

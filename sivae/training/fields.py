@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 # A key's range: a test, and the words for what passes it.
 Range = tuple[Callable[[Any], bool], str]

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sivae import files
-from sivae.data.images import DamagedImageError, DataError
 from sivae.data.images.decode import SUFFIXES, decode
-from sivae.data.images.progress import Counter
 from sivae.data.images.stores import is_archive, open_store
+from sivae.errors import DamagedImageError, DataError
 from sivae.models.base import samples_at_once
+from sivae.progress import counting
 from sivae.training.detection import Detector
 
 
@@ -44,7 +44,7 @@ def score_files(detector: Detector, folder: Path, *, progress: bool = True) -> l
         raise DataError(f"{folder} holds no image files ({', '.join(SUFFIXES)})")
     found: list[FileScore] = []
     size = samples_at_once(detector.model.sample_shape)
-    with Counter(f"scoring {folder.name}", len(names), enabled=progress) as counter:
+    with counting(f"scoring {folder.name}", len(names), enabled=progress) as counter:
         for start in range(0, len(names), size):
             portion = names[start : start + size]
             pixels: dict[str, NDArray[np.uint8]] = {}

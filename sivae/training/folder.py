@@ -10,17 +10,15 @@ DIR/*.png, summary.json   at the end
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from sivae import files
+from sivae.errors import RunFolderError
 from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
-from sivae.training.errors import RunFolderError
 
 CONFIG, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
     "config.json",
@@ -64,17 +62,6 @@ def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
             count += 1
         else:
             return folder
-
-
-@contextlib.contextmanager
-def only_process_in(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.held(folder))
-        except BlockingIOError:
-            raise RunFolderError(f"another process trains in {folder}; wait for it, or stop it") from None
-        yield
 
 
 def read_config(folder: str | os.PathLike[str]) -> RunConfig:

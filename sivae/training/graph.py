@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Outputs = dict[str, Tensor]
-EAGER_CALLS = 3  # first calls run as they are: libraries choose their kernels and optimisers make their state
+EAGER_CALLS = 3  # first calls run as they are: libraries choose their kernels and optimizers make their state
 
 
 class GraphedCall:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 from sivae.training.fields import NOT_NEGATIVE, POSITIVE, Range, Section
 
 SMALLEST = 4  # pixels, the side at the first stage

@@ -17,7 +17,6 @@ from sivae.data.images import (
     FittedImages,
     ImageBatches,
     ImageSet,
-    NoSuchSplitError,
     PackedImages,
     at_resolution,
     load_packed,
@@ -26,6 +25,7 @@ from sivae.data.images import (
 from sivae.data.images.digits import open_digits
 from sivae.data.images.packing import all_labels
 from sivae.data.images.shapes import open_shapes
+from sivae.errors import ConfigError, NoSuchSplitError
 from sivae.evaluation.images import evaluate_images, from_uint8
 from sivae.evaluation.lpips import SMALLEST_COMPARED
 from sivae.models import MODELS, VAEModel, build_model
@@ -35,7 +35,6 @@ from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.translation import TranslationVAE
 from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
 from sivae.training.config import DataConfig, ModelConfig, RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.growing import Stage
 from sivae.training.parallel import Processes

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sivae import ops
+from sivae.errors import ConfigError, RunFolderError
 from sivae.models.storage import DESCRIPTION, load_model
 from sivae.training.checkpoint import load_latest
 from sivae.training.config import DataConfig
 from sivae.training.devices import find_device
-from sivae.training.errors import ConfigError, RunFolderError
 from sivae.training.feature_files import FeatureFiles
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 from sivae.training.task import open_task

@@ -1,4 +1,4 @@
-"""The optimisers of each kind of model."""
+"""The optimizers of each kind of model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sivae.models import VAEModel
 
 
 def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for the encoder and one for the decoder.
+    """One optimizer for the encoder and one for the decoder.
 
     Adam, in one group per scale of the rate; for models with equalised rates without its first moment. The authors' own
-    optimiser for those, v <- .99 v + .01 g^2 with the step lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8), differs from it
+    optimizer for those, v <- .99 v + .01 g^2 with the step lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8), differs from it
     in where the 1e-8 comes in: Adam adds sqrt(1 - .99^t) times as much, a tenth at first and nearly all later. A step
     differs by less than 1e-8 / sqrt(v) of its size, which nothing notices where gradients are above 1e-5.
 

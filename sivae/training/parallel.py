@@ -15,7 +15,7 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 _PATIENCE = timedelta(hours=2)  # the others wait while the first one measures and draws
 _meetings = itertools.count()  # of this process with the others

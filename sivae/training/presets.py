@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from sivae.errors import ConfigError
 from sivae.training.config import DataConfig, ModelConfig, ObjectiveConfig, ObjectiveName, RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.growing import SMALLEST, GrowthConfig
 
 DEFAULT_OBJECTIVE: ObjectiveName = "soft-intro"

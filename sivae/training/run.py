@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from sivae import files, ops
+from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.machine import device_name, versions
+from sivae.progress import Progress
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
 from sivae.training.config import RunConfig
 from sivae.training.devices import find_device
 from sivae.training.diagnosis import diagnose
-from sivae.training.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.training.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -29,7 +30,6 @@ from sivae.training.folder import (
     SUMMARY,
     is_summary,
     new_folder,
-    only_process_in,
     read_config,
     read_rollback,
     read_summary,
@@ -39,7 +39,6 @@ from sivae.training.guard import Trouble
 from sivae.training.interruption import Clock, StopSignals
 from sivae.training.measuring import for_json
 from sivae.training.parallel import Processes, claim_gpu, joined
-from sivae.training.progress import Progress
 from sivae.training.recorder import Recorder, read_records
 from sivae.training.task import Task, open_task
 from sivae.training.trainer import Trainer, settings_of
@@ -53,6 +52,9 @@ _FOUND_AT_START = ("steps", "sample_every", "stage_batches", "stage_steps", "epo
 
 # Keys of a record that are no losses.
 _BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "blend", "images")
+
+# What a person sees of a record while the run goes on.
+_SHOWN = {"rec": "rec", "kl_real": "kl real", "kl_fake": "kl fake", "exp_elbo_fake": "exp-ELBO"}
 
 ROLLBACK_RATE = 0.5  # what a divergence multiplies the rest of a run's learning rate by
 
@@ -104,7 +106,7 @@ def train(
         folder = Path(out) if resume and out is not None else None
         if folder is not None:
             if processes.first:
-                stack.enter_context(only_process_in(folder))
+                stack.enter_context(files.locked(folder, "trains in"))
             if finished := read_summary(folder):
                 if show:
                     print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
@@ -132,7 +134,7 @@ def train(
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
-                stack.enter_context(only_process_in(folder))
+                stack.enter_context(files.locked(folder, "trains in"))
         if processes.first:
             files.write_text(folder / CONFIG, config.to_json())
         summary = _Run(config, folder, task, device, processes, show).complete()
@@ -205,14 +207,7 @@ class _Run:
             if rollback is not None:
                 trainer.slowdown = rollback["slowdown"]
             self.processes.wait()
-            display = Progress(
-                self.folder.name,
-                self.steps,
-                start,
-                samples_after=config.samples_after if task.counts_images else None,
-                enabled=self.show,
-            )
-            stack.callback(display.close)
+            display = stack.enter_context(Progress(self.folder.name, self.steps, done=start, enabled=self.show))
             recorder: Recorder | None = None
             if self.processes.first:
                 for text in notices:
@@ -249,7 +244,8 @@ class _Run:
                             **_stage_record(config, step),
                         )
                         scores += _score(config, record)
-                        display.update(step, record, milliseconds)
+                        status = _speed(config, step, milliseconds, images=task.counts_images)
+                        display.update(step, status=status, detail=_losses(record))
                 # Not in the middle of what may become a divergence: a way back has to lead out of it.
                 if (saves or stops) and (last or not trainer.guard.in_series):
                     with self.clock.paused():
@@ -447,6 +443,20 @@ def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
     beta_rec, beta_kl = objective.elbo_weights()
     of_class = 0.0 if objective.beta_kl_class is None else objective.beta_kl_class - beta_kl
     return [beta_rec * rec + beta_kl * kl + of_class * record.get("kl_real_class", 0.0)]
+
+
+def _speed(config: RunConfig, step: int, milliseconds: float, *, images: bool) -> str:
+    if milliseconds <= 0:
+        return ""
+    per_step = config.samples_after(step) - config.samples_after(step - 1) if images else 1
+    return f"{1e3 * per_step / milliseconds:,.0f} {'images' if images else 'it'}/s"
+
+
+def _losses(record: Mapping[str, Any]) -> str:
+    side = [f"{record['resolution']} x {record['resolution']}"] if "resolution" in record else []
+    return "  ".join(
+        side + [f"{name} {record[key]:.3g}" for key, name in _SHOWN.items() if record.get(key) is not None]
+    )
 
 
 def _stage_record(config: RunConfig, step: int) -> dict[str, float]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sivae.data.densities import DENSITIES, get_density
+from sivae.errors import ConfigError
 from sivae.evaluation.density import density_grid, evaluate_density
 from sivae.models import MLPVAE
 from sivae.models.base import VAEModel
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed

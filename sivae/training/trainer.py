@@ -1,4 +1,4 @@
-"""What a run trains, and one iteration of it: networks, optimisers, steps, the guard and the averaged copy."""
+"""What a run trains, and one iteration of it: networks, optimizers, steps, the guard and the averaged copy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from sivae import ops
+from sivae.errors import CheckpointError, ConfigError
 from sivae.models import VAEModel
 from sivae.models.style import StyleVAE
 from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import STATE, Checkpoint
 from sivae.training.config import Phase, RunConfig
-from sivae.training.errors import CheckpointError, ConfigError
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
 from sivae.training.lord import LordStep
@@ -194,7 +194,7 @@ class Trainer:
                 f"{checkpoint.path / STATE} does not fit this run or this version of sivae ({error}); "
                 "resume with the version that wrote it"
             ) from None
-        self._graphs.clear()  # the optimisers' state lies elsewhere now
+        self._graphs.clear()  # the optimizers' state lies elsewhere now
 
     def _wants_graph(self, processes: Processes) -> bool:
         choice = self.config.cuda_graph

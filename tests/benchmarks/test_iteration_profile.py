@@ -27,7 +27,7 @@ SMALL = ImageCase(batch=4, side=16, widths=(8, 16), z_dim=4)
         ("aten::addmm", PRODUCTS),
         ("void cudnn::bn_fw_tr_1C11_kernel_NCHW<float, float, int, 512, true, 1, true>", "normalisation"),
         ("void at::native::batch_norm_collect_statistics_channels_last_kernel<float>", "normalisation"),
-        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimiser"),
+        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer"),
         ("void sivae::cuda::latent_forward<float>", "ours"),
         ("sivae_native::reparameterize_kl", "ours"),
         ("triton_poi_fused_leaky_relu_3", "compiled"),

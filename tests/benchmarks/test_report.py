@@ -12,7 +12,7 @@ from benchmarks import report
 from benchmarks.measure import Spread
 from benchmarks.results import Row, RowFile, group_rows
 from benchmarks.tables import format_bytes, format_seconds, markdown, print_tables, tables, with_quartiles
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 from tests.benchmarks.test_results import COPY_SPEED, FACTS, group
 
 

@@ -13,7 +13,7 @@ from benchmarks.cases import OPERATIONS, Case
 from benchmarks.measure import Measurement, Spread
 from benchmarks.ops_suite import COPY, EMPTY, Contender, GroupResult
 from benchmarks.results import RowFile, group_rows, newest, read_rows, spread_of, step_rows
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 
 FACTS: dict[str, Any] = environment.environment(torch.device("cpu")) | {"quick": False, "command": "sivae bench"}
 COPY_SPEED = Spread(100.0, 90.0, 110.0)  # bytes per second

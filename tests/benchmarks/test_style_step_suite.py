@@ -42,7 +42,7 @@ def test_plain_networks_are_ours(side):
     torch.testing.assert_close(ours.decode(z, noise=noise), plain.decode(z, _maps(noise, case)), rtol=1e-9, atol=1e-11)
 
 
-def test_both_optimisers_give_every_parameter_the_same_rate():
+def test_both_optimizers_give_every_parameter_the_same_rate():
     plain, ours = suite.networks(SMALL, CPU)
     assert plain.rate_scales() == pytest.approx(ours.rate_scales())
     plain_step, our_step = suite.plain_step(plain), suite.our_step(ours)

@@ -243,7 +243,7 @@ def test_compiled_contender_takes_part(monkeypatch):
 
 class TestStep:
     def test_contenders_start_alike_and_move_alike(self):
-        """Same weights, same data, same optimiser's rule; only the noise differs, so the losses agree roughly."""
+        """Same weights, same data, same optimizer's rule; only the noise differs, so the losses agree roughly."""
         case = step_suite.StepCase(batch=2048, hidden=16, layers=2)
         plain, shared = step_suite.plain_step(case), step_suite.shared_step(case)
         before = [parameter.detach().clone() for parameter in plain.model.parameters()]

@@ -13,8 +13,8 @@ from PIL import Image
 from benchmarks import timed_training
 from benchmarks.stages import ROOT
 from benchmarks.timed_training import PROCESSES, REPORT, RUN
+from sivae.errors import RunFolderError
 from sivae.training import preset_config
-from sivae.training.errors import RunFolderError
 from sivae.training.folder import read_config, read_summary
 
 SMALL = preset_config("digits", widths=(4, 8), batch_size=8, device="cpu", threads=1, log_every=4)

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sivae.errors import FeaturesError
 from sivae.evaluation import fid
-from sivae.evaluation.fid import FeatureDistance, FeaturesError, inception
+from sivae.evaluation.fid import FeatureDistance, inception
 from sivae.evaluation.images import evaluate_images, generate, to_uint8
 from tests.evaluation.painter import Painter
 

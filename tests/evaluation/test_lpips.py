@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from sivae.errors import ModelFileError
 from sivae.evaluation.lpips import LPIPS
-from sivae.models.storage import ModelFileError
 from sivae.models.vgg import TAPS, load_vgg16
 from tests.models.plain_vgg import LAYERS, random_state, write_vgg
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from sivae.errors import ThresholdError
 from sivae.evaluation.likelihood import Estimates
-from sivae.evaluation.ood import SCORES, Threshold, ThresholdError, anomaly, metrics_of_counts, separation, threshold_at
+from sivae.evaluation.ood import SCORES, Threshold, anomaly, metrics_of_counts, separation, threshold_at
 
 _THRESHOLD = Threshold(1.5, "elbo", 5, 0, 0.5, "mse", 0.95, 300, "digits", "abc")
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sivae.errors import ModelFileError
 from sivae.models import ConvVAE, StyleVAE
 from sivae.models.official import import_official
 from sivae.models.official.conv import official_names
-from sivae.models.storage import ModelFileError
 from tests.models.samples import small_conv
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"

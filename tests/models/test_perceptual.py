@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sivae import ops
+from sivae.errors import ModelFileError
 from sivae.models.perceptual import PerceptualDistance
-from sivae.models.storage import ModelFileError
 from tests.models.plain_vgg import plain_activations, write_vgg
 
 

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sivae import files
+from sivae.errors import ModelFileError
 from sivae.models import VAEModel, build_model
-from sivae.models.storage import ModelFileError, load_model, save_model, write_model
+from sivae.models.storage import load_model, save_model, write_model
 from tests.models.samples import small_conv
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sivae.models.storage import ModelFileError
+from sivae.errors import ModelFileError
 from sivae.models.vgg import TAP_CHANNELS, TAPS, VGG16Features, load_vgg16, taps_within
 from tests.models.plain_vgg import plain_activations, random_state, write_vgg
 

@@ -11,7 +11,7 @@ import pytest
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HEADERS = ["scalar_math.h", "philox.h", "gaussian.h", "reconstruction.h", "exp_elbo.h", "styled_norm.h"]
 
-# Each kernel reads and writes memory, so that nothing is optimised away before it is compiled.
+# Each kernel reads and writes memory, so that nothing is optimized away before it is compiled.
 KERNELS = """
 using namespace sivae;
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from sivae.errors import ConfigError
 from sivae.evaluation.sheet import write_sheet
 from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, images, stability
 from sivae.reproduce.experiment import SIZES, Report, Settings, Trained
 from sivae.reproduce.stability import Outcome
-from sivae.training.errors import ConfigError
 from sivae.training.presets import preset_config
 from sivae.training.run import train
 from tests.reproduce import toys

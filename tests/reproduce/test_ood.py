@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sivae.errors import ConfigError
 from sivae.evaluation.ood import SCORES
 from sivae.reproduce import get_experiment
 from sivae.reproduce import ood as experiment
@@ -16,7 +17,6 @@ from sivae.reproduce.experiment import Settings, Trained
 from sivae.reproduce.markdown import for_json
 from sivae.training import train
 from sivae.training.detection import NamedImages, Scores
-from sivae.training.errors import ConfigError
 
 _TINY = {"widths": (4, 8), "z_dim": 4, "batch_size": 8}
 

@@ -15,11 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sivae.errors import ConfigError, RunFolderError, RunInterrupted, TrainingFailed
 from sivae.reproduce import reproduction
 from sivae.reproduce.experiment import Settings
 from sivae.reproduce.reproduction import reproduce
-from sivae.reproduce.trainings import TrainingFailed
-from sivae.training.errors import ConfigError, RunFolderError, RunInterrupted
 from sivae.training.recorder import last_step
 from sivae.training.run import train
 from tests.reproduce import toys

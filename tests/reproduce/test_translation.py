@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sivae.errors import ConfigError
 from sivae.reproduce import get_experiment
 from sivae.reproduce import translation as experiment
 from sivae.reproduce.experiment import Settings, Trained
 from sivae.reproduce.markdown import for_json
 from sivae.training import train
-from sivae.training.errors import ConfigError
 from sivae.training.images import ImageTask
 
 _TINY = {"resolution": 8, "width": 4, "hidden": 8, "content_dim": 4, "class_dim": 4, "batch_size": 8}

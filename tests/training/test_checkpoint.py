@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sivae import files
+from sivae.errors import CheckpointError
 from sivae.models import MLPVAE
 from sivae.training.checkpoint import (
     best_checkpoint,
@@ -21,7 +22,6 @@ from sivae.training.checkpoint import (
     save_checkpoint,
     set_aside_after,
 )
-from sivae.training.errors import CheckpointError
 
 
 def _model(seed: int = 0, hidden: int = 4) -> MLPVAE:

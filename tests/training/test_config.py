@@ -10,11 +10,11 @@ from typing import Any, get_args
 import pytest
 
 from sivae import objectives
+from sivae.errors import ConfigError
 from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
 from sivae.ops.library import KINDS
 from sivae.training import config as config_module
 from sivae.training.config import ModelConfig, ObjectiveConfig, RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.presets import PRESETS, preset_config
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sivae.data.images import DataError, PackedImages, open_images
+from sivae.data.images import PackedImages, open_images
+from sivae.errors import ConfigError, DataError
 from sivae.evaluation.likelihood import PixelDensity
 from sivae.evaluation.ood import SCORES
 from sivae.models import MLPVAE, ConvVAE
@@ -28,7 +29,6 @@ from sivae.training.detection import (
     score_set,
     write_set_scores,
 )
-from sivae.training.errors import ConfigError
 from sivae.training.file_scores import FileScore, score_files, write_file_scores
 from sivae.training.presets import preset_config
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sivae.training.errors import ConfigError
+from sivae.errors import ConfigError
 from sivae.training.growing import PUBLISHED_BATCHES, GrowthConfig
 from sivae.training.presets import preset_config
 

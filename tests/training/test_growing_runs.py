@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 import sivae
+from sivae.errors import ConfigError, DivergenceError, RunInterrupted
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved
 from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError, DivergenceError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
 from sivae.training.parallel import Processes
@@ -224,7 +224,7 @@ def _trainer(config: RunConfig) -> tuple[Trainer, ImageTask]:
     return Trainer(config, task.build_model, CPU, Processes()), task
 
 
-def test_optimisers_start_over_at_a_switch_and_only_there(images: Path) -> None:
+def test_optimizers_start_over_at_a_switch_and_only_there(images: Path) -> None:
     config = resolve(_config(images))
     with settings_of(config):
         trainer, task = _trainer(config)

@@ -19,10 +19,10 @@ from PIL import Image
 
 import sivae
 from sivae import files
+from sivae.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.evaluation.pictures import sample_grid
 from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
-from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
 from sivae.training.presets import preset_config

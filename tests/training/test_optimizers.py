@@ -1,4 +1,4 @@
-"""The optimisers: their groups and rates, and how far torch's Adam is from the one published for equalised rates."""
+"""The optimizers: their groups and rates, and how far torch's Adam is from the one published for equalised rates."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_rate_that_a_graph_looks_up_is_filled_in_its_place() -> None:
 
 
 def _published_steps(gradients: Tensor) -> Tensor:
-    """Steps of the authors' optimiser for gradients [T, N]: lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8)."""
+    """Steps of the authors' optimizer for gradients [T, N]: lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8)."""
     v = torch.zeros_like(gradients[0])
     steps = []
     for t, gradient in enumerate(gradients, start=1):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sivae.errors import ConfigError
 from sivae.models.translation import TranslationVAE
 from sivae.training.config import RunConfig
-from sivae.training.errors import ConfigError
 from sivae.training.parallel import Processes, joined
 from sivae.training.presets import preset_config
 from tests.training.image_runs import outcome, translation_config, write_translation_images

@@ -18,14 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sivae import files
+from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.evaluation.density import evaluate_density
 from sivae.machine import cpu_model
 from sivae.training import checkpoint as checkpoints
 from sivae.training import toy
 from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
-from sivae.training.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
-from sivae.training.folder import new_folder, only_process_in, read_rollback
+from sivae.training.folder import new_folder, read_rollback
 from sivae.training.measuring import evaluate
 from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
@@ -288,7 +289,7 @@ def test_the_default_folder_is_never_one_that_exists(tmp_path: Path, monkeypatch
 
 
 def test_two_processes_do_not_train_in_one_folder(whole: Path) -> None:
-    with only_process_in(whole):
+    with files.locked(whole, "trains in"):
         assert evaluate(whole)["step"] == 60
         with pytest.raises(RunFolderError, match="another process trains in"):
             train(out=whole, resume=True)

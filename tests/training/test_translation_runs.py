@@ -15,9 +15,9 @@ import torchmetrics
 from torch._dynamo.utils import counters
 
 from sivae.cli.main import main
+from sivae.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.models.translation import TranslationVAE
 from sivae.pretrained import from_pretrained
-from sivae.training.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.training.images import ImageTask
 from sivae.training.measuring import evaluate
 from sivae.training.parallel import Processes

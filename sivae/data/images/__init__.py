@@ -1,6 +1,6 @@
 """Sets of images: reading what people have, packing it once, and batches as fast as a step wants them."""
 
-from sivae.data.images.base import DamagedImageError, DataError, ImageSet, NoSuchSplitError
+from sivae.data.images.base import ImageSet
 from sivae.data.images.batches import ImageBatches
 from sivae.data.images.fitted import FittedImages
 from sivae.data.images.levels import at_resolution
@@ -8,6 +8,7 @@ from sivae.data.images.opening import open_images
 from sivae.data.images.packed import PackedImages, verify_packed
 from sivae.data.images.packing import load_packed
 from sivae.data.images.preparing import prepare
+from sivae.errors import DamagedImageError, DataError, NoSuchSplitError
 
 __all__ = [
     "DamagedImageError",

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import DataError, Notice, Split, no_such_split
+from sivae.data.images.base import Notice, Split, no_such_split
 from sivae.data.images.cars3d import test_classes
 from sivae.data.images.packed import PackedImages
+from sivae.errors import DataError
 
 SUFFIXES = (".npy", ".npz")
 

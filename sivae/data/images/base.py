@@ -7,20 +7,10 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from sivae.errors import NoSuchSplitError
+
 Split = Literal["train", "test"]
 Notice = Callable[[str], None]
-
-
-class DataError(ValueError):
-    """Data that cannot be used. The message names the file, what came, what was expected, and what to do."""
-
-
-class DamagedImageError(DataError):
-    """One image that cannot be used, where the others may be; `skip_damaged` leaves such images out."""
-
-
-class NoSuchSplitError(DataError):
-    """A part that a data set does not have."""
 
 
 @runtime_checkable

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sivae.data.images.base import DataError, ImageSet
+from sivae.data.images.base import ImageSet
 from sivae.data.images.memory import amount, available_memory
 from sivae.data.images.order import Order
 from sivae.data.images.packed import PackedImages
 from sivae.data.images.packing import all_labels, load_packed, plan, workers_or_default
-from sivae.data.images.progress import Counter
 from sivae.data.images.readers import ArrayReader, ProcessReader, Reader, tensor_of
+from sivae.errors import DataError
+from sivae.progress import counting
 
 Cache = Literal["auto", "device", "host", "none"]
 
@@ -345,7 +346,7 @@ def _copied(images: PackedImages, device: torch.device, progress: bool) -> Tenso
             f"({str(error).splitlines()[0]}); use cache none"
         ) from None
     step = max(1, _UPLOAD_BYTES // int(np.prod(array.shape[1:])))
-    with Counter(f"loading {images.name}", len(array), enabled=progress) as counter:
+    with counting(f"loading {images.name}", len(array), enabled=progress) as counter:
         for start in range(0, len(array), step):
             part = np.ascontiguousarray(array[start : start + step])
             data[start : start + step].copy_(tensor_of(part))

@@ -16,10 +16,11 @@ from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError, DataError, Notice, Split
+from sivae.data.images.base import Notice, Split
 from sivae.data.images.found import by_folder
 from sivae.data.images.sequences import Decoded, FoundSequences, Run, SequenceImages, parts_by_class
 from sivae.data.images.stores import Store
+from sivae.errors import DamagedImageError, DataError
 
 _FILE = re.compile(r"car_(\d+)_mesh\.mat")
 _AZIMUTHS, _ELEVATIONS = 24, 4

@@ -8,10 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import DataError, Split
+from sivae.data.images.base import Split
 from sivae.data.images.found import Content, Found, by_folder
 from sivae.data.images.inert_pickle import byte_array, read_pickle
 from sivae.data.images.stores import Store
+from sivae.errors import DataError
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE

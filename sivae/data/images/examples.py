@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError
+from sivae.errors import DamagedImageError
 
 # As `tensorflow/core/example/{example,feature}.proto` define them, without lists of floats. The map from names to
 # features is written as what a map is on the wire: repeated pairs.

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from sivae.data.images.base import DamagedImageError, DataError
+from sivae.errors import DamagedImageError, DataError
 
 Crop = Literal["center"] | tuple[int, int, int, int] | None  # (top, left, height, width) in pixels of the source
 

@@ -13,10 +13,11 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.arrays import numbered_classes
-from sivae.data.images.base import DataError, Split
+from sivae.data.images.base import Split
 from sivae.data.images.found import Content, Found, by_folder
 from sivae.data.images.memory import amount, available_memory
 from sivae.data.images.stores import Store
+from sivae.errors import DataError
 
 _IMAGES = re.compile(r"(?P<stem>.*?)images(?P<mark>[-.])idx3-ubyte(\.gz)?")
 _PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("t10k", "test"), ("test", "test"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import DataError
+from sivae.errors import DataError
 
 _BYTE_TYPES = ("u1", "|u1", "uint8")
 

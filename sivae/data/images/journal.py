@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sivae import files
-from sivae.data.images.base import DataError
+from sivae.errors import DataError
 
 
 @dataclass

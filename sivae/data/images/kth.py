@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError, DataError, Notice, Split
-from sivae.data.images.progress import Counter
+from sivae.data.images.base import Notice, Split
 from sivae.data.images.sequences import Decoded, FoundSequences, Run, SequenceImages, parts_by_class
 from sivae.data.images.stores import Store
+from sivae.errors import DamagedImageError, DataError
+from sivae.progress import counting
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 EVERY = 5  # a fifth of a second
@@ -93,7 +94,7 @@ def _open(
         notice(f"{store.path}: {len(others):,} videos are left out, as they are not named as KTH's: {others[0]} …")
     runs = []
     unlisted = sum(videos[file]["video"] not in listed for file in files)
-    with Counter(f"counting the frames of {name}", unlisted) as counter:
+    with counting(f"counting the frames of {name}", unlisted) as counter:
         for file in files:
             video = videos[file]
             numbers = listed.get(video["video"])

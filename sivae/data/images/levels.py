@@ -8,12 +8,12 @@ import threading
 import numpy as np
 
 from sivae.data.images.averages import averaged, halvings_between
-from sivae.data.images.base import DataError
 from sivae.data.images.fitted import FittedImages
 from sivae.data.images.memory import amount, available_memory
 from sivae.data.images.packed import PackedImages
 from sivae.data.images.packing import Stopped, in_parallel, workers_or_default
-from sivae.data.images.progress import Counter
+from sivae.errors import DataError
+from sivae.progress import counting
 
 _BLOCK_BYTES = 8 << 20
 
@@ -75,7 +75,7 @@ def _averaged_in_memory(
     step = max(1, _BLOCK_BYTES // int(np.prod(images.array.shape[1:])))
     blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
     title = f"averaging {images.name} to {resolution}×{resolution}"
-    with Counter(title, count, enabled=progress) as counter:
+    with counting(title, count, enabled=progress) as counter:
 
         def work(block: range, stop: threading.Event) -> None:
             if stop.is_set():

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sivae.data.images import arrays
-from sivae.data.images.base import DataError, ImageSet, Notice, Split, nothing
+from sivae.data.images.base import ImageSet, Notice, Split, nothing
 from sivae.data.images.cars3d import find_cars3d, is_cars3d
 from sivae.data.images.cifar import find_cifar
 from sivae.data.images.decode import SUFFIXES
@@ -19,6 +19,7 @@ from sivae.data.images.stores import FolderStore, is_archive, open_store
 from sivae.data.images.svhn import find_svhn
 from sivae.data.images.tfrecords import FoundRecords, find_records, is_records
 from sivae.data.images.tree import read_tree
+from sivae.errors import DataError
 
 AnyFound = Found | FoundRecords | FoundSequences
 

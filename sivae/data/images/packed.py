@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from sivae.data.images.averages import averages, lower_levels
-from sivae.data.images.base import DataError, Split, no_such_split
+from sivae.data.images.base import Split, no_such_split
 from sivae.data.images.geometry import as_picture
+from sivae.errors import DataError
 
 FORMAT = 1
 DESCRIPTION, IMAGES, LABELS, CONTENTS = "dataset.json", "images.npy", "labels.npy", "contents.npy"

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError, DataError, ImageSet
+from sivae.data.images.base import ImageSet
 from sivae.data.images.geometry import Crop, as_picture, check_shape_request, check_size, fit
 from sivae.data.images.memory import amount, available_memory
 from sivae.data.images.packed import PackedImages
-from sivae.data.images.progress import Counter
+from sivae.errors import DamagedImageError, DataError
+from sivae.progress import counting
 
 _PROBED = 64  # images that are looked at before the others
 _BLOCK_BYTES = 8 << 20
@@ -235,7 +236,7 @@ def load_packed(
     array = np.empty((len(source), shape.resolution, shape.resolution, shape.channels), np.uint8)
     damaged: list[int] = []
     may_skip = skips_damaged(source)
-    with Counter(f"reading {source.name}", len(source), enabled=progress) as counter:
+    with counting(f"reading {source.name}", len(source), enabled=progress) as counter:
 
         def work(block: range, stop: threading.Event) -> list[int]:
             bad = []

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from sivae import files
 from sivae.data.images.averages import averages, lower_levels
-from sivae.data.images.base import DamagedImageError, DataError, ImageSet, Notice, Split, nothing
+from sivae.data.images.base import ImageSet, Notice, Split, nothing
 from sivae.data.images.geometry import Crop, check_shape_request
 from sivae.data.images.journal import Entry, Journal, refuse_other
 from sivae.data.images.memory import amount
@@ -51,7 +50,8 @@ from sivae.data.images.packing import (
     skips_damaged,
     workers_or_default,
 )
-from sivae.data.images.progress import Counter
+from sivae.errors import DamagedImageError, DataError
+from sivae.progress import counting
 
 _COPY_BYTES = 64 << 20
 
@@ -121,7 +121,7 @@ def prepare(
     except DamagedImageError as error:
         raise _damaged(error) from None
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_process_in(folder):
+    with files.locked(folder, "prepares"):
         files.remove_leftovers(folder)
         blocks = shape.blocks(len(images))
         head = {"asked": asked, "channels": shape.channels, "block": len(blocks[0])}
@@ -158,7 +158,7 @@ def _decode(
     with contextlib.ExitStack() as stack:
         written = [stack.enter_context(path.open("r+b")) for path in paths]
         title = f"packing {images.name}"
-        counter = stack.enter_context(Counter(title, len(images), done=before, enabled=progress))
+        counter = stack.enter_context(counting(title, len(images), done=before, enabled=progress))
 
         def work(block: range, stop: threading.Event) -> tuple[range, Entry]:
             entry = Entry("")
@@ -325,14 +325,3 @@ def _check_destination(folder: Path) -> None:
         return
     if any(not files.is_temporary(path) for path in folder.iterdir()):
         raise DataError(f"{folder} is not empty, and no packed set; choose another folder")
-
-
-@contextlib.contextmanager
-def _only_process_in(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.held(folder))
-        except BlockingIOError:
-            raise DataError(f"another process prepares {folder}; wait for it, or stop it") from None
-        yield

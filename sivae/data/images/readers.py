@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sivae.data.images.base import DamagedImageError, DataError, ImageSet
+from sivae.data.images.base import ImageSet
 from sivae.data.images.order import Order
 from sivae.data.images.packing import where
+from sivae.errors import DamagedImageError, DataError
 
 
 class Reader(Protocol):

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError, DataError
 from sivae.data.images.memory import amount
-from sivae.data.images.progress import Counter
+from sivae.errors import DamagedImageError, DataError
+from sivae.progress import counting
 
 _HEAD = struct.Struct("<QI")  # length, its checksum
 _TAIL = struct.Struct("<I")  # checksum of the data
@@ -54,7 +54,7 @@ def open_records(paths: Sequence[Path], *, progress: bool) -> list[RecordFile]:
     with paths[0].open("rb") as file:
         head = file.read(_HEAD.size)
     each = _HEAD.unpack(head)[0] + _HEAD.size + _TAIL.size if len(head) == _HEAD.size else size or 1
-    with Counter(f"finding the records of {paths[0].name}", size // each, enabled=progress) as counter:
+    with counting(f"finding the records of {paths[0].name}", size // each, enabled=progress) as counter:
         return [RecordFile(path, counter.advance) for path in paths]
 
 

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError, Notice, Split
+from sivae.data.images.base import Notice, Split
 from sivae.data.images.found import chosen_part
 from sivae.data.images.stores import Store, fingerprint
+from sivae.errors import DamagedImageError
 
 
 @dataclass(frozen=True)

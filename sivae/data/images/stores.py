@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from sivae.data.images.base import DamagedImageError, DataError, Notice, nothing
+from sivae.data.images.base import Notice, nothing
 from sivae.data.images.memory import amount, available_memory
+from sivae.errors import DamagedImageError, DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _TAR_BUDGET = 8 << 30  # of a compressed tar's content

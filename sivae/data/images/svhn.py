@@ -8,9 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import DataError, Split
+from sivae.data.images.base import Split
 from sivae.data.images.found import Content, Found, by_folder
 from sivae.data.images.stores import Store
+from sivae.errors import DataError
 
 _FILE = re.compile(r"(train|test|extra)_32x32\.mat")
 _DIGITS = tuple(str(digit) for digit in range(10))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sivae.data.images.base import DamagedImageError, DataError, Notice, Split, no_such_split
+from sivae.data.images.base import Notice, Split, no_such_split
 from sivae.data.images.examples import image_of
 from sivae.data.images.records import RecordFile, open_records
 from sivae.data.images.stores import FolderStore, Store, fingerprint
+from sivae.errors import DamagedImageError, DataError
 
 _NAME = re.compile(r"(?P<set>.*?)(?:-r(?P<power>[0-9]{2}))?\.tfrecords?(?:\.(?P<part>[0-9]+))?", re.IGNORECASE)
 _LOOKED_AT = 64  # records, for one that is whole

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sivae.errors import ModelFileError
 from sivae.models.base import VAEModel
 from sivae.models.official import conv, style
 from sivae.models.reading import described, read_checkpoint
-from sivae.models.storage import ModelFileError
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sivae.errors import ModelFileError
 from sivae.models.conv import ConvVAE
 from sivae.models.norm import Norm
 from sivae.models.reading import checked_tensors, described
-from sivae.models.storage import ModelFileError, fill
+from sivae.models.storage import fill
 
 FORMAT = "official conv"
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sivae.errors import ModelFileError
 from sivae.models.reading import checked_tensors, described
-from sivae.models.storage import ModelFileError, fill
+from sivae.models.storage import fill
 from sivae.models.style import StyleVAE
 
 FORMAT = "official style"

@@ -1,6 +1,6 @@
 """Layers with an equalised learning rate.
 
-Weights are stored at their true scale, N(0, gain / sqrt(fan_in)), and the optimiser multiplies their steps by that
+Weights are stored at their true scale, N(0, gain / sqrt(fan_in)), and the optimizer multiplies their steps by that
 scale; Karras et al. 2018 (section 4.1) multiply the weights in each pass instead, to the same effect.
 """
 
@@ -53,7 +53,7 @@ class EqualisedConv2d(nn.Conv2d):
 
 
 def rate_scales(network: nn.Module) -> dict[str, float]:
-    """What the optimiser multiplies the steps of each parameter by, for those where it is not 1."""
+    """What the optimizer multiplies the steps of each parameter by, for those where it is not 1."""
     scales = {}
     for name, layer in network.named_modules():
         if isinstance(layer, EqualisedLinear | EqualisedConv2d):

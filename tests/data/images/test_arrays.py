@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sivae.data.images import DataError, PackedImages, open_images
+from sivae.data.images import PackedImages, open_images
+from sivae.errors import DataError
 from tests.data.images.samples import cifar_images
 
 IMAGES = cifar_images(4, 0)

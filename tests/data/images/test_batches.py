@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sivae.data.images import DataError, ImageBatches, ImageSet, PackedImages, load_packed, open_images, prepare
+from sivae.data.images import ImageBatches, ImageSet, PackedImages, load_packed, open_images, prepare
 from sivae.data.images import batches as batches_module
 from sivae.data.images.order import Order
+from sivae.errors import DataError
 from tests.data.images.samples import encoded, pixels, pngs, write_files
 
 COUNT, SIDE = 53, 6

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from sivae.data.images import DataError, ImageSet, load_packed, open_images, prepare
-from sivae.data.images.base import DamagedImageError
+from sivae.data.images import ImageSet, load_packed, open_images, prepare
 from sivae.data.images.cars3d import test_classes as held_out
+from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import cifar_images, pngs, write_files, write_tar, write_zip
 
 

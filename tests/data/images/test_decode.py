@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sivae.data.images.base import DamagedImageError
 from sivae.data.images.decode import decode
+from sivae.errors import DamagedImageError
 from tests.data.images.samples import encoded, pixels
 
 

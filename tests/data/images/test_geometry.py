@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sivae.data.images.base import DamagedImageError, DataError
 from sivae.data.images.geometry import Crop, check_shape_request, fit
+from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pixels
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sivae.data.images.base import DataError
 from sivae.data.images.inert_pickle import byte_array, read_pickle
+from sivae.errors import DataError
 from tests.data.images.samples import pixels, python2_pickle, python3_pickle
 
 

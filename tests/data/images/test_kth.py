@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sivae.data.images import DataError, ImageSet, load_packed, open_images, prepare
-from sivae.data.images.base import DamagedImageError
+from sivae.data.images import ImageSet, load_packed, open_images, prepare
 from sivae.data.images.kth import ACTIONS, EVERY
+from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pngs, write_files, write_tar, write_zip
 
 av = pytest.importorskip("av", reason="PyAV reads the videos")

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sivae.data.images import (
-    DamagedImageError,
-    DataError,
-    FittedImages,
-    PackedImages,
-    at_resolution,
-    load_packed,
-    open_images,
-)
+from sivae.data.images import FittedImages, PackedImages, at_resolution, load_packed, open_images
 from sivae.data.images.geometry import fit
+from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import encoded, pixels, pngs, write_files
 
 

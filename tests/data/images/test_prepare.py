@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sivae import files
 from sivae.data.images import (
-    DataError,
     PackedImages,
     at_resolution,
     journal,
@@ -26,6 +26,7 @@ from sivae.data.images import (
     verify_packed,
 )
 from sivae.data.images.packed import DESCRIPTION, IMAGES, JOURNAL, LABELS
+from sivae.errors import DataError, FolderInUseError
 from tests.data.images.samples import encoded, pixels, pngs, write_files, write_zip
 
 
@@ -324,7 +325,7 @@ def test_a_run_that_is_going_on_keeps_its_lower_resolutions(
 
 def test_two_processes_do_not_prepare_one_folder(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with preparing._only_process_in(tmp_path / "out"), pytest.raises(DataError, match="another process prepares"):
+    with files.locked(tmp_path / "out", "prepares"), pytest.raises(FolderInUseError, match="another process prepares"):
         packed(source, tmp_path / "out")
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from sivae.data.images import DataError, PackedImages, open_images
+from sivae.data.images import PackedImages, open_images
+from sivae.errors import DataError
 from tests.data.images.samples import (
     CIFAR10_NAMES,
     cifar10_python,

@@ -11,18 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sivae.data.images import (
-    DamagedImageError,
-    DataError,
-    FittedImages,
-    ImageBatches,
-    PackedImages,
-    load_packed,
-    open_images,
-    prepare,
-)
+from sivae.data.images import FittedImages, ImageBatches, PackedImages, load_packed, open_images, prepare
 from sivae.data.images.records import masked_checksum
 from sivae.data.images.tfrecords import RecordImages
+from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pixels, pngs, write_files
 
 
