@@ -92,7 +92,7 @@ class ImageModel:
     @property
     def value_range(self) -> tuple[float, float]:
         """What stands for black and white."""
-        from sivae.evaluation.images import image_range
+        from sivae.models.pixels import image_range
 
         return image_range(self.model)
 
@@ -104,7 +104,7 @@ class ImageModel:
         """
         import torch
 
-        from sivae.evaluation.images import one_hot
+        from sivae.models.base import one_hot
 
         if not self.classes:
             return None
@@ -116,7 +116,7 @@ class ImageModel:
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> [N, C, H, W] in the model's values, on its device."""
-        from sivae.evaluation.images import from_uint8
+        from sivae.models.pixels import from_uint8
 
         return from_uint8(pixels.to(self.device), self.value_range)
 

@@ -109,8 +109,9 @@ def run(arguments: Arguments) -> None:
         name = f"samples-truncated-seed{seed}.png"
     import torch
 
-    from sivae.evaluation.images import generate, to_uint8
+    from sivae.evaluation.images import generate
     from sivae.evaluation.pictures import sample_grid, write_image
+    from sivae.models.pixels import to_uint8
     from sivae.progress import counting
 
     out = arguments.out

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.data import Density
-from sivae.models.base import evaluating
+from sivae.models.base import device_and_dtype, evaluating
 
 _CHUNK = 8192
 _LOG_FLOOR = 1e-14
@@ -197,13 +197,6 @@ def mode_coverage(points: Tensor, modes: Tensor, sigma: float) -> ModeCoverage:
     return ModeCoverage(int(captured.sum()), float(good.double().mean()))
 
 
-def _home(model: DensityModel, device: torch.device | str | None) -> tuple[torch.device, torch.dtype]:
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        return torch.device(device or "cpu"), torch.get_default_dtype()
-    return torch.device(device or parameter.device), parameter.dtype
-
-
 def negative_elbo(
     model: DensityModel,
     points: Tensor,
@@ -224,7 +217,7 @@ def negative_elbo(
     Returns:
         float64 ``[N]`` on the CPU.
     """
-    place, dtype = _home(model, device)
+    place, dtype = device_and_dtype(model, device)
     values = []
     with evaluating(model):
         for x in torch.split(points, _CHUNK):
@@ -237,7 +230,7 @@ def negative_elbo(
 
 
 def _decode(model: DensityModel, z: Tensor, device: torch.device | str | None) -> Tensor:
-    place, dtype = _home(model, device)
+    place, dtype = device_and_dtype(model, device)
     with evaluating(model):
         return torch.cat([model.decode(part.to(place, dtype)).double().cpu() for part in torch.split(z, _CHUNK)])
 

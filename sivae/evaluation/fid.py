@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from sivae.errors import FeaturesError, ModelFileError
-from sivae.evaluation.images import to_uint8
 from sivae.models.base import evaluating
+from sivae.models.pixels import to_uint8
 from sivae.models.reading import read_weights
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"

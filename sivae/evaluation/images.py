@@ -12,64 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sivae import ops
+from sivae.evaluation.fid import FeatureDistance
 from sivae.models import VAEModel
-from sivae.models.base import evaluating, samples_at_once
+from sivae.models.base import device_and_dtype, evaluating, one_hot, samples_at_once
 from sivae.models.latent import prior_noise
+from sivae.models.pixels import image_range, unit_range
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _FIRST_NOISE = 1 << 32  # offset of the decoder's noise in metrics, beyond those of the latents
-
-
-def unit_range(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
-    """Map images from `value_range` to [0, 1] and clip them there. NaN stays NaN.
-
-    Args:
-        images: any shape, floating point.
-        value_range: the values that stand for black and for white.
-
-    Returns:
-        The same shape and dtype.
-
-    Raises:
-        ValueError: the range is empty or runs backwards.
-    """
-    low, high = value_range
-    if not low < high:
-        raise ValueError(f"value_range is {value_range}, expected (black, white) with black below white")
-    if value_range != (0.0, 1.0):
-        images = (images - low) / (high - low)
-    return images.clamp(0.0, 1.0)
-
-
-def to_uint8(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
-    """Images as they are stored: clipped, 255 levels to the unit, rounded to the nearest. NaN becomes 0.
-
-    Args:
-        images: any shape, floating point, in `value_range`.
-
-    Returns:
-        uint8, the same shape.
-    """
-    return unit_range(images.float(), value_range).mul(255.0).round_().nan_to_num_(0.0).to(torch.uint8)
-
-
-def from_uint8(pixels: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Tensor:
-    """Images as they are stored, in the values that a model takes.
-
-    Args:
-        pixels: uint8 [N, H, W, C].
-        value_range: the values that stand for black and for white.
-
-    Returns:
-        float32 [N, C, H, W], where the pixels are.
-    """
-    low, high = value_range
-    return pixels.permute(0, 3, 1, 2).float() / 255.0 * (high - low) + low
 
 
 def mse(images: Tensor, others: Tensor) -> Tensor:
@@ -249,8 +203,6 @@ def evaluate_images(
     Raises:
         ValueError: the batches are not of the model's images, or hold none (for FID, fewer than two).
     """
-    from sivae.evaluation.fid import FeatureDistance
-
     with evaluating(model):
         meter = ReconstructionMeter(model)
         distance = None
@@ -305,7 +257,7 @@ def generate(
     Yields:
         [B, C, H, W] in the model's value range, where the model is. B keeps a batch below four million values.
     """
-    place, dtype = home(model, device)
+    place, dtype = device_and_dtype(model, device)
     noise = prior_noise(seed, count, model.z_dim)
     size = samples_at_once(model.sample_shape)
     decode = decode or model.render
@@ -317,38 +269,11 @@ def generate(
         yield images
 
 
-def image_range(model: VAEModel) -> tuple[float, float]:
-    """The values that stand for black and white in a model's images.
-
-    Raises:
-        ValueError: the model makes no images.
-    """
-    value_range = getattr(model, "value_range", None)
-    if len(model.sample_shape) != 3 or value_range is None:
-        raise ValueError(f"this model makes points of {model.sample_shape[0]} values, not images")
-    low, high = value_range
-    return float(low), float(high)
-
-
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Labels [B] as conditions, float32 [B, classes].
-
-    Raises:
-        ValueError: a label is not one of 0 to classes - 1.
-    """
-    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
-        raise ValueError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}, "
-            f"as the model knows {classes} classes"
-        )
-    return F.one_hot(labels.long(), classes).float()
-
-
 def prepared(
     model: VAEModel, batches: Iterable[Batch], device: torch.device | str | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches as the model takes them: checked, in its dtype, where it is, with a condition where it needs one."""
-    place, dtype = home(model, device)
+    place, dtype = device_and_dtype(model, device)
     for batch in batches:
         x, given = batch if isinstance(batch, tuple | list) else (batch, None)
         if tuple(x.shape[1:]) != tuple(model.sample_shape):
@@ -356,14 +281,6 @@ def prepared(
                 f"a batch is {list(x.shape)}, expected [B, {', '.join(map(str, model.sample_shape))}] for this model"
             )
         yield x.to(place, dtype), _condition(model, given, len(x), place, dtype)
-
-
-def home(model: nn.Module, device: torch.device | str | None = None) -> tuple[torch.device, torch.dtype]:
-    """Where a model's parameters are, unless told, and their dtype."""
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        return torch.device(device or "cpu"), torch.get_default_dtype()
-    return torch.device(device or parameter.device), parameter.dtype
 
 
 def _condition(

@@ -29,9 +29,8 @@ import torch
 from torch import Tensor
 
 from sivae import ops
-from sivae.evaluation.images import home
 from sivae.models import VAEModel
-from sivae.models.base import evaluating, samples_at_once
+from sivae.models.base import device_and_dtype, evaluating, samples_at_once
 
 _KINDS = ("mse", "l1")
 _BLOCK_BITS, _BLOCK = 24, 64  # samples of one image that share an offset of the noise; blocks of one image
@@ -179,7 +178,7 @@ def _chunks(
         raise ValueError(f"estimate: {len(numbers)} numbers for {len(x)} samples, expected one for each")
     if not all(0 <= number < NUMBER_LIMIT for number in numbers):
         raise ValueError(f"estimate: numbers are from {min(numbers)} to {max(numbers)}, expected 0 to 2^39 - 1")
-    place, dtype = home(model)
+    place, dtype = device_and_dtype(model)
     size = samples_at_once(model.sample_shape)
     return [
         (

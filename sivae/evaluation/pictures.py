@@ -29,7 +29,7 @@ from sivae.evaluation.cells import (
     to_cells,
     write_png,
 )
-from sivae.evaluation.images import to_uint8
+from sivae.models.pixels import to_uint8
 
 _FRAME = 256  # pixels a side; a frame of an animation smaller than that is enlarged as long as it stays within
 _LARGEST_FRAME = 512

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sivae import ops
-from sivae.evaluation.images import home, image_range, mse, ssim, unit_range
-from sivae.models.base import evaluating, samples_at_once
+from sivae.evaluation.images import mse, ssim
+from sivae.models.base import device_and_dtype, evaluating, samples_at_once
+from sivae.models.pixels import image_range, unit_range
 from sivae.models.translation import TranslationVAE
 
 Whole = NDArray[np.int64]
@@ -214,7 +215,7 @@ class _Codes:
 
     def __init__(self, model: TranslationVAE, images: Images, rows: Whole) -> None:
         self._model, self._images, self._rows = model, images, rows
-        self._place, self._dtype = home(model)
+        self._place, self._dtype = device_and_dtype(model)
         self._size = samples_at_once(model.sample_shape)
         posteriors = [
             model.encode(self._read(rows[start : start + self._size])) for start in range(0, len(rows), self._size)

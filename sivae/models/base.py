@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sivae import ops
 
@@ -164,8 +165,38 @@ def samples_at_once(sample_shape: tuple[int, ...]) -> int:
     return most if len(sample_shape) < 3 else min(_IMAGES_AT_ONCE, most)
 
 
+def device_and_dtype(
+    model: HasParameters, device: torch.device | str | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """The device of a model's parameters, or the one given, and their dtype."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        return torch.device(device or "cpu"), torch.get_default_dtype()
+    return torch.device(device or parameter.device), parameter.dtype
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Turn labels [B] into conditions, float32 [B, classes], 1 at the label and 0 elsewhere.
+
+    Raises:
+        ValueError: a label is not one of 0 to classes - 1.
+    """
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+        raise ValueError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}, "
+            f"as the model knows {classes} classes"
+        )
+    return F.one_hot(labels.long(), classes).float()
+
+
+class HasParameters(Protocol):
+    """A module of torch, or an object with its method `parameters`."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
 class HasMode(Protocol):
-    """A module of torch, or what acts like one."""
+    """A module of torch, or an object with its methods `eval` and `modules`."""
 
     def eval(self) -> object: ...
 

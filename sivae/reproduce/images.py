@@ -53,10 +53,10 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     import torch
 
     from sivae import from_pretrained
-    from sivae.evaluation.images import image_range
     from sivae.evaluation.pictures import image_grid
     from sivae.evaluation.sheet import write_sheet
     from sivae.models.base import evaluating
+    from sivae.models.pixels import image_range
     from sivae.training.devices import find_device
     from sivae.training.folder import read_config, read_summary
 
@@ -126,7 +126,8 @@ def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[
     import numpy as np
     import torch
 
-    from sivae.evaluation.images import image_range, one_hot
+    from sivae.models.base import one_hot
+    from sivae.models.pixels import from_uint8, image_range
     from sivae.training.images import MeasuredImages, open_parts
 
     channels, side, _ = model.sample_shape
@@ -145,9 +146,8 @@ def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[
         raise ConfigError(str(error)) from error
     device = next(model.parameters()).device
     rows = MeasuredImages(images, device, conditional=False).spread(max(_COLUMNS * _PAIR_ROWS, 2 * _PATHS))
-    low, high = image_range(model)
     pixels = torch.from_numpy(np.stack([images.read(row) for row in rows]))  # uint8 [N, H, W, C]
-    x = pixels.to(device).permute(0, 3, 1, 2).float() / 255.0 * (high - low) + low
+    x = from_uint8(pixels.to(device), image_range(model))
     where = "training images" if train is images else "test images"
     if model.condition_dim == 0:
         return x, None, where

@@ -154,8 +154,9 @@ def _untouched(test: MeasuredImages, pairs: int) -> float:
     A decoder that sees no content keeps all of a poor reconstruction, and this tells that from a translation.
     """
     from sivae.data.images.packing import all_contents, all_labels
-    from sivae.evaluation.images import ssim, unit_range
+    from sivae.evaluation.images import ssim
     from sivae.evaluation.translation import transfer_pairs
+    from sivae.models.pixels import unit_range
 
     labels = all_labels(test.images)
     if labels is None:

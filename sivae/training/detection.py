@@ -24,12 +24,12 @@ from sivae.data.images.packed import image_digest
 from sivae.data.images.packing import where
 from sivae.data.images.shapes import open_shapes
 from sivae.errors import ConfigError, DamagedImageError, DataError, NoSuchSplitError
-from sivae.evaluation.images import from_uint8, home, image_range
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
 from sivae.evaluation.ood import SCORES, Score, Threshold, anomaly, separation, threshold_at
 from sivae.machine import versions
 from sivae.models import VAEModel
-from sivae.models.base import samples_at_once
+from sivae.models.base import device_and_dtype, samples_at_once
+from sivae.models.pixels import from_uint8, image_range
 from sivae.progress import counting
 from sivae.training.config import DataConfig, ObjectiveConfig, RunConfig
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
@@ -78,7 +78,7 @@ class Detector:
 
     def of_pixels(self, pixels: NDArray[np.uint8]) -> Scores:
         """Scores of images, uint8 [N, H, W, C] of the model's size: `kl` alone, or all of them, float64 [N] each."""
-        place, _ = home(self.model)
+        place, _ = device_and_dtype(self.model)
         x = from_uint8(torch.from_numpy(pixels).to(place), image_range(self.model))
         if self.score == "kl":
             return {"kl": kl_to_prior(self.model, x).numpy()}

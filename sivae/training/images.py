@@ -26,10 +26,11 @@ from sivae.data.images.digits import open_digits
 from sivae.data.images.packing import all_labels
 from sivae.data.images.shapes import open_shapes
 from sivae.errors import ConfigError, NoSuchSplitError
-from sivae.evaluation.images import evaluate_images, from_uint8
+from sivae.evaluation.images import evaluate_images
 from sivae.evaluation.lpips import SMALLEST_COMPARED
 from sivae.models import MODELS, VAEModel, build_model
 from sivae.models.base import samples_at_once
+from sivae.models.pixels import from_uint8
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.translation import TranslationVAE

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sivae.data.images.packing import all_contents, all_labels
-from sivae.evaluation.images import home
 from sivae.evaluation.labelled import translation_grid
 from sivae.evaluation.lpips import LPIPS
 from sivae.evaluation.translation import example_rows, measure_translation
+from sivae.models.base import device_and_dtype
 from sivae.models.translation import TranslationVAE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def translation_metrics(
     labels = all_labels(images.images)
     if labels is None:
         return {}
-    lpips = None if lpips_files is None else LPIPS.from_files(*lpips_files).to(home(model)[0])
+    lpips = None if lpips_files is None else LPIPS.from_files(*lpips_files).to(device_and_dtype(model)[0])
     return measure_translation(
         model,
         lambda rows: images.some(rows)[0],

@@ -15,10 +15,10 @@ import sivae
 from sivae.cli.translate import file_names
 from sivae.data.images import PackedImages
 from sivae.data.images.shapes import open_shapes
-from sivae.evaluation.images import from_uint8
 from sivae.evaluation.pictures import to_rgb
 from sivae.evaluation.translation import example_rows
 from sivae.models import ConvVAE
+from sivae.models.pixels import from_uint8
 from sivae.models.storage import save_model
 from sivae.models.translation import TranslationVAE
 from sivae.training.presets import preset_config

@@ -9,18 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sivae.evaluation.images import (
-    evaluate_images,
-    from_uint8,
-    generate,
-    mse,
-    one_hot,
-    psnr,
-    reconstruction_metrics,
-    ssim,
-    to_uint8,
-    unit_range,
-)
+from sivae.evaluation.images import evaluate_images, generate, mse, psnr, reconstruction_metrics, ssim
+from sivae.models.base import one_hot
 from sivae.models.latent import prior_noise
 from tests.evaluation.painter import Painter
 
@@ -93,25 +83,6 @@ class TestPairs:
             metric(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 7))
         with pytest.raises(ValueError, match="expected two equal"):
             metric(torch.zeros(3, 8), torch.zeros(3, 8))
-
-
-class TestRange:
-    def test_values_are_mapped_and_clipped(self) -> None:
-        x = torch.tensor([-3.0, -1.0, 0.0, 1.0, 2.0, math.inf, -math.inf])
-        assert unit_range(x, (-1.0, 1.0)).tolist() == [0, 0, 0.5, 1, 1, 1, 0]
-        assert to_uint8(x, (-1.0, 1.0)).tolist() == [0, 0, 128, 255, 255, 255, 0]
-        assert math.isnan(unit_range(torch.tensor(math.nan)))
-        assert int(to_uint8(torch.tensor(math.nan))) == 0
-
-    def test_stored_images_come_back_as_they_were(self) -> None:
-        levels = torch.arange(256, dtype=torch.uint8)
-        assert torch.equal(to_uint8(levels.float() / 255), levels)
-        assert torch.equal(to_uint8(levels.float() / 255 * 2 - 1, (-1.0, 1.0)), levels)
-
-    @pytest.mark.parametrize("value_range", [(1.0, 0.0), (0.5, 0.5), (math.nan, 1.0)])
-    def test_a_range_without_extent_is_refused(self, value_range: tuple[float, float]) -> None:
-        with pytest.raises(ValueError, match="black below white"):
-            unit_range(torch.zeros(1), value_range)
 
 
 class TestReconstructions:
@@ -215,10 +186,6 @@ class TestConditions:
             with pytest.raises(ValueError, match=message):
                 reconstruction_metrics(model, [(images(2), given)])
 
-    def test_one_hot(self) -> None:
-        assert one_hot(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
-        assert one_hot(torch.zeros(0, dtype=torch.long), 3).shape == (0, 3)
-
 
 class TestSamples:
     def test_an_image_is_a_function_of_the_seed_and_its_place(self) -> None:
@@ -247,11 +214,3 @@ class TestSamples:
 def test_without_a_feature_network_evaluation_is_reconstruction() -> None:
     x = images(5)
     assert evaluate_images(Painter(), [x], seed=0) == reconstruction_metrics(Painter(), [x])
-
-
-@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
-def test_every_level_comes_back_from_a_model_s_range(value_range: tuple[float, float]) -> None:
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
-    images = from_uint8(pixels, value_range)
-    assert images.shape == (2, 3, 16, 16) and (float(images.min()), float(images.max())) == value_range
-    assert torch.equal(to_uint8(images, value_range), pixels.permute(0, 3, 1, 2))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sivae.evaluation import translation
-from sivae.evaluation.images import mse, unit_range
+from sivae.evaluation.images import mse
 from sivae.evaluation.translation import example_rows, measure_translation, transfer_pairs
 from sivae.models import VAEModel
+from sivae.models.pixels import unit_range
 from sivae.models.translation import TranslationVAE
 
 CLASSES, CONTENTS = 6, 5
