@@ -7,19 +7,13 @@ import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, NAMES, OF_IMAGES
-from sivae.errors import ConfigError
+from sivae.cli.parsing import Parser, at_least
 
 RESULTS = Path(__file__).parent / "results"
 REPORT, PROFILE = "report", "profile"  # what the first word may ask for instead of a run
 RUN = "run"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def parse(words: Sequence[str], program: str) -> argparse.Namespace:
@@ -30,35 +24,33 @@ def parse(words: Sequence[str], program: str) -> argparse.Namespace:
         program: how the user called it.
 
     Raises:
-        ConfigError: the words cannot be understood; the message says what is known.
+        UsageError: the words cannot be understood.
         SystemExit: help was asked for, and printed.
     """
     parsers = {REPORT: _report_parser, PROFILE: _profile_parser}
     verb = words[0] if words and words[0] in parsers else RUN
     parser = parsers.get(verb, _run_parser)(program)
-    options = parser.parse_args(words if verb == RUN else words[1:], argparse.Namespace(verb=verb))
-    options.command = " ".join([program, *words])
+    options = parser.parse(words if verb == RUN else words[1:])
+    options.verb, options.command = verb, " ".join([program, *words])
     return options
 
 
-def _run_parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=program,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Time the fused ops and the training step against plain PyTorch and torch.compile, in the same process\n"
-            "and rounds. Appends rows to OUT/DEVICE/DATE-COMMIT.jsonl and prints tables of medians."
-        ),
-        epilog=(
-            "examples:\n"
-            f"  {program} --quick\n"
-            f"  {program} --ops reconstruction_error loss --dtype bfloat16\n"
-            f"  {program} --ops image_step             training iterations on images\n"
-            f"  {program} --ops style_step             the same with the style model\n"
-            f"  {program} --device cuda --out results\n"
-            f"  {program} profile             what an iteration's time goes into\n"
-            f"  {program} report results      plots and a page from the rows in a folder"
-        ),
+def _run_parser(program: str) -> Parser:
+    parser = Parser(program)
+    parser.describe(
+        """
+        Time the fused ops and the training step against plain PyTorch and torch.compile, in the same process and
+        rounds. Appends rows to OUT/DEVICE/DATE-COMMIT.jsonl and prints tables of medians.
+        """,
+        [
+            f"{program} --quick",
+            f"{program} --ops reconstruction_error loss --dtype bfloat16",
+            f"{program} --ops image_step             training iterations on images",
+            f"{program} --ops style_step             the same with the style model",
+            f"{program} --device cuda --out results",
+            f"{program} profile                      what takes the time of an iteration",
+            f"{program} report results               plots and a page from the rows in a folder",
+        ],
     )
     parser.add_argument(
         "--ops",
@@ -66,9 +58,9 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
         type=_op,
         metavar="OP",
         default=list(DEFAULT_NAMES),
-        help=f"of {', '.join(NAMES)}; default: all but reparameterize, gaussian_kl, image_step and style_step",
+        help=f"What to time: {', '.join(NAMES)}. (default: {' '.join(DEFAULT_NAMES)})",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer shapes, float32 only, few rounds")
+    parser.add_argument("--quick", action="store_true", help="Time fewer shapes, in float32 only, with few rounds.")
     _add_place(parser)
     _add_sides(parser)
     parser.add_argument(
@@ -76,58 +68,68 @@ def _run_parser(program: str) -> argparse.ArgumentParser:
         nargs="+",
         choices=list(DTYPES),
         metavar="DTYPE",
-        help=f"of {', '.join(DTYPES)}; default: {' '.join(DEFAULT_DTYPES)}",
+        help=f"Data types of the ops' inputs: {', '.join(DTYPES)}. (default: {' '.join(DEFAULT_DTYPES)})",
     )
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--rounds", type=_at_least_1, metavar="N", help="samples of each variant in each case")
+    parser.add_argument("--no-compile", action="store_true", help="Leave torch.compile out.")
+    parser.add_argument("--rounds", type=at_least(1), metavar="N", help="Samples of each variant in each case.")
     parser.add_argument(
-        "--minutes", type=_above_0, metavar="X", help="begin nothing new after so long; default: no limit"
+        "--minutes", type=_above_0, metavar="X", help="Start no new case after this time. (default: no limit)"
     )
     return parser
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", default=RESULTS, help="default: benchmarks/results")
-    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu, cuda, cuda:1 ...")
-    parser.add_argument("--threads", type=_at_least_1, metavar="N", help="of the CPU; default: torch's choice")
+def _add_place(parser: Parser) -> None:
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=RESULTS, help="Folder of the rows. (default: benchmarks/results)"
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1 ..."
+    )
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads. (default: torch's choice)")
 
 
-def _add_sides(parser: argparse.ArgumentParser) -> None:
+def _add_sides(parser: Parser) -> None:
     parser.add_argument(
         "--sides",
         nargs="+",
-        type=_at_least_1,
+        type=at_least(1),
         metavar="N",
-        help="of iterations on images only those at these resolutions; default: all that the device has cases for",
+        help="Time iterations on images at these resolutions only. (default: all for this device)",
     )
 
 
-def _profile_parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{program} profile",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Say what the time of a training iteration on images goes into, for the plain loop and for ours: the ten\n"
-            "kernels (on a CPU: torch ops) that take most of it, and the time by kinds. Prints tables and writes them\n"
-            "to OUT/DEVICE/DATE-COMMIT-profile.md."
-        ),
-        epilog=f"examples:\n  {program} profile --ops image_step --sides 32",
+def _profile_parser(program: str) -> Parser:
+    parser = Parser(f"{program} profile")
+    parser.describe(
+        """
+        Show where the time of a training iteration on images goes, for the plain loop and for ours: the ten kernels
+        (on a CPU: torch ops) that take most of it, and the time by kinds. Prints tables and writes them to
+        OUT/DEVICE/DATE-COMMIT-profile.md.
+        """,
+        [f"{program} profile --ops image_step --sides 32"],
     )
     parser.add_argument(
-        "--ops", nargs="+", choices=OF_IMAGES, default=list(OF_IMAGES), help=f"of {', '.join(OF_IMAGES)}; default: all"
+        "--ops",
+        nargs="+",
+        choices=OF_IMAGES,
+        metavar="OP",
+        default=list(OF_IMAGES),
+        help=f"Which iterations: {', '.join(OF_IMAGES)}. (default: all)",
     )
     _add_place(parser)
     _add_sides(parser)
     return parser
 
 
-def _report_parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{program} report",
-        description="Draw plots and write a page of tables (report.md) from the newest rows, beside them.",
-        epilog=f"examples: {program} report benchmarks/results",
+def _report_parser(program: str) -> Parser:
+    parser = Parser(f"{program} report")
+    parser.describe(
+        "Draw plots and write a page of tables (report.md) from the newest rows, beside them.",
+        [f"{program} report benchmarks/results"],
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder of results, or of one device")
+    parser.add_positional(
+        "folder", metavar="DIR", help="A folder of results, or of one device.", missing="name the folder of results"
+    )
     return parser
 
 
@@ -146,14 +148,4 @@ def _above_0(word: str) -> float:
         value = math.nan
     if not value > 0.0:
         raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
-    return value
-
-
-def _at_least_1(word: str) -> int:
-    try:
-        value = int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value

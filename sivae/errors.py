@@ -22,6 +22,12 @@ class ConfigError(SivaeError, ValueError):
     exit_code = 2
 
 
+class UsageError(SivaeError, ValueError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
+
+
 class RunFolderError(SivaeError, ValueError):
     """A folder of a run that is taken, is missing, or is no run's."""
 

@@ -1,32 +1,29 @@
-"""`sivae info`."""
+"""`sivae info`: show what this machine has for training."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import FlagCreatePairsOff, arg
-
-
-@dataclass
-class Arguments:
-    """Show versions, devices, threads, and where each backend of the fused ops runs or why it does not.
-
-    examples:
-      sivae info
-      sivae info --json
-    """
-
-    json: Annotated[FlagCreatePairsOff[bool], arg(help="Print JSON.", help_behavior_hint="")] = False
+from sivae.cli.parsing import Parser
 
 
-def run(arguments: Arguments) -> None:
-    """Print what this machine has to offer."""
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        "Show versions, devices, threads, and for each backend of the fused ops where it runs, or why it does not.",
+        ["sivae info", "sivae info --json"],
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the facts of this machine."""
     from sivae.machine import machine
 
     facts = machine()
-    print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
+    print(json.dumps(facts, indent=2) if given.json else _text(facts))
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""The `sivae` command: finds the verb, parses its arguments, turns errors into one line and an exit code.
+"""The `sivae` command: finds the verb, parses its options, runs it, and turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM; 141 nobody
-reads the output any more.
-torch is imported by the verb that needs it, so that help appears at once.
+A verb is a module of this package with `options(parser)`, which adds its options, and `run(given)`, which does the
+work. A verb whose options depend on the command line has `parse(words)` in addition, and uses that instead.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM; 141 the reader of the output
+has closed it. torch is imported by the verb that needs it, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -23,47 +25,50 @@ from typing import Any, NoReturn
 
 import sivae
 
-VERBS = {
-    "train": "train on images or a density, or go on with a run",
-    "presets": "list what can be trained, with the settings and their source",
-    "evaluate": "compute a run's metrics again, from its last checkpoint",
-    "prepare": "decode, resize and pack a data set of images once",
-    "sample": "draw images from a model's prior",
-    "reconstruct": "show images beside what a model makes of them",
-    "interpolate": "go from one image, or one sample, to another",
-    "mix": "give images the coarse styles of some and the fine ones of others",
-    "translate": "give the content of some images the class of others",
-    "reproduce": "run an experiment of the paper end to end, and write a page that shows it",
-    "ood": "tell images like the training data from others, by likelihood",
-    "import-checkpoint": "turn a checkpoint of the authors' program into a model folder",
-    "bench": "time the fused ops and the training step against plain PyTorch; report DIR draws plots",
-    "info": "show versions, devices and the backends of the fused ops",
+GROUPS = {
+    "train": {
+        "train": "train a model on images or on points in the plane, or resume a run",
+        "presets": "list what can be trained, with the settings and their source",
+        "evaluate": "compute the metrics of a trained model",
+    },
+    "use a trained model": {
+        "sample": "draw images from the prior",
+        "reconstruct": "show images beside their reconstructions",
+        "interpolate": "go from one image, or one sample, to another",
+        "mix": "combine the coarse styles of some images with the fine styles of others",
+        "translate": "combine the content of some images with the class of others",
+        "ood": "detect images unlike the training data, by their likelihood",
+    },
+    "prepare data and models": {
+        "prepare": "decode, resize and pack a set of images once, for fast training",
+        "import-checkpoint": "convert a checkpoint of the authors' code into a model folder",
+    },
+    "measure": {
+        "reproduce": "run an experiment of the paper and write a page of results",
+        "bench": "time the fused ops and the training step against plain PyTorch",
+        "info": "show versions, devices and the backends of the fused ops",
+    },
 }
+VERBS = {verb: words for verbs in GROUPS.values() for verb, words in verbs.items()}
 
-_HELP = f"""\
-usage: sivae [--version] [--help] VERB ...
 
-Trains Soft-IntroVAEs, fast.
+def _help() -> str:
+    lines = ["usage: sivae [--version] [--help] VERB ...", "", "Trains Soft-IntroVAEs, fast."]
+    for title, verbs in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {verb:<{max(map(len, VERBS)) + 2}}{words}" for verb, words in verbs.items())]
+    return "\n".join(lines) + f"\n\n{_EXAMPLES}"
 
-verbs:
-{chr(10).join(f"  {verb:<{max(map(len, VERBS)) + 2}}{words}" for verb, words in VERBS.items())}
 
+_EXAMPLES = """\
 examples:
-  sivae train digits                          small images that need no download
-  sivae train cifar10 --data PATH             the published model with the published settings
-  sivae train 8gaussians                      30,000 iterations into runs/8gaussians-seed0
-  sivae train rings --steps 3000 --seed 7     shorter; warm-up and rate steps scale with it
-  sivae train --resume runs/rings-seed7       go on where a run stopped, exactly
-  sivae evaluate runs/rings-seed7             its metrics, once more
-  sivae prepare photos.zip faces --resolution 128 --crop center       pack images for training
-  sivae sample runs/cifar10-seed0             images from a trained model
-  sivae interpolate runs/cifar10-seed0 --seeds 1 2
-  sivae reproduce density-2d                  VAE, IntroVAE and Soft-IntroVAE on four densities
-  sivae ood runs/digits-seed0 --out faces.zip   how well a model tells other images from its own
-  sivae bench --quick                         how fast the ops are here, in a minute or two
-  sivae info                                  what this machine has to offer
+  sivae train digits                       small images that need no download
+  sivae train cifar10 --data PATH          the published model with the published settings
+  sivae train --resume runs/digits-seed0   continue a run that was stopped
+  sivae evaluate runs/digits-seed0
+  sivae sample runs/digits-seed0
+  sivae prepare photos.zip photos128 --resolution 128 --crop center
 
-sivae VERB --help lists a verb's options. --debug, with any verb, shows where an error arose.
+sivae VERB --help lists the options of a verb. --debug, with any verb, shows where an error arose.
 """
 
 
@@ -86,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has seen enough. What is still buffered must not fail once more at exit.
+        # The reader of the output has closed it. What is still buffered must not fail once more at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -97,22 +102,25 @@ def _run(given: list[str]) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     if not given:
-        _fail(f"name a verb: {', '.join(VERBS)}; see sivae --help", 2)
+        print(_help(), end="", file=sys.stderr)
+        sys.exit(2)
     verb = given[0]
     if verb in ("--help", "-h"):
-        print(_HELP, end="")
+        print(_help(), end="")
         return
     if verb == "--version":
         print(f"sivae {sivae.__version__}")
         return
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(VERBS)};"
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(VERBS)};"
         _fail(f"{verb!r} is not a verb; {hint} see sivae --help", 2)
     try:
         module = importlib.import_module(f"sivae.cli.{verb.replace('-', '_')}")
-        parse = getattr(module, "parse", None)  # a verb's own, where its options are also another program's
-        module.run(parse(given[1:]) if parse else _parse(module.Arguments, verb, given[1:]))
+        if hasattr(module, "Arguments"):
+            module.run(_parse(module.Arguments, verb, given[1:]))
+        else:
+            module.run(_parsed(module, verb, given[1:]))
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -136,6 +144,16 @@ def _run(given: list[str]) -> None:
         if debug:
             traceback.print_exc()
         _fail("stopped; a training run that has a folder goes on with sivae train --resume DIR", 130)
+
+
+def _parsed(module: Any, verb: str, words: list[str]) -> Any:
+    if hasattr(module, "parse"):
+        return module.parse(words)
+    from sivae.cli.parsing import Parser
+
+    parser = Parser(f"sivae {verb}")
+    module.options(parser)
+    return parser.parse(words)
 
 
 def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:

@@ -1,31 +1,27 @@
-"""`sivae presets`."""
+"""`sivae presets`: list what `sivae train` can train."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import FlagCreatePairsOff, arg
-
+from sivae.cli.parsing import Parser
 from sivae.training.presets import PRESETS, Preset
 
 
-@dataclass
-class Arguments:
-    """List what sivae train can learn: the settings of each preset, and whether they were published or are ours.
-
-    examples:
-      sivae presets
-      sivae presets --json
-    """
-
-    json: Annotated[FlagCreatePairsOff[bool], arg(help="Print JSON.", help_behavior_hint="")] = False
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        "List the presets of sivae train: what each learns, its settings, and whether they are published or ours.",
+        ["sivae presets", "sivae presets --json"],
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
-def run(arguments: Arguments) -> None:
+def run(given: argparse.Namespace) -> None:
     """Print the presets."""
-    if arguments.json:
+    if given.json:
         print(json.dumps({name: _facts(preset) for name, preset in PRESETS.items()}, indent=2))
         return
     from rich import box
