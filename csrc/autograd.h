@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <type_traits>
 #include <utility>
 
 namespace sivae {
@@ -33,23 +32,18 @@ inline optional<Tensor> if_defined(const Tensor& tensor) {
 
 inline Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
 
-// Results of an op, a tuple or a list, as autograd takes them.
+// Results of an op as autograd takes them.
 template <class... Outputs>
 variable_list as_list(const std::tuple<Outputs...>& outputs) {
   return std::apply([](const auto&... output) { return variable_list{output...}; }, outputs);
 }
-inline variable_list as_list(variable_list outputs) { return outputs; }
 
 template <class Outputs>
 Outputs from_list(const variable_list& list) {
-  if constexpr (std::is_same_v<Outputs, variable_list>) {
-    return list;
-  } else {
-    Outputs outputs;
-    size_t index = 0;
-    std::apply([&](auto&... output) { ((output = list[index++]), ...); }, outputs);
-    return outputs;
-  }
+  Outputs outputs;
+  size_t index = 0;
+  std::apply([&](auto&... output) { ((output = list[index++]), ...); }, outputs);
+  return outputs;
 }
 
 // Backward passes are not differentiable: whoever differentiates their results is told so, by the op's name.

@@ -171,43 +171,7 @@ struct StyledNormBackward {
   bool stream = false;  // write grad_x past the caches
 };
 
-// What becomes of a product of a fully connected layer's operands.
-enum class Finish : int {
-  kNothing,
-  kBias,
-  kBiasRelu,
-  kMask,  // 0 where the layer's activation is; NaN is none
-};
-
-// Features of a layer's narrow side up to which the kernels here multiply, instead of a matrix library.
-constexpr int64_t kFewFeatures = 4;
-
-// Rows of a batch at a fully connected layer. All is dense, and float32 or float64.
-struct LayerRows {
-  DType dtype = DType::kFloat32;
-  int64_t rows = 0, inner = 0, cols = 0;
-  const void* a = nullptr;           // [rows, inner]
-  const void* b = nullptr;           // [inner, cols] for layer_outer, [cols, inner] for layer_dots
-  Finish finish = Finish::kNothing;
-  const void* bias = nullptr;        // [cols], for kBias and kBiasRelu
-  const void* activation = nullptr;  // [rows, cols], for kMask
-  void* y = nullptr;                 // [rows, cols]
-};
-
-// Sums over the rows of a batch, of some columns of matrices whose rows are `stride` elements apart.
-struct LayerSums {
-  DType dtype = DType::kFloat32;
-  int64_t rows = 0, cols = 0, stride = 0;
-  const void* values = nullptr;  // [rows, cols]
-  int64_t few = 0;
-  const void* factors = nullptr;  // [rows, few], dense; null where few is 0
-  bool add = false;               // to what the results hold
-  void* weighted = nullptr;       // factors^T values [few, cols]; null where few is 0
-  void* plain = nullptr;          // [cols], or null
-};
-
-// Each works on segments (elements for exp_elbo and philox_normal, units for styled_norm) [begin, end), those of a
-// layer on all that they are given.
+// Each works on segments (elements for exp_elbo and philox_normal, units for styled_norm) [begin, end).
 struct KernelTable {
   const char* name;
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
@@ -218,10 +182,6 @@ struct KernelTable {
   void (*exp_elbo_backward)(const ExpElboBackward&, int64_t begin, int64_t end);
   void (*styled_norm_forward)(const StyledNormForward&, int64_t begin, int64_t end);
   void (*styled_norm_backward)(const StyledNormBackward&, int64_t begin, int64_t end);
-  void (*layer_finish)(const LayerRows&);  // y, which holds the product
-  void (*layer_outer)(const LayerRows&);   // y = a b, inner up to kFewFeatures
-  void (*layer_dots)(const LayerRows&);    // y = a b^T, cols up to kFewFeatures
-  void (*layer_sums)(const LayerSums&);
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
 };
 
@@ -238,10 +198,6 @@ const KernelTable& kernels();
   void exp_elbo_backward(const ExpElboBackward&, int64_t begin, int64_t end);                             \
   void styled_norm_forward(const StyledNormForward&, int64_t begin, int64_t end);                         \
   void styled_norm_backward(const StyledNormBackward&, int64_t begin, int64_t end);                       \
-  void layer_finish(const LayerRows&);                                                                    \
-  void layer_outer(const LayerRows&);                                                                     \
-  void layer_dots(const LayerRows&);                                                                      \
-  void layer_sums(const LayerSums&);                                                                      \
   void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
   }
 

@@ -5,7 +5,6 @@ from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.noise import PhiloxNoise, draw_seed, philox_normal
 from sivae.ops.reconstruction import reconstruction_error
-from sivae.ops.relu_mlp import relu_mlp
 from sivae.ops.styled_norm import styled_instance_norm
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "native_build",
     "philox_normal",
     "reconstruction_error",
-    "relu_mlp",
     "reparameterize",
     "reparameterize_kl",
     "styled_instance_norm",

@@ -66,10 +66,6 @@ _CPU_PREFERENCE = ("native", "reference", "triton")
 _OPS: dict[str, SimpleNamespace] = {"reference": _REFERENCE}
 if _native is not None:
     _OPS["native"] = _native
-# Ops that a backend has no kernels for on a type of device: the next backend is their default there.
-_WITHOUT: dict[tuple[str, str], frozenset[str]] = dict.fromkeys(
-    (("native", "cuda"), ("triton", "cuda"), ("triton", "cpu")), frozenset({"relu_mlp"})
-)
 _triton_found = importlib.util.find_spec("triton") is not None
 
 
@@ -114,11 +110,6 @@ def _missing_reason(name: str, device_type: str) -> str | None:
     return f"it has no kernels for device {device_type!r}"
 
 
-def has_op(name: str, device_type: str, op: str) -> bool:
-    """Whether the backend `name` has kernels of its own for an op of `library.OP_NAMES` there."""
-    return op not in _WITHOUT.get((name, device_type), ())
-
-
 def backend_status() -> dict[str, dict[str, str | None]]:
     """For each backend and device type: None where it is available, else the reason why not."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -145,8 +136,7 @@ def available_backends(device: torch.device | str = "cpu") -> list[str]:
 def use_backend(name: str) -> Iterator[None]:
     """Run every op that does not name a backend on `name` inside the `with` block.
 
-    An op that `name` has no kernels for on its tensors' device runs on its default there. The choice holds for the
-    whole process, all threads included; an op's own `backend=` still wins.
+    The choice holds for the whole process, all threads included; an op's own `backend=` still wins.
 
     Raises:
         ValueError: no backend is called that.
@@ -165,7 +155,7 @@ def _check_name(op: str, name: str) -> None:
         raise ValueError(f"{op}: backend is {name!r}, expected one of {', '.join(map(repr, _PREFERENCE))} or None")
 
 
-_default_for: dict[tuple[str, str], SimpleNamespace] = {}  # by device type and op
+_default_for: dict[str, SimpleNamespace] = {}  # by device type
 
 
 def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
@@ -175,19 +165,15 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
         ValueError: the name is unknown.
         RuntimeError: the backend is not available on this device; the message says why.
     """
-    if name is None and _forced is not None and has_op(_forced, device.type, op):
+    if name is None:
         name = _forced
     if name is None:
-        key = device.type, op
-        ops = _default_for.get(key)
+        ops = _default_for.get(device.type)
         if ops is None:
-            first = next(name for name in available_backends(device) if has_op(name, device.type, op))
-            ops = _default_for[key] = _ops_of(first)
+            ops = _default_for[device.type] = _ops_of(available_backends(device)[0])
         return ops
     _check_name(op, name)
     reason = _missing_reason(name, device.type)
-    if reason is None and not has_op(name, device.type, op):
-        reason = "it has no kernels for this op there"
     if reason is not None:
         raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
     return _ops_of(name)

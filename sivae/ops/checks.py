@@ -30,19 +30,14 @@ def check_floating(op: str, name: str, tensor: Tensor) -> None:
 
 
 def check_like(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
-    check_kind(op, name, tensor, like_name, like)
-    if tensor.shape != like.shape:
-        raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}, expected {list(like.shape)} as {like_name}")
-
-
-def check_kind(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
-    """A tensor of another's dtype and device, whatever its shape."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
     if tensor.dtype != like.dtype:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {like.dtype} as {like_name}")
     if tensor.device != like.device:
         raise ValueError(f"{op}: {name} is on {tensor.device}, expected {like.device} as {like_name}")
+    if tensor.shape != like.shape:
+        raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}, expected {list(like.shape)} as {like_name}")
 
 
 def check_per_sample(op: str, name: str, tensor: Tensor) -> None:

@@ -5,8 +5,6 @@ public functions call any of them the same way. Conventions of the schemas:
 
 * `noise` is either an int64 tensor of one element, a Philox seed, or an explicit eps of mu's shape and dtype.
 * `reduction` and `kind` are positions in `REDUCTIONS` and `KINDS`.
-* `hidden` is what a network computes between its layers, after the ReLU: [B, features] of one layer behind the other,
-  flat. `relu_mlp_with_hidden` gives it out beside y, for the backward op.
 * A backward op returns an empty tensor of shape [0] in place of a gradient that its `need_*` flags do not ask for.
 """
 
@@ -40,10 +38,6 @@ _SCHEMAS = (
     " Tensor? noise_weight, Tensor? bias, Tensor? scale, Tensor mean, Tensor std, float negative_slope, float eps,"
     " bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    "relu_mlp(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor",
-    "relu_mlp_with_hidden(Tensor x, Tensor[] weights, Tensor[] biases) -> (Tensor, Tensor)",
-    "relu_mlp_backward(Tensor grad, Tensor x, Tensor[] weights, Tensor hidden, bool need_x, bool[] need_weights,"
-    " bool[] need_biases) -> (Tensor, Tensor[], Tensor[])",
     "philox_normal(Tensor seed, int offset, SymInt[] shape, ScalarType dtype) -> Tensor",
 )
 
@@ -133,26 +127,6 @@ def _fake_styled_instance_norm_backward(
     )
 
 
-def _fake_relu_mlp(x, weights, biases):
-    return x.new_empty((x.shape[0], weights[-1].shape[0]))
-
-
-def _fake_relu_mlp_with_hidden(x, weights, biases):
-    features = sum(weight.shape[0] for weight in weights[:-1])
-    return _fake_relu_mlp(x, weights, biases), x.new_empty((x.shape[0] * features,))
-
-
-def _fake_relu_mlp_backward(grad, x, weights, hidden, need_x, need_weights, need_biases):
-    def contiguous(shape, needed):
-        return x.new_empty(shape if needed else (0,))
-
-    return (
-        contiguous(x.shape, need_x),
-        [contiguous(weight.shape, needed) for weight, needed in zip(weights, need_weights, strict=True)],
-        [contiguous(weight.shape[:1], needed) for weight, needed in zip(weights, need_biases, strict=True)],
-    )
-
-
 def _fake_philox_normal(seed, offset, shape, dtype):
     return torch.empty(shape, dtype=dtype, device=seed.device)
 
@@ -168,13 +142,10 @@ _FAKES: dict[str, Callable[..., object]] = {
     "exp_elbo_backward": _fake_exp_elbo_backward,
     "styled_instance_norm": _fake_styled_instance_norm,
     "styled_instance_norm_backward": _fake_styled_instance_norm_backward,
-    "relu_mlp": _fake_relu_mlp,
-    "relu_mlp_with_hidden": _fake_relu_mlp_with_hidden,
-    "relu_mlp_backward": _fake_relu_mlp_backward,
     "philox_normal": _fake_philox_normal,
 }
 # What the public functions call.
-OP_NAMES = tuple(name for name in _FAKES if not name.endswith(("_backward", "_with_hidden")))
+OP_NAMES = tuple(name for name in _FAKES if not name.endswith("_backward"))
 
 
 def define_ops(namespace: str) -> torch.library.Library:

@@ -14,7 +14,7 @@ from sivae import ops
 from sivae.ops import ranges
 
 OPS = ["draw_seed", "elbo", "exp_elbo", "gaussian_kl", "log_exp_elbo", "philox_normal", "reconstruction_error"]
-OPS += ["relu_mlp", "reparameterize", "reparameterize_kl"]
+OPS += ["reparameterize", "reparameterize_kl"]
 
 # What torch.profiler sees of every op and of a step of each kind.
 RECORD = """

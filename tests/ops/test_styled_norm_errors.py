@@ -1,4 +1,4 @@
-"""The styled instance norm's answer to wrong arguments, and to a backend that lacks it."""
+"""The styled instance norm refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from sivae import ops
-from sivae.ops import backends
 from tests.ops.samples import low_level
 
 X = torch.zeros(2, 3, 4, 5)
@@ -84,25 +83,3 @@ def test_low_level_op_refuses_what_does_not_fit(compiled_backend):
     ):
         with pytest.raises(ValueError, match="sivae: "):
             op(X, *operands, 0.2, 1e-8)
-
-
-class TestBackendsThatLackIt:
-    def test_the_next_one_is_the_default(self, monkeypatch):
-        first = ops.available_backends()[0]
-        monkeypatch.setattr(backends, "_WITHOUT", {(first, "cpu"): frozenset({"styled_instance_norm"})})
-        monkeypatch.setattr(backends, "_default_for", {})
-        if first == "reference":
-            pytest.skip("only the reference is here, which has every op")
-        assert torch.equal(ops.styled_instance_norm(X), torch.zeros_like(X))
-        chosen = backends.select("styled_instance_norm", None, X.device)
-        assert chosen is backends._OPS[ops.available_backends()[1]]
-        assert backends.select("gaussian_kl", None, X.device) is backends._OPS[first]
-
-    def test_by_name_is_an_error(self, compiled_backend, monkeypatch):
-        monkeypatch.setattr(backends, "_WITHOUT", {(compiled_backend, "cpu"): frozenset({"styled_instance_norm"})})
-        with pytest.raises(RuntimeError) as caught:
-            ops.styled_instance_norm(X, backend=compiled_backend)
-        assert str(caught.value) == (
-            f"styled_instance_norm: backend {compiled_backend!r} is not available on cpu: "
-            "it has no kernels for this op there"
-        )

@@ -8,7 +8,6 @@ from sivae.ops.reference.exp_elbo import exp_elbo
 from sivae.ops.reference.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.reference.philox import philox_normal
 from sivae.ops.reference.reconstruction import reconstruction_error
-from sivae.ops.reference.relu_mlp import relu_mlp
 from sivae.ops.reference.styled_norm import styled_instance_norm
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "gaussian_kl",
     "philox_normal",
     "reconstruction_error",
-    "relu_mlp",
     "reparameterize",
     "reparameterize_kl",
     "styled_instance_norm",
