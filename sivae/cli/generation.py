@@ -204,8 +204,7 @@ def read_files(paths: Sequence[Path], model: ImageModel) -> Tensor:
     import numpy as np
     import torch
 
-    from sivae.data.images.decode import decode
-    from sivae.data.images.geometry import fit
+    from sivae.data.images.pixels import decode, fit
 
     return torch.from_numpy(
         np.stack(

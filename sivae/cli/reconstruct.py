@@ -189,7 +189,7 @@ def _choose(path: Path, split: Any, count: int, seed: int, model: ImageModel) ->
     import torch
 
     from sivae.data.images import open_images
-    from sivae.data.images.geometry import as_picture, fit
+    from sivae.data.images.pixels import as_picture, fit
 
     images = open_images(path, split=split, notice=lambda text: print(f"sivae: {text}", file=sys.stderr))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -157,7 +157,7 @@ def _translating(opened: ImageModel) -> TranslationVAE:
 
 def _open(arguments: Arguments, opened: ImageModel) -> ImageSet:
     """The images to choose from."""
-    from sivae.data.images.shapes import open_shapes
+    from sivae.data.images.builtin.shapes import open_shapes
     from sivae.training.detection import open_set, run_of
     from sivae.training.images import open_parts
 
@@ -184,14 +184,13 @@ def _choose(images: ImageSet, count: int, seed: int, model: ImageModel) -> tuple
     import numpy as np
     import torch
 
-    from sivae.data.images.geometry import as_picture, fit
-    from sivae.data.images.packing import all_contents, all_labels, content_names, where
+    from sivae.data.images.pixels import as_picture, fit
     from sivae.evaluation.translation import example_rows
 
     if not len(images):
         raise ConfigError(f"{images.name} holds no images")
-    labels, contents = all_labels(images), all_contents(images)
-    of_both = ((contents, content_names(images)), (labels, images.class_names))
+    labels, contents = images.labels, images.contents
+    of_both = ((contents, images.content_names), (labels, images.class_names))
     chosen = []
     for rows, (numbers, names) in zip(example_rows(len(images), labels, contents, count, seed), of_both, strict=True):
         pixels = [
@@ -200,7 +199,7 @@ def _choose(images: ImageSet, count: int, seed: int, model: ImageModel) -> tuple
                 resolution=model.side,
                 crop="center",
                 channels=model.channels,
-                where=where(images, row),
+                where=images.where(row),
             )
             for row in rows.tolist()
         ]

@@ -153,15 +153,14 @@ def _untouched(test: MeasuredImages, pairs: int) -> float:
 
     A decoder that sees no content keeps all of a poor reconstruction, and this tells that from a translation.
     """
-    from sivae.data.images.packing import all_contents, all_labels
     from sivae.evaluation.images import ssim
     from sivae.evaluation.translation import transfer_pairs
     from sivae.models.pixels import unit_range
 
-    labels = all_labels(test.images)
+    labels = test.images.labels
     if labels is None:
         return math.nan
-    _, of_class, truth = transfer_pairs(labels, all_contents(test.images), pairs, _MEASURED_SEED)
+    _, of_class, truth = transfer_pairs(labels, test.images.contents, pairs, _MEASURED_SEED)
     if len(truth) == 0:
         return math.nan
     shown, true = (unit_range(test.some(rows.tolist())[0], test.value_range) for rows in (of_class, truth))

@@ -18,11 +18,10 @@ from PIL import Image
 from sivae import files
 from sivae.data.images import ImageSet, open_images
 from sivae.data.images.base import Split
-from sivae.data.images.digits import open_digits
-from sivae.data.images.geometry import as_picture, fit
-from sivae.data.images.packed import image_digest
-from sivae.data.images.packing import where
-from sivae.data.images.shapes import open_shapes
+from sivae.data.images.builtin.digits import open_digits
+from sivae.data.images.builtin.shapes import open_shapes
+from sivae.data.images.pixels import as_picture, fit
+from sivae.data.images.prepared import image_digest
 from sivae.errors import ConfigError, DamagedImageError, DataError, NoSuchSplitError
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
 from sivae.evaluation.ood import SCORES, Score, Threshold, anomaly, separation, threshold_at
@@ -217,16 +216,15 @@ def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, p
     if not len(images):
         raise DataError(f"{images.name} holds no images")
     rows = [int(row) for row in np.linspace(0, len(images) - 1, min(count, len(images))).round()]
-    may_skip = bool(getattr(images, "skip_damaged", False))
     portions: list[Scores] = []
     with counting(title, len(rows), enabled=progress) as counter:
         for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):
             pixels = []
             for row in rows[start : start + size]:
                 try:
-                    pixels.append(detector.fitted(as_picture(images.read(row)), where(images, row)))
+                    pixels.append(detector.fitted(as_picture(images.read(row)), images.where(row)))
                 except DamagedImageError:
-                    if not may_skip:
+                    if not images.skip_damaged:
                         raise
             if pixels:
                 portions.append(detector.of_pixels(np.stack(pixels)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sivae import files
-from sivae.data.images.decode import SUFFIXES, decode
+from sivae.data.images.pixels import SUFFIXES, decode
 from sivae.data.images.stores import is_archive, open_store
 from sivae.errors import DamagedImageError, DataError
 from sivae.models.base import samples_at_once

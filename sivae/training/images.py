@@ -22,9 +22,8 @@ from sivae.data.images import (
     load_packed,
     open_images,
 )
-from sivae.data.images.digits import open_digits
-from sivae.data.images.packing import all_labels
-from sivae.data.images.shapes import open_shapes
+from sivae.data.images.builtin.digits import open_digits
+from sivae.data.images.builtin.shapes import open_shapes
 from sivae.errors import ConfigError, NoSuchSplitError
 from sivae.evaluation.images import evaluate_images
 from sivae.evaluation.lpips import SMALLEST_COMPARED
@@ -414,7 +413,7 @@ def _fingerprint(images: Images, *, labels: bool) -> str:
     for index in _spread(len(images), _LOOKED_AT):
         checksum = zlib.crc32(images.read(index).tobytes(), checksum)
     if labels:
-        checksum = zlib.crc32(np.array(all_labels(images)).tobytes(), checksum)
+        checksum = zlib.crc32(np.array(images.labels).tobytes(), checksum)
     return f"{len(images)} x {images.resolution} x {images.channels}, {checksum:08x}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sivae.data.images.packing import all_contents, all_labels
 from sivae.evaluation.labelled import translation_grid
 from sivae.evaluation.lpips import LPIPS
 from sivae.evaluation.translation import example_rows, measure_translation
@@ -39,7 +38,7 @@ def translation_metrics(
         ModelFileError: a file is damaged, or another's.
         OSError: it cannot be read.
     """
-    labels = all_labels(images.images)
+    labels = images.images.labels
     if labels is None:
         return {}
     lpips = None if lpips_files is None else LPIPS.from_files(*lpips_files).to(device_and_dtype(model)[0])
@@ -47,7 +46,7 @@ def translation_metrics(
         model,
         lambda rows: images.some(rows)[0],
         labels,
-        all_contents(images.images),
+        images.images.contents,
         seed=seed,
         count=count,
         lpips=lpips,
@@ -56,7 +55,7 @@ def translation_metrics(
 
 def draw_translations(path: Path, model: TranslationVAE, images: MeasuredImages, seed: int) -> None:
     """A grid of the contents of some images with the classes of others, of different classes where these are known."""
-    labels, contents = all_labels(images.images), all_contents(images.images)
+    labels, contents = images.images.labels, images.images.contents
     rows = example_rows(len(images.images), labels, contents, SHOWN, seed)
     giving_content, giving_class = (images.some(of.tolist())[0] for of in rows)
     made = model.translations(giving_content, giving_class)

@@ -14,7 +14,7 @@ from PIL import Image
 import sivae
 from sivae.cli.translate import file_names
 from sivae.data.images import PackedImages
-from sivae.data.images.shapes import open_shapes
+from sivae.data.images.builtin.shapes import open_shapes
 from sivae.evaluation.pictures import to_rgb
 from sivae.evaluation.translation import example_rows
 from sivae.models import ConvVAE

@@ -1,4 +1,4 @@
-"""The same images at a lower resolution, for models that grow: off the disk where they lie there, else made."""
+"""A set of images at a lower resolution, for growing models: mapped from the disk if it is there, else computed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 
 import numpy as np
 
-from sivae.data.images.averages import averaged, halvings_between
-from sivae.data.images.fitted import FittedImages
-from sivae.data.images.memory import amount, available_memory
-from sivae.data.images.packed import PackedImages
-from sivae.data.images.packing import Stopped, in_parallel, workers_or_default
+from sivae.data.images.base import PackedImages
+from sivae.data.images.free_memory import amount, available_memory
+from sivae.data.images.halving import averaged, halvings_between
+from sivae.data.images.loading.decoding import Stopped, in_parallel, workers_or_default
+from sivae.data.images.loading.fitting import FittedImages
 from sivae.errors import DataError
 from sivae.progress import counting
 
@@ -25,22 +25,22 @@ def at_resolution(
     budget_bytes: int | None = None,
     progress: bool = False,
 ) -> PackedImages | FittedImages:
-    """A set whose every pixel is the mean of a square of pixels of `images`, rounded once, a half to the even number.
+    """The same images at a lower resolution: each pixel is a square's mean, rounded once, a half to the even number.
 
-    What `sivae prepare` wrote beside a packed set is mapped, and not read. Else a packed set is averaged once, into
-    memory, and a fitted one at every read.
+    A lower resolution that `sivae prepare` wrote is mapped from the disk. Otherwise a packed set is averaged once, into
+    memory, and a fitted set at every read.
 
     Args:
-        images: of side R.
+        images: a set of side R.
         resolution: R divided by 1, 2, 4, 8 …
-        budget_bytes: the most that pixels made here may take; None: half of the free memory.
-        progress: show it where it takes long.
+        budget_bytes: the most that computed pixels may take; None: half of the free memory.
+        progress: show progress if it takes long.
 
     Returns:
-        The set, of the kind of `images`, with their order, labels and name; `images` itself at its own resolution.
+        A set of the same class, with the same order, labels and name; `images` itself at its own resolution.
 
     Raises:
-        DataError: the images are not square, the resolution is another, or the set does not fit the budget.
+        DataError: the images are not square, the resolution is not allowed, or the set does not fit the budget.
     """
     halvings = halvings_between(images.resolution, resolution)
     if halvings is None:
@@ -68,8 +68,8 @@ def _averaged_in_memory(
     if size > budget:
         raise DataError(
             f"{images.name}: {count:,} images of {resolution}×{resolution}×{images.channels} take {amount(size)}, more "
-            f"than the {amount(budget)} allowed in memory; prepare the set with its lower resolutions beside it, as "
-            "sivae prepare does unasked where the side is a power of two"
+            f"than the {amount(budget)} allowed in memory; prepare the set with its lower resolutions, as sivae "
+            "prepare does by default where the side is a power of two"
         )
     array = np.empty(shape, np.uint8)
     step = max(1, _BLOCK_BYTES // int(np.prod(images.array.shape[1:])))

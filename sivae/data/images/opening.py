@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sivae.data.images import arrays
-from sivae.data.images.base import ImageSet, Notice, Split, nothing
-from sivae.data.images.cars3d import find_cars3d, is_cars3d
-from sivae.data.images.cifar import find_cifar
-from sivae.data.images.decode import SUFFIXES
-from sivae.data.images.found import Found
-from sivae.data.images.idx import find_idx, is_idx
-from sivae.data.images.kth import find_kth, is_kth
-from sivae.data.images.packed import DESCRIPTION, JOURNAL, open_packed
-from sivae.data.images.sequences import FoundSequences
+from sivae.data.images.base import ImageSet, Notice, Split, ignore
+from sivae.data.images.formats.arrays import SUFFIXES as ARRAYS
+from sivae.data.images.formats.arrays import read_arrays
+from sivae.data.images.formats.cars3d import find_cars3d, is_cars3d
+from sivae.data.images.formats.cifar import find_cifar
+from sivae.data.images.formats.found import Found
+from sivae.data.images.formats.idx import find_idx, is_idx
+from sivae.data.images.formats.image_files import read_tree
+from sivae.data.images.formats.kth import find_kth, is_kth
+from sivae.data.images.formats.sequences import FoundSequences
+from sivae.data.images.formats.svhn import find_svhn
+from sivae.data.images.formats.tfrecords import FoundRecords, find_records, is_records
+from sivae.data.images.pixels import SUFFIXES
+from sivae.data.images.prepared import DESCRIPTION, RESUME, open_packed
 from sivae.data.images.stores import FolderStore, is_archive, open_store
-from sivae.data.images.svhn import find_svhn
-from sivae.data.images.tfrecords import FoundRecords, find_records, is_records
-from sivae.data.images.tree import read_tree
 from sivae.errors import DataError
 
 AnyFound = Found | FoundRecords | FoundSequences
@@ -36,7 +37,7 @@ def open_images(
     *,
     split: Split | None = None,
     skip_damaged: bool = False,
-    notice: Notice = nothing,
+    notice: Notice = ignore,
 ) -> ImageSet:
     """Open a data set of images, whatever its format.
 
@@ -57,7 +58,7 @@ def open_images(
     name = path.resolve().name
     if path.is_dir() and (path / DESCRIPTION).is_file():
         return open_packed(path, split=split)
-    if path.is_dir() and (path / JOURNAL).is_file():
+    if path.is_dir() and (path / RESUME).is_file():
         raise DataError(f"{path} is unfinished; run the sivae prepare command that began it again, and it goes on")
     if path.is_file() and not is_archive(path):
         return _open_file(path, name, split, skip_damaged, notice)
@@ -82,8 +83,8 @@ def _open_found(found: AnyFound, name: str, split: Split | None, skip_damaged: b
 
 
 def _open_file(path: Path, name: str, split: Split | None, skip_damaged: bool, notice: Notice) -> ImageSet:
-    if path.suffix.lower() in arrays.SUFFIXES:
-        return arrays.read_arrays(path, name=name, split=split, notice=notice)
+    if path.suffix.lower() in ARRAYS:
+        return read_arrays(path, name=name, split=split, notice=notice)
     store = FolderStore(path.parent, recursive=False)
     store.sizes.setdefault(path.name, path.stat().st_size)  # a hidden file, named all the same
     found: list[AnyFound] = [*find_cifar(store, path.name)]

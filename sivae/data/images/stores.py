@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from sivae.data.images.base import Notice, nothing
-from sivae.data.images.memory import amount, available_memory
+from sivae.data.images.base import Notice, ignore
+from sivae.data.images.free_memory import amount, available_memory
 from sivae.errors import DamagedImageError, DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -62,7 +62,7 @@ def is_archive(path: Path) -> bool:
 _open_tars: WeakValueDictionary[tuple[Path, int, int], TarStore] = WeakValueDictionary()
 
 
-def open_store(path: Path, notice: Notice = nothing) -> Store:
+def open_store(path: Path, notice: Notice = ignore) -> Store:
     """A folder, or an archive by its suffix.
 
     Args:
@@ -192,7 +192,7 @@ class TarStore(_Archive):
             most, where None).
     """
 
-    def __init__(self, path: Path, *, budget: int | None = None, notice: Notice = nothing) -> None:
+    def __init__(self, path: Path, *, budget: int | None = None, notice: Notice = ignore) -> None:
         self.path = path
         self._content: dict[str, bytes] = {}
         self._offsets: dict[str, int] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sivae.cli.main import main
-from sivae.data.images.averages import lower_levels
+from sivae.data.images.halving import lower_levels
 from tests.data.images.samples import cifar10_python, mnist, pngs, write_files, write_tar, write_zip
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "data.md"

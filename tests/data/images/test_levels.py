@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sivae.data.images import FittedImages, ImageBatches, PackedImages, at_resolution, load_packed, open_images
-from sivae.data.images.averages import averaged, averages, lower_levels
+from sivae.data.images.halving import averaged, averages, lower_levels
 from sivae.errors import DataError
 from tests.data.images.samples import pixels, pngs, write_files
 

@@ -1,0 +1,1 @@
+"""Sets of images that need no files: scikit-learn's digits, and rendered shapes."""

@@ -1,0 +1,1 @@
+"""Readers of the formats that sets of images come in, one file each."""

@@ -1,0 +1,164 @@
+"""uint8 arrays in `.npy` and `.npz` files. Nothing in them is ever unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sivae.data.images.base import Notice, PackedImages, Split, no_such_split
+from sivae.data.images.formats.cars3d import test_classes
+from sivae.errors import DataError
+
+SUFFIXES = (".npy", ".npz")
+
+# Names of the arrays in a .npz: as people and the well-known collections call them. (images, labels) by part.
+_PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"), ("imgs", "classes"))
+_CONTENTS = "contents"  # the second factor of each image, beside its class
+_PART_PAIRS: dict[Split, tuple[tuple[str, str], ...]] = {
+    "train": (("x_train", "y_train"), ("X_train", "y_train"), ("train_images", "train_labels")),
+    "test": (("x_test", "y_test"), ("X_test", "y_test"), ("test_images", "test_labels")),
+}
+
+
+def read_arrays(path: Path, *, name: str, split: Split | None, notice: Notice) -> PackedImages:
+    """The images of a file; one `.npy` is mapped into memory.
+
+    Raises:
+        DataError: the file is damaged, or holds no array that can be images.
+    """
+    try:
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            if split is not None:
+                raise no_such_split(str(path), split, "one array has no parts, so leave the split out")
+            return _checked(content, _labels_beside(path), name, str(path))
+        with content:
+            return _read_npz(content, path, name, split, notice)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and numpy have many ways to say that a file is damaged
+        raise DataError(
+            f"{path} cannot be read as an array of numbers: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from None
+
+
+def _read_npz(content: Mapping[str, Any], path: Path, name: str, split: Split | None, notice: Notice) -> PackedImages:
+    keys = list(content)
+    parts: dict[Split, tuple[str, str]] = {}
+    for which, pairs in _PART_PAIRS.items():
+        for pair in pairs:
+            if pair[0] in keys:
+                parts.setdefault(which, pair)
+    part: Split | None = None
+    if parts:
+        if split is not None and split not in parts:
+            raise no_such_split(str(path), split, f"it holds {', '.join(keys)}")
+        if split is None and len(parts) == 2:
+            notice(f"{path}: reading its train images, not the test images")
+        part = split or ("train" if "train" in parts else "test")
+        pair = parts[part]
+    else:
+        found = next((pair for pair in _PAIRS if pair[0] in keys), None)
+        if split is not None and (found is None or not {found[1], _CONTENTS} <= set(keys)):
+            raise no_such_split(str(path), split, f"it holds {', '.join(keys)}")
+        if found is None and len(keys) != 1:
+            known = ", ".join(images for images, _ in (*_PAIRS, *_PART_PAIRS["train"], *_PART_PAIRS["test"]))
+            raise DataError(f"{path} holds {', '.join(keys) or 'nothing'}; expected images under one of {known}")
+        pair = found or (keys[0], "")
+    labels = content[pair[1]] if pair[1] in keys else None
+    images = _checked(content[pair[0]], labels, name, f"{pair[0]} in {path}", part)
+    if _CONTENTS not in keys:
+        return images
+    if parts or labels is None:
+        notice(f"{path}: its {_CONTENTS} are left out; they are read beside one array of images and its labels")
+        return images
+    return _with_contents(images, content[_CONTENTS], split, str(path))
+
+
+def _with_contents(images: PackedImages, contents: np.ndarray, split: Split | None, where: str) -> PackedImages:
+    """The images of a part, with their contents. Parts share no class; see :mod:`sivae.data.images.cars3d`."""
+    contents, names = _numbered(contents, len(images), "contents", where)
+    array, labels = images.array, images.labels
+    assert labels is not None
+    if split is not None:
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise no_such_split(where, split, "all its images are of one class, and parts share no class")
+        first = classes[len(classes) - test_classes(len(classes))]
+        kept = labels >= first if split == "test" else labels < first
+        array, labels, contents = array[kept], labels[kept], contents[kept]
+    return PackedImages(
+        array,
+        labels,
+        name=images.name,
+        class_names=images.class_names,
+        contents=contents,
+        content_names=names,
+        part=split,
+    )
+
+
+def _labels_beside(path: Path) -> np.ndarray | None:
+    names = [f"{path.stem}-labels.npy", f"{path.stem}_labels.npy"] + ["labels.npy"] * (path.stem == "images")
+    for name in names:
+        if (path.parent / name).is_file():
+            labels: np.ndarray = np.load(path.parent / name, allow_pickle=False)
+            return labels
+    return None
+
+
+def _checked(
+    array: np.ndarray, labels: np.ndarray | None, name: str, where: str, part: Split | None = None
+) -> PackedImages:
+    array = _channels_last(array, where)
+    class_names = None
+    if labels is not None:
+        labels, class_names = _numbered(labels, len(array), "labels", where)
+    return PackedImages(array, labels, name=name, class_names=class_names, part=part)
+
+
+def _numbered(values: np.ndarray, count: int, what: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A factor of each image, int64 [N], from [N] or [N, 1], and names by its values."""
+    values = values.reshape(-1) if values.shape[1:] == (1,) else values
+    if values.dtype.kind not in "iu" or values.shape != (count,):
+        raise DataError(
+            f"{where}: its {what} are {values.dtype} of shape {list(values.shape)}; "
+            f"expected {count:,} whole numbers, one for each image"
+        )
+    names = numbered_classes(values, where, what)
+    return values.astype(np.int64), names
+
+
+def numbered_classes(labels: np.ndarray, where: str, what: str = "labels") -> tuple[str, ...]:
+    """Names for classes that have none: their numbers.
+
+    Args:
+        labels: whole numbers.
+        where: they lie, for messages.
+        what: to call them there.
+
+    Raises:
+        DataError: a label is negative, or so large that it is no class.
+    """
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high > 0xFFFF:
+        raise DataError(f"{where}: its {what} span {low} to {high}; expected classes from 0 to {0xFFFF}")
+    return tuple(str(label) for label in range(high + 1))
+
+
+def _channels_last(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype != np.uint8:
+        remedy = "; scale to 0 … 255, round and convert to uint8 first" if array.dtype.kind == "f" else ""
+        raise DataError(f"{where} is {array.dtype} of shape {list(array.shape)}; expected uint8{remedy}")
+    if array.ndim == 3:
+        return array[:, :, :, None]  # [N, H, W]
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        return array  # [N, H, W, C]
+    if array.ndim == 4 and array.shape[1] in (1, 3):
+        return array.transpose(0, 2, 3, 1)  # [N, C, H, W]
+    raise DataError(
+        f"{where} has shape {list(array.shape)}; expected [N, H, W], [N, H, W, C] or [N, C, H, W] with 1 or 3 channels"
+    )

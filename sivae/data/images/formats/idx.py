@@ -1,0 +1,113 @@
+"""IDX files, the format of MNIST, Fashion-MNIST and their kin, packed by gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import re
+import struct
+import zlib
+from functools import partial
+
+import numpy as np
+
+from sivae.data.images.base import Split
+from sivae.data.images.formats.arrays import numbered_classes
+from sivae.data.images.formats.found import Content, Found, by_folder
+from sivae.data.images.free_memory import amount, available_memory
+from sivae.data.images.stores import Store
+from sivae.errors import DataError
+
+_IMAGES = re.compile(r"(?P<stem>.*?)images(?P<mark>[-.])idx3-ubyte(\.gz)?")
+_PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("t10k", "test"), ("test", "test"))
+_UNSIGNED_BYTE = 8
+
+
+def find_idx(store: Store, only: str | None = None) -> list[Found]:
+    """Sets of IDX files, told by the names that MNIST gave them. A set is an image file of each part.
+
+    Args:
+        store: the files.
+        only: the one file that is to be read, whatever its name.
+    """
+    sets: dict[tuple[str, str], dict[Split | None, list[str]]] = {}
+    for folder, files in by_folder(store).items():
+        for own, name in files.items():
+            match = _IMAGES.fullmatch(own)
+            if name != only and (only is not None or match is None):
+                continue
+            stem = match["stem"] if match else own
+            word, part = next(((word, part) for word, part in _PARTS if word in stem), ("", None))
+            beside = sets.setdefault((folder, stem.replace(word, "")), {}).setdefault(part, [])
+            if own.endswith(".gz") and beside:
+                continue  # the same file, packed
+            beside[:] = [name]
+    return [
+        Found(f"IDX files in {store.path / folder}", store, parts, partial(_read, store))
+        for (folder, _), parts in sets.items()
+    ]
+
+
+def is_idx(content: bytes) -> bool:
+    """Whether a file's first bytes are those of IDX images, packed or not."""
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = zlib.decompressobj(wbits=31).decompress(content, 4)
+        except zlib.error:
+            return False
+    return content[:4] == bytes((0, 0, _UNSIGNED_BYTE, 3))
+
+
+def _read(store: Store, files: list[str]) -> Content:
+    (name,) = files
+    pixels = _array(store, name, 3)[:, :, :, None]
+    beside = _labels_name(store, name)
+    if beside is None:
+        return pixels, None, None
+    labels = _array(store, beside, 1)
+    if len(labels) != len(pixels):
+        raise DataError(
+            f"{store.where(beside)} has {len(labels):,} labels, where {store.where(name)} has {len(pixels):,} images"
+        )
+    return pixels, labels, numbered_classes(labels, store.where(beside))
+
+
+def _labels_name(store: Store, name: str) -> str | None:
+    folder, slash, own = name.rpartition("/")
+    match = _IMAGES.fullmatch(own)
+    if match is None:
+        return None
+    plain = f"{folder}{slash}{match['stem']}labels{match['mark']}idx1-ubyte"
+    return next((other for other in (plain, f"{plain}.gz") if other in store.sizes), None)
+
+
+def _array(store: Store, name: str, dimensions: int) -> np.ndarray:
+    where = store.where(name)
+    content: io.BufferedIOBase = io.BytesIO(store.read(name))
+    if content.read(2) == b"\x1f\x8b":
+        content.seek(0)
+        content = gzip.GzipFile(fileobj=content)
+    content.seek(0)
+    try:
+        head = content.read(4 + 4 * dimensions)
+        if len(head) < 4 or head[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or head[3] != dimensions:
+            raise DataError(
+                f"{where} begins with {head[:4].hex(' ') or 'nothing'}; an IDX file of bytes in {dimensions} "
+                f"dimension{'s' * (dimensions > 1)} begins with 00 00 08 0{dimensions}"
+            )
+        if len(head) < 4 + 4 * dimensions:
+            raise DataError(f"{where} is cut short in its header")
+        shape = struct.unpack(f">{dimensions}I", head[4:])
+        size = math.prod(shape)
+        if size > available_memory() // 2:
+            raise DataError(f"{where} says that it holds {amount(size)}, which do not fit into memory")
+        if 0 in shape:
+            raise DataError(f"{where} holds nothing: its shape is {list(shape)}")
+        values = content.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{where} is damaged: {error}") from None
+    if len(values) != size:
+        came = f"only {len(values):,}" if len(values) < size else "more"
+        raise DataError(f"{where} says that it holds {size:,} bytes of shape {list(shape)}, and has {came}")
+    return np.frombuffer(values, np.uint8).reshape(shape)

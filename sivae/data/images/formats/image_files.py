@@ -1,0 +1,166 @@
+"""Image files in folders, zips and tars: which part and class each belongs to.
+
+The folder directly above an image is its class, where there is more than one such folder. `train` and `test` at the
+top are parts. FFHQ's folders of a thousand images each (`00000/00000.png`, …) are no classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from sivae.data.images.base import ImageSet, Notice, Split, no_such_split
+from sivae.data.images.pixels import SUFFIXES, decode
+from sivae.data.images.stores import Store, fingerprint
+
+_TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+
+# Releases that hold their images several times over, or beside other pictures: the folder that is meant, best first.
+_RELEASED = ("images1024x1024", "CelebA-HQ-img", "thumbnails128x128")
+
+
+class TreeImages(ImageSet):
+    """Encoded images, decoded when they are read.
+
+    Args:
+        store: where they lie.
+        names: of the files.
+        labels: of each, or None.
+        class_names: by label.
+        name: of the set.
+        skip_damaged: what loading and preparing do with a damaged image.
+        part: train or test, where the data has parts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        names: Sequence[str],
+        labels: Sequence[int] | None,
+        class_names: tuple[str, ...] | None,
+        *,
+        name: str,
+        skip_damaged: bool = False,
+        part: Split | None = None,
+    ) -> None:
+        self.name, self.class_names = name, class_names
+        self.skip_damaged, self.part = skip_damaged, part
+        self._store, self._names, self._labels = store, names, labels
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def picture(self, index: int) -> Image.Image:
+        """An image as Pillow's, of mode L or RGB.
+
+        Raises:
+            DamagedImageError: it cannot be decoded.
+        """
+        return decode(self._store.read(self._names[index]), self.where(index))
+
+    def read(self, index: int) -> np.ndarray:
+        """See :meth:`ImageSet.read`."""
+        image = np.asarray(self.picture(index))
+        return image[:, :, None] if image.ndim == 2 else image
+
+    def label(self, index: int) -> int | None:
+        """See :meth:`ImageSet.label`."""
+        return None if self._labels is None else self._labels[index]
+
+    def where(self, index: int) -> str:
+        """The image's file, for messages."""
+        return self._store.where(self._names[index])
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the files' names and sizes."""
+        return fingerprint(self._store, self._names)
+
+
+def read_tree(store: Store, *, name: str, split: Split | None, skip_damaged: bool, notice: Notice) -> TreeImages | None:
+    """The images of a store; None where it has none.
+
+    Raises:
+        DataError: there is no such part.
+    """
+    paths = {file: _parts(file) for file in store.sizes if file.lower().endswith(SUFFIXES)}
+    paths = _released_folder(_without_common_folder(paths), notice)
+    if not paths:
+        return None
+    groups = _splits(paths)
+    part: Split | None = None
+    if groups:
+        part = split or ("train" if groups["train"] else "test")
+        chosen = groups[part]
+        if not chosen:
+            raise no_such_split(str(store.path), part, f"only {'test' if part == 'train' else 'train'} ones")
+        if split is None and all(groups.values()):
+            notice(f"{store.path}: reading its train images, not the test images")
+        inside = {file: parts[1:] for file, parts in paths.items() if parts[0] in (*groups["train"], *groups["test"])}
+        names = [file for file, parts in paths.items() if parts[0] in chosen]
+    elif split is not None:
+        raise no_such_split(str(store.path), split, "it has no train and test folders, so leave the split out")
+    else:
+        inside, names = paths, list(paths)
+    class_of = _classes(inside)
+    if class_of is None:
+        return TreeImages(store, names, None, None, name=name, skip_damaged=skip_damaged, part=part)
+    class_names = tuple(sorted(set(class_of.values())))
+    index = {class_name: label for label, class_name in enumerate(class_names)}
+    labels = [index[class_of[file]] for file in names]
+    return TreeImages(store, names, labels, class_names, name=name, skip_damaged=skip_damaged, part=part)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("/") if part not in ("", ".", ".."))
+
+
+def _without_common_folder(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out the folders around everything, which archives often have."""
+    while True:
+        tops = {parts[0] if len(parts) > 1 else None for parts in paths.values()}
+        top = next(iter(tops), None)
+        if len(tops) != 1 or top is None or top.lower() in (*_TRAIN, *_TEST):
+            return paths
+        paths = {name: parts[1:] for name, parts in paths.items()}
+
+
+def _released_folder(paths: dict[str, tuple[str, ...]], notice: Notice) -> dict[str, tuple[str, ...]]:
+    tops = {parts[0] for parts in paths.values() if len(parts) > 1}
+    for folder in _RELEASED:
+        if folder in tops and len(tops) > 1:
+            notice(f"reading {folder} of {', '.join(sorted(tops))}; name another folder itself to read that")
+            return {name: parts[1:] for name, parts in paths.items() if len(parts) > 1 and parts[0] == folder}
+    return paths
+
+
+def _splits(paths: dict[str, tuple[str, ...]]) -> dict[Split, list[str]]:
+    """Folders at the top by part; empty where the top is anything else."""
+    tops = {parts[0] if len(parts) > 1 else "" for parts in paths.values()}
+    if not tops <= {top for top in tops if top.lower() in (*_TRAIN, *_TEST)}:
+        return {}
+    train = [top for top in tops if top.lower() in _TRAIN]
+    tests = {top.lower(): top for top in tops if top.lower() in _TEST}
+    best = next((name for name in _TEST if name in tests), None)  # val is the test part only where no test is there
+    return {"train": train, "test": [tests[best]] if best else []}
+
+
+def _classes(paths: dict[str, tuple[str, ...]]) -> dict[str, str] | None:
+    """Each image's class; None where folders are none."""
+    if any(len(parts) < 2 for parts in paths.values()) or _is_ffhq(paths):
+        return None
+    class_of = {name: parts[-2] for name, parts in paths.items()}
+    return class_of if len(set(class_of.values())) > 1 else None
+
+
+def _is_ffhq(paths: dict[str, tuple[str, ...]]) -> bool:
+    """Folders named after the thousand that their images' numbers lie in."""
+
+    def fits(parts: tuple[str, ...]) -> bool:
+        stem = parts[-1].rsplit(".", 1)[0]
+        return bool(re.fullmatch(r"[0-9]{5}", stem) and parts[-2] == f"{int(stem) // 1000 * 1000:05d}")
+
+    return all(fits(parts) for parts in paths.values())

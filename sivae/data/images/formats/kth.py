@@ -1,0 +1,224 @@
+"""The KTH actions: 25 persons, each filmed in 6 actions and 4 scenarios, grey, 160×120, 25 frames a second.
+
+Schuldt, Laptev & Caputo, "Recognizing Human Actions: A Local SVM Approach", ICPR 2004. A video is
+`personPP_ACTION_dS_uncomp.avi`; `00sequences.txt` says in which frames the person is in the picture:
+
+    person01_boxing_d1    frames    1-95, 96-185, 186-245, 246-360
+
+Frames count from 1, and both ends belong to a range. Of a video that the list does not name all frames are taken. Of
+the frames that are taken every `EVERY`-th is an image, from the first on, since neighbours are nearly the same.
+
+The class is the person, the content is the action. Parts share no person: the last sixth of them, at least one, are
+the test images; of all 25 these are persons 22 to 25.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sivae.data.images.base import Notice, Split
+from sivae.data.images.formats.sequences import Decoded, FoundSequences, Run, SequenceImages, parts_by_class
+from sivae.data.images.stores import Store
+from sivae.errors import DamagedImageError, DataError
+from sivae.progress import counting
+
+ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+EVERY = 5  # a fifth of a second
+_LIST = "00sequences.txt"
+_VIDEO = rf"person(?P<person>\d\d)_(?P<action>{'|'.join(ACTIONS)})_d[1-4]"
+_FILE = re.compile(rf"(?P<video>{_VIDEO})(_uncomp)?\.avi")
+_LINE = re.compile(rf"\s*(?P<video>{_VIDEO})\b(?P<frames>.*)")
+_RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
+_WIDTH, _HEIGHT = 160, 120
+_LONGEST = 1_000_000  # frames, eleven hours
+_CHUNK_BYTES = 8  # of the head that each frame has in an AVI file
+_MAX_PIXELS = 1 << 20  # a frame's, with the borders that decoders add: nothing larger is allocated
+
+
+def find_kth(store: Store, only: str | None = None) -> list[FoundSequences]:
+    """KTH's videos, by name, in whatever folders they lie.
+
+    Args:
+        store: the files.
+        only: the one video that is to be read.
+    """
+    videos: dict[str, re.Match[str]] = {}
+    others, lists = [], []
+    for name in store.sizes:
+        own = name.rpartition("/")[2]
+        match = _FILE.fullmatch(own)
+        if match is not None and only in (None, name):
+            videos[name] = match
+        elif own.lower().endswith(".avi"):
+            others.append(name)
+        elif own == _LIST:
+            lists.append(name)
+    if not videos:
+        return []
+    persons: dict[str, list[str]] = {}
+    for name, match in sorted(videos.items(), key=lambda video: video[1]["video"]):
+        persons.setdefault(match["person"], []).append(name)
+    parts = parts_by_class(persons, max(1, len(persons) // 6))
+    opener = partial(_open, store, videos, tuple(persons), lists, [] if only else others)
+    return [FoundSequences(f"KTH actions in {store.path}", parts, opener)]
+
+
+def is_kth(name: str) -> bool:
+    """Whether a file has the name of one of KTH's videos."""
+    return _FILE.fullmatch(name) is not None
+
+
+def _open(
+    store: Store,
+    videos: dict[str, re.Match[str]],
+    persons: tuple[str, ...],
+    lists: list[str],
+    others: list[str],
+    files: list[str],
+    *,
+    name: str,
+    part: Split | None,
+    skip_damaged: bool,
+    notice: Notice,
+) -> SequenceImages:
+    _refuse_copies(store, videos)
+    _import_av()
+    listed = _read_lists(store, lists)
+    if others:
+        notice(f"{store.path}: {len(others):,} videos are left out, as they are not named as KTH's: {others[0]} …")
+    runs = []
+    unlisted = sum(videos[file]["video"] not in listed for file in files)
+    with counting(f"counting the frames of {name}", unlisted) as counter:
+        for file in files:
+            video = videos[file]
+            numbers = listed.get(video["video"])
+            if numbers is None:
+                numbers = np.arange(1, _count_frames(store.read(file)) + 1)
+                counter.advance()
+            numbers = numbers[::EVERY]
+            contents = np.full(len(numbers), ACTIONS.index(video["action"]))
+            runs.append(Run(file, persons.index(video["person"]), contents, numbers))
+    return SequenceImages(
+        store,
+        runs,
+        partial(_decode, store),
+        noun="frame",
+        name=name,
+        class_names=tuple(f"person {person}" for person in persons),
+        content_names=ACTIONS,
+        skip_damaged=skip_damaged,
+        part=part,
+    )
+
+
+def _refuse_copies(store: Store, videos: dict[str, re.Match[str]]) -> None:
+    seen: dict[str, str] = {}
+    for file, match in videos.items():
+        other = seen.setdefault(match["video"], file)
+        if other != file:
+            raise DataError(f"{store.path} holds {match['video']} twice, {other} and {file}; take one away")
+
+
+def _read_lists(store: Store, lists: Iterable[str]) -> dict[str, np.ndarray]:
+    """Rising frame numbers, int64, by video. Lines that begin with no video's name are the list's prose."""
+    listed: dict[str, np.ndarray] = {}
+    for name in lists:
+        lines = store.read(name).decode(errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
+            match = _LINE.fullmatch(line)
+            if match is None or "missing" in match["frames"]:  # the release lacks one video, and its list says so
+                continue
+            listed[match["video"]] = _frames(match["frames"], f"line {number} of {store.where(name)}")
+    return listed
+
+
+def _frames(text: str, where: str) -> np.ndarray:
+    ranges = [(int(first), int(last)) for first, last in _RANGE.findall(text)]
+    rest = _RANGE.sub("", text.replace("frames", "", 1)).strip(" \t,;.")
+    left = rest.replace(",", "").strip()
+    if left or not ranges or any(not 1 <= first <= last <= _LONGEST for first, last in ranges):
+        raise DataError(
+            f"{where} says {' '.join(text.split())!r}; expected ranges of frames such as 1-95, 96-185, counted from 1 "
+            f"to at most {_LONGEST:,}"
+        )
+    numbers: np.ndarray = np.unique(np.concatenate([np.arange(first, last + 1) for first, last in ranges]))
+    return numbers
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise DataError(
+            f"KTH's videos are read by PyAV, which cannot be imported here ({error}): pip install 'sivae[video]'"
+        ) from None
+    return av
+
+
+def _open_video(content: bytes) -> Any:
+    """A container, to be closed.
+
+    Raises:
+        DamagedImageError: it is no AVI file with a video of the right size.
+    """
+    av = _import_av()
+    try:
+        # By its name the format is fixed: others, as playlists, would lead to other files and to the network.
+        container = av.open(io.BytesIO(content), format="avi")
+    except Exception as error:
+        raise DamagedImageError(f"the file is damaged, or no AVI video: {_words(error)}") from None
+    if not container.streams.video:
+        container.close()
+        raise DamagedImageError("the file holds no video")
+    return container
+
+
+def _words(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(words).split()) or type(error).__name__
+
+
+def _count_frames(content: bytes) -> int:
+    """As the file says; of a file that cannot be read one, for there to be an image that is damaged."""
+    try:
+        with _open_video(content) as container:
+            stream = container.streams.video[0]
+            count = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+    except Exception:
+        return 1
+    return max(1, min(int(count), len(content) // _CHUNK_BYTES, _LONGEST))
+
+
+def _decode(store: Store, run: Run) -> Decoded:
+    wanted = run.numbers
+    images: list[np.ndarray] = []
+    count = 0
+    missing = ""
+    with _open_video(store.read(run.file)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+        try:
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    missing = f"the video is damaged at frame {count + 1}"
+                    break
+                if (frame.width, frame.height) != (_WIDTH, _HEIGHT):
+                    missing = f"frames are {frame.width}×{frame.height} (width × height); KTH's are {_WIDTH}×{_HEIGHT}"
+                    break
+                count += 1
+                if count == wanted[len(images)]:
+                    images.append(frame.to_ndarray(format="gray"))
+                    if len(images) == len(wanted):
+                        break
+            else:
+                missing = f"the video ends after {count} frames"
+        except Exception as error:  # what a decoder raises on damaged input depends on the codec and on the damage
+            missing = f"the video cannot be decoded after {count} frames: {_words(error)}"
+    pixels = np.stack(images)[:, :, :, None] if images else np.empty((0, _HEIGHT, _WIDTH, 1), np.uint8)
+    return Decoded(pixels, missing)

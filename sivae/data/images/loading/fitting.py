@@ -1,0 +1,172 @@
+"""Choose one shape for all images of a set, and fit each image to it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from sivae.data.images.base import ImageSet
+from sivae.data.images.halving import averaged, halvings_between
+from sivae.data.images.pixels import Crop, check_shape_request, check_size, fit
+from sivae.errors import DamagedImageError, DataError
+
+_PROBED = 64  # images that are read to choose the shape
+_BLOCK_BYTES = 8 << 20
+_BLOCK_IMAGES = (16, 1024)  # least and most
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of every image of a set after fitting.
+
+    Attributes:
+        resolution: height and width.
+        channels: 1 or 3.
+        crop: see :func:`sivae.data.images.pixels.fit`.
+        channels_given: whether the user chose the channels; else an RGB image in a grey set is an error.
+        exact: whether images are not resized; then an image of another size is an error.
+    """
+
+    resolution: int
+    channels: int
+    crop: Crop
+    channels_given: bool
+    exact: bool
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.resolution**2 * self.channels
+
+    def blocks(self, count: int) -> list[range]:
+        """Split `count` images into blocks, one for each call of a thread."""
+        least, most = _BLOCK_IMAGES
+        size = min(max(_BLOCK_BYTES // self.image_bytes, least), most)
+        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def nearest(images: ImageSet, resolution: int | None, crop: Crop) -> ImageSet:
+    """The set with its smallest stored images that are large enough, where it is stored in several sizes."""
+    if resolution is None or isinstance(crop, tuple):  # a crop is in pixels of the largest images
+        return images
+    return images.at_least(resolution)
+
+
+def choose_shape(images: ImageSet, *, resolution: int | None, crop: Crop = None, channels: int | None = None) -> Shape:
+    """Choose the shape from the request and from some images, evenly spread.
+
+    Args:
+        images: the source.
+        resolution: None takes the resolution of the images.
+        crop: see :func:`sivae.data.images.pixels.fit`.
+        channels: None takes 3 where one of these images is RGB, else 1.
+
+    Raises:
+        DataError: the set is empty, or an image does not fit the request.
+    """
+    check_shape_request(1 if resolution is None else resolution, crop, channels)
+    if not len(images):
+        raise DataError(f"{images.name} holds no images")
+    count = min(_PROBED, len(images))
+    probed = sorted({round(i * (len(images) - 1) / max(1, count - 1)) for i in range(count)})
+    grey, side = True, resolution
+    failure: DamagedImageError | None = None
+    seen = 0
+    for index in probed:
+        try:
+            picture = images.picture(index)
+            check_size(picture.width, picture.height, crop, images.where(index))
+        except DamagedImageError as error:
+            failure = error
+            if not images.skip_damaged:
+                raise
+            continue
+        seen += 1
+        grey = grey and picture.mode == "L"
+        side = side or (min(picture.size) if crop == "center" or crop is None else crop[2])
+        if images.uniform:
+            break
+    if not seen and failure is not None and side is None:
+        raise failure
+    return Shape(
+        resolution=side or 1,
+        channels=channels or (1 if grey and seen else 3),
+        crop=crop,
+        channels_given=channels is not None,
+        exact=resolution is None,
+    )
+
+
+def fit_image(images: ImageSet, index: int, shape: Shape) -> np.ndarray:
+    """Read an image of the set and fit it to the shape, uint8 ``[R, R, C]``.
+
+    Raises:
+        DamagedImageError: the image is damaged, or too small for the crop.
+        DataError: the image does not fit the shape otherwise.
+    """
+    picture, where = images.picture(index), images.where(index)
+    if shape.exact and shape.crop is None and picture.size != (shape.resolution, shape.resolution):
+        raise DataError(
+            f"{where} is {picture.width}×{picture.height} (width × height), where the first image is "
+            f"{shape.resolution}×{shape.resolution}; bring all to one size with sivae prepare"
+        )
+    if picture.mode == "RGB" and shape.channels == 1 and not shape.channels_given:
+        raise DataError(
+            f"{where} is RGB, where the images before it are grey; choose --channels 3 or --channels 1 for all"
+        )
+    return fit(picture, resolution=shape.resolution, crop=shape.crop, channels=shape.channels, where=where)
+
+
+class FittedImages(ImageSet):
+    """A set whose images are decoded and fitted to one shape at every read.
+
+    It holds the same pixels as :func:`sivae.data.images.load_packed` returns, without the memory.
+
+    Args:
+        source: the images.
+        resolution: height and width of every image.
+        channels: 1 or 3; None takes 3 where images are RGB, else 1.
+
+    Raises:
+        DataError: the set is empty, or an image does not fit.
+    """
+
+    uniform = True
+
+    def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None) -> None:
+        self._source = source = nearest(source, resolution, None)
+        self._shape = choose_shape(source, resolution=resolution, channels=channels)
+        self._halvings = 0
+        self.resolution, self.channels = resolution, self._shape.channels
+        self.name, self.skipped, self.part = source.name, source.skipped, source.part
+        self.class_names, self.content_names = source.class_names, source.content_names
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, index: int) -> np.ndarray:
+        """See :meth:`ImageSet.read`; ``[R, R, C]``."""
+        return averaged(fit_image(self._source, index, self._shape), self._halvings)
+
+    def label(self, index: int) -> int | None:
+        """See :meth:`ImageSet.label`."""
+        return self._source.label(index)
+
+    def content(self, index: int) -> int | None:
+        """See :meth:`ImageSet.content`."""
+        return self._source.content(index)
+
+    def averaged(self, resolution: int) -> FittedImages:
+        """The set at a lower resolution; each pixel is the mean of a square of pixels.
+
+        Raises:
+            ValueError: the resolution is not this one divided by a power of two.
+        """
+        halvings = halvings_between(self.resolution, resolution)
+        if halvings is None:
+            raise ValueError(f"resolution = {resolution}: expected {self.resolution} divided by a power of two")
+        lower = copy.copy(self)
+        lower.resolution, lower._halvings = resolution, self._halvings + halvings
+        return lower

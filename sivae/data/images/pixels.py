@@ -1,0 +1,173 @@
+"""Decode image files, and fit images to one size: crop, antialiased resize, grey or RGB."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sivae.errors import DamagedImageError, DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+
+Crop = Literal["center"] | tuple[int, int, int, int] | None  # (top, left, height, width) in pixels of the source
+
+MAX_RESOLUTION = 16384
+
+# Pillow's other formats stay off, whatever a file's name: some of them start other programs, and many are rarely used.
+_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_GREY_MODES = ("1", "L", "LA", "La")
+
+
+def decode(content: bytes, where: str) -> Image.Image:
+    """Decode an image file; of an animation the first image.
+
+    EXIF orientations are applied. Palettes, CMYK and other colour spaces become RGB; 16-bit grey is rounded to 8 bits;
+    transparent pixels are laid on white.
+
+    Args:
+        content: the file's bytes.
+        where: name of the file in error messages.
+
+    Returns:
+        An image of mode L or RGB.
+
+    Raises:
+        DamagedImageError: the file is no image, is cut short, has too many pixels, or has values of unknown range.
+    """
+    if not content:
+        raise DamagedImageError(f"{where} is empty")
+    try:
+        picture: Image.Image = Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS)
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and picture.width * picture.height > limit:
+            raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
+        picture.load()
+        if "exif" in picture.info:
+            with contextlib.suppress(Exception):  # a damaged EXIF note does not damage the image
+                ImageOps.exif_transpose(picture, in_place=True)
+        return _eight_bit(picture, where)
+    except (MemoryError, DamagedImageError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise DamagedImageError(
+            f"{where} unpacks to more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} "
+            f"({error}), as a file made to exhaust memory does; if it is meant, scale it down first"
+        ) from None
+    except UnidentifiedImageError:
+        raise DamagedImageError(
+            f"{where} is no image that can be read (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM)"
+        ) from None
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
+        raise DamagedImageError(f"{where} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _eight_bit(picture: Image.Image, where: str) -> Image.Image:
+    if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
+        return picture
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        if values.size and (values.min() < 0 or values.max() > 0xFFFF):
+            raise DamagedImageError(f"{where} has integers from {values.min()} to {values.max()}; expected 16 bits")
+        return Image.fromarray(((values * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))  # rounded v·255/65535
+    if picture.mode == "F":
+        raise DamagedImageError(f"{where} has floating-point pixels of unknown range; save it with 8 bits")
+    grey = picture.mode in _GREY_MODES
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, "white")
+        ground.alpha_composite(layer)
+        picture = ground
+    return picture.convert("L" if grey else "RGB")
+
+
+def as_picture(image: np.ndarray) -> Image.Image:
+    """Convert uint8 ``[H, W, 1 or 3]`` to a Pillow image of mode L or RGB."""
+    return Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image))
+
+
+def check_shape_request(resolution: int, crop: Crop, channels: int | None) -> None:
+    """Check a wanted resolution, crop and number of channels.
+
+    Raises:
+        DataError: naming the argument.
+    """
+    if not 1 <= resolution <= MAX_RESOLUTION:
+        raise DataError(f"resolution = {resolution}: expected 1 to {MAX_RESOLUTION} pixels")
+    if channels not in (None, 1, 3):
+        raise DataError(f"channels = {channels}: expected 1 (grey) or 3 (RGB)")
+    if crop is None or crop == "center":
+        return
+    if isinstance(crop, str) or len(crop) != 4:
+        raise DataError(f"crop = {crop!r}: expected center, or top, left, height, width in pixels")
+    top, left, height, width = crop
+    if top < 0 or left < 0 or height < 1 or width < 1:
+        raise DataError(f"crop = {crop}: top and left must be 0 or more, height and width 1 or more")
+    if height != width:
+        raise DataError(f"crop = {crop}: height and width differ, so the resize would distort; give a square")
+
+
+def check_size(width: int, height: int, crop: Crop, where: str) -> None:
+    """Check that a crop makes an image square.
+
+    Raises:
+        DataError: the image is not square and there is no crop.
+        DamagedImageError: the image is too small for the crop.
+    """
+    if crop is None:
+        if width != height:
+            raise DataError(
+                f"{where} is {width}×{height} (width × height), not square; cut squares out with --crop center, "
+                "or --crop TOP,LEFT,HEIGHT,WIDTH"
+            )
+    elif crop != "center":
+        top, left, crop_height, crop_width = crop
+        if top + crop_height > height or left + crop_width > width:
+            raise DamagedImageError(
+                f"{where} is {width}×{height} (width × height), too small for the crop: rows {top} to "
+                f"{top + crop_height}, columns {left} to {left + crop_width}"
+            )
+
+
+def fit(picture: Image.Image, *, resolution: int, crop: Crop, channels: int, where: str) -> np.ndarray:
+    """Crop, resize by Pillow's antialiased Lanczos filter, and convert between grey and RGB.
+
+    An image that already has the resolution keeps its exact pixels.
+
+    Args:
+        picture: of mode L or RGB.
+        resolution: height and width of the result.
+        crop: "center", the largest square in the middle; (top, left, height, width); or None for a square image.
+        channels: 1 or 3. Grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma.
+        where: name of the image in error messages.
+
+    Returns:
+        uint8 ``[resolution, resolution, channels]``.
+
+    Raises:
+        DataError, DamagedImageError: see :func:`check_size`.
+    """
+    width, height = picture.size
+    check_size(width, height, crop, where)
+    if crop == "center":
+        side = min(width, height)
+        top, left = (height - side) // 2, (width - side) // 2
+        if width != height:
+            picture = picture.crop((left, top, left + side, top + side))
+    elif crop is not None:
+        top, left, side, _ = crop
+        picture = picture.crop((left, top, left + side, top + side))
+    if picture.width != resolution:
+        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    mode = "L" if channels == 1 else "RGB"
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    return np.asarray(picture).reshape(resolution, resolution, channels)
+
+
+def fit_square(picture: Image.Image, side: int, channels: int, where: str) -> np.ndarray:
+    """Fit the largest square in the middle of an image to a model's size: uint8 ``[side, side, channels]``."""
+    return fit(picture, resolution=side, crop="center", channels=channels, where=where)

@@ -1,0 +1,138 @@
+"""Read the folder that `sivae prepare` writes, a packed set.
+
+The folder holds `images.npy` (uint8 [N, H, W, C]), maybe the same images at lower resolutions (`images-128.npy`,
+`images-64.npy` …), `labels.npy` and `contents.npy` (int64 [N], where there are labels or contents) and `dataset.json`,
+which is written last: a folder without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sivae.data.images.base import PackedImages, Split, no_such_split
+from sivae.data.images.halving import averages, lower_levels
+from sivae.errors import DataError
+
+FORMAT = 1
+DESCRIPTION, IMAGES, LABELS, CONTENTS = "dataset.json", "images.npy", "labels.npy", "contents.npy"
+RESUME = "prepare.journal"  # the progress file of an unfinished set
+_DIGEST_BYTES = 8
+
+
+def level_file(side: int | str) -> str:
+    """File name of the images at a lower resolution."""
+    return f"images-{side}.npy"
+
+
+def image_digest(image: np.ndarray) -> bytes:
+    """Digest of one image's pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=_DIGEST_BYTES).digest()
+
+
+def set_digest(digests: bytes) -> str:
+    """Digest of a set, from the digests of its images, one after another."""
+    return hashlib.sha256(digests).hexdigest()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read `dataset.json`.
+
+    Raises:
+        DataError: it is missing, damaged, or of another version.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no {DESCRIPTION}, so it is no packed set; sivae prepare makes one") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); make the set again with sivae prepare") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise DataError(f"{path}: format {found!r}, where this version reads {FORMAT}; make the set again")
+    wanted = {"name": str, "count": int, "resolution": int, "channels": int, "skipped": list, "pixels": str}
+    for key, kind in wanted.items():
+        if not isinstance(content.get(key), kind):
+            raise DataError(f"{path} lacks a proper {key!r}; make the set again with sivae prepare")
+    levels = content.setdefault("levels", [])  # earlier versions wrote none
+    possible = lower_levels(content["resolution"])
+    if not isinstance(levels, list) or not all(type(side) is int and side in possible for side in levels):
+        raise DataError(f"{path} lacks a proper 'levels'; make the set again with sivae prepare")
+    return content
+
+
+def open_packed(folder: Path, *, split: Split | None = None) -> PackedImages:
+    """Map a packed set into memory. Sizes are checked; :func:`verify_packed` checks every byte.
+
+    Raises:
+        DataError: a file is missing, cut short, or disagrees with `dataset.json`; or the set has no such part.
+    """
+    facts = read_description(folder)
+    part = facts.get("part")
+    if split is not None and part != split:
+        made = f"the {part} images" if part else "a source without parts"
+        raise no_such_split(str(folder), split, f"it was made from {made}")
+    count, resolution, channels = facts["count"], facts["resolution"], facts["channels"]
+    array = _map(folder / IMAGES, (count, resolution, resolution, channels), np.dtype(np.uint8))
+    levels = {
+        side: _map(folder / level_file(side), (count, side, side, channels), np.dtype(np.uint8))
+        for side in facts["levels"]
+    }
+    labels, class_names = _read_named(folder / LABELS, count, facts.get("class_names"))
+    contents, content_names = _read_named(folder / CONTENTS, count, facts.get("content_names"))
+    return PackedImages(
+        array,
+        labels,
+        name=facts["name"],
+        class_names=class_names,
+        contents=contents,
+        content_names=content_names,
+        skipped=len(facts["skipped"]),
+        fingerprint=facts["pixels"],
+        part=part,
+        levels=levels,
+    )
+
+
+def _read_named(path: Path, count: int, names: list[Any] | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    if names is None:
+        return None, None
+    return np.array(_map(path, (count,), np.dtype(np.int64))), tuple(str(name) for name in names)
+
+
+def verify_packed(folder: Path) -> None:
+    """Compare every pixel of a packed set with the digest in `dataset.json`, and lower resolutions with the full one.
+
+    Raises:
+        DataError: a pixel has changed since the set was made.
+    """
+    images = open_packed(folder)
+    if set_digest(b"".join(image_digest(image) for image in images.array)) != images.fingerprint:
+        raise DataError(f"{folder / IMAGES} is not as it was made; make the set again with sivae prepare")
+    halvings = len(lower_levels(images.resolution)) if images.levels else 0
+    for index, image in enumerate(images.array):
+        for level in averages(image, halvings):
+            kept = images.levels.get(len(level))
+            if kept is not None and not np.array_equal(kept[index], level):
+                path = folder / level_file(len(level))
+                raise DataError(f"{path} is not as it was made; make the set again with sivae prepare")
+
+
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; make the set again with sivae prepare") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}); make the set again with sivae prepare") from None
+    if array.shape != shape or array.dtype != dtype:
+        raise DataError(
+            f"{path} is {array.dtype} of shape {list(array.shape)}, where {DESCRIPTION} says {dtype} {list(shape)}; "
+            "make the set again with sivae prepare"
+        )
+    return array

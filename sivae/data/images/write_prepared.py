@@ -1,0 +1,325 @@
+"""Write a packed set: decode, check and resize every image of a data set into one file.
+
+Pixels are written to their final place at once. A progress file lists the finished blocks of images, so that a killed
+run resumes; `dataset.json` is written last, and finishes the set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sivae import files
+from sivae.data.images.base import ImageSet, Notice, Split, ignore
+from sivae.data.images.free_memory import amount
+from sivae.data.images.halving import averages, lower_levels
+from sivae.data.images.loading.decoding import Stopped, in_parallel, workers_or_default
+from sivae.data.images.loading.fitting import Shape, choose_shape, fit_image, nearest
+from sivae.data.images.opening import open_images
+from sivae.data.images.pixels import Crop, check_shape_request
+from sivae.data.images.prepared import (
+    CONTENTS,
+    DESCRIPTION,
+    FORMAT,
+    IMAGES,
+    LABELS,
+    RESUME,
+    image_digest,
+    level_file,
+    read_description,
+    set_digest,
+)
+from sivae.data.images.resume_file import BlockRecord, ResumeFile, check_same_request
+from sivae.errors import DamagedImageError, DataError
+from sivae.progress import counting
+
+_COPY_BYTES = 64 << 20
+
+
+def prepare(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    resolution: int,
+    crop: Crop = None,
+    channels: int | None = None,
+    split: Split | None = None,
+    workers: int | None = None,
+    skip_damaged: bool = False,
+    levels: bool = True,
+    progress: bool = True,
+    notice: Notice = ignore,
+) -> dict[str, Any]:
+    """Pack a data set into a folder that :func:`open_images` opens at once.
+
+    If it is killed, the same call resumes it. A finished set is left unchanged.
+
+    Args:
+        source: any data set that :func:`open_images` reads.
+        destination: the folder to write: new, empty, or left by an earlier call with the same arguments.
+        resolution: height and width of the packed images, resized by an antialiased Lanczos filter.
+        crop: the part of each image to keep: "center", the largest square in the middle; or (top, left, height,
+            width). None refuses images that are not square.
+        channels: 1 or 3; None: RGB where images are RGB, else grey.
+        split: which part of the source.
+        workers: number of threads; None: one for each core.
+        skip_damaged: leave damaged images out, list them in `dataset.json`, and count them.
+        levels: also write the lower resolutions, for :func:`at_resolution`: half the side, a quarter and so on down to
+            4, where the side is a power of two; a third more of the disk. This is the default, because making them
+            later reads every pixel in each run and holds them in memory.
+        progress: show progress if it takes long.
+        notice: called with lines that the user may want to read.
+
+    Returns:
+        The content of `dataset.json`.
+
+    Raises:
+        DataError: the source or the destination cannot be used, or an image is damaged.
+    """
+    check_shape_request(resolution, crop, channels)
+    threads = workers_or_default(workers)
+    images = nearest(open_images(source, split=split, skip_damaged=skip_damaged, notice=notice), resolution, crop)
+    folder = Path(destination)
+    asked = {
+        "source": images.name,
+        "fingerprint": images.fingerprint,
+        "count": len(images),
+        "resolution": resolution,
+        "crop": list(crop) if isinstance(crop, tuple) else crop,
+        "channels": channels,
+        "part": images.part,
+        "levels": levels,
+    }
+    if (finished := _finished(folder, asked)) is not None:
+        lacks = levels and lower_levels(resolution) and not finished.get("levels")
+        lacking = ", without lower resolutions beside it" if lacks else ""
+        notice(f"{folder} is finished{lacking}; nothing is left to prepare")
+        return finished
+    _check_destination(folder)
+    try:
+        shape = choose_shape(images, resolution=resolution, crop=crop, channels=channels)
+    except DamagedImageError as error:
+        raise _damaged(error) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder, "prepares"):
+        files.remove_leftovers(folder)
+        sides = [resolution, *(lower_levels(resolution) if levels else [])]
+        job = _Job(images, folder, shape, sides, shape.blocks(len(images)))
+        head = {"asked": asked, "channels": shape.channels, "block": len(job.blocks[0])}
+        resume = ResumeFile(folder / RESUME, head)
+        done = resume.open()
+        if done:
+            notice(f"going on with {folder}: {job.count(done):,} images are there")
+        if any(record.damaged for record in done.values()) and not skip_damaged:
+            raise DataError(f"{folder} was begun with --skip-damaged, and has skipped images; use that option again")
+        _decode(job, resume, done, threads, progress)
+        return _finish(job, [done[block] for block in range(len(job.blocks))], asked)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Images to pack.
+
+    Attributes:
+        images: the source.
+        folder: the destination.
+        shape: the shape of the packed images.
+        sides: the resolutions to write, the largest first.
+        blocks: image numbers; a block is decoded by one thread, and is finished or not.
+    """
+
+    images: ImageSet
+    folder: Path
+    shape: Shape
+    sides: list[int]
+    blocks: list[range]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of pixels, by side."""
+        return [self.folder / IMAGES, *(self.folder / level_file(side) for side in self.sides[1:])]
+
+    def count(self, done: dict[int, BlockRecord]) -> int:
+        """Number of images in the finished blocks."""
+        return sum(len(self.blocks[block]) for block in done)
+
+
+def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads: int, progress: bool) -> None:
+    """Write the unfinished blocks to the disk, at every side, and add them to `done`."""
+    left = {block.start: number for number, block in enumerate(job.blocks) if number not in done}
+    if not left:
+        return
+    images, channels = job.images, job.shape.channels
+    offsets = _make_room(job.paths, [(len(images), side, side, channels) for side in job.sides], fresh=not done)
+    with contextlib.ExitStack() as stack:
+        written = [stack.enter_context(path.open("r+b")) for path in job.paths]
+        bar = counting(f"packing {images.name}", len(images), done=job.count(done), enabled=progress)
+        counter = stack.enter_context(bar)
+
+        def work(block: range, stop: threading.Event) -> tuple[int, BlockRecord]:
+            record = BlockRecord("")
+            pixels = np.zeros((len(block), job.shape.resolution, job.shape.resolution, channels), np.uint8)
+            for row, index in enumerate(block):
+                if stop.is_set():
+                    raise Stopped
+                try:
+                    pixels[row] = fit_image(images, index, job.shape)
+                except DamagedImageError as error:
+                    if not images.skip_damaged:
+                        raise _damaged(error) from None
+                    record.damaged.append((index, str(error)))
+                else:
+                    record.digests += image_digest(pixels[row]).hex()
+                counter.advance()
+            each = itertools.chain([pixels], averages(pixels, len(job.sides) - 1))
+            for file, offset, content in zip(written, offsets, each, strict=True):
+                _write_all(file.fileno(), content, offset + block.start * content[0].nbytes)
+                os.fsync(file.fileno())
+            return left[block.start], record
+
+        with contextlib.closing(in_parallel(work, [job.blocks[block] for block in left.values()], threads)) as results:
+            for block, record in results:
+                resume.append(block, record)
+                done[block] = record
+
+
+def _damaged(error: DamagedImageError) -> DataError:
+    return DataError(f"{error}; --skip-damaged leaves such images out")
+
+
+def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:
+    content = pixels.data.cast("B")
+    while content:
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written
+
+
+def _make_room(paths: list[Path], shapes: list[tuple[int, ...]], *, fresh: bool) -> list[int]:
+    """Make the files of pixels at their full sizes, or check them where a run resumes.
+
+    Returns:
+        The offset of the first pixel in each file.
+    """
+    if not fresh:
+        return [_offset(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+    folder = paths[0].parent
+    for path in [folder / IMAGES, *folder.glob(level_file("*"))]:  # an earlier request may have left them
+        path.unlink(missing_ok=True)
+    size = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(f"{folder} needs {amount(size)}, and only {amount(free)} of the disk are free")
+    offsets = []
+    for path, shape in zip(paths, shapes, strict=True):
+        with files.atomic_file(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            with temporary.open("r+b") as file:
+                _reserve(file.fileno(), array.offset + array.size)
+            offsets.append(int(array.offset))
+    return offsets
+
+
+def _offset(path: Path, shape: tuple[int, ...]) -> int:
+    array = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+    if not isinstance(array, np.memmap) or array.shape != shape:
+        raise DataError(f"{path} does not fit the {RESUME} beside it; delete {path.parent}, and prepare the set again")
+    return int(array.offset)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the space now, so that a full disk is an error now."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def _finish(job: _Job, records: list[BlockRecord], asked: dict[str, Any]) -> dict[str, Any]:
+    """Close the gaps of damaged images, write labels, contents and `dataset.json`, and return the latter's content."""
+    images, folder = job.images, job.folder
+    damaged = dict(pair for record in records for pair in record.damaged)
+    kept = np.delete(np.arange(len(images)), sorted(damaged))
+    if not len(kept):
+        raise DataError(
+            f"{images.name}: none of its {len(images):,} images can be read; {next(iter(damaged.values()))}"
+        )
+    if damaged:
+        for path in job.paths:
+            _leave_out(path, kept)
+    class_names = _write_named(folder / LABELS, images.labels, images.class_names, kept)
+    content_names = _write_named(folder / CONTENTS, images.contents, images.content_names, kept)
+    facts = {
+        "format": FORMAT,
+        "name": images.name,
+        "count": len(kept),
+        "resolution": job.shape.resolution,
+        "channels": job.shape.channels,
+        "levels": job.sides[1:],
+        "class_names": class_names,
+        "content_names": content_names,
+        "part": asked["part"],
+        "skipped": list(damaged.values()),
+        "pixels": set_digest(bytes.fromhex("".join(record.digests for record in records))),
+        "made_from": asked,
+    }
+    files.write_json(folder / DESCRIPTION, facts)
+    (folder / RESUME).unlink()
+    return facts
+
+
+def _write_named(
+    path: Path, values: np.ndarray | None, names: tuple[str, ...] | None, kept: np.ndarray
+) -> list[str] | None:
+    """Write labels or contents, where there are any, and return their names."""
+    if values is None or names is None:
+        return None
+    with files.atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values[kept])
+    return list(names)
+
+
+def _leave_out(path: Path, kept: np.ndarray) -> None:
+    """Close the gaps of damaged images; the file's size shows if that is already done."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if len(array) == len(kept):
+        return
+    step = max(1, _COPY_BYTES // int(np.prod(array.shape[1:])))
+    with files.atomic_file(path) as temporary:
+        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(kept), *array.shape[1:]))
+        for start in range(0, len(kept), step):
+            packed[start : start + step] = array[kept[start : start + step]]
+        packed.flush()
+
+
+def _finished(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """The content of `dataset.json`, where the set is finished.
+
+    Raises:
+        DataError: the set was made with other arguments.
+    """
+    if not (folder / DESCRIPTION).is_file():
+        return None
+    facts = read_description(folder)
+    made = facts.get("made_from") or {}
+    check_same_request(folder, made, json.loads(json.dumps(asked)) | {"levels": made.get("levels")})
+    return facts
+
+
+def _check_destination(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; choose another folder")
+    if not folder.exists() or (folder / RESUME).is_file():
+        return
+    if any(not files.is_temporary(path) for path in folder.iterdir()):
+        raise DataError(f"{folder} is not empty, and no packed set; choose another folder")
