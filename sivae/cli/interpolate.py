@@ -91,7 +91,7 @@ def run(arguments: Arguments) -> None:
 
     import torch
 
-    from sivae.evaluation.pictures import animation, interpolation_strip
+    from sivae.figures.grids import animation, interpolation_strip
     from sivae.models.latent import lerp, prior_noise, slerp
 
     ends = None

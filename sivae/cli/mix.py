@@ -96,7 +96,7 @@ def run(arguments: Arguments) -> None:
 
     import torch
 
-    from sivae.evaluation.labelled import labelled_grid
+    from sivae.figures.grids import labelled_grid
     from sivae.models.base import samples_at_once
     from sivae.models.latent import prior_noise
     from sivae.progress import counting

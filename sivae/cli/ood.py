@@ -186,7 +186,7 @@ def _compare(arguments: Arguments, opened: ImageModel) -> None:
     from sivae import files
     from sivae.cli.tables import separation_table
     from sivae.evaluation.ood import describe
-    from sivae.evaluation.score_plots import plot_scores
+    from sivae.figures.charts import plot_scores
     from sivae.training.detection import calibrate, comparison, score_set, write_set_scores
 
     detector = _detector(arguments, opened)

@@ -112,7 +112,7 @@ def run(arguments: Arguments) -> None:
     if arguments.every_lod:
         _at_every_stage(opened, pixels, arguments.out)
         return
-    from sivae.evaluation.pictures import reconstruction_grid
+    from sivae.figures.grids import reconstruction_grid
 
     meter, originals, reconstructions = _reconstructed(opened, opened.to_model, pixels, conditions, _SHOWN)
     out = opened.beside("reconstructions.png") if arguments.out is None else arguments.out
@@ -125,7 +125,7 @@ def _at_every_stage(opened: ImageModel, pixels: Tensor, out: Path | None) -> Non
     """Reconstruct at each resolution up to the model's, the smallest first."""
     from functools import partial
 
-    from sivae.evaluation.labelled import labelled_grid
+    from sivae.figures.grids import labelled_grid
 
     model = of_styles(opened, "--every-lod")
     last, blend = model.lod, float(model.blend)

@@ -110,7 +110,7 @@ def run(arguments: Arguments) -> None:
     import torch
 
     from sivae.evaluation.images import generate
-    from sivae.evaluation.pictures import sample_grid, write_image
+    from sivae.figures.grids import sample_grid, write_image
     from sivae.models.pixels import to_uint8
     from sivae.progress import counting
 
@@ -159,7 +159,7 @@ def _sweep(opened: ImageModel, towards: list[Truncation], arguments: Arguments, 
     import torch
 
     from sivae.evaluation.images import generate
-    from sivae.evaluation.labelled import labelled_grid
+    from sivae.figures.grids import labelled_grid
     from sivae.progress import counting
 
     columns = []

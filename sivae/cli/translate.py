@@ -129,7 +129,7 @@ def run(arguments: Arguments) -> None:
     else:
         contents, classes = _choose(_open(arguments, opened), count, seed, opened)
 
-    from sivae.evaluation.labelled import translation_grid
+    from sivae.figures.grids import translation_grid
 
     if arguments.separate is not None:
         arguments.separate.mkdir(parents=True, exist_ok=True)  # or fails, before anything is written
@@ -211,7 +211,7 @@ def _choose(images: ImageSet, count: int, seed: int, model: ImageModel) -> tuple
 
 
 def _write_each(folder: Path, images: Tensor, names: Sequence[str], opened: ImageModel) -> None:
-    from sivae.evaluation.pictures import write_image
+    from sivae.figures.grids import write_image
 
     for name, image in zip(names, images, strict=True):
         write_image(folder / name, image, value_range=opened.value_range)

@@ -1,8 +1,7 @@
-"""Metrics and pictures of trained models.
+"""Measure trained models.
 
-Those of densities are here. Metrics of images are in :mod:`sivae.evaluation.images` and :mod:`sivae.evaluation.fid`,
-pictures in :mod:`sivae.evaluation.plots` (figures) and :mod:`sivae.evaluation.pictures` (images); none of them is
-imported here because of the libraries that they bring in.
+The metrics of densities are imported here. Those of images are in :mod:`sivae.evaluation.images` and the modules beside
+it, which import larger libraries.
 """
 
 from sivae.evaluation.density import (

@@ -190,77 +190,45 @@ def _overlap(best: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def _draw(path: Path, runs: Mapping[str, Trained], seed: int) -> None:
-    import numpy as np
     import torch
-    from matplotlib.colors import PowerNorm
 
     from sivae import from_pretrained
     from sivae.data import get_density
     from sivae.evaluation import density_grid
-    from sivae.evaluation.style import BLUE, DEPTHS, INK, MUTED, ORANGE, finish, new_figure, square, write_figure
+    from sivae.figures.charts import new_figure, show_density, show_points, show_text, small_plane, write_figure
+    from sivae.figures.look import BLUE, INK, ORANGE
 
-    columns = 1 + 2 * len(METHODS)
+    heads = ["data", *(f"{title}{part}" for title in METHODS.values() for part in (": samples", ": density"))]
     panel, left, top = 1.75, 1.15, 0.95  # inches
-    width, height = left + columns * panel + 0.15, top + len(DENSITIES) * panel + 0.55
+    width, height = left + len(heads) * panel + 0.15, top + len(DENSITIES) * panel + 0.55
     drawing = new_figure(width, height)
-
-    def axes_at(row: int, column: int) -> Any:
-        gap = 0.14 * ((column + 1) // 2)  # between the methods
-        axes = drawing.add_axes(
-            (
-                (left - 0.45 + column * panel + gap) / width,
-                1 - (top + (row + 1) * panel - 0.08) / height,
-                (panel - 0.12) / width,
-                (panel - 0.12) / height,
-            )
-        )
-        if row == 0:
-            heads = ["data", *(f"{title}{part}" for title in METHODS.values() for part in (": samples", ": density"))]
-            axes.set_title(heads[column], fontsize=9, fontweight="bold", color=INK, loc="left")
-        return axes
-
-    def finish_axes(axes: Any, row: int, column: int, limit: float) -> None:
-        square(axes, limit)
-        axes.set_xlabel("x₁" if row == len(DENSITIES) - 1 else "", color=MUTED, fontsize=8, labelpad=1)
-        axes.set_ylabel("x₂" if column == 0 else "", color=MUTED, fontsize=8, labelpad=0, rotation=0)
-        axes.set_xticks([-limit / 2, 0, limit / 2])
-        axes.set_yticks([-limit / 2, 0, limit / 2])
-        axes.tick_params(labelsize=6, length=2, labelleft=column == 0, labelbottom=True, pad=1)
-
-    def dots(axes: Any, points: Any, colour: str) -> None:
-        axes.scatter(points[:, 0], points[:, 1], s=1.2, color=colour, alpha=0.5, linewidths=0)
-
     for row, name in enumerate(DENSITIES):
         density = get_density(name)
-        limit = 2 * density.extent
         generator = torch.Generator().manual_seed(0)
-        axes = axes_at(row, 0)
-        dots(axes, density.sample(_POINTS, generator=generator).numpy(), BLUE)
-        finish_axes(axes, row, 0, limit)
-        drawing.text(0.012, 1 - (top + (row + 0.5) * panel) / height, name, rotation=90, va="center", color=INK)
+        lower = top + (row + 1) * panel
+        drawing.text(0.012, 1 - (lower - panel / 2) / height, name, rotation=90, va="center", color=INK)
+        cells = []
+        for column, head in enumerate(heads):
+            x = left - 0.45 + column * panel + 0.14 * ((column + 1) // 2)  # a gap between the methods
+            box = (x / width, 1 - (lower - 0.08) / height, (panel - 0.12) / width, (panel - 0.12) / height)
+            last = row == len(DENSITIES) - 1
+            title = head if row == 0 else ""
+            cells.append(small_plane(drawing, box, 2 * density.extent, title=title, x=last, y=column == 0))
+        show_points(cells[0], density.sample(_POINTS, generator=generator), BLUE)
         for index, method in enumerate(METHODS):
-            samples, grid = (axes_at(row, 1 + 2 * index + part) for part in range(2))
+            samples, grid = cells[1 + 2 * index : 3 + 2 * index]
             run = runs[_name(name, method, seed)]
             if run.summary is None:
-                for axes in (samples, grid):
-                    axes.text(0.5, 0.5, "diverged", transform=axes.transAxes, ha="center", color=MUTED)
-            else:
-                model = from_pretrained(run.folder)
-                dots(samples, model.sample(_POINTS, generator=generator).numpy(), ORANGE)
-                values = np.ma.masked_invalid(density_grid(model, density, 128).numpy().T)
-                grid.imshow(
-                    values,
-                    origin="lower",
-                    extent=(-limit, limit, -limit, limit),
-                    cmap=DEPTHS,
-                    norm=PowerNorm(0.5, vmin=0.0, vmax=float(values.max()) if values.count() else 1.0),
-                )
-            for part, axes in enumerate((samples, grid)):
-                finish_axes(axes, row, 1 + 2 * index + part, limit)
-    finish(
+                show_text(samples, "diverged")
+                show_text(grid, "diverged")
+                continue
+            model = from_pretrained(run.folder)
+            show_points(samples, model.sample(_POINTS, generator=generator), ORANGE)
+            show_density(grid, density_grid(model, density, 128))
+    write_figure(
+        path,
         drawing,
         "Samples and density estimates",
         f"{_POINTS:,} points in each panel of samples; densities normalised over the square, each panel to its own "
         f"maximum; seed {seed}",
     )
-    write_figure(path, drawing)

@@ -259,12 +259,13 @@ def _findings(
 def _draw_discrete(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import numpy as np
 
-    from sivae.evaluation.style import BLUE, DEPTHS, INK, MUTED, ORANGE, RULE, finish, new_figure, plain, write_figure
+    from sivae.figures.charts import DEPTHS, legend, new_figure, panel, write_figure
+    from sivae.figures.look import BLUE, ORANGE
 
     drawing = new_figure(10.0, 4.4)
-    left, right = (drawing.add_axes((x, 0.2, width, 0.62)) for x, width in ((0.08, 0.5), (0.67, 0.3)))
+    left = panel(drawing, (0.08, 0.2, 0.5, 0.62), x="state", y="probability", grid="y")
     shown = [row for row in rows if row["gamma"] in (0.0, 0.25, 0.5, 1.0, 2.0)]
-    states = np.arange(len(shown[0]["q"]))
+    states = np.arange(len(_EXAMPLE))
     width = 0.8 / len(shown)
     for index, row in enumerate(shown):
         place = states + (index - (len(shown) - 1) / 2) * width
@@ -272,20 +273,13 @@ def _draw_discrete(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         label = f"γ = {row['gamma']:g}" + (" (the data)" if row["gamma"] == 0 else "")
         left.bar(place, row["q"], width, color=shade, label=label)
     left.set_xticks(states, [str(state + 1) for state in states])
-    left.set_xlabel("state", color=MUTED, fontsize=9)
-    left.set_ylabel("probability", color=MUTED, fontsize=9)
-    left.legend(frameon=False, fontsize=8, labelcolor=INK)
+    right = panel(drawing, (0.67, 0.2, 0.3, 0.62), x="γ", y="nats", grid="y")
     gammas = [row["gamma"] for row in rows]
     for key, label, colour in (("entropy", "entropy H(q)", BLUE), ("kl", "KL(p_data‖q)", ORANGE)):
         right.plot(gammas, [row[key] for row in rows], color=colour, marker="o", markersize=3, label=label)
-    right.set_xlabel("γ", color=MUTED, fontsize=9)
-    right.set_ylabel("nats", color=MUTED, fontsize=9)
-    right.legend(frameon=False, fontsize=8, labelcolor=INK)
     for axes in (left, right):
-        plain(axes)
-        axes.grid(True, axis="y", color=RULE, linewidth=0.6)
-    finish(drawing, "Eight states: the optimum of KL + γ H", "solved numerically")
-    write_figure(path, drawing)
+        legend(axes, fontsize=8)
+    write_figure(path, drawing, "Eight states: the optimum of KL + γ H", "solved numerically")
 
 
 def _draw_trained(
@@ -295,44 +289,28 @@ def _draw_trained(
     samples: Mapping[float, Any],
     limit: float,
 ) -> None:
-    from sivae.evaluation.style import BLUE, INK, MUTED, ORANGE, RULE, finish, new_figure, plain, square, write_figure
+    from sivae.figures.charts import legend, new_figure, panel, show_points, show_text, small_plane, write_figure
+    from sivae.figures.look import BLUE, ORANGE
 
-    columns = len(predicted)
-    drawing = new_figure(10.0, 4.3 + 9.0 / max(columns, 4))
-    height = drawing.get_figheight()
-    side = 8.9 / max(columns, 4)
+    columns = max(len(predicted), 4)
+    height = 4.3 + 9.0 / columns  # inches
+    side = 8.9 / columns
+    drawing = new_figure(10.0, height)
     for column, gamma in enumerate(predicted):
-        axes = drawing.add_axes(
-            ((0.55 + column * (side + 0.05)) / 10.0, 1 - (0.8 + side) / height, (side - 0.3) / 10.0,
-             (side - 0.3) / height)
-        )  # fmt: skip
+        left, edge = 0.55 + column * (side + 0.05), side - 0.3
+        box = (left / 10.0, 1 - (0.8 + side) / height, edge / 10.0, edge / height)
+        axes = small_plane(drawing, box, limit, title=f"γ = {gamma:g}", y=column == 0)
         if gamma in samples:
-            points = samples[gamma][:_POINTS].numpy()
-            axes.scatter(points[:, 0], points[:, 1], s=1.2, color=ORANGE, alpha=0.5, linewidths=0)
+            show_points(axes, samples[gamma][:_POINTS], ORANGE)
         else:
-            axes.text(0.5, 0.5, "diverged", transform=axes.transAxes, ha="center", color=MUTED)
-        square(axes, limit)
-        axes.set_ylabel("x₂" if column == 0 else "", color=MUTED, fontsize=8, rotation=0, labelpad=2)
-        axes.set_xlabel("x₁", color=MUTED, fontsize=8, labelpad=1)
-        axes.set_xticks([-limit / 2, 0, limit / 2])
-        axes.set_yticks([-limit / 2, 0, limit / 2])
-        axes.tick_params(labelsize=7, labelleft=column == 0)
-        axes.set_title(f"γ = {gamma:g}", color=INK, fontsize=10, fontweight="bold", loc="left")
+            show_text(axes, "diverged")
     titles = {"entropy": "entropy of the model, H(p_d)", "cross_entropy": "cross entropy, −E_data log p_d"}
     for column, (key, title) in enumerate(titles.items()):
-        axes = drawing.add_axes((0.075 + 0.5 * column, 0.75 / height, 0.4, 2.2 / height))
-        plain(axes)
-        axes.grid(True, color=RULE, linewidth=0.6)
-        axes.plot(list(predicted), [one[key] for one in predicted.values()], color=BLUE, marker="o", markersize=4,
-                  label="theory's optimum")  # fmt: skip
-        pairs = [(gamma, one[key]) for gamma, found in measured.items() for one in found]
-        axes.plot(
-            [gamma for gamma, _ in pairs], [value for _, value in pairs], color=ORANGE, marker="o", markersize=5,
-            linestyle="", label="trained, each seed",
-        )  # fmt: skip
-        axes.set_title(title, color=INK, fontsize=10, fontweight="bold", loc="left")
-        axes.set_xlabel("γ", color=MUTED, fontsize=9)
-        axes.set_ylabel("nats", color=MUTED, fontsize=9)
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    finish(drawing, f"{DENSITY}: trained with γ", "lower entropy means more concentrated samples")
-    write_figure(path, drawing)
+        box = (0.075 + 0.5 * column, 0.75 / height, 0.4, 2.2 / height)
+        axes = panel(drawing, box, title=title, x="γ", y="nats")
+        theory = [one[key] for one in predicted.values()]
+        axes.plot(list(predicted), theory, color=BLUE, marker="o", markersize=4, label="theory's optimum")
+        gammas, values = zip(*((gamma, one[key]) for gamma, found in measured.items() for one in found), strict=True)
+        axes.plot(gammas, values, color=ORANGE, marker="o", markersize=5, linestyle="", label="trained, each seed")
+        legend(axes, fontsize=8)
+    write_figure(path, drawing, f"{DENSITY}: trained with γ", "lower entropy means more concentrated samples")

@@ -53,8 +53,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     import torch
 
     from sivae import from_pretrained
-    from sivae.evaluation.pictures import image_grid
-    from sivae.evaluation.sheet import write_sheet
+    from sivae.figures.grids import image_grid, write_sheet
     from sivae.models.base import evaluating
     from sivae.models.pixels import image_range
     from sivae.training.devices import find_device

@@ -47,7 +47,7 @@ def trainings(settings: Settings) -> list[Training]:
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """Scores of the test images and of each other set, their separation, and the histograms of the first seed."""
     from sivae.evaluation.ood import SCORES, describe, separation
-    from sivae.evaluation.score_plots import plot_scores
+    from sivae.figures.charts import plot_scores
     from sivae.training.detection import open_set
 
     samples, count, resamples = settings.pick(quick=(5, 300, 200), full=(100, 10_000, 1_000))

@@ -272,43 +272,33 @@ def _findings(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
 def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     from matplotlib.lines import Line2D
 
-    from sivae.evaluation.style import DEPTHS, INK, MUTED, ORANGE, RULE, finish, new_figure, plain, write_figure
+    from sivae.figures.charts import DEPTHS, legend, new_figure, panel, write_figure
+    from sivae.figures.look import MUTED, ORANGE
 
     drawing = new_figure(10.0, 7.4)
     for column, (method, found) in enumerate(outcomes.items()):
         values = _values(found)
         colours = {value: DEPTHS(0.3 + 0.7 * index / max(1, len(values) - 1)) for index, value in enumerate(values)}
-        above, below = (drawing.add_axes((0.08 + 0.48 * column, bottom, 0.4, 0.33)) for bottom in (0.55, 0.12))
+        left = 0.08 + 0.48 * column
+        labels = ("JSD (nats)", "JSD at the end (nats)") if column == 0 else ("", "")
+        above = panel(drawing, (left, 0.55, 0.4, 0.33), title=METHODS[method], x="iteration", y=labels[0])
+        name = "margin m (nats, logarithmic)" if method == "intro" else "β_neg (logarithmic)"
+        below = panel(drawing, (left, 0.12, 0.4, 0.33), x=name, y=labels[1])
         for one in found:
             above.plot(one.steps, one.jsd, color=colours[one.value], linewidth=1.3, marker="o", markersize=2.5)
             mark = {"marker": "x", "color": ORANGE} if one.failures else {"marker": "o", "color": colours[one.value]}
             below.plot([one.value], [_last(one)], linestyle="", markersize=6, **mark)
-        above.set_title(METHODS[method], color=INK, fontsize=11, fontweight="bold", loc="left")
-        above.legend(
-            handles=[Line2D([], [], color=colours[value], label=f"{value:g}") for value in values],
-            title=_symbol(method),
-            title_fontsize=8,
-            fontsize=8,
-            frameon=False,
-            ncols=2,
-            loc="lower left",
-        )
-        above.set_xlabel("iteration", color=MUTED, fontsize=9)
-        below.set_xlabel(
-            "margin m (nats, logarithmic)" if method == "intro" else "β_neg (logarithmic)", color=MUTED, fontsize=9
-        )
+        lines = [Line2D([], [], color=colours[value], label=f"{value:g}") for value in values]
+        legend(above, handles=lines, title=_symbol(method), title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
         below.set_xscale("log")
         below.set_xticks(values, [f"{value:g}" for value in values])
         below.minorticks_off()
-        for axes, label in ((above, "JSD (nats)"), (below, "JSD at the end (nats)")):
-            plain(axes)
-            axes.grid(True, color=RULE, linewidth=0.6)
+        for axes in (above, below):
             axes.axhline(math.log(2), color=MUTED, linewidth=0.8, linestyle="--")
             axes.set_ylim(0.0, 0.74)
-            axes.set_ylabel(label if column == 0 else "", color=MUTED, fontsize=9)
-    finish(
+    write_figure(
+        path,
         drawing,
         f"{DENSITY}: a hard margin and a soft exponential",
         "each line and each point is one run; × diverged or collapsed; dashed: ln 2",
     )
-    write_figure(path, drawing)

@@ -373,7 +373,7 @@ class ImageTask:
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw samples at fixed noise to `path`, and beside it test images and what is made of them."""
-        from sivae.evaluation.pictures import reconstruction_grid, sample_grid
+        from sivae.figures.grids import reconstruction_grid, sample_grid
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
         measured = self._measured_for(model)
@@ -392,7 +392,7 @@ class ImageTask:
 
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
         """Draw `samples.png` and what belongs beside it, and `curves.png`."""
-        from sivae.evaluation.plots import plot_curves
+        from sivae.figures.charts import plot_curves
 
         pictures = self.picture_samples(folder / "samples.png", model, step)
         plot_curves(

@@ -83,7 +83,7 @@ class ToyTask:
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw generated points beside data."""
-        from sivae.evaluation.plots import plot_samples
+        from sivae.figures.charts import plot_samples
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
         real = self._density.sample(_PICTURED, generator=generator)
@@ -95,7 +95,7 @@ class ToyTask:
 
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
         """Draw `samples.png`, `density.png` and `curves.png`."""
-        from sivae.evaluation.plots import plot_curves, plot_density
+        from sivae.figures.charts import plot_curves, plot_density
 
         pictures = self.picture_samples(folder / "samples.png", model, step)
         grid = density_grid(model, self._density, device=self._device)

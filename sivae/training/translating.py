@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sivae.evaluation.labelled import translation_grid
 from sivae.evaluation.lpips import LPIPS
 from sivae.evaluation.translation import example_rows, measure_translation
+from sivae.figures.grids import translation_grid
 from sivae.models.base import device_and_dtype
 from sivae.models.translation import TranslationVAE
 

@@ -17,7 +17,7 @@ from torch import nn
 import sivae
 from sivae.cli.generation import ImageModel
 from sivae.evaluation.images import generate, mse
-from sivae.evaluation.pictures import image_grid, to_rgb
+from sivae.figures.grids import image_grid, to_rgb
 from sivae.models import MLPVAE, ConvVAE
 from sivae.models.latent import lerp, prior_noise, slerp
 from sivae.models.pixels import to_uint8

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 
 import sivae
 from sivae.evaluation.images import generate, mse
-from sivae.evaluation.pictures import image_grid, to_rgb
+from sivae.figures.grids import image_grid, to_rgb
 from sivae.models import ConvVAE, StyleVAE
 from sivae.models.latent import prior_noise
 from sivae.models.pixels import unit_range

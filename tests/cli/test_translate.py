@@ -15,8 +15,8 @@ import sivae
 from sivae.cli.translate import file_names
 from sivae.data.images import PackedImages
 from sivae.data.images.builtin.shapes import open_shapes
-from sivae.evaluation.pictures import to_rgb
 from sivae.evaluation.translation import example_rows
+from sivae.figures.grids import to_rgb
 from sivae.models import ConvVAE
 from sivae.models.pixels import from_uint8
 from sivae.models.storage import save_model

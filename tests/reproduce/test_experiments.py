@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from sivae.errors import ConfigError
-from sivae.evaluation.sheet import write_sheet
 from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, images, stability
 from sivae.reproduce.experiment import SIZES, Report, Settings, Trained
 from sivae.reproduce.stability import Outcome
@@ -207,8 +206,3 @@ def test_images_trains_what_it_is_not_given() -> None:
     assert (training.config.preset, training.config.data.path, training.config.epochs) == ("cifar10", "photos", 250.0)
     with pytest.raises(ConfigError, match="--seeds has no effect on images"):
         images.trainings(Settings(seeds=3))
-
-
-def test_a_sheet_without_parts_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing to show"):
-        write_sheet(tmp_path / "sheet.png", "title", [])

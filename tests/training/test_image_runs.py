@@ -20,7 +20,7 @@ from PIL import Image
 import sivae
 from sivae import files
 from sivae.errors import CheckpointError, ConfigError, RunInterrupted
-from sivae.evaluation.pictures import sample_grid
+from sivae.figures.grids import sample_grid
 from sivae.training.checkpoint import list_checkpoints
 from sivae.training.config import RunConfig
 from sivae.training.images import ImageTask

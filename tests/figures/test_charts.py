@@ -15,7 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sivae.evaluation.plots import plot_curves, plot_density, plot_samples
+from sivae.figures.charts import plot_curves, plot_density, plot_samples, plot_scores
+from sivae.figures.look import BLUE, NOT_FINITE, ORANGE
 
 KEYS = ("rec", "kl_real", "kl_fake", "exp_elbo_fake", "loss_encoder", "loss_decoder")
 
@@ -31,10 +32,15 @@ def pixels(path: Path) -> np.ndarray:
     return decoded
 
 
-def near(picture: np.ndarray, color: str) -> int:
-    """How many pixels are within 12 steps of a colour in each channel."""
+def close(picture: np.ndarray, color: str) -> np.ndarray:
+    """Which pixels are within 12 steps of a colour in each channel."""
     wanted = np.array([int(color[k : k + 2], 16) for k in (1, 3, 5)])
-    return int((np.abs(picture - wanted) <= 12).all(axis=2).sum())
+    return (np.abs(picture - wanted) <= 12).all(axis=2)
+
+
+def near(picture: np.ndarray, color: str) -> int:
+    """How many pixels are near a colour."""
+    return int(close(picture, color).sum())
 
 
 def draw_samples(path: Path) -> None:
@@ -165,6 +171,15 @@ class TestDensity:
         plot_density(tmp_path / "a.png", torch.full((4, 4), value), 1.0, "t")
         assert pixels(tmp_path / "a.png").shape[2] == 3
 
+    def test_cells_that_are_not_finite_have_a_colour_of_their_own(self, tmp_path: Path) -> None:
+        grid = torch.full((4, 4), 0.5)
+        plot_density(tmp_path / "a.png", grid, 1.0, "t")
+        grid[1, 2] = math.nan
+        plot_density(tmp_path / "b.png", grid, 1.0, "t")
+        finite, broken = (near(pixels(tmp_path / name), NOT_FINITE) for name in ("a.png", "b.png"))
+        # A sixteenth of axes of 0.715 of 921 pixels, less its edges.
+        assert broken - finite > 0.9 * (0.715 * 921 / 4) ** 2
+
     @pytest.mark.parametrize("shape", [(4,), (4, 3), (0, 0)])
     def test_other_shapes_are_refused(self, shape: tuple[int, ...], tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"grid must be \[R, R\]"):
@@ -198,7 +213,7 @@ class TestCurves:
         for key in KEYS:
             records = [{"step": k, key: 10.0 ** (k % 7)} for k in range(50)]
             plot_curves(tmp_path / f"{key}.png", records, "t")
-            color = "#2a6f97" if key in ("rec", "kl_real", "loss_encoder") else "#e07a3f"
+            color = BLUE if key in ("rec", "kl_real", "loss_encoder") else ORANGE
             assert near(pixels(tmp_path / f"{key}.png"), color) > near(empty, color) + 500, key
 
     @pytest.mark.filterwarnings("error")
@@ -209,4 +224,61 @@ class TestCurves:
         plot_curves(tmp_path / "a.png", records, "t")
         # A line across a panel of 0.405 of 1440 pixels, 1.7 points = 3.4 pixels wide, at least half of it
         # unblended.
-        assert near(pixels(tmp_path / "a.png"), "#2a6f97") > 2 * 0.5 * 3.4 * 0.405 * 1440 * 0.9
+        assert near(pixels(tmp_path / "a.png"), BLUE) > 2 * 0.5 * 3.4 * 0.405 * 1440 * 0.9
+
+
+def shown(path: Path, color: str) -> int:
+    """How many columns of the picture hold the colour of an outline."""
+    picture = pixels(path)
+    return int(close(picture[picture.shape[0] * 3 // 10 :], color).any(axis=0).sum())  # below the legend
+
+
+def values(low: float, high: float) -> np.ndarray:
+    return np.random.default_rng(0).uniform(low, high, 200)
+
+
+class TestScores:
+    @pytest.mark.parametrize(
+        ("inside", "outside"),
+        [
+            (values(1, 2), values(2, 3)),
+            (values(1, 2), values(1e5, 2e5)),
+            (values(-30, -10), values(1e5, 2e5)),
+            (np.append(values(1, 2), math.inf), np.append(values(2, 3), -math.inf)),
+        ],
+        ids=["alike", "far apart", "far apart, some below zero", "some not finite"],
+    )
+    @pytest.mark.filterwarnings("error")
+    def test_both_sets_take_room(self, inside: np.ndarray, outside: np.ndarray, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "scores.png"
+        plot_scores(path, {"a model": {"in": inside, "out": outside}}, "score", "title", threshold=2.0)
+        # A bin is 1/60 of the axes, which are 6.3 of 7.2 inches at 144 dots: 15 pixels, too few to be seen.
+        assert shown(path, BLUE) > 30 and shown(path, ORANGE) > 30
+        assert [file.name for file in path.parent.iterdir()] == ["scores.png"]
+
+    @pytest.mark.filterwarnings("error")
+    def test_models_stand_side_by_side_under_any_name(self, tmp_path: Path) -> None:
+        sets = {r"$\frac{$": values(1, 2), "out": values(2, 3)}
+        for count in (1, 2):
+            plot_scores(tmp_path / f"{count}.png", {f"$model {k}": sets for k in range(count)}, "score", "a $title")
+        with Image.open(tmp_path / "1.png") as one, Image.open(tmp_path / "2.png") as two:
+            assert two.width > one.width and two.height == one.height
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("same", [3.0, math.inf])
+    def test_scores_that_are_all_the_same(self, same: float, tmp_path: Path) -> None:
+        plot_scores(tmp_path / "a.png", {"m": {"in": [same, same], "out": [same]}}, "score", "t")
+        assert (tmp_path / "a.png").stat().st_size > 1000
+
+    @pytest.mark.parametrize(
+        ("panels", "message"),
+        [
+            ({}, "no scores"),
+            ({"m": {"in": [], "out": [1.0]}}, "no scores"),
+            ({"m": {"in": [math.nan]}}, "a score is NaN"),
+        ],
+    )
+    def test_nothing_to_draw(self, panels: dict[str, dict[str, list[float]]], message: str, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=message):
+            plot_scores(tmp_path / "a.png", panels, "score", "t")
+        assert not list(tmp_path.iterdir())
