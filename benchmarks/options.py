@@ -127,9 +127,10 @@ def _report_parser(program: str) -> Parser:
         "Draw plots and write a page of tables (report.md) from the newest rows, beside them.",
         [f"{program} report benchmarks/results"],
     )
-    parser.add_positional(
-        "folder", metavar="DIR", help="A folder of results, or of one device.", missing="name the folder of results"
+    parser.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="A folder of results, or the folder of one device in it."
     )
+    parser.require("folder", "name the folder of results")
     return parser
 
 

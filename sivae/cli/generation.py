@@ -1,69 +1,109 @@
-"""What sample, reconstruct and interpolate have in common: the model, the device, images, and where files go."""
+"""The options and the model that the verbs which use a trained model share.
+
+They are sample, reconstruct, interpolate, mix, translate and ood.
+"""
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from sivae.cli.options import Text, Whole, number, one, several
+from sivae.cli.parsing import Parser, at_least, file, number, whole
 from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from PIL.Image import Image
     from torch import Tensor
 
+    from sivae.data.images import ImageSet
     from sivae.models import StyleVAE, VAEModel
     from sivae.models.style import Truncation
 
-_SEED_LIMIT = 1 << 63
+IN_FOLDER = "in the run's folder, or beside the model's"
+IMAGES_IN_PICTURE = 1024  # at most; of more nothing can be seen
 
-Model = Annotated[
-    Positional[Path | None],
-    one(Path, "RUN_OR_MODEL"),
-    arg(
-        help="A run's folder (its last checkpoint is taken), one of its checkpoints, or an imported model's folder.",
-        help_behavior_hint="",
+
+def add_model(parser: Parser) -> None:
+    """Add the model, the first argument without dashes."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=Path,
         metavar="RUN_OR_MODEL",
-    ),
-]
-Raw = Annotated[
-    FlagCreatePairsOff[bool],
-    arg(help="Take the weights as trained, not their running average.", help_behavior_hint=""),
-]
-Class = Annotated[
-    Whole,
-    arg(name="class", help="Which class, for a model that knows classes: 0 or more.", help_behavior_hint=""),
-]
-Psi = Annotated[
-    tuple[Any, ...] | None,
-    several(number, "PSI ..."),
-    arg(
-        help="Draw the styles towards the average one: 1 leaves them, 0 puts it in their place. A style-based model's.",
-        help_behavior_hint="",
-    ),
-]
-Cutoff = Annotated[
-    Whole, arg(help="How many style inputs --truncation is for, from 4 x 4 on.", help_behavior_hint="(default: 8)")
-]
-Device = Annotated[
-    Text, arg(help="auto (a GPU when there is one), cpu, cuda, cuda:1 ...", help_behavior_hint="(default: auto)")
-]
+        help="Folder of a run (its last checkpoint is used), of one of its checkpoints, or of an imported model.",
+    )
+    parser.require("model", "name a run's folder, one of its checkpoints, or an imported model's folder")
 
 
-def file(ending: str) -> Any:
-    """Annotation of an option that names a file to write."""
+def add_weights_and_device(parser: Parser) -> None:
+    """Add --raw-weights and --device, the last options of each verb."""
+    parser.add_argument(
+        "--raw-weights", action="store_true", help="Use the weights as trained, not their running average."
+    )
+    add_device(parser)
 
-    def parse(word: str) -> Path:
-        if Path(word).suffix.lower() != ending:
-            raise ValueError(f"{word!r} does not end in {ending}, which is what is written")
-        return Path(word)
 
-    return one(parse, f"FILE{ending}")
+def add_device(parser: Parser) -> None:
+    """Add --device."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="Device to compute on: auto (a GPU if there is one), cpu, cuda, cuda:1 ...",
+    )
+
+
+def add_class(parser: Parser) -> None:
+    """Add --class, whose value is `class_`."""
+    parser.add_argument(
+        "--class",
+        dest="class_",
+        type=whole,
+        metavar="N",
+        help="The images' class, for a model that was trained with classes: 0 or more.",
+    )
+
+
+def add_truncation(parser: Parser, *, sweep: bool) -> None:
+    """Add --truncation, a list of one or (of a sweep) several values, and --cutoff."""
+    parser.add_argument(
+        "--truncation",
+        nargs="+" if sweep else 1,
+        type=number,
+        metavar="PSI",
+        help="Move the styles towards the average style: 1 leaves them as they are, 0 gives the average "
+        "(style-based models).",
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=at_least(1),
+        metavar="N",
+        help="Number of style inputs that --truncation changes, from 4 x 4 upwards. (default: 8)",
+    )
+
+
+def add_picture(parser: Parser, name: str, text: str = "File of the picture.") -> None:
+    """Add --out, the picture's file, with its default name."""
+    parser.add_argument("--out", type=file(".png"), metavar="FILE.png", help=f"{text} (default: {name} {IN_FOLDER})")
+
+
+def refuse(given: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Raise a ConfigError if one of these options is given.
+
+    Args:
+        names: of attributes of `given`.
+        reason: follows the option's name in the message.
+    """
+    for name in names:
+        value = getattr(given, name)
+        if value is not None and value is not False:
+            raise ConfigError(f"--{name.strip('_').replace('_', '-')} {reason}")
 
 
 @dataclass
@@ -76,7 +116,7 @@ class ImageModel:
 
     @property
     def classes(self) -> int:
-        """How many the model knows; 0: it is not conditional."""
+        """Number of classes that the model was trained with; 0: it is not conditional."""
         return self.model.condition_dim
 
     @property
@@ -86,12 +126,12 @@ class ImageModel:
 
     @property
     def channels(self) -> int:
-        """Of its images: 1 or 3."""
+        """1 (grey) or 3 (RGB)."""
         return self.model.sample_shape[0]
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """What stands for black and white."""
+        """The values of black and of white."""
         from sivae.models.pixels import image_range
 
         return image_range(self.model)
@@ -114,6 +154,29 @@ class ImageModel:
                 raise ConfigError(f"{came}, and the model knows 0 to {self.classes - 1}; choose one by --class N")
         return one_hot(torch.tensor(labels, dtype=torch.long), self.classes).to(self.device)
 
+    def fit(self, picture: Image, where: str) -> np.ndarray:
+        """Cut a picture to the largest square in its middle and resize it: uint8 [side, side, channels].
+
+        Args:
+            picture: mode L or RGB.
+            where: what to call the picture in errors.
+        """
+        from sivae.data.images.pixels import fit
+
+        return fit(picture, resolution=self.side, crop="center", channels=self.channels, where=where)
+
+    def read_files(self, paths: Sequence[Path]) -> Tensor:
+        """Decode and fit image files: uint8 [N, H, W, C]."""
+        from sivae.data.images.pixels import decode
+
+        return _stacked([self.fit(decode(path.read_bytes(), str(path)), str(path)) for path in paths])
+
+    def read_rows(self, images: ImageSet, rows: Sequence[int]) -> Tensor:
+        """Read and fit images of a set: uint8 [N, H, W, C]."""
+        from sivae.data.images.pixels import as_picture
+
+        return _stacked([self.fit(as_picture(images.read(row)), images.where(row)) for row in rows])
+
     def to_model(self, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> [N, C, H, W] in the model's values, on its device."""
         from sivae.models.pixels import from_uint8
@@ -121,9 +184,9 @@ class ImageModel:
         return from_uint8(pixels.to(self.device), self.value_range)
 
     def beside(self, name: str) -> Path:
-        """Where a file goes that is given no place: into the run's folder, or beside a model's.
+        """The default path of an output: in the run's folder, or beside a model's folder.
 
-        What a model's folder holds is the model: it is replaced as a whole, and a run's checkpoints are checked.
+        It is never inside a checkpoint's or a model's folder, which holds the model alone.
         """
         stem, dot, ending = name.partition(".")
         if self.source.parent.name == "checkpoints":
@@ -134,39 +197,39 @@ class ImageModel:
         return self.source / name
 
 
-def open_model(source: Path | None, *, raw: bool, device: str | None, chosen: int | None) -> ImageModel:
-    """The model of images that a command line names.
+def _stacked(images: Sequence[np.ndarray]) -> Tensor:
+    import numpy as np
+    import torch
 
-    Args:
-        source: see :data:`Model`.
-        raw: leave the averaged weights aside.
-        device: its name.
-        chosen: the class that was asked for.
+    return torch.from_numpy(np.stack(images))
+
+
+def open_model(given: argparse.Namespace) -> ImageModel:
+    """Load the model of :func:`add_model` as :func:`add_weights_and_device` and :func:`add_class` say.
 
     Raises:
-        ConfigError: no model is named, it makes no images, has no such class, or the device is not there.
+        ConfigError: the model makes no images or has no such class, or the device is missing.
     """
-    if source is None:
-        raise ConfigError("name a run's folder, one of its checkpoints, or an imported model's folder")
     import sivae
     from sivae.training.devices import find_device
 
-    place = find_device(device or "auto")
-    model = sivae.from_pretrained(source, averaged=not raw)
+    chosen = getattr(given, "class_", None)
+    device = find_device(given.device)
+    model = sivae.from_pretrained(given.model, averaged=not given.raw_weights)
     if len(model.sample_shape) != 3:
-        raise ConfigError(f"{source}: this model makes points, not images; sivae evaluate and its plots are for those")
+        raise ConfigError(f"{given.model}: this model makes points, not images; use sivae evaluate for it")
     if chosen is not None and not model.condition_dim:
         raise ConfigError(f"--class {chosen}: this model knows no classes; leave it out")
     if chosen is not None and not 0 <= chosen < model.condition_dim:
         raise ConfigError(f"--class {chosen}: this model knows the classes 0 to {model.condition_dim - 1}")
-    return ImageModel(model.to(place), place, source.absolute())
+    return ImageModel(model.to(device), device, given.model.absolute())
 
 
-def of_styles(opened: ImageModel, option: str) -> StyleVAE:
-    """The model as one with styles and stages, which an option or a verb needs.
+def style_model(opened: ImageModel, option: str) -> StyleVAE:
+    """The model as a style-based one, which an option or a verb needs.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: it is of another kind.
     """
     from sivae.models import StyleVAE
 
@@ -177,68 +240,26 @@ def of_styles(opened: ImageModel, option: str) -> StyleVAE:
     return opened.model
 
 
-def truncations(psis: Sequence[float] | None, cutoff: int | None) -> list[Truncation]:
-    """What :data:`Psi` and :data:`Cutoff` ask for.
+def truncations(given: argparse.Namespace) -> list[Truncation]:
+    """The values of :func:`add_truncation`; empty: none are given.
 
     Raises:
-        ConfigError: a value cannot be, or the cutoff comes alone.
+        ConfigError: a value is not finite, or --cutoff is given alone.
     """
     from sivae.models.style import Truncation
 
-    if psis is None:
-        if cutoff is not None:
-            raise ConfigError("--cutoff goes with --truncation PSI; leave it out, or name that")
+    if given.truncation is None:
+        refuse(given, ["cutoff"], "goes with --truncation PSI; leave it out, or give that too")
         return []
-    if not psis or not all(math.isfinite(psi) for psi in psis):
-        raise ConfigError(f"--truncation {' '.join(map(str, psis))}: expected numbers, 0.7 for instance")
-    inputs = {} if cutoff is None else {"cutoff": check_at_least("--cutoff", cutoff, 1)}
-    return [Truncation(psi, **inputs) for psi in psis]
+    if not all(math.isfinite(psi) for psi in given.truncation):
+        raise ConfigError(f"--truncation {' '.join(map(str, given.truncation))}: expected numbers, 0.7 for example")
+    cutoff = {} if given.cutoff is None else {"cutoff": given.cutoff}
+    return [Truncation(psi, **cutoff) for psi in given.truncation]
 
 
-def read_files(paths: Sequence[Path], model: ImageModel) -> Tensor:
-    """Image files cut to the largest square in their middle and brought to the model's size and channels.
-
-    Returns:
-        uint8 [N, H, W, C].
-    """
-    import numpy as np
-    import torch
-
-    from sivae.data.images.pixels import decode, fit
-
-    return torch.from_numpy(
-        np.stack(
-            [
-                fit(
-                    decode(path.read_bytes(), str(path)),
-                    resolution=model.side,
-                    crop="center",
-                    channels=model.channels,
-                    where=str(path),
-                )
-                for path in paths
-            ]
+def check_grid(rows: int, columns: int) -> None:
+    """Raise a ConfigError if a grid, with a row and a column of originals beside it, has too many images."""
+    if (rows + 1) * (columns + 1) > IMAGES_IN_PICTURE:
+        raise ConfigError(
+            f"{rows:,} by {columns:,} images are too many for a picture; at most {IMAGES_IN_PICTURE:,} go into one"
         )
-    )
-
-
-def check_seed(name: str, seed: int) -> int:
-    """The seed, if it is one.
-
-    Raises:
-        ConfigError: it is not from 0 to 2^63 - 1.
-    """
-    if not 0 <= seed < _SEED_LIMIT:
-        raise ConfigError(f"{name} {seed}: expected 0 to 2^63 - 1")
-    return seed
-
-
-def check_at_least(name: str, value: int, least: int) -> int:
-    """The value, if it is large enough.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if value < least:
-        raise ConfigError(f"{name} {value}: expected at least {least}")
-    return value

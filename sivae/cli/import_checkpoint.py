@@ -1,45 +1,43 @@
-"""`sivae import-checkpoint`."""
+"""`sivae import-checkpoint`: convert a checkpoint of the authors' code into a model folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from sivae.cli.options import Folder, one
+from sivae.cli.parsing import Parser
 from sivae.errors import CheckpointError, RunFolderError
 
-_FILE = arg(help="A checkpoint that one of the authors' programs saved.", help_behavior_hint="", metavar="FILE")
+
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        """
+        Convert an official checkpoint into a model folder, which every other verb and sivae.from_pretrained read.
+
+        The architecture is read from the file: the conv model's, or the style-based one's. No code in it is executed.
+        """,
+        [
+            "sivae import-checkpoint cifar10_soft_intro_vae.pth --out models/cifar10",
+            "sivae import-checkpoint ffhq_fid_17.pth --out models/ffhq256",
+        ],
+    )
+    parser.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="Checkpoint that one of the authors' programs saved."
+    )
+    parser.require("file", "name the checkpoint's file: sivae import-checkpoint FILE.pth --out DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="New folder of the model.")
+    parser.require("out", "name the new folder by --out DIR")
+    parser.add_argument(
+        "--as-trained",
+        action="store_true",
+        help="Import the weights as trained, not their average (style-based checkpoints).",
+    )
 
 
-@dataclass
-class Arguments:
-    """Turn an official checkpoint into a model folder, which every other verb and sivae.from_pretrained take.
-
-    The architecture is found in the file: the conv model's, or the style-based one's. Nothing in it is executed.
-
-    examples:
-      sivae import-checkpoint cifar10_soft_intro_vae.pth --out models/cifar10
-      sivae import-checkpoint ffhq_fid_17.pth --out models/ffhq256
-    """
-
-    file: Annotated[Positional[Path | None], one(Path, "FILE"), _FILE] = None
-    out: Annotated[Folder, arg(help="The model's new folder.", help_behavior_hint="")] = None
-    as_trained: Annotated[
-        FlagCreatePairsOff[bool],
-        arg(help="Of a style-based checkpoint the weights as trained, not the averaged ones.", help_behavior_hint=""),
-    ] = False
-
-
-def run(arguments: Arguments) -> None:
-    """Import, and say what was found."""
-    file, out = arguments.file, arguments.out
-    if file is None:
-        raise RunFolderError("name the checkpoint's file; sivae import-checkpoint FILE.pth --out DIR")
-    if out is None:
-        raise RunFolderError("name the new folder by --out DIR")
+def run(given: argparse.Namespace) -> None:
+    """Import, and print what was found."""
+    file, out = given.file, given.out
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunFolderError(f"{out} is not empty; choose another --out")
     from sivae.errors import ModelFileError
@@ -47,7 +45,7 @@ def run(arguments: Arguments) -> None:
     from sivae.models.storage import save_model
 
     try:
-        imported = import_official(file, averaged=not arguments.as_trained)
+        imported = import_official(file, averaged=not given.as_trained)
         save_model(out, imported.model, source=imported.source)
     except ModelFileError as error:
         raise CheckpointError(str(error)) from None

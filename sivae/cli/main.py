@@ -21,9 +21,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import sivae
+
+if TYPE_CHECKING:
+    from sivae.cli.parsing import Parser
 
 GROUPS = {
     "train": {
@@ -116,11 +119,13 @@ def _run(given: list[str]) -> None:
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(VERBS)};"
         _fail(f"{verb!r} is not a verb; {hint} see sivae --help", 2)
     try:
-        module = importlib.import_module(f"sivae.cli.{verb.replace('-', '_')}")
+        module = _module(verb)
         if hasattr(module, "Arguments"):
             module.run(_parse(module.Arguments, verb, given[1:]))
+        elif hasattr(module, "parse"):
+            module.run(module.parse(given[1:]))
         else:
-            module.run(_parsed(module, verb, given[1:]))
+            module.run(parser_of(verb).parse(given[1:]))
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -146,14 +151,17 @@ def _run(given: list[str]) -> None:
         _fail("stopped; a training run that has a folder goes on with sivae train --resume DIR", 130)
 
 
-def _parsed(module: Any, verb: str, words: list[str]) -> Any:
-    if hasattr(module, "parse"):
-        return module.parse(words)
+def parser_of(verb: str) -> Parser:
+    """The parser of a verb that has `options`."""
     from sivae.cli.parsing import Parser
 
     parser = Parser(f"sivae {verb}")
-    module.options(parser)
-    return parser.parse(words)
+    _module(verb).options(parser)
+    return parser
+
+
+def _module(verb: str) -> Any:
+    return importlib.import_module(f"sivae.cli.{verb.replace('-', '_')}")
 
 
 def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:

@@ -10,7 +10,7 @@ import shutil
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sivae.errors import UsageError
 
@@ -28,37 +28,25 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str) -> None:
         super().__init__(
             prog,
-            usage="%(prog)s [options]",
             formatter_class=_Formatter,
             add_help=False,
             allow_abbrev=False,
             exit_on_error=False,
         )
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-        self._missing: dict[str, str] = {}
+        self._required: dict[str, str] = {}
 
     def describe(self, text: str, examples: Sequence[str]) -> None:
         """Set what help shows above the options, in paragraphs, and below them, one line for each example."""
         self.description = text
         self.epilog = "\n".join(["examples:", *(f"  {example}" for example in examples)])
 
-    def add_positional(
-        self, name: str, *, metavar: str, help: str, type: Callable[[str], Any] = Path, missing: str | None = None
-    ) -> None:
-        """Add an argument without dashes.
+    def require(self, name: str, message: str) -> None:
+        """Refuse a command line without this argument (its name in the result) with a message that says what to do.
 
-        Args:
-            missing: the error's message if it is not given; None: it may be left out, and is then None.
+        An argument without dashes is added with `nargs="?"`.
         """
-        self.add_argument(name, nargs="?", metavar=metavar, help=help, type=type)
-        self.usage = f"{self.usage} {metavar if missing else f'[{metavar}]'}"
-        if missing:
-            self._missing[name] = missing
-
-    def add_positionals(self, name: str, *, metavar: str, help: str, type: Callable[[str], Any] = Path) -> None:
-        """Add the last argument without dashes, of which there may be none, one or more: a list."""
-        self.add_argument(name, nargs="*", metavar=metavar, help=help, type=type)
-        self.usage = f"{self.usage} [{metavar} ...]"
+        self._required[name] = message
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """The values of all arguments; options may stand before, between and after the others.
@@ -73,7 +61,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{error.argument_name}: {error.message}")
         if unknown:
             self.error(f"unknown: {' '.join(unknown)}{self._hint(unknown)}")
-        for name, message in self._missing.items():
+        for name, message in self._required.items():
             if getattr(given, name) is None:
                 self.error(message)
         return given
@@ -81,6 +69,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a `UsageError`, whose message ends with where the help is."""
         raise UsageError(f"{message}{'' if message.endswith('?') else ';'} see {self.prog} --help")
+
+    def format_help(self) -> str:
+        """The help, whose usage line shows only what has to be given and what has no dashes."""
+        words = ["%(prog)s [options]"]
+        for action in self.actions():
+            word = " ".join([*action.option_strings[-1:], str(action.metavar)])
+            if action.dest in self._required:
+                words.append(word)
+            elif not action.option_strings:
+                words.append(f"[{word} ...]" if action.nargs == "*" else f"[{word}]")
+        self.usage = " ".join(words)
+        return super().format_help()
 
     def actions(self) -> list[argparse.Action]:
         """All arguments, in the order of the help."""

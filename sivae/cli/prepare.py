@@ -1,16 +1,13 @@
-"""`sivae prepare`."""
+"""`sivae prepare`: decode, resize and pack a set of images once, for fast training."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
-from typing import Annotated, Any
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from sivae.cli.options import Whole, one, one_of, whole
-from sivae.errors import ConfigError, RunInterrupted, SivaeError
+from sivae.cli.parsing import Parser, whole
+from sivae.cli.printing import notice
+from sivae.errors import RunInterrupted, SivaeError
 
 
 def _crop(word: str) -> str | tuple[int, ...]:
@@ -18,97 +15,89 @@ def _crop(word: str) -> str | tuple[int, ...]:
         return "center"
     parts = word.split(",")
     if len(parts) != 4:
-        raise ValueError(f"{word!r} is neither center nor TOP,LEFT,HEIGHT,WIDTH")
+        raise argparse.ArgumentTypeError(f"{word!r} is neither center nor TOP,LEFT,HEIGHT,WIDTH")
     return tuple(whole(part) for part in parts)
 
 
-@dataclass
-class Arguments:
-    """Decode, check, resize and pack a data set of images once, so that training opens it at once.
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        """
+        Decode, check, resize and pack a set of images once, so that training opens it at once.
 
-    Reads a folder, zip or tar of images, CIFAR-10 and CIFAR-100, IDX files as MNIST's, SVHN's .mat files, TFRecords of
-    images and uint8 arrays in .npy or .npz. Killed, it goes on where it was by the same command.
-
-    examples:
-      sivae prepare ffhq/images1024x1024 ffhq256 --resolution 256
-      sivae prepare photos.zip photos128 --resolution 128 --crop center --skip-damaged
-      sivae prepare cifar-10-python.tar.gz cifar10-test --resolution 32 --split test
-    """
-
-    source: Annotated[
-        Positional[Path | None],
-        one(Path, "SRC"),
-        arg(help="The data: a folder or a file.", help_behavior_hint="", metavar="SRC"),
-    ] = None
-    destination: Annotated[
-        Positional[Path | None],
-        one(Path, "DEST"),
-        arg(help="The folder to make.", help_behavior_hint="", metavar="DEST"),
-    ] = None
-    resolution: Annotated[Whole, arg(help="Height and width of the packed images.", help_behavior_hint="")] = None
-    crop: Annotated[
-        Any,
-        one(_crop, "{center|T,L,H,W}"),
-        arg(
-            help="What to cut out of each image before: the largest square in the middle, or these pixels.",
-            help_behavior_hint="(default: nothing; images have to be square)",
-        ),
-    ] = None
-    channels: Annotated[
-        Whole, arg(help="1 (grey) or 3 (RGB).", help_behavior_hint="(default: RGB where images are)")
-    ] = None
-    split: Annotated[
-        str | None,
-        one_of("train", "test"),
-        arg(help="Which part of the data.", help_behavior_hint="(default: train, or all where there are no parts)"),
-    ] = None
-    workers: Annotated[Whole, arg(help="Threads that decode.", help_behavior_hint="(default: one for each core)")] = (
-        None
+        Reads a folder, zip or tar of images, CIFAR-10 and CIFAR-100, IDX files such as MNIST, SVHN's .mat files,
+        TFRecords of images, and uint8 arrays in .npy or .npz. After an interruption, the same command continues.
+        """,
+        [
+            "sivae prepare ffhq/images1024x1024 ffhq256 --resolution 256",
+            "sivae prepare photos.zip photos128 --resolution 128 --crop center --skip-damaged",
+            "sivae prepare cifar-10-python.tar.gz cifar10-test --resolution 32 --split test",
+        ],
     )
-    skip_damaged: Annotated[
-        FlagCreatePairsOff[bool], arg(help="Leave damaged images out, and count them.", help_behavior_hint="")
-    ] = False
-    no_levels: Annotated[
-        FlagCreatePairsOff[bool],
-        arg(
-            help="Leave out the lower resolutions, which models that grow read; they take a third more of the disk.",
-            help_behavior_hint="",
-        ),
-    ] = False
-    quiet: Annotated[FlagCreatePairsOff[bool], arg(help="Show no progress.", help_behavior_hint="")] = False
+    parser.add_argument("source", nargs="?", type=Path, metavar="SRC", help="Folder or file of the images.")
+    parser.add_argument("destination", nargs="?", type=Path, metavar="DEST", help="Folder to create.")
+    parser.add_argument("--resolution", type=whole, metavar="N", help="Height and width of the packed images.")
+    missing = "name the images and the folder to create: sivae prepare SRC DEST --resolution 256, for example"
+    parser.require("source", missing)
+    parser.require("destination", missing)
+    parser.require("resolution", "give the height and width of the packed images: --resolution 256, for example")
+    parser.add_argument(
+        "--crop",
+        type=_crop,
+        metavar="{center|T,L,H,W}",
+        help="Cut this out of each image first: the largest square in the middle, or these pixels. "
+        "(default: nothing; images have to be square)",
+    )
+    parser.add_argument(
+        "--channels",
+        type=whole,
+        metavar="N",
+        help="Channels: 1 (grey) or 3 (RGB). (default: RGB if any image has color)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "test"),
+        help="Part of the images. (default: train, or all images if there are no parts)",
+    )
+    parser.add_argument("--workers", type=whole, metavar="N", help="Threads that decode. (default: one for each core)")
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="Leave out images that cannot be decoded, and count them."
+    )
+    parser.add_argument(
+        "--no-levels",
+        action="store_true",
+        help="Leave out the lower resolutions, which models that grow read and which take a third more disk space.",
+    )
+    parser.add_argument("--quiet", action="store_true", help="Show no progress.")
 
 
-def run(arguments: Arguments) -> None:
+def run(given: argparse.Namespace) -> None:
     """Prepare, and print what was made."""
-    if arguments.source is None or arguments.destination is None:
-        raise ConfigError("name the data and the folder to make: sivae prepare SRC DEST --resolution 256, for instance")
-    if arguments.resolution is None:
-        raise ConfigError("say how large the packed images shall be, with --resolution 256, for instance")
     from sivae.data.images import prepare
     from sivae.errors import DataError
 
     try:
         facts = prepare(
-            arguments.source,
-            arguments.destination,
-            resolution=arguments.resolution,
-            crop=arguments.crop,
-            channels=arguments.channels,
-            split=arguments.split,  # type: ignore[arg-type]
-            workers=arguments.workers,
-            skip_damaged=arguments.skip_damaged,
-            levels=not arguments.no_levels,
-            progress=not arguments.quiet,
-            notice=lambda text: print(f"sivae: {text}", file=sys.stderr),
+            given.source,
+            given.destination,
+            resolution=given.resolution,
+            crop=given.crop,
+            channels=given.channels,
+            split=given.split,
+            workers=given.workers,
+            skip_damaged=given.skip_damaged,
+            levels=not given.no_levels,
+            progress=not given.quiet,
+            notice=notice,
         )
     except DataError as error:
         raise SivaeError(str(error)) from error
     except KeyboardInterrupt:
-        raise RunInterrupted("stopped; the same command goes on where it was", 130) from None
+        raise RunInterrupted("stopped; the same command continues", 130) from None
     shape = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
     classes = f", {len(facts['class_names'])} classes" if facts["class_names"] else ""
     skipped = f", {len(facts['skipped']):,} damaged ones skipped" if facts["skipped"] else ""
-    print(f"{arguments.destination}: {facts['count']:,} images of {shape}{classes}{skipped}")
+    print(f"{given.destination}: {facts['count']:,} images of {shape}{classes}{skipped}")
     if facts["levels"]:
         print(f"  lower resolutions beside them: {', '.join(map(str, facts['levels']))}")
     for reason in facts["skipped"][:5]:

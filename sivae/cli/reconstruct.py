@@ -1,29 +1,24 @@
-"""`sivae reconstruct`."""
+"""`sivae reconstruct`: show images beside their reconstructions by a model."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from typing import TYPE_CHECKING
 
 from sivae.cli.generation import (
-    Class,
-    Device,
     ImageModel,
-    Model,
-    Raw,
-    check_at_least,
-    check_seed,
-    file,
-    of_styles,
+    add_class,
+    add_model,
+    add_picture,
+    add_weights_and_device,
     open_model,
-    read_files,
+    refuse,
+    style_model,
 )
-from sivae.cli.options import Whole, one, one_of, several
+from sivae.cli.parsing import Parser, at_least, seed
+from sivae.cli.printing import notice, print_metrics
 from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,91 +26,76 @@ if TYPE_CHECKING:
 
     from sivae.evaluation.images import ReconstructionMeter
 
-_COUNT, _SEED = 16, 0
+_COUNT = 16
 _SHOWN, _SHOWN_OF_STAGES = 512, 32  # in one picture
-_WITH_DATA = ("split", "count", "seed")
 
 
-@dataclass
-class Arguments:
-    """Encode images, decode what was understood of them, and show both, with how far apart they are.
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        """
+        Encode images, decode them again, show both side by side, and print how far apart they are.
 
-    Images are cut to the largest square in their middle and brought to the model's size before they are encoded, and
-    compared at that size. They are decoded from the posterior mean, so the result does not depend on chance. A model
-    that was grown can do so at each of its resolutions, from 4 x 4 on, of the images averaged down to it.
-
-    examples:
-      sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg
-      sivae reconstruct runs/cifar10-seed0 --data cifar-10-python.tar.gz --split test
-      sivae reconstruct imported/cifar10 --data pictures/ --count 64 --seed 3 --out pairs.png
-      sivae reconstruct imported/ffhq256 me.jpg you.jpg --every-lod
-    """
-
-    model: Model = None
-    images: Annotated[
-        Positional[tuple[Any, ...]],
-        several(Path, "IMAGE ..."),
-        arg(help="Image files.", help_behavior_hint="", metavar="IMAGE ..."),
-    ] = ()
-    data: Annotated[
-        Path | None,
-        one(Path, "PATH"),
-        arg(help="Take images of a data set instead: any that sivae train reads.", help_behavior_hint=""),
-    ] = None
-    split: Annotated[
-        str | None,
-        one_of("train", "test"),
-        arg(help="Which part of the data set.", help_behavior_hint="(default: train, or all where it has no parts)"),
-    ] = None
-    count: Annotated[Whole, arg(help="How many images of the data set.", help_behavior_hint=f"(default: {_COUNT})")] = (
-        None
+        Images are cropped to the largest square in their middle and resized to the model's size, and compared at that
+        size. They are decoded from the posterior mean, so that the result does not depend on chance. A model that was
+        grown can do so at each of its resolutions, from 4 x 4 upwards, with the images averaged down to it.
+        """,
+        [
+            "sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg",
+            "sivae reconstruct runs/cifar10-seed0 --data cifar-10-python.tar.gz --split test",
+            "sivae reconstruct imported/cifar10 --data pictures/ --count 64 --seed 3 --out pairs.png",
+            "sivae reconstruct imported/ffhq256 me.jpg you.jpg --every-lod",
+        ],
     )
-    seed: Annotated[
-        Whole, arg(help="Decides which images of the data set.", help_behavior_hint=f"(default: {_SEED})")
-    ] = None
-    every_lod: Annotated[
-        FlagCreatePairsOff[bool],
-        arg(help="At every resolution through which a style-based model was grown.", help_behavior_hint=""),
-    ] = False
-    class_: Class = None
-    out: Annotated[
-        Path | None,
-        file(".png"),
-        arg(
-            help="The picture.",
-            help_behavior_hint="(default: reconstructions.png in the run's folder, or beside a model's)",
-        ),
-    ] = None
-    raw_weights: Raw = False
-    device: Device = None
+    add_model(parser)
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="Image files.")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="Use images of a data set instead: any that sivae train reads."
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "test"),
+        help="Part of the data set. (default: train, or all images if it has no parts)",
+    )
+    parser.add_argument(
+        "--count", type=at_least(1), metavar="N", help=f"Number of images of the data set. (default: {_COUNT})"
+    )
+    parser.add_argument(
+        "--seed", type=seed, metavar="N", help="Seed that decides which images of the data set are used. (default: 0)"
+    )
+    parser.add_argument(
+        "--every-lod",
+        action="store_true",
+        help="Reconstruct at every resolution through which a style-based model was grown.",
+    )
+    add_class(parser)
+    add_picture(parser, "reconstructions.png")
+    add_weights_and_device(parser)
 
 
-def run(arguments: Arguments) -> None:
+def run(given: argparse.Namespace) -> None:
     """Reconstruct, write the picture, and print the metrics."""
-    if bool(arguments.images) == (arguments.data is not None):
+    if bool(given.images) == (given.data is not None):
         raise ConfigError("name image files, or a data set by --data PATH, and not both")
-    for name in _WITH_DATA:
-        if arguments.data is None and getattr(arguments, name) is not None:
-            raise ConfigError(f"--{name} goes with --data, not with image files; leave it out")
-    count = check_at_least("--count", _COUNT if arguments.count is None else arguments.count, 1)
-    seed = check_seed("--seed", _SEED if arguments.seed is None else arguments.seed)
-    opened = open_model(arguments.model, raw=arguments.raw_weights, device=arguments.device, chosen=arguments.class_)
+    if given.data is None:
+        refuse(given, ["split", "count", "seed"], "goes with --data, not with image files; leave it out")
+    opened = open_model(given)
     labels: Sequence[int | None]
-    if arguments.data is None:
-        pixels = read_files(arguments.images, opened)
+    if given.data is None:
+        pixels = opened.read_files(given.images)
         labels = [None] * len(pixels)
     else:
-        pixels, labels = _choose(arguments.data, arguments.split, count, seed, opened)
-    if arguments.class_ is not None:
-        labels = [arguments.class_] * len(pixels)
+        pixels, labels = _choose(given, opened)
+    if given.class_ is not None:
+        labels = [given.class_] * len(pixels)
     conditions = opened.conditions(labels)
-    if arguments.every_lod:
-        _at_every_stage(opened, pixels, arguments.out)
+    if given.every_lod:
+        _at_every_stage(opened, pixels, given.out)
         return
     from sivae.figures.grids import reconstruction_grid
 
     meter, originals, reconstructions = _reconstructed(opened, opened.to_model, pixels, conditions, _SHOWN)
-    out = opened.beside("reconstructions.png") if arguments.out is None else arguments.out
+    out = given.out or opened.beside("reconstructions.png")
     reconstruction_grid(out, originals, reconstructions, value_range=opened.value_range)
     _print_metrics(opened, meter)
     print(out if meter.count <= _SHOWN else f"{out} (the first {_SHOWN:,})")
@@ -127,7 +107,7 @@ def _at_every_stage(opened: ImageModel, pixels: Tensor, out: Path | None) -> Non
 
     from sivae.figures.grids import labelled_grid
 
-    model = of_styles(opened, "--every-lod")
+    model = style_model(opened, "--every-lod")
     last, blend = model.lod, float(model.blend)
     rows, labels = [], []
     for lod in range(last + 1):
@@ -137,7 +117,7 @@ def _at_every_stage(opened: ImageModel, pixels: Tensor, out: Path | None) -> Non
         rows += [originals, reconstructions]
         labels += [f"{opened.side} x {opened.side}", "reconstruction"]
         _print_metrics(opened, meter)
-    out = opened.beside("reconstructions-every-lod.png") if out is None else out
+    out = out or opened.beside("reconstructions-every-lod.png")
     labelled_grid(out, rows, row_labels=labels, group=2, value_range=opened.value_range)
     print(out if len(pixels) <= _SHOWN_OF_STAGES else f"{out} (the first {_SHOWN_OF_STAGES:,})")
 
@@ -151,7 +131,7 @@ def _averaged_down(opened: ImageModel, factor: int, pixels: Tensor) -> Tensor:
 def _reconstructed(
     opened: ImageModel, prepare: Callable[[Tensor], Tensor], pixels: Tensor, conditions: Tensor | None, shown: int
 ) -> tuple[ReconstructionMeter, Tensor, Tensor]:
-    """The metrics of images, uint8 [N, H, W, C], and on the CPU the first of what was encoded and of what came back."""
+    """The metrics of images, uint8 [N, H, W, C]; and the first originals and reconstructions, on the CPU."""
     import torch
 
     from sivae.evaluation.images import ReconstructionMeter
@@ -174,36 +154,20 @@ def _reconstructed(
 
 
 def _print_metrics(opened: ImageModel, meter: ReconstructionMeter) -> None:
-    from rich.console import Console
-
-    from sivae.cli.tables import metrics_table
-
     metrics = {name: value for name, value in meter.compute().items() if name in ("mse", "psnr", "ssim")}
     number = f"{meter.count:,} image{'' if meter.count == 1 else 's'}"
-    Console(highlight=False).print(metrics_table(f"{number} at {opened.side} x {opened.side}", metrics))
+    print_metrics(f"{number} at {opened.side} x {opened.side}", metrics)
 
 
-def _choose(path: Path, split: Any, count: int, seed: int, model: ImageModel) -> tuple[Tensor, list[int | None]]:
-    """Images of a data set, uint8 [N, H, W, C], and their classes; which ones is a function of the seed."""
-    import numpy as np
+def _choose(given: argparse.Namespace, opened: ImageModel) -> tuple[Tensor, list[int | None]]:
+    """Images of a data set, uint8 [N, H, W, C], and their classes; the seed decides which ones."""
     import torch
 
     from sivae.data.images import open_images
-    from sivae.data.images.pixels import as_picture, fit
 
-    images = open_images(path, split=split, notice=lambda text: print(f"sivae: {text}", file=sys.stderr))
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = order[:count]
+    images = open_images(given.data, split=given.split, notice=notice)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(given.seed or 0)).tolist()
+    chosen = order[: given.count or _COUNT]
     if not chosen:
-        raise ConfigError(f"{path} holds no images")
-    fitted = [
-        fit(
-            as_picture(images.read(index)),
-            resolution=model.side,
-            crop="center",
-            channels=model.channels,
-            where=f"image {index} of {path}",
-        )
-        for index in chosen
-    ]
-    return torch.from_numpy(np.stack(fitted)), [images.label(index) for index in chosen]
+        raise ConfigError(f"{given.data} holds no images")
+    return opened.read_rows(images, chosen), [images.label(index) for index in chosen]

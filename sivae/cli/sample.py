@@ -1,32 +1,28 @@
-"""`sivae sample`."""
+"""`sivae sample`: draw images from a model's prior."""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from tyro.conf import arg
+from typing import TYPE_CHECKING
 
 from sivae.cli.generation import (
-    Class,
-    Cutoff,
-    Device,
+    IMAGES_IN_PICTURE,
     ImageModel,
-    Model,
-    Psi,
-    Raw,
-    check_at_least,
-    check_seed,
-    file,
-    of_styles,
+    add_class,
+    add_model,
+    add_picture,
+    add_truncation,
+    add_weights_and_device,
     open_model,
+    refuse,
+    style_model,
     truncations,
 )
-from sivae.cli.options import Folder, Whole
+from sivae.cli.parsing import Parser, at_least, file, seed
 from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,79 +30,71 @@ if TYPE_CHECKING:
 
     from sivae.models.style import Truncation
 
-_COUNT, _SEED = 64, 0
-_SWEPT = 6  # samples of a sweep, unless told
-_SHOWN = 1024  # in one picture; of more nothing is to be seen
+_COUNT, _COUNT_OF_SWEEP = 64, 6
 _CLASSES_IN_A_ROW = 20
 
 
-@dataclass
-class Arguments:
-    """Draw images from a model's prior.
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        """
+        Draw images from a model's prior.
 
-    An image is a function of the seed and of its place: the first 16 of 64 are those that --count 16 draws. A model
-    that knows classes draws them in turn. Of a style-based model --truncation makes the samples more ordinary and less
-    different; with several values it is a sweep, in which each row is one sample at all of them.
-
-    examples:
-      sivae sample runs/cifar10-seed0
-      sivae sample runs/cifar10-seed0 --count 100 --columns 10 --seed 7 --out samples.png
-      sivae sample imported/celebahq256 --count 1000 --each samples/
-      sivae sample runs/digits-seed0 --class 3
-      sivae sample imported/ffhq256 --truncation 0.7
-      sivae sample imported/ffhq256 --truncation 0 0.25 0.5 0.75 1
-    """
-
-    model: Model = None
-    count: Annotated[
-        Whole, arg(help="How many images.", help_behavior_hint=f"(default: {_COUNT}, of a sweep {_SWEPT})")
-    ] = None
-    columns: Annotated[
-        Whole,
-        arg(
-            help="Images in a row of the picture.", help_behavior_hint="(default: nearly square, or one for each class)"
-        ),
-    ] = None
-    seed: Annotated[Whole, arg(help="Decides the samples.", help_behavior_hint=f"(default: {_SEED})")] = None
-    class_: Class = None
-    truncation: Psi = None
-    cutoff: Cutoff = None
-    out: Annotated[
-        Path | None,
-        file(".png"),
-        arg(
-            help="The picture. With --each or --npz there is none unless it is named.",
-            help_behavior_hint="(default: samples-seedN.png in the run's folder, or beside a model's)",
-        ),
-    ] = None
-    each: Annotated[Folder, arg(help="Write every image as a PNG file of its own.", help_behavior_hint="")] = None
-    npz: Annotated[
-        Path | None,
-        file(".npz"),
-        arg(help="Write all images as one uint8 array [N, H, W, C], which --data reads.", help_behavior_hint=""),
-    ] = None
-    raw_weights: Raw = False
-    device: Device = None
+        An image depends only on the seed and on its position: --count 16 draws the first 16 of the 64 that --count 64
+        draws. A model that was trained with classes draws them in turn. For a style-based model, --truncation makes
+        the samples more ordinary and less diverse; several values make a sweep, in which each row shows one sample at
+        all of them.
+        """,
+        [
+            "sivae sample runs/cifar10-seed0",
+            "sivae sample runs/cifar10-seed0 --count 100 --columns 10 --seed 7 --out samples.png",
+            "sivae sample imported/celebahq256 --count 1000 --each samples/",
+            "sivae sample runs/digits-seed0 --class 3",
+            "sivae sample imported/ffhq256 --truncation 0.7",
+            "sivae sample imported/ffhq256 --truncation 0 0.25 0.5 0.75 1",
+        ],
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--count",
+        type=at_least(1),
+        metavar="N",
+        help=f"Number of images. (default: {_COUNT}, of a sweep {_COUNT_OF_SWEEP})",
+    )
+    parser.add_argument(
+        "--columns",
+        type=at_least(1),
+        metavar="N",
+        help="Images in a row of the picture. (default: nearly square, or one for each class)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="Seed of the samples.")
+    add_class(parser)
+    add_truncation(parser, sweep=True)
+    add_picture(parser, "samples-seedN.png", "File of the picture; with --each or --npz only drawn if it is given.")
+    parser.add_argument("--each", type=Path, metavar="DIR", help="Write each image as a PNG file into this folder.")
+    parser.add_argument(
+        "--npz",
+        type=file(".npz"),
+        metavar="FILE.npz",
+        help="Write all images as one uint8 array [N, H, W, C], which --data of the other verbs reads.",
+    )
+    add_weights_and_device(parser)
 
 
-def run(arguments: Arguments) -> None:
+def run(given: argparse.Namespace) -> None:
     """Sample, and print where the images are."""
-    sweeps = arguments.truncation is not None and len(arguments.truncation) > 1
-    usual = _SWEPT if sweeps else _COUNT
-    count = check_at_least("--count", usual if arguments.count is None else arguments.count, 1)
-    seed = check_seed("--seed", _SEED if arguments.seed is None else arguments.seed)
-    if arguments.columns is not None:
-        check_at_least("--columns", arguments.columns, 1)
-    opened = open_model(arguments.model, raw=arguments.raw_weights, device=arguments.device, chosen=arguments.class_)
-    towards = truncations(arguments.truncation, arguments.cutoff)
+    sweeps = given.truncation is not None and len(given.truncation) > 1
+    count = given.count or (_COUNT_OF_SWEEP if sweeps else _COUNT)
+    towards = truncations(given)
+    opened = open_model(given)
     if sweeps:
-        _sweep(opened, towards, arguments, count, seed)
+        _sweep(opened, towards, given, count)
         return
     decode: Callable[[Tensor, Tensor | None], Tensor] = opened.model.render
-    name = f"samples-seed{seed}.png"
+    name = f"samples-seed{given.seed}.png"
     if towards:
-        decode = partial(of_styles(opened, "--truncation").render, truncation=towards[0])
-        name = f"samples-truncated-seed{seed}.png"
+        decode = partial(style_model(opened, "--truncation").render, truncation=towards[0])
+        name = f"samples-truncated-seed{given.seed}.png"
     import torch
 
     from sivae.evaluation.images import generate
@@ -114,48 +102,48 @@ def run(arguments: Arguments) -> None:
     from sivae.models.pixels import to_uint8
     from sivae.progress import counting
 
-    out = arguments.out
-    if out is None and arguments.each is None and arguments.npz is None:
+    out = given.out
+    if out is None and given.each is None and given.npz is None:
         out = opened.beside(name)
-    turn = range(opened.classes) if arguments.class_ is None else [arguments.class_]
+    turn = range(opened.classes) if given.class_ is None else [given.class_]
     labels = list(itertools.islice(itertools.cycle(turn), count))  # none for a model that knows no classes
     shown: list[Tensor] = []
     stored: list[Tensor] = []
     done = 0
     with counting("sampling", count) as counter:
-        for images in generate(opened.model, count, seed=seed, condition=opened.conditions(labels), decode=decode):
+        condition = opened.conditions(labels)
+        for images in generate(opened.model, count, seed=given.seed, condition=condition, decode=decode):
             images = images.cpu()
-            if out is not None and done < _SHOWN:
-                shown.append(images[: _SHOWN - done])
-            if arguments.npz is not None:
+            if out is not None and done < IMAGES_IN_PICTURE:
+                shown.append(images[: IMAGES_IN_PICTURE - done])
+            if given.npz is not None:
                 stored.append(to_uint8(images, opened.value_range).permute(0, 2, 3, 1))
-            if arguments.each is not None:
+            if given.each is not None:
                 for index, image in enumerate(images, done):
-                    path = arguments.each / f"{index:0{len(str(count - 1))}d}.png"
+                    path = given.each / f"{index:0{len(str(count - 1))}d}.png"
                     write_image(path, image, value_range=opened.value_range)
             done += len(images)
             counter.advance(len(images))
     if out is not None:
-        by_class = opened.classes if arguments.class_ is None and 1 < opened.classes <= _CLASSES_IN_A_ROW else None
-        sample_grid(out, torch.cat(shown), columns=arguments.columns or by_class, value_range=opened.value_range)
-        print(out if count <= _SHOWN else f"{out} (the first {_SHOWN:,})")
-    if arguments.npz is not None:
-        _write_npz(arguments.npz, torch.cat(stored), labels)
-        print(arguments.npz)
-    if arguments.each is not None:
-        print(f"{arguments.each} ({count:,} files)")
+        by_class = opened.classes if given.class_ is None and 1 < opened.classes <= _CLASSES_IN_A_ROW else None
+        sample_grid(out, torch.cat(shown), columns=given.columns or by_class, value_range=opened.value_range)
+        print(out if count <= IMAGES_IN_PICTURE else f"{out} (the first {IMAGES_IN_PICTURE:,})")
+    if given.npz is not None:
+        _write_npz(given.npz, torch.cat(stored), labels)
+        print(given.npz)
+    if given.each is not None:
+        print(f"{given.each} ({count:,} files)")
 
 
-def _sweep(opened: ImageModel, towards: list[Truncation], arguments: Arguments, count: int, seed: int) -> None:
+def _sweep(opened: ImageModel, towards: list[Truncation], given: argparse.Namespace, count: int) -> None:
     """Draw the same samples, one in a row, at each truncation."""
-    for option in ("columns", "each", "npz"):
-        if getattr(arguments, option) is not None:
-            raise ConfigError(f"--{option} is not for a sweep; leave it out, or give --truncation one value")
-    if count * len(towards) > _SHOWN:
+    refuse(given, ["columns", "each", "npz"], "is not for a sweep; leave it out, or give --truncation one value")
+    if count * len(towards) > IMAGES_IN_PICTURE:
         raise ConfigError(
-            f"a sweep of {count:,} samples at {len(towards)} values has more than {_SHOWN:,} images; lower --count"
+            f"a sweep of {count:,} samples at {len(towards)} values has more than {IMAGES_IN_PICTURE:,} images; "
+            "lower --count"
         )
-    model = of_styles(opened, "--truncation")
+    model = style_model(opened, "--truncation")
     import torch
 
     from sivae.evaluation.images import generate
@@ -167,11 +155,11 @@ def _sweep(opened: ImageModel, towards: list[Truncation], arguments: Arguments, 
         for truncation in towards:
             decode = partial(model.render, truncation=truncation)
             parts = []
-            for images in generate(model, count, seed=seed, decode=decode):
+            for images in generate(model, count, seed=given.seed, decode=decode):
                 parts.append(images.cpu())
                 counter.advance(len(images))
             columns.append(torch.cat(parts))
-    out = opened.beside(f"truncation-seed{seed}.png") if arguments.out is None else arguments.out
+    out = given.out or opened.beside(f"truncation-seed{given.seed}.png")
     labels = [f"\N{GREEK SMALL LETTER PSI} {truncation.psi:g}" for truncation in towards]
     rows = list(torch.stack(columns, dim=1))  # [psis, C, H, W] for each sample
     labelled_grid(out, rows, column_labels=labels, group=len(rows), value_range=opened.value_range)

@@ -321,12 +321,12 @@ def _resume(folder: Path, given: dict[str, Any], changes: dict[str, Any], progre
 def _print_summary(summary: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from sivae.cli.tables import metrics_table
+    from sivae.cli.printing import print_metrics
 
     console = Console(highlight=False)
     folder = Path(summary["run"])
     metrics = {key: summary[key] for key in summary["metrics"]}
-    console.print(metrics_table(f"{summary['preset']}, seed {summary['seed']}, {summary['steps']:,} steps", metrics))
+    print_metrics(f"{summary['preset']}, seed {summary['seed']}, {summary['steps']:,} steps", metrics)
     console.print(
         f"{summary['ms_per_iteration']:.2f} ms per iteration ({summary['samples_per_second']:,.0f} samples per second) "
         f"on {summary['device']}, {summary['threads']} CPU threads",

@@ -1,28 +1,24 @@
-"""`sivae translate`."""
+"""`sivae translate`: combine the content of some images with the class of others."""
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-
-from tyro.conf import arg
+from typing import TYPE_CHECKING, NamedTuple
 
 from sivae.cli.generation import (
-    Device,
     ImageModel,
-    Model,
-    Raw,
-    check_at_least,
-    check_seed,
-    file,
+    add_model,
+    add_picture,
+    add_weights_and_device,
+    check_grid,
     open_model,
-    read_files,
+    refuse,
 )
-from sivae.cli.options import Folder, Whole, one, one_of, several
+from sivae.cli.parsing import Parser, at_least, seed
+from sivae.cli.printing import notice
 from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,138 +27,128 @@ if TYPE_CHECKING:
     from sivae.data.images import ImageSet
     from sivae.models.translation import TranslationVAE
 
-_COUNT, _SEED = 6, 0
-_SHOWN = 1024  # in one picture
-_WITH_DATA = ("data", "split", "count", "seed")
-_LONGEST = 100  # bytes of a name; two of them make a file's
+_COUNT = 6
+_LONGEST = 100  # bytes of a name; a file's name has two
 
 
-@dataclass
-class Arguments:
-    """Recombine images: each has the content of its row's image and the class of its column's.
+def options(parser: Parser) -> None:
+    """Add the verb's options."""
+    parser.describe(
+        """
+        Recombine images: each has the content of its row's image and the class of its column's image.
 
-    Images are files, cut to the largest square in their middle and brought to the model's size, or some of a data set,
-    whose classes then differ from column to column. They are decoded from posterior means, so the result does not
-    depend on chance.
-
-    examples:
-      sivae translate runs/translation-shapes-seed0
-      sivae translate runs/translation-cars3d-seed0 --content front.png side.png --class red.png van.png
-      sivae translate runs/translation-shapes-seed0 --count 8 --seed 3 --out grid.png --separate recombined
-    """
-
-    model: Model = None
-    content: Annotated[
-        tuple[Any, ...],
-        several(Path, "IMAGE ..."),
-        arg(help="Image files that give the content, a row each.", help_behavior_hint=""),
-    ] = ()
-    class_: Annotated[
-        tuple[Any, ...],
-        several(Path, "IMAGE ..."),
-        arg(name="class", help="Image files that give the class, a column each.", help_behavior_hint=""),
-    ] = ()
-    data: Annotated[
-        Path | None,
-        one(Path, "PATH"),
-        arg(
-            help="Take images of a data set instead: any that sivae train reads, or shapes.",
-            help_behavior_hint="(default: the run's)",
-        ),
-    ] = None
-    split: Annotated[
-        str | None,
-        one_of("train", "test"),
-        arg(help="Which part of the data set.", help_behavior_hint="(default: test, or all where it has no parts)"),
-    ] = None
-    count: Annotated[
-        Whole,
-        arg(help="How many contents and how many classes of the data set.", help_behavior_hint=f"(default: {_COUNT})"),
-    ] = None
-    seed: Annotated[
-        Whole, arg(help="Decides which images of the data set.", help_behavior_hint=f"(default: {_SEED})")
-    ] = None
-    out: Annotated[
-        Path | None,
-        file(".png"),
-        arg(
-            help="The picture.",
-            help_behavior_hint="(default: translation….png in the run's folder, or beside a model's)",
-        ),
-    ] = None
-    separate: Annotated[
-        Folder,
-        arg(help="Also write each recombined image, as CONTENT-as-CLASS.png, into this folder.", help_behavior_hint=""),
-    ] = None
-    raw_weights: Raw = False
-    device: Device = None
+        Images are files, which are cropped to the largest square in their middle and resized to the model's size; or
+        images of a data set, of a different class in each column. They are decoded from posterior means, so that the
+        result does not depend on chance.
+        """,
+        [
+            "sivae translate runs/translation-shapes-seed0",
+            "sivae translate runs/translation-cars3d-seed0 --content front.png side.png --class red.png van.png",
+            "sivae translate runs/translation-shapes-seed0 --count 8 --seed 3 --out grid.png --separate recombined",
+        ],
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--content", nargs="+", type=Path, metavar="IMAGE", help="Image files that give the content, one for each row."
+    )
+    parser.add_argument(
+        "--class",
+        dest="class_files",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="Image files that give the class, one for each column.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="Use images of a data set instead: any that sivae train reads, or shapes. (default: the run's data)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "test"),
+        help="Part of the data set. (default: test, or all images if it has no parts)",
+    )
+    parser.add_argument(
+        "--count",
+        type=at_least(1),
+        metavar="N",
+        help=f"Number of contents, and of classes, of the data set. (default: {_COUNT})",
+    )
+    parser.add_argument(
+        "--seed", type=seed, metavar="N", help="Seed that decides which images of the data set are used. (default: 0)"
+    )
+    add_picture(parser, "translation….png")
+    parser.add_argument(
+        "--separate",
+        type=Path,
+        metavar="DIR",
+        help="Also write each recombined image into this folder, as CONTENT-as-CLASS.png.",
+    )
+    add_weights_and_device(parser)
 
 
 class _Chosen(NamedTuple):
-    """Images, uint8 [N, H, W, C] of the model's size, and what to call each."""
+    """Images, uint8 [N, H, W, C] of the model's size, and a name for each."""
 
     pixels: Tensor
     names: list[str]
 
 
-def run(arguments: Arguments) -> None:
+def run(given: argparse.Namespace) -> None:
     """Recombine, and print where the pictures are."""
-    of_files = bool(arguments.content or arguments.class_)
-    if of_files and not (arguments.content and arguments.class_):
-        named, missing = ("--content", "--class") if arguments.content else ("--class", "--content")
+    of_files = bool(given.content or given.class_files)
+    if of_files and not (given.content and given.class_files):
+        named, missing = ("--content", "--class") if given.content else ("--class", "--content")
         raise ConfigError(f"{named} goes with {missing} IMAGE ...; name image files by both, or by neither")
-    for name in _WITH_DATA:
-        if of_files and getattr(arguments, name) is not None:
-            raise ConfigError(f"--{name} is for images of a data set, not for image files; leave it out")
-    count = check_at_least("--count", _COUNT if arguments.count is None else arguments.count, 1)
-    seed = check_seed("--seed", _SEED if arguments.seed is None else arguments.seed)
-    rows, columns = (len(arguments.content), len(arguments.class_)) if of_files else (count, count)
-    if (rows + 1) * (columns + 1) > _SHOWN:
-        raise ConfigError(f"{rows:,} by {columns:,} images are too many for a picture; at most {_SHOWN:,} go into one")
-    opened = open_model(arguments.model, raw=arguments.raw_weights, device=arguments.device, chosen=None)
-    model = _translating(opened)
+    if of_files:
+        words = "is for images of a data set, not for image files; leave it out"
+        refuse(given, ["data", "split", "count", "seed"], words)
+    count, seed = given.count or _COUNT, given.seed or 0
+    rows, columns = (len(given.content), len(given.class_files)) if of_files else (count, count)
+    check_grid(rows, columns)
+    opened = open_model(given)
+    model = _translation_model(opened)
     if of_files:
         contents, classes = (
-            _Chosen(read_files(paths, opened), [path.stem for path in paths])
-            for paths in (arguments.content, arguments.class_)
+            _Chosen(opened.read_files(paths), [path.stem for path in paths])
+            for paths in (given.content, given.class_files)
         )
     else:
-        contents, classes = _choose(_open(arguments, opened), count, seed, opened)
+        contents, classes = _choose(_open(given, opened), count, seed, opened)
 
     from sivae.figures.grids import translation_grid
 
-    if arguments.separate is not None:
-        arguments.separate.mkdir(parents=True, exist_ok=True)  # or fails, before anything is written
-    given = [opened.to_model(chosen.pixels) for chosen in (contents, classes)]
-    made = model.translations(*given).cpu()
-    out = arguments.out
-    if out is None:
-        out = opened.beside("translation.png" if of_files else f"translation-seed{seed}.png")
-    translation_grid(out, given[0].cpu(), given[1].cpu(), made, value_range=opened.value_range)
+    if given.separate is not None:
+        given.separate.mkdir(parents=True, exist_ok=True)  # or fails, before anything is written
+    x_content, x_class = (opened.to_model(chosen.pixels) for chosen in (contents, classes))
+    made = model.translations(x_content, x_class).cpu()
+    out = given.out or opened.beside("translation.png" if of_files else f"translation-seed{seed}.png")
+    translation_grid(out, x_content.cpu(), x_class.cpu(), made, value_range=opened.value_range)
     print(out)
-    if arguments.separate is not None:
-        _write_each(arguments.separate, made.flatten(0, 1), file_names(contents.names, classes.names), opened)
+    if given.separate is not None:
+        _write_each(given.separate, made.flatten(0, 1), file_names(contents.names, classes.names), opened)
 
 
-def _translating(opened: ImageModel) -> TranslationVAE:
+def _translation_model(opened: ImageModel) -> TranslationVAE:
     from sivae.models.translation import TranslationVAE
 
     if not isinstance(opened.model, TranslationVAE):
         raise ConfigError(
-            f"sivae translate is for a translation model; this one is {opened.model.name!r}, which does not tell class "
-            "from content; train one by sivae train translation-shapes"
+            f"sivae translate is for a translation model; this one is {opened.model.name!r}, which does not "
+            "separate class and content; train one by sivae train translation-shapes"
         )
     return opened.model
 
 
-def _open(arguments: Arguments, opened: ImageModel) -> ImageSet:
+def _open(given: argparse.Namespace, opened: ImageModel) -> ImageSet:
     """The images to choose from."""
     from sivae.data.images.builtin.shapes import open_shapes
     from sivae.training.detection import open_set, run_of
     from sivae.training.images import open_parts
 
-    split: Any = arguments.split
-    source = arguments.data
+    split, source = given.split, given.data
     if source is None:
         config = run_of(opened.source)
         if config is None:
@@ -176,15 +162,11 @@ def _open(arguments: Arguments, opened: ImageModel) -> ImageSet:
         return train if split == "train" and train is not None else test
     if str(source) == "shapes" and not source.exists():
         return open_shapes(split or "test", resolution=opened.side)
-    return open_set(source, split=split, notice=lambda text: print(f"sivae: {text}", file=sys.stderr)).images
+    return open_set(source, split=split, notice=notice).images
 
 
 def _choose(images: ImageSet, count: int, seed: int, model: ImageModel) -> tuple[_Chosen, _Chosen]:
-    """What gives the content and what gives the class."""
-    import numpy as np
-    import torch
-
-    from sivae.data.images.pixels import as_picture, fit
+    """The images that give the content, and those that give the class."""
     from sivae.evaluation.translation import example_rows
 
     if not len(images):
@@ -193,20 +175,10 @@ def _choose(images: ImageSet, count: int, seed: int, model: ImageModel) -> tuple
     of_both = ((contents, images.content_names), (labels, images.class_names))
     chosen = []
     for rows, (numbers, names) in zip(example_rows(len(images), labels, contents, count, seed), of_both, strict=True):
-        pixels = [
-            fit(
-                as_picture(images.read(row)),
-                resolution=model.side,
-                crop="center",
-                channels=model.channels,
-                where=images.where(row),
-            )
-            for row in rows.tolist()
-        ]
         called = [f"image {row}" for row in rows.tolist()]
         if numbers is not None and names is not None:
             called = [names[number] for number in numbers[rows].tolist()]
-        chosen.append(_Chosen(torch.from_numpy(np.stack(pixels)), called))
+        chosen.append(_Chosen(model.read_rows(images, rows.tolist()), called))
     return chosen[0], chosen[1]
 
 
@@ -219,11 +191,10 @@ def _write_each(folder: Path, images: Tensor, names: Sequence[str], opened: Imag
 
 
 def file_names(contents: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """`CONTENT-as-CLASS.png` for each class of each content in turn; no two are the same, whatever the case.
+    """`CONTENT-as-CLASS.png` for each class of each content in turn; no two are equal, also without regard to case.
 
     Args:
-        contents, classes: what each is called; letters, digits and inner dots are kept, with a hyphen for anything
-            else.
+        contents, classes: names; letters, digits and inner dots are kept, anything else becomes a hyphen.
     """
     taken: set[str] = set()
     names = []

@@ -199,8 +199,8 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("evaluate nowhere", "nowhere: there is no such folder; name the folder of a run"),
         ("reproduce", "name an experiment (density-2d, "),
         ("reproduce stabilty", "there is no experiment 'stabilty'; did you mean stability?"),
-        ("reproduce entropy --size huge", 'size = "huge": expected one of quick, full'),
-        ("reproduce entropy --workers 0", "--workers 0: expected 1 or more"),
+        ("reproduce entropy --size huge", "--size: invalid choice: 'huge'"),
+        ("reproduce entropy --workers 0", "--workers: 0 is too small; expected at least 1"),
         ("reproduce entropy --data PATH", "--data has no effect on entropy; leave it out"),
         ("reproduce images --run nowhere", "nowhere: there is no such folder; name the folder of a run"),
     ],
@@ -229,7 +229,7 @@ def test_mistakes_about_folders_cost_one_line(trained: Path, capsys: pytest.Capt
         (["train", "rings", "--resume", folder], "a preset does not go with --resume"),
         (["train", "--resume", folder, "--beta-neg", "1"], "--beta-neg does not go with --resume"),
         (["train", "--resume", folder, "--steps", "99"], "--steps does not go with --resume"),
-        (["evaluate", folder, "--seed", "-1"], "seed = -1: it must be from 0"),
+        (["evaluate", folder, "--seed", "-1"], "--seed: -1 is not a seed; expected 0 to 2^63 - 1"),
     ):
         code, _, err = _run(capsys, *words)
         assert code == 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +103,7 @@ class TestSample:
     def test_of_very_many_the_picture_shows_the_first(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sivae.cli.sample._SHOWN", 9)
+        monkeypatch.setattr("sivae.cli.sample.IMAGES_IN_PICTURE", 9)
         out = tmp_path / "grid.png"
         assert run(capsys, "sample", folder / "rgb", "--count", 30, "--out", out)[1] == f"{out} (the first 9)\n"
         assert (_pixels(out) == image_grid(_samples(folder / "rgb", 9, 0))).all()
@@ -167,7 +165,7 @@ class TestReconstruct:
 
 
 class TestInterpolate:
-    @pytest.mark.parametrize(("words", "path"), [([], slerp), (["--spherical"], slerp), (["--linear"], lerp)])
+    @pytest.mark.parametrize(("words", "path"), [([], slerp), (["--linear"], lerp)])
     def test_between_seeds(
         self, words: list[str], path: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -223,9 +221,9 @@ def test_files_of_a_run_go_into_its_folder_and_not_into_its_checkpoints() -> Non
         ("sample points", "this model makes points, not images"),
         ("reconstruct points a.png", "this model makes points, not images"),
         ("interpolate points --seeds 1 2", "this model makes points, not images"),
-        ("sample rgb --count 0", "--count 0: expected at least 1"),
-        ("sample rgb --columns 0", "--columns 0: expected at least 1"),
-        ("sample rgb --seed -1", "--seed -1: expected 0 to 2^63 - 1"),
+        ("sample rgb --count 0", "--count: 0 is too small; expected at least 1"),
+        ("sample rgb --columns 0", "--columns: 0 is too small; expected at least 1"),
+        ("sample rgb --seed -1", "--seed: -1 is not a seed; expected 0 to 2^63 - 1"),
         ("sample rgb --out grid.jpg", "--out: 'grid.jpg' does not end in .png"),
         ("sample rgb --npz all.npy", "--npz: 'all.npy' does not end in .npz"),
         ("sample rgb --class 1", "--class 1: this model knows no classes"),
@@ -241,10 +239,10 @@ def test_files_of_a_run_go_into_its_folder_and_not_into_its_checkpoints() -> Non
         ("interpolate rgb a.png", "name two image files, or two samples by --seeds N N"),
         ("interpolate rgb a.png b.png --seeds 1 2", "name two image files, or two samples by --seeds N N"),
         ("interpolate rgb --seeds 1 2 3", "name two image files, or two samples by --seeds N N"),
-        ("interpolate rgb --seeds 1 2 --steps 1", "--steps 1: expected at least 2"),
+        ("interpolate rgb --seeds 1 2 --steps 1", "--steps: 1 is too small; expected at least 2"),
         ("interpolate rgb --seeds 1 2 --frames 9", "--frames goes with --gif FILE"),
         ("interpolate rgb --seeds 1 2 --gif a.png", "--gif: 'a.png' does not end in .gif"),
-        ("interpolate rgb --seeds 1 2 --spherical --linear", "--spherical and --linear exclude each other"),
+        ("interpolate rgb --seeds 1", "--seeds: expected 2 arguments"),
         ("interpolate digits --seeds 1 2", "no class is given, and the model knows 0 to 2"),
     ],
 )
@@ -278,13 +276,3 @@ def test_a_file_that_cannot_be_used_costs_one_line(
     assert code in (1, 2) and out == ""
     assert err.startswith("sivae: ") and err.count("\n") == 1 and "Traceback" not in err
     assert message in err
-
-
-@pytest.mark.parametrize("verb", ["sample", "reconstruct", "interpolate", "mix"])
-def test_help_teaches_by_examples_and_needs_no_torch(verb: str) -> None:
-    script = (
-        "import sys\nfrom sivae.cli.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    )
-    process = subprocess.run([sys.executable, "-c", script, verb, "--help"], capture_output=True, text=True, check=True)
-    assert f"sivae {verb} " in process.stdout and "examples:" in process.stdout

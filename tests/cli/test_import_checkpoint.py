@@ -58,7 +58,7 @@ def test_a_mistake_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     other = tmp_path / "other.pth"
     other.write_bytes(b"nothing")
     for words, expected, message in (
-        ((), 2, "name the checkpoint's file; sivae import-checkpoint FILE.pth --out DIR"),
+        ((), 2, "name the checkpoint's file: sivae import-checkpoint FILE.pth --out DIR"),
         ((FIXTURE,), 2, "name the new folder by --out DIR"),
         ((FIXTURE, "--out", taken), 2, "taken is not empty; choose another --out"),
         ((FIXTURE, "--out", other), 2, "other.pth is not empty; choose another --out"),

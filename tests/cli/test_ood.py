@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +101,7 @@ def test_scores_go_beside_the_model_and_damaged_files_are_told(
     ("words", "message"),
     [
         ("ood --out noise.npy", "name a run's folder, one of its checkpoints, or an imported model's folder"),
-        ("ood run", "say what to do: --out PATH names images of another kind"),
+        ("ood run", "name what to do: --out PATH compares with images of another kind"),
         ("ood points --out noise.npy", "this model makes points, not images"),
         (
             "ood classes --in noise.npy --out rgb.npy",
@@ -113,15 +111,15 @@ def test_scores_go_beside_the_model_and_damaged_files_are_told(
         ("ood run --score kl", "--score names a folder of images; the kind of score is --by kl"),
         ("ood run --score files --out noise.npy", "--out is for two sets of images, and --score for a folder"),
         ("ood run --score files --calibrate a.json", "--calibrate is for two sets of images"),
-        ("ood run --score files --threshold a.json --k 3", "--k: the file of --threshold says that already"),
+        ("ood run --score files --threshold a.json --k 3", "--k is given by the file of --threshold"),
         ("ood run --out noise.npy --threshold a.json", "--threshold goes with --score FOLDER"),
         ("ood run --out noise.npy --quantile 0.9", "--quantile goes with --calibrate FILE.json"),
         ("ood run --calibrate a.json --out-dir x", "--out-dir goes with --out PATH"),
         ("ood run --calibrate a.txt", "'a.txt' does not end in .json"),
         ("ood run --calibrate new/a.json --quantile 2", "--quantile 2: expected more than 0 and at most 1"),
-        ("ood run --out noise.npy --k 0", "--k 0: expected at least 1"),
-        ("ood run --out noise.npy --count 0", "--count 0: expected at least 1"),
-        ("ood run --out noise.npy --by fid", "score = 'fid': expected one of kl, elbo, likelihood"),
+        ("ood run --out noise.npy --k 0", "--k: 0 is too small; expected at least 1"),
+        ("ood run --out noise.npy --count 0", "--count: 0 is too small; expected at least 1"),
+        ("ood run --out noise.npy --by fid", "--by: invalid choice: 'fid'"),
         ("ood run --out noise.npy --sigma 0", "sigma is 0.0, expected a finite number above 0"),
         ("ood run --out noise.npy --sigma 1 --beta-kl 1", "sigma takes the place of beta_rec and beta_kl"),
         ("ood run --in_ noise.npy", "did you mean --in?"),
@@ -156,12 +154,3 @@ def test_data_that_cannot_be_used_costs_one_line(
     code, out, err = run(capsys, *words.split())
     assert (code, out) == (1, "")
     assert message in err and err.count("\n") == 1 and "Traceback" not in err
-
-
-def test_help_needs_no_torch() -> None:
-    script = (
-        "import sys\nfrom sivae.cli.main import main\ntry:\n    main(['ood', '--help'])\nexcept SystemExit:\n    pass\n"
-        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    )
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "examples:" in process.stdout and "--calibrate FILE.json" in process.stdout

@@ -56,14 +56,14 @@ def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("", 2, "name the data and the folder to make: sivae prepare SRC DEST"),
-        ("photos", 2, "name the data and the folder to make"),
-        ("photos out", 2, "say how large the packed images shall be, with --resolution 256"),
+        ("", 2, "name the images and the folder to create: sivae prepare SRC DEST"),
+        ("photos", 2, "name the images and the folder to create"),
+        ("photos out", 2, "give the height and width of the packed images: --resolution 256"),
         ("photos out --resolution x", 2, "'x' is not a whole number"),
         ("photos out --resolution 0", 1, "resolution = 0: expected 1 to 16384 pixels"),
         ("photos out --resolution 8", 1, "is 10×12 (width × height), not square; cut squares out with --crop center"),
         ("photos out --resolution 8 --crop middle", 2, "'middle' is neither center nor TOP,LEFT,HEIGHT,WIDTH"),
-        ("photos out --resolution 8 --split dev", 1, "split = 'dev': expected train or test"),
+        ("photos out --resolution 8 --split dev", 2, "--split: invalid choice: 'dev'"),
         ("photos out --resolution 8 --crop center --workers 0", 1, "workers = 0: expected 1 or more"),
         ("missing out --resolution 8", 1, "missing: there is no such file or folder"),
         ("photos out --resolutoin 8", 2, "unknown: --resolutoin 8; did you mean --resolution?"),

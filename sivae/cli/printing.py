@@ -1,27 +1,38 @@
-"""How figures look on a terminal."""
+"""Print notices and tables of metrics on the terminal."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
-from rich.table import Table
+
+def notice(text: str) -> None:
+    """Print a line for people on stderr."""
+    print(f"sivae: {text}", file=sys.stderr)
 
 
-def metrics_table(title: str, metrics: Mapping[str, float | None]) -> Table:
-    """One row per metric; None stands for a value that is not finite."""
+def print_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
+    """Print one row per metric; None stands for a value that is not finite."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     # As wide as its title, which would break otherwise.
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", min_width=len(title))
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
         table.add_row(name, "not finite" if value is None else f"{value:.4g}")
-    return table
+    Console(highlight=False).print(table)
 
 
-def separation_table(title: str, metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """One row per score, one column per metric, each with its 95 % interval."""
+def print_separation(title: str, metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Print one row per score, one column per metric, each with its 95 % interval."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("score", no_wrap=True)
     for name in ("AUROC", "AUPR", "FPR at 95 % TPR"):
@@ -29,4 +40,4 @@ def separation_table(title: str, metrics: Mapping[str, Mapping[str, Mapping[str,
     for score, found in metrics.items():
         cells = (f"{one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f})" for one in found.values())
         table.add_row(score, *cells)
-    return table
+    Console(highlight=False, soft_wrap=True).print(table)
