@@ -1,4 +1,4 @@
-"""`sivae bench`: the throughput suite, whose code and options lie in `benchmarks/` beside the package."""
+"""`sivae bench`: run the benchmarks, whose code and options are in `benchmarks/` beside the package."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from sivae.errors import ConfigError
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The suite's own options, those of `python -m benchmarks`.
+    """Parse the options of `python -m benchmarks`.
 
     Raises:
-        ConfigError: the suite is not there, or the words cannot be understood.
+        ConfigError: there is no folder of benchmarks.
+        UsageError: the words cannot be understood.
     """
     options: argparse.Namespace = _suite().parse(words, "sivae bench")
     return options
@@ -32,8 +33,8 @@ def _suite() -> Any:
     checkout = Path(sivae.__file__).resolve().parents[1]
     if not (checkout / "benchmarks" / "command.py").is_file():
         raise ConfigError(
-            "the suite is no part of the installed package; run it from a checkout: git clone the repository, then "
-            "make venv and .venv/bin/sivae bench in it, or python -m benchmarks with any Python that has torch"
+            "the benchmarks are not part of the installed package; run it from a checkout: git clone the repository, "
+            "then make venv and .venv/bin/sivae bench in it, or python -m benchmarks with any Python that has torch"
         )
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))

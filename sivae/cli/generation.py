@@ -1,7 +1,4 @@
-"""The options and the model that the verbs which use a trained model share.
-
-They are sample, reconstruct, interpolate, mix, translate and ood.
-"""
+"""The options that sample, reconstruct, interpolate, mix, translate and ood share, and the model that they load."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sivae.cli.parsing import Parser, at_least, file, number, whole
+from sivae.cli.parsing import Parser, at_least, file, number, seed, whole
 from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
     from sivae.models.style import Truncation
 
 IN_FOLDER = "in the run's folder, or beside the model's"
-IMAGES_IN_PICTURE = 1024  # at most; of more nothing can be seen
+IMAGES_IN_PICTURE = 1024  # at most; in a larger one nothing can be seen
 
 
 def add_model(parser: Parser) -> None:
@@ -91,6 +88,20 @@ def add_truncation(parser: Parser, *, sweep: bool) -> None:
 def add_picture(parser: Parser, name: str, text: str = "File of the picture.") -> None:
     """Add --out, the picture's file, with its default name."""
     parser.add_argument("--out", type=file(".png"), metavar="FILE.png", help=f"{text} (default: {name} {IN_FOLDER})")
+
+
+def add_data_set(parser: Parser, data: str, split: str, count: str) -> None:
+    """Add --data, --split, --count and --seed, with these words for the first three. None has a default value."""
+    parser.add_argument("--data", type=Path, metavar="PATH", help=f"Use images of a data set instead: {data}")
+    parser.add_argument(
+        "--split",
+        choices=("train", "test"),
+        help=f"Part of the data set. (default: {split}, or all images if it has no parts)",
+    )
+    parser.add_argument("--count", type=at_least(1), metavar="N", help=count)
+    parser.add_argument(
+        "--seed", type=seed, metavar="N", help="Seed that decides which images of the data set are used. (default: 0)"
+    )
 
 
 def refuse(given: argparse.Namespace, names: Sequence[str], reason: str) -> None:

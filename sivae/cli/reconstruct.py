@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sivae.cli.generation import (
     ImageModel,
     add_class,
+    add_data_set,
     add_model,
     add_picture,
     add_weights_and_device,
@@ -17,7 +18,7 @@ from sivae.cli.generation import (
     refuse,
     style_model,
 )
-from sivae.cli.parsing import Parser, at_least, seed
+from sivae.cli.parsing import Parser
 from sivae.cli.printing import notice, print_metrics
 from sivae.errors import ConfigError
 
@@ -49,19 +50,8 @@ def options(parser: Parser) -> None:
     )
     add_model(parser)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="Image files.")
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="Use images of a data set instead: any that sivae train reads."
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "test"),
-        help="Part of the data set. (default: train, or all images if it has no parts)",
-    )
-    parser.add_argument(
-        "--count", type=at_least(1), metavar="N", help=f"Number of images of the data set. (default: {_COUNT})"
-    )
-    parser.add_argument(
-        "--seed", type=seed, metavar="N", help="Seed that decides which images of the data set are used. (default: 0)"
+    add_data_set(
+        parser, "any that sivae train reads.", "train", f"Number of images of the data set. (default: {_COUNT})"
     )
     parser.add_argument(
         "--every-lod",

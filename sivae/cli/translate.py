@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sivae.cli.generation import (
     ImageModel,
+    add_data_set,
     add_model,
     add_picture,
     add_weights_and_device,
@@ -17,7 +18,7 @@ from sivae.cli.generation import (
     open_model,
     refuse,
 )
-from sivae.cli.parsing import Parser, at_least, seed
+from sivae.cli.parsing import Parser
 from sivae.cli.printing import notice
 from sivae.errors import ConfigError
 
@@ -59,25 +60,11 @@ def options(parser: Parser) -> None:
         metavar="IMAGE",
         help="Image files that give the class, one for each column.",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="Use images of a data set instead: any that sivae train reads, or shapes. (default: the run's data)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "test"),
-        help="Part of the data set. (default: test, or all images if it has no parts)",
-    )
-    parser.add_argument(
-        "--count",
-        type=at_least(1),
-        metavar="N",
-        help=f"Number of contents, and of classes, of the data set. (default: {_COUNT})",
-    )
-    parser.add_argument(
-        "--seed", type=seed, metavar="N", help="Seed that decides which images of the data set are used. (default: 0)"
+    add_data_set(
+        parser,
+        "any that sivae train reads, or shapes. (default: the run's data)",
+        "test",
+        f"Number of contents, and of classes, of the data set. (default: {_COUNT})",
     )
     add_picture(parser, "translation….png")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Running the command line inside a test."""
+"""Run the command line inside a test."""
 
 from __future__ import annotations
 

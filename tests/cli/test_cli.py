@@ -1,4 +1,4 @@
-"""The command line, end to end: what it prints, what it returns, and that a mistake costs one clear line."""
+"""The command line, end to end: what it prints and returns, and that a mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,19 +17,9 @@ from sivae.cli.main import VERBS, main
 from sivae.machine import cpu_model
 from sivae.training.config import RunConfig
 from sivae.training.presets import PRESETS
+from tests.cli.running import run
 
 _TINY = "--steps 12 --hidden 8 --layers 1 --batch-size 16 --threads 1 --log-every 4 --checkpoint-every 8"
-
-
-def _run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main(list(words))
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +38,23 @@ def test_help_and_version_are_there_at_once() -> None:
 
 
 def test_without_a_verb_the_help_is_printed_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    _, help_text, _ = _run(capsys, "--help")
-    assert _run(capsys) == (2, "", help_text)
+    _, help_text, _ = run(capsys, "--help")
+    assert run(capsys) == (2, "", help_text)
 
 
 def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = _run(capsys, "--help")
+    code, out, _ = run(capsys, "--help")
     assert code == 0
     assert "sivae train digits" in out
     for verb in VERBS:
         assert f"  {verb}" in out
-        code, out_verb, _ = _run(capsys, verb, "--help")
+        code, out_verb, _ = run(capsys, verb, "--help")
         assert code == 0
         assert "examples:" in out_verb
-    _, out, _ = _run(capsys, "train", "--help")
+    _, out, _ = run(capsys, "train", "--help")
     for word in (*PRESETS, "--beta-neg", "--resume", "--checkpoint-every", "--objective", "(default: 0.0002)"):
         assert word in " ".join(out.replace("│", " ").split())
-    assert _run(capsys, "--version")[1] == f"sivae {sivae.__version__}\n"
+    assert run(capsys, "--version")[1] == f"sivae {sivae.__version__}\n"
 
 
 def test_training_prints_figures_and_where_the_pictures_are(
@@ -73,7 +62,7 @@ def test_training_prints_figures_and_where_the_pictures_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = "train 8gaussians --seed 4 --beta-neg 0.8 --semantics paper --fakes prior --milestones 0.5 0.75"
-    code, out, err = _run(capsys, *words.split(), *_TINY.split())
+    code, out, err = run(capsys, *words.split(), *_TINY.split())
     assert code == 0, err
     folder = Path("runs/8gaussians-seed4")
     for word in ("gnelbo", "official_kl", "jsd", "ms per iteration", f"{folder}/samples.png"):
@@ -87,17 +76,17 @@ def test_training_prints_figures_and_where_the_pictures_are(
 
 def test_evaluating_prints_the_figures_of_the_training_s_end(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = json.loads((trained / "summary.json").read_text())
-    code, out, err = _run(capsys, "evaluate", str(trained), "--json")
+    code, out, err = run(capsys, "evaluate", str(trained), "--json")
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert result == {"step": 12, "seed": 5} | {key: summary[key] for key in summary["metrics"]}
-    code, out, _ = _run(capsys, "evaluate", str(trained))
+    code, out, _ = run(capsys, "evaluate", str(trained))
     assert code == 0
     assert f"{summary['gnelbo']:.4g}" in out
 
 
 def test_resuming_takes_the_run_s_own_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = _run(capsys, "train", "--resume", str(trained), "--checkpoint-every", "3")
+    code, out, err = run(capsys, "train", "--resume", str(trained), "--checkpoint-every", "3")
     assert code == 0
     assert err == f"{trained} is finished; nothing is left to train\n"
     assert str(trained / "samples.png") in out
@@ -108,20 +97,20 @@ def test_a_run_that_was_moved_is_shown_where_it_is(
 ) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(trained, folder)
-    code, out, _ = _run(capsys, "train", "--resume", str(folder))
+    code, out, _ = run(capsys, "train", "--resume", str(folder))
     assert code == 0
     assert str(folder / "samples.png") in out
     assert str(trained) not in out
 
 
-def test_presets_tell_the_settings_and_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = _run(capsys, "presets")
+def test_presets_shows_the_settings_and_their_source(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "presets")
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     for name, preset in PRESETS.items():
         assert preset.source in lines[name]
         assert f"{preset.beta_rec:g}, {preset.beta_kl:g}, {preset.beta_neg:g}" in lines[name]
-    facts = json.loads(_run(capsys, "presets", "--json")[1])
+    facts = json.loads(run(capsys, "presets", "--json")[1])
     assert facts["cifar10"]["run"] == {"epochs": 250.0, "batch_size": 32, "checkpoint_every": 500}
 
 
@@ -145,11 +134,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(words: str) -> None:
 
 
 def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = _run(capsys, "info")
+    code, out, _ = run(capsys, "info")
     assert code == 0
     for word in ("torch", "python", "threads", "reference", "native", "available"):
         assert word in out
-    facts = json.loads(_run(capsys, "info", "--json")[1])
+    facts = json.loads(run(capsys, "info", "--json")[1])
     assert facts["ops"]["reference"]["cpu"] is None
     if facts["ops"]["native"]["cpu"] is None:
         assert set(facts["native"]) == {"compiler", "instructions", "CUDA kernels"}
@@ -205,7 +194,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("reproduce images --run nowhere", "nowhere: there is no such folder; name the folder of a run"),
     ],
 )
-def test_a_mistake_costs_one_line(
+def test_a_mistake_is_one_line(
     words: str,
     message: str,
     tmp_path: Path,
@@ -213,7 +202,7 @@ def test_a_mistake_costs_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = _run(capsys, *words.split())
+    code, out, err = run(capsys, *words.split())
     assert code == 2
     assert out == ""
     assert err.startswith("sivae: ")
@@ -231,7 +220,7 @@ def test_mistakes_about_folders_cost_one_line(trained: Path, capsys: pytest.Capt
         (["train", "--resume", folder, "--steps", "99"], "--steps does not go with --resume"),
         (["evaluate", folder, "--seed", "-1"], "--seed: -1 is not a seed; expected 0 to 2^63 - 1"),
     ):
-        code, _, err = _run(capsys, *words)
+        code, _, err = run(capsys, *words)
         assert code == 2
         assert err.count("\n") == 1
         assert message in err
@@ -243,12 +232,12 @@ def test_failures_return_1_and_debug_shows_where(
     broken = tmp_path / "run"
     (broken / "checkpoints" / "7").mkdir(parents=True)
     (broken / "config.json").write_bytes((trained / "config.json").read_bytes())
-    code, _, err = _run(capsys, "evaluate", str(broken))
+    code, _, err = run(capsys, "evaluate", str(broken))
     assert code == 1
     assert "Traceback" not in err
     assert "manifest.json" in err
     assert "Restore the folder from a copy" in err
-    code, _, err = _run(capsys, "evaluate", str(broken), "--debug")
+    code, _, err = run(capsys, "evaluate", str(broken), "--debug")
     assert code == 1
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("sivae: no checkpoint in ")

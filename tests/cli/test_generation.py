@@ -62,7 +62,7 @@ def _samples(path: Path, count: int, seed: int, labels: Sequence[int] | None = N
 
 
 class TestSample:
-    def test_a_grid_lies_beside_the_model_unless_told(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_by_default_a_grid_goes_beside_the_model(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, out, err = run(capsys, "sample", folder / "rgb")
         assert (code, out, err) == (0, f"{folder / 'rgb-samples-seed0.png'}\n", "")
         assert (_pixels(folder / "rgb-samples-seed0.png") == image_grid(_samples(folder / "rgb", 64, 0))).all()
@@ -108,7 +108,7 @@ class TestSample:
         assert run(capsys, "sample", folder / "rgb", "--count", 30, "--out", out)[1] == f"{out} (the first 9)\n"
         assert (_pixels(out) == image_grid(_samples(folder / "rgb", 9, 0))).all()
 
-    def test_weights_are_the_averaged_ones_unless_told(
+    def test_by_default_the_weights_are_averaged(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[bool] = []
@@ -198,7 +198,7 @@ class TestInterpolate:
         with Image.open(gif) as picture:
             assert picture.n_frames == 6
 
-    def test_names_tell_what_lies_between(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_names_have_both_ends(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         _, printed, _ = run(capsys, "interpolate", folder / "digits", "--seeds", 1, 2, "--class", 0, "--steps", 2)
         assert printed == f"{folder / 'digits-interpolation-seeds1-2.png'}\n"
         _, printed, _ = run(capsys, "interpolate", folder / "rgb", folder / "a.png", folder / "b.png", "--steps", 2)
@@ -246,7 +246,7 @@ def test_files_of_a_run_go_into_its_folder_and_not_into_its_checkpoints() -> Non
         ("interpolate digits --seeds 1 2", "no class is given, and the model knows 0 to 2"),
     ],
 )
-def test_a_mistake_costs_one_line(
+def test_a_mistake_is_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
@@ -268,7 +268,7 @@ def test_a_mistake_costs_one_line(
         ("sample nowhere", "nowhere"),
     ],
 )
-def test_a_file_that_cannot_be_used_costs_one_line(
+def test_a_file_that_cannot_be_used_is_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)

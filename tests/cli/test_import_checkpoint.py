@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import sivae
-from sivae.cli.main import main
 from sivae.models import ConvVAE
+from tests.cli.running import run
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "official_conv_rgb32.pth"
 
 
-def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main(["import-checkpoint", *map(str, words)])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_a_checkpoint_becomes_a_model_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "models" / "cifar10"
-    code, printed, err = _run(capsys, FIXTURE, "--out", out)
+    code, printed, err = run(capsys, "import-checkpoint", FIXTURE, "--out", out)
     assert (code, err) == (0, "")
     found = dict(line.split(maxsplit=1) for line in printed.splitlines())
     assert found == {
@@ -51,7 +39,7 @@ def test_a_checkpoint_becomes_a_model_folder(tmp_path: Path, capsys: pytest.Capt
     assert model.sample(2).shape == (2, 3, 32, 32)
 
 
-def test_a_mistake_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine.txt").touch()
@@ -65,7 +53,7 @@ def test_a_mistake_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         ((tmp_path / "none.pth", "--out", tmp_path / "new"), 1, "none.pth: No such file or directory"),
         ((other, "--out", tmp_path / "new"), 1, "other.pth: not a checkpoint of torch.save, or damaged"),
     ):
-        code, out, err = _run(capsys, *words)
+        code, out, err = run(capsys, "import-checkpoint", *words)
         assert (code, out) == (expected, "")
         assert err.startswith("sivae: ")
         assert err.count("\n") == 1
@@ -75,6 +63,6 @@ def test_a_mistake_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_an_empty_folder_will_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = _run(capsys, FIXTURE, "--out", tmp_path)
+    code, _, err = run(capsys, "import-checkpoint", FIXTURE, "--out", tmp_path)
     assert (code, err) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]

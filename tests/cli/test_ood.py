@@ -1,4 +1,4 @@
-"""sivae ood, end to end: what it writes and prints, and that a mistake costs one line."""
+"""sivae ood, end to end: what it writes and prints, and that a mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_two_sets_make_a_table_a_figure_and_rows(folder: Path, capsys: pytest.Ca
     assert len((place / "ood.csv").read_text().splitlines()) == 33
 
 
-def test_grey_images_suit_a_model_of_colour_and_assumptions_are_told(
+def test_grey_images_suit_a_model_of_colour_and_assumptions_are_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--in", folder / "rgb.npy", "--out", folder / "noise.npy", "--by", "kl", "--out-dir", tmp_path / "x")
@@ -86,7 +86,7 @@ def test_a_threshold_is_calibrated_and_used(folder: Path, tmp_path: Path, capsys
     assert code == 2 and "was calibrated for another model" in err
 
 
-def test_scores_go_beside_the_model_and_damaged_files_are_told(
+def test_scores_go_beside_the_model_and_damaged_files_are_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "good.png").write_bytes((folder / "files" / "a.png").read_bytes())
@@ -125,7 +125,7 @@ def test_scores_go_beside_the_model_and_damaged_files_are_told(
         ("ood run --in_ noise.npy", "did you mean --in?"),
     ],
 )
-def test_a_mistake_costs_one_line(
+def test_a_mistake_is_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
@@ -147,7 +147,7 @@ def test_a_mistake_costs_one_line(
         ("ood run --in noise.npy --in-split test --out rgb.npy", "has no test images"),
     ],
 )
-def test_data_that_cannot_be_used_costs_one_line(
+def test_data_that_cannot_be_used_is_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sivae.cli.main import main
 from sivae.data.images import open_images
+from tests.cli.running import run
 from tests.data.images.samples import pngs, write_files
-
-
-def _run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    code: Any = 0
-    try:
-        main(["prepare", *words])
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture
@@ -32,12 +20,12 @@ def source(tmp_path: Path) -> Path:
 
 def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (str(source), str(tmp_path / "out"), "--resolution", "8", "--crop", "center")
-    code, out, err = _run(capsys, *words)
+    code, out, err = run(capsys, "prepare", *words)
     assert code == 0, err
     assert out == f"{tmp_path / 'out'}: 3 images of 8×8×3, 2 classes\n  lower resolutions beside them: 4\n"
     assert err == f"sivae: {source}: reading its train images, not the test images\n"
     assert open_images(tmp_path / "out").read(0).shape == (8, 8, 3)
-    code, again, err = _run(capsys, *words)
+    code, again, err = run(capsys, "prepare", *words)
     assert (code, again) == (0, out)
     assert err.endswith("out is finished; nothing is left to prepare\n")
 
@@ -45,7 +33,7 @@ def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.Cap
 def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (source / "test" / "a" / "5.png").write_bytes(b"broken")
     options = "--resolution 4 --crop 1,2,6,6 --channels 1 --split test --workers 1 --skip-damaged --quiet"
-    code, out, err = _run(capsys, str(source), str(tmp_path / "out"), *options.split())
+    code, out, err = run(capsys, "prepare", str(source), str(tmp_path / "out"), *options.split())
     assert code == 0, err
     assert "1 images of 4×4×1, 2 classes, 1 damaged ones skipped" in out
     assert "skipped: " in out and "5.png is no image" in out
@@ -69,7 +57,7 @@ def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pyte
         ("photos out --resolutoin 8", 2, "unknown: --resolutoin 8; did you mean --resolution?"),
     ],
 )
-def test_a_mistake_costs_one_line(
+def test_a_mistake_is_one_line(
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -78,7 +66,7 @@ def test_a_mistake_costs_one_line(
     message: str,
 ) -> None:
     monkeypatch.chdir(source.parent)
-    came, out, err = _run(capsys, *words.split())
+    came, out, err = run(capsys, "prepare", *words.split())
     assert (came, out) == (code, "")
     lines = [line for line in err.splitlines() if "reading its train images" not in line]
     assert len(lines) == 1 and lines[0].startswith("sivae: ") and message in lines[0]

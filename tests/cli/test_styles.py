@@ -1,4 +1,4 @@
-"""What only style-based models can show: truncation, mixing, every resolution; and the other verbs on such models."""
+"""The verbs on style-based models: truncation, mixing, every resolution, and what works as on other models."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TestTruncation:
             for row, image in enumerate(images):
                 _assert_at(drawn, (above + 2 + 98 * row, 2 + 98 * column), image)
 
-    def test_files_lie_beside_the_model(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_files_go_beside_the_model(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         _, printed, _ = run(capsys, "sample", folder / "grey", "--count", 1, "--truncation", 0.7)
         assert printed == f"{folder / 'grey-samples-truncated-seed0.png'}\n"
 
@@ -257,7 +257,7 @@ def test_an_official_checkpoint_serves_every_verb(
         ("mix", "name a run's folder"),
     ],
 )
-def test_a_mistake_costs_one_line(
+def test_a_mistake_is_one_line(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)

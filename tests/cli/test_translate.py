@@ -176,7 +176,7 @@ def test_a_long_name_still_makes_a_file(tmp_path: Path) -> None:
         ("translate nowhere", "nowhere"),
     ],
 )
-def test_a_mistake_costs_one_line_and_writes_nothing(
+def test_a_mistake_is_one_line_and_writes_nothing(
     words: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
