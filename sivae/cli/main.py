@@ -80,14 +80,14 @@ _POSITIONAL = ("experiment", "preset", "run", "model", "images", "a", "b", "file
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit the process where it fails.
+    """Run the command line; exit the process with a code above 0 if it fails.
 
     Args:
         arguments: without the program's name; None: those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode is no reason to fail
+            stream.reconfigure(errors="replace")  # print also on a terminal without Unicode
     try:
         try:
             _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -136,7 +136,7 @@ def _run(given: list[str]) -> None:
         if isinstance(error, SivaeError):
             _fail(str(error), error.exit_code)
         if isinstance(error, ModuleNotFoundError):
-            _fail(f"{error}; install it, for instance by reinstalling sivae with its dependencies", 1)
+            _fail(f"{error}; install it, for example by reinstalling sivae with its dependencies", 1)
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"{where}{error.strerror or error}; check the path, its permissions and the space left", 1)
@@ -148,7 +148,7 @@ def _run(given: list[str]) -> None:
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        _fail("stopped; a training run that has a folder goes on with sivae train --resume DIR", 130)
+        _fail("stopped; continue a training run with sivae train --resume DIR", 130)
 
 
 def parser_of(verb: str) -> Parser:
