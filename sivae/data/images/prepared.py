@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
+from sivae.data.images.formats.found import Found
 from sivae.data.images.halving import averages, lower_levels
+from sivae.data.images.stores import FolderStore, Store
 from sivae.errors import DataError
 
 FORMAT = 1
@@ -64,6 +66,22 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(levels, list) or not all(type(side) is int and side in possible for side in levels):
         raise DataError(f"{path} lacks a proper 'levels'; make the set again with sivae prepare")
     return content
+
+
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """The packed set that a folder is.
+
+    Raises:
+        DataError: the set is unfinished.
+    """
+    folder = store.path
+    if only is not None or not isinstance(store, FolderStore):
+        return []
+    if DESCRIPTION in store.sizes:
+        return [Found(f"packed set {folder}", lambda request: open_packed(folder, split=request.split))]
+    if RESUME in store.sizes:
+        raise DataError(f"{folder} is unfinished; repeat the sivae prepare command that began it, and it resumes")
+    return []
 
 
 def open_packed(folder: Path, *, split: Split | None = None) -> PackedImages:

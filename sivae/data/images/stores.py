@@ -1,6 +1,6 @@
-"""Where files lie: a folder, a zip or a tar, all read in place by name.
+"""Read files by name from a folder, a zip or a tar, without unpacking archives to the disk.
 
-A name out of an archive is only ever a name: nothing is written to the disk, so it cannot lead anywhere.
+Nothing is written to the disk, so a name in an archive cannot lead out of a folder.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 from sivae.data.images.base import Notice, ignore
@@ -23,31 +24,42 @@ from sivae.data.images.free_memory import amount, available_memory
 from sivae.errors import DamagedImageError, DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
-_TAR_BUDGET = 8 << 30  # of a compressed tar's content
-_LONG = 4 << 20  # a compressed tar that takes seconds to read
-_MEMBER_LIMIT = 2 << 30  # of one file in an archive
+_TAR_BUDGET = 8 << 30  # bytes of a compressed tar's content
+_LONG = 4 << 20  # a compressed tar of more bytes takes seconds to read
+_MEMBER_LIMIT = 2 << 30  # bytes of one file in an archive
+_HEAD = 64
 
 
-class Store(Protocol):
+class Store(ABC):
     """Files by name.
 
     Attributes:
-        path: of the folder or the archive.
+        path: the folder or the archive.
         sizes: bytes by name, in the order of names. A name has "/" between its parts; hidden files are left out.
     """
 
     path: Path
     sizes: dict[str, int]
 
+    @abstractmethod
     def read(self, name: str) -> bytes:
-        """A file's content."""
+        """A file's content.
+
+        Raises:
+            DamagedImageError: the file cannot be read.
+        """
+
+    def head(self, name: str) -> bytes:
+        """The first 64 bytes of a file. Raises as :meth:`read` does."""
+        return self.read(name)[:_HEAD]
 
     def where(self, name: str) -> str:
-        """The file for a reader of error messages."""
+        """The file, for error messages."""
+        return f"{name} in {self.path}"
 
 
 def fingerprint(store: Store, names: Iterable[str]) -> str:
-    """A digest of files' names and sizes: tells another data set of the same name from this one, without reading."""
+    """A digest of files' names and sizes, which distinguishes data sets of one name without reading them."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(f"{name}\0{store.sizes[name]}\n".encode(errors="surrogateescape"))
@@ -55,7 +67,7 @@ def fingerprint(store: Store, names: Iterable[str]) -> str:
 
 
 def is_archive(path: Path) -> bool:
-    """By its name."""
+    """Whether a file's name is that of an archive."""
     return path.name.lower().endswith((".zip", *TAR_SUFFIXES))
 
 
@@ -63,11 +75,11 @@ _open_tars: WeakValueDictionary[tuple[Path, int, int], TarStore] = WeakValueDict
 
 
 def open_store(path: Path, notice: Notice = ignore) -> Store:
-    """A folder, or an archive by its suffix.
+    """Open a folder, or an archive by its suffix.
 
     Args:
-        path: of it.
-        notice: told what takes long.
+        path: the folder or the archive.
+        notice: called with a line about what takes long.
 
     Raises:
         DataError: the archive cannot be read.
@@ -76,7 +88,7 @@ def open_store(path: Path, notice: Notice = ignore) -> Store:
         return FolderStore(path)
     if path.name.lower().endswith(".zip"):
         return ZipStore(path)
-    # A compressed tar is in memory as a whole, so whoever opens another part of it meanwhile shares it.
+    # A compressed tar is in memory as a whole, so its train and test parts share one.
     status = path.stat()
     key = (path.resolve(), status.st_size, status.st_mtime_ns)
     store = _open_tars.get(key)
@@ -89,12 +101,12 @@ def _is_hidden(name: str) -> bool:
     return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
 
 
-class FolderStore:
-    """A folder and all below it.
+class FolderStore(Store):
+    """A folder and all folders below it.
 
     Args:
         path: the folder.
-        recursive: False leaves out what lies in folders below.
+        recursive: False leaves out the folders below.
     """
 
     def __init__(self, path: Path, *, recursive: bool = True) -> None:
@@ -114,7 +126,7 @@ class FolderStore:
                     continue
                 try:
                     facts = entry.stat()
-                except OSError:  # a link that leads nowhere
+                except OSError:  # a broken link
                     continue
                 if stat.S_ISREG(facts.st_mode):
                     sizes[prefix + entry.name] = facts.st_size
@@ -122,33 +134,39 @@ class FolderStore:
                     self._walk(entry.path, f"{prefix}{entry.name}/", recursive, sizes, seen)
 
     def read(self, name: str) -> bytes:
+        """See :meth:`Store.read`."""
+        return self._read(name, -1)
+
+    def head(self, name: str) -> bytes:
+        """See :meth:`Store.head`."""
+        return self._read(name, _HEAD)
+
+    def _read(self, name: str, size: int) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            with (self.path / name).open("rb") as file:
+                return file.read(size)
         except FileNotFoundError:
             raise DamagedImageError(f"{self.where(name)} has vanished since the folder was listed") from None
         except OSError as error:
             raise DamagedImageError(f"{self.where(name)} cannot be read: {error.strerror}") from None
 
     def where(self, name: str) -> str:
+        """See :meth:`Store.where`."""
         return str(self.path / name)
 
 
-class _Archive:
-    path: Path
-
-    def where(self, name: str) -> str:
-        return f"{name} in {self.path}"
-
-    def _check_size(self, name: str, size: int) -> None:
-        if size > _MEMBER_LIMIT:
-            raise DamagedImageError(
-                f"{self.where(name)} is said to hold {amount(size)}; more than {amount(_MEMBER_LIMIT)} in one file "
-                "is read from unpacked folders only"
-            )
+def _check_size(store: Store, name: str) -> int:
+    size = store.sizes[name]
+    if size > _MEMBER_LIMIT:
+        raise DamagedImageError(
+            f"{store.where(name)} claims to hold {amount(size)}; files of more than {amount(_MEMBER_LIMIT)} are read "
+            "from unpacked folders only"
+        )
+    return size
 
 
-class ZipStore(_Archive):
-    """A zip archive, each of whose files is found without reading the others."""
+class ZipStore(Store):
+    """A zip archive; each file is read without the others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -159,7 +177,7 @@ class ZipStore(_Archive):
         self.sizes = dict(sorted(names.items()))
 
     def _zip(self) -> zipfile.ZipFile:
-        # A process that was forked has its own: the position in a shared file would be moved by the other.
+        # A forked process opens its own: processes that share a file also share the position in it.
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 try:
@@ -169,7 +187,8 @@ class ZipStore(_Archive):
             return self._opened[1]
 
     def read(self, name: str) -> bytes:
-        self._check_size(name, self.sizes[name])
+        """See :meth:`Store.read`."""
+        _check_size(self, name)
         try:
             return self._zip().read(name)
         except RuntimeError as error:
@@ -184,20 +203,53 @@ class ZipStore(_Archive):
         self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
 
 
-class TarStore(_Archive):
-    """A tar archive. A plain one is read in place; a compressed one has no places, so it is read once into memory.
+class SharedFile:
+    """A file that threads and processes read at given positions. It is opened at the first read.
+
+    Args:
+        path: path of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """Read `size` bytes; fewer at the end of the file."""
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDONLY)
+        parts = []
+        while size and (part := os.pread(self._descriptor, size, position)):
+            parts.append(part)
+            position, size = position + len(part), size - len(part)
+        return b"".join(parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _descriptor=None)
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_descriptor") is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]
+
+
+class TarStore(Store):
+    """A tar archive. A plain one is read in place; a compressed one is read once into memory.
 
     Raises:
-        DataError: it is damaged, or a compressed one holds more than `budget` bytes (half the free memory, 8 GB at
-            most, where None).
+        DataError: it is damaged, or a compressed one holds more than `budget` bytes (None: half the free memory, 8 GB
+            at most).
     """
 
     def __init__(self, path: Path, *, budget: int | None = None, notice: Notice = ignore) -> None:
         self.path = path
         self._content: dict[str, bytes] = {}
         self._offsets: dict[str, int] = {}
-        self._descriptor: int | None = None
-        self._lock = threading.Lock()
+        self._file = SharedFile(path)
         sizes: dict[str, int] = {}
         try:
             with tarfile.open(path, "r:") as archive:
@@ -238,28 +290,11 @@ class TarStore(_Archive):
             raise DataError(f"{self.path} is no tar archive, or it is damaged: {error}") from None
 
     def read(self, name: str) -> bytes:
+        """See :meth:`Store.read`."""
         if name in self._content:
             return self._content[name]
-        size = self.sizes[name]
-        self._check_size(name, size)
-        with self._lock:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY)
-        parts, position, end = [], self._offsets[name], self._offsets[name] + size
-        while position < end:
-            part = os.pread(self._descriptor, end - position, position)
-            if not part:
-                raise DamagedImageError(f"{self.where(name)} is cut short")
-            parts.append(part)
-            position += len(part)
-        return b"".join(parts)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_descriptor", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _descriptor=None, _lock=threading.Lock())
-
-    def __del__(self) -> None:
-        if self.__dict__.get("_descriptor") is not None:
-            os.close(self._descriptor)  # type: ignore[arg-type]
+        size = _check_size(self, name)
+        content = self._file.read_at(self._offsets[name], size)
+        if len(content) < size:
+            raise DamagedImageError(f"{self.where(name)} is cut short")
+        return content

@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sivae.data.images import PackedImages, open_images
+from sivae.data.images.base import Split
+
 
 def pixels(seed: int, height: int = 8, width: int = 8, channels: int = 3) -> np.ndarray:
     """Random uint8 [H, W, C]."""
@@ -140,3 +143,10 @@ def cifar10_python(per_batch: int = 2) -> tuple[dict[str, bytes], np.ndarray, li
 def python3_pickle(content: object, protocol: int) -> bytes:
     """As people who made files of their own have them."""
     return pickle.dumps(content, protocol)
+
+
+def opened(path: Path, split: Split | None = None) -> PackedImages:
+    """A set that is opened as one array."""
+    images = open_images(path, split=split)
+    assert isinstance(images, PackedImages)
+    return images

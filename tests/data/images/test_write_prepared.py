@@ -262,7 +262,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
         die_at(patched, *_KILLS[kill])
         child = in_a_child(lambda: packed(source, out, skip_damaged=True, workers=2))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    with pytest.raises(DataError, match="out is unfinished; run the sivae prepare command that began it again"):
+    with pytest.raises(DataError, match="out is unfinished; repeat the sivae prepare command that began it"):
         open_images(out)
     if kill == "after some lines":
         with (out / RESUME).open("ab") as file:  # what a power failure leaves of a line

@@ -1,1 +1,1 @@
-"""Readers of the formats that sets of images come in, one file each."""
+"""The formats that sets of images come in: one reader each, and the table that lists them."""

@@ -1,20 +1,23 @@
-"""uint8 arrays in `.npy` and `.npz` files. Nothing in them is ever unpickled."""
+"""Read uint8 arrays from `.npy` and `.npz` files, without unpickling anything."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import Notice, PackedImages, Split, no_such_split
+from sivae.data.images.base import PackedImages, Split, no_such_split
 from sivae.data.images.formats.cars3d import test_classes
+from sivae.data.images.formats.found import Found, Request, numbers_as_names
+from sivae.data.images.stores import Store
 from sivae.errors import DataError
 
-SUFFIXES = (".npy", ".npz")
+_SUFFIXES = (".npy", ".npz")
 
-# Names of the arrays in a .npz: as people and the well-known collections call them. (images, labels) by part.
+# Common names of the arrays in a .npz file: (images, labels).
 _PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"), ("imgs", "classes"))
 _CONTENTS = "contents"  # the second factor of each image, beside its class
 _PART_PAIRS: dict[Split, tuple[tuple[str, str], ...]] = {
@@ -23,30 +26,35 @@ _PART_PAIRS: dict[Split, tuple[tuple[str, str], ...]] = {
 }
 
 
-def read_arrays(path: Path, *, name: str, split: Split | None, notice: Notice) -> PackedImages:
-    """The images of a file; one `.npy` is mapped into memory.
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """The arrays of a single file."""
+    if only is None or not only.lower().endswith(_SUFFIXES):
+        return []
+    path = store.path / only
+    return [Found(f"arrays in {path}", partial(_open, path))]
 
-    Raises:
-        DataError: the file is damaged, or holds no array that can be images.
-    """
+
+def _open(path: Path, request: Request) -> PackedImages:
+    """The images of a file; a `.npy` file is mapped into memory."""
+    split = request.split
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(content, np.ndarray):
             if split is not None:
                 raise no_such_split(str(path), split, "one array has no parts, so leave the split out")
-            return _checked(content, _labels_beside(path), name, str(path))
+            return _checked(content, _labels_beside(path), request.name, str(path))
         with content:
-            return _read_npz(content, path, name, split, notice)
+            return _read_npz(content, path, request)
     except DataError:
         raise
-    except Exception as error:  # zipfile and numpy have many ways to say that a file is damaged
+    except Exception as error:  # zipfile and numpy raise many kinds of errors on damaged files
         raise DataError(
             f"{path} cannot be read as an array of numbers: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
 
 
-def _read_npz(content: Mapping[str, Any], path: Path, name: str, split: Split | None, notice: Notice) -> PackedImages:
-    keys = list(content)
+def _read_npz(content: Mapping[str, Any], path: Path, request: Request) -> PackedImages:
+    split, notice, keys = request.split, request.notice, list(content)
     parts: dict[Split, tuple[str, str]] = {}
     for which, pairs in _PART_PAIRS.items():
         for pair in pairs:
@@ -69,17 +77,17 @@ def _read_npz(content: Mapping[str, Any], path: Path, name: str, split: Split | 
             raise DataError(f"{path} holds {', '.join(keys) or 'nothing'}; expected images under one of {known}")
         pair = found or (keys[0], "")
     labels = content[pair[1]] if pair[1] in keys else None
-    images = _checked(content[pair[0]], labels, name, f"{pair[0]} in {path}", part)
+    images = _checked(content[pair[0]], labels, request.name, f"{pair[0]} in {path}", part)
     if _CONTENTS not in keys:
         return images
     if parts or labels is None:
-        notice(f"{path}: its {_CONTENTS} are left out; they are read beside one array of images and its labels")
+        notice(f"{path}: its {_CONTENTS} are left out; they need one array of images with labels")
         return images
     return _with_contents(images, content[_CONTENTS], split, str(path))
 
 
 def _with_contents(images: PackedImages, contents: np.ndarray, split: Split | None, where: str) -> PackedImages:
-    """The images of a part, with their contents. Parts share no class; see :mod:`sivae.data.images.cars3d`."""
+    """The images of a part, with their contents. Parts share no class, as in :mod:`.cars3d`."""
     contents, names = _numbered(contents, len(images), "contents", where)
     array, labels = images.array, images.labels
     assert labels is not None
@@ -121,32 +129,15 @@ def _checked(
 
 
 def _numbered(values: np.ndarray, count: int, what: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A factor of each image, int64 [N], from [N] or [N, 1], and names by its values."""
+    """Labels or contents, [N] or [N, 1], as int64 [N], and names for them."""
     values = values.reshape(-1) if values.shape[1:] == (1,) else values
     if values.dtype.kind not in "iu" or values.shape != (count,):
         raise DataError(
             f"{where}: its {what} are {values.dtype} of shape {list(values.shape)}; "
             f"expected {count:,} whole numbers, one for each image"
         )
-    names = numbered_classes(values, where, what)
+    names = numbers_as_names(values, where, what)
     return values.astype(np.int64), names
-
-
-def numbered_classes(labels: np.ndarray, where: str, what: str = "labels") -> tuple[str, ...]:
-    """Names for classes that have none: their numbers.
-
-    Args:
-        labels: whole numbers.
-        where: they lie, for messages.
-        what: to call them there.
-
-    Raises:
-        DataError: a label is negative, or so large that it is no class.
-    """
-    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    if low < 0 or high > 0xFFFF:
-        raise DataError(f"{where}: its {what} span {low} to {high}; expected classes from 0 to {0xFFFF}")
-    return tuple(str(label) for label in range(high + 1))
 
 
 def _channels_last(array: np.ndarray, where: str) -> np.ndarray:

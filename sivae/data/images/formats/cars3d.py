@@ -1,11 +1,11 @@
-"""Cars3D: 183 car models, each seen from 24 azimuths at 4 elevations.
+"""Read Cars3D: 183 car models, each seen from 24 azimuths at 4 elevations.
 
 Reed, Zhang, Zhang & Lee, "Deep Visual Analogy-Making", NIPS 2015. A file `car_NNN_mesh.mat` (MATLAB, version 5) holds
 one car as `im`, uint8 [128, 128, 3, 24, 4]: height, width, RGB, azimuth, elevation. The class is the car, the content
 is the view, elevation · 24 + azimuth.
 
-Parts share no car: as Gabbay & Hoshen ("Demystifying Inter-Class Disentanglement", ICLR 2020) have it, the last 20 of
-the 183 cars are the test images.
+Parts share no car: as in Gabbay & Hoshen ("Demystifying Inter-Class Disentanglement", ICLR 2020), the last 20 of the
+183 cars are the test images.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import Notice, Split
-from sivae.data.images.formats.found import by_folder
-from sivae.data.images.formats.sequences import Decoded, FoundSequences, Run, SequenceImages, parts_by_class
+from sivae.data.images.base import Split
+from sivae.data.images.formats.found import Found, Request, by_folder, found_parts
+from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
 from sivae.data.images.stores import Store
 from sivae.errors import DamagedImageError, DataError
 
@@ -34,22 +34,12 @@ _CARS, _TEST_CARS = 183, 20
 
 
 def test_classes(count: int) -> int:
-    """How many of the classes are held out: the release's share of 20 in 183, rounded, and at least one."""
+    """The number of test classes: the release's share of 20 in 183, rounded, and at least one."""
     return max(1, round(count * _TEST_CARS / _CARS))
 
 
-def is_cars3d(name: str) -> bool:
-    """Whether a file has the name of one of the release's cars."""
-    return _FILE.fullmatch(name) is not None
-
-
-def find_cars3d(store: Store, only: str | None = None) -> list[FoundSequences]:
-    """Cars3D's files, by name, in the order of the cars' numbers.
-
-    Args:
-        store: the files.
-        only: the one file that is to be read.
-    """
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """Cars3D's files in the folders of a store, by name, in the order of the cars' numbers."""
     found = []
     for folder, files in by_folder(store).items():
         cars = {
@@ -61,8 +51,8 @@ def find_cars3d(store: Store, only: str | None = None) -> list[FoundSequences]:
             numbers = sorted(cars, key=lambda number: (int(number), number))
             parts = parts_by_class({number: [cars[number]] for number in numbers}, test_classes(len(cars)))
             labels = {cars[number]: label for label, number in enumerate(numbers)}
-            opener = partial(_open, store, labels, tuple(f"car {number}" for number in numbers))
-            found.append(FoundSequences(f"Cars3D in {store.path / folder}", parts, opener))
+            open_part = partial(_open, store, labels, tuple(f"car {number}" for number in numbers))
+            found.append(found_parts(f"Cars3D in {store.path / folder}", parts, open_part))
     return found
 
 
@@ -71,11 +61,8 @@ def _open(
     labels: dict[str, int],
     class_names: tuple[str, ...],
     files: list[str],
-    *,
-    name: str,
     part: Split | None,
-    skip_damaged: bool,
-    notice: Notice,
+    request: Request,
 ) -> SequenceImages:
     views = np.arange(len(_VIEWS))
     return SequenceImages(
@@ -83,11 +70,10 @@ def _open(
         [Run(file, labels[file], views, views) for file in files],
         partial(_decode, store),
         noun="view",
-        name=name,
         class_names=class_names,
         content_names=_VIEWS,
-        skip_damaged=skip_damaged,
         part=part,
+        request=request,
     )
 
 
@@ -96,10 +82,10 @@ def _decode(store: Store, run: Run) -> Decoded:
 
     content = store.read(run.file)
     try:
-        # Before anything is unpacked: a small file may claim any size.
+        # Checked before unpacking, because a small file may claim any size.
         claimed = {name: (list(shape), kind) for name, shape, kind in whosmat(io.BytesIO(content))}
         if claimed.get("im", (list(_SHAPE), "uint8")) != (list(_SHAPE), "uint8"):
-            shape, kind = claimed["im"]  # double, single, uint8: in MATLAB's words
+            shape, kind = claimed["im"]  # the kind in MATLAB's words: double, single, uint8
             raise DamagedImageError(f"the file holds im as {kind} {shape}; expected im as uint8 {list(_SHAPE)}")
         pixels = loadmat(io.BytesIO(content), variable_names=("im",)).get("im")
     except NotImplementedError:
@@ -108,7 +94,7 @@ def _decode(store: Store, run: Run) -> Decoded:
         ) from None
     except DamagedImageError:
         raise
-    except Exception as error:  # a damaged file can fail anywhere
+    except Exception as error:  # scipy raises many kinds of errors on damaged files
         words = " ".join(str(error).split()) or type(error).__name__
         raise DamagedImageError(f"the file is damaged, or no MATLAB file: {words}") from None
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != _SHAPE:

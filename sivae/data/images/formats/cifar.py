@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as they were released: pickled for Python, or binary."""
+"""Read CIFAR-10 and CIFAR-100 as they were released, pickled for Python or binary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.base import Split
-from sivae.data.images.formats.found import Content, Found, by_folder
+from sivae.data.images.formats.found import Content, Found, by_folder, found_arrays
 from sivae.data.images.formats.inert_pickle import byte_array, read_pickle
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
@@ -18,26 +18,20 @@ _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
 
 
-def find_cifar(store: Store, only: str | None = None) -> list[Found]:
-    """CIFAR releases among the files.
-
-    Args:
-        store: the files.
-        only: the one file that is to be read.
-    """
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """The releases in the folders of a store, by the names of their files."""
     found = []
     for folder, files in by_folder(store).items():
         for kind, images in _kinds(store, files):
             chosen = {part: [name for name in names if only in (None, name)] for part, names in images.items()}
             if any(chosen.values()):
-                title = f"{kind} in {store.path / folder}"
                 read: Callable[[list[str]], Content] = partial(_READERS[kind], store, files)
-                found.append(Found(title, store, chosen, read))
+                found.append(found_arrays(f"{kind} in {store.path / folder}", store, chosen, read))
     return found
 
 
 def _kinds(store: Store, files: dict[str, str]) -> list[tuple[str, dict[Split | None, list[str]]]]:
-    """The releases whose files are in a folder, each with its image files by part."""
+    """The releases in one folder, each with its image files by part."""
 
     def named(pattern: str) -> list[str]:
         return [name for own, name in files.items() if re.fullmatch(pattern, own)]
@@ -92,7 +86,7 @@ def _read_binary(store: Store, files: dict[str, str], names: list[str], *, meta:
                 f"{label_bytes} of label and {_PIXELS:,} of pixels: it is cut short, or another file"
             )
         records = np.frombuffer(content, np.uint8).reshape(-1, size)
-        labels.append(records[:, label_bytes - 1])  # CIFAR-100 has the coarse one before the fine one
+        labels.append(records[:, label_bytes - 1])  # in CIFAR-100 the coarse label comes before the fine one
         pixels.append(records[:, label_bytes:])
     class_names = None
     if meta in files:

@@ -1,4 +1,4 @@
-"""What a reader of a known release tells of it before it reads."""
+"""What the reader of a format returns: the data sets that it found, to be opened on request."""
 
 from __future__ import annotations
 
@@ -7,64 +7,101 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sivae.data.images.base import Notice, PackedImages, Split, no_such_split
+from sivae.data.images.base import ImageSet, Notice, PackedImages, Split, ignore, no_such_split
 from sivae.data.images.stores import Store, fingerprint
+from sivae.errors import DataError
 
-_DEPTH = 3  # folders below the top; deeper ones are somebody's data, not a release
+_DEPTH = 3  # folders below the top; a release is not deeper
 
-Content = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]  # pixels, labels, class names
+
+@dataclass(frozen=True)
+class Request:
+    """How to open a data set.
+
+    Attributes:
+        name: name of the opened set.
+        split: the part; None: the train images, or all where there are no parts.
+        skip_damaged: whether loading and preparing leave damaged images out.
+        notice: called with lines that the user may want to read.
+    """
+
+    name: str
+    split: Split | None = None
+    skip_damaged: bool = False
+    notice: Notice = ignore
 
 
 @dataclass(frozen=True)
 class Found:
-    """A data set in a known format.
+    """A data set that is not opened yet.
 
     Attributes:
-        title: its format and place.
-        files: that hold its images, by part; None is the part of a set without parts.
-        read: pixels, labels and class names of some of these files.
+        title: its format and place, for messages.
+        open: opens it; raises a DataError where it is damaged or has no such part.
     """
 
     title: str
-    store: Store
-    files: Mapping[Split | None, list[str]]
-    read: Callable[[list[str]], Content]
-
-    def open(self, name: str, split: Split | None, notice: Notice) -> PackedImages:
-        """Read a part; where none is named the train images, or all where there are no parts.
-
-        Raises:
-            DataError: there is no such part, or a file is damaged.
-        """
-        part = chosen_part(self.title, self.files, split, notice)
-        files = self.files[part]
-        pixels, labels, class_names = self.read(files)
-        mark = fingerprint(self.store, files)
-        return PackedImages(pixels, labels, name=name, class_names=class_names, fingerprint=mark, part=part)
+    open: Callable[[Request], ImageSet]
 
 
-def chosen_part(
-    title: str, files: Mapping[Split | None, list[str]], split: Split | None, notice: Notice
-) -> Split | None:
-    """The part to read: the one that is named; else the train images, or all where there are no parts.
+Files = Mapping[Split | None, list[str]]  # file names by part; None is the part of a set without parts
+Content = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]  # pixels, labels, class names
 
-    Raises:
-        NoSuchSplitError: a part is named that is not there.
-    """
-    parts = [part for part, names in files.items() if names]
+
+def found_parts(title: str, files: Files, open_part: Callable[[list[str], Split | None, Request], ImageSet]) -> Found:
+    """A data set that may have parts; `open_part` opens the files of one."""
+
+    def open_chosen(request: Request) -> ImageSet:
+        part = _choose_part(title, files, request)
+        return open_part(files[part], part, request)
+
+    return Found(title, open_chosen)
+
+
+def found_arrays(title: str, store: Store, files: Files, read: Callable[[list[str]], Content]) -> Found:
+    """A data set that may have parts; `read` reads the files of one into memory."""
+
+    def open_part(names: list[str], part: Split | None, request: Request) -> PackedImages:
+        pixels, labels, class_names = read(names)
+        digest = fingerprint(store, names)
+        return PackedImages(pixels, labels, name=request.name, class_names=class_names, fingerprint=digest, part=part)
+
+    return found_parts(title, files, open_part)
+
+
+def _choose_part(title: str, files: Files, request: Request) -> Split | None:
+    """The requested part; else the train images, or all where there are no parts."""
+    split, parts = request.split, [part for part, names in files.items() if names]
     if split is not None and split not in parts:
         have = " and ".join(part for part in parts if part) or "no parts"
         raise no_such_split(title, split, f"it has {have}")
     if split is None and len(parts) > 1:
-        notice(f"{title}: reading its train images, not the test images")
+        request.notice(f"{title}: reading its train images, not the test images")
     return split or next(part for part in ("train", None, "test") if part in parts)
 
 
 def by_folder(store: Store) -> dict[str, dict[str, str]]:
-    """Files by their own name, by folder, in folders near the top."""
+    """The files in folders near the top: full names by file name, by folder."""
     folders: dict[str, dict[str, str]] = {}
     for name in store.sizes:
         folder, _, own = name.rpartition("/")
         if folder.count("/") < _DEPTH:
             folders.setdefault(folder, {})[own] = name
     return folders
+
+
+def numbers_as_names(labels: np.ndarray, where: str, what: str = "labels") -> tuple[str, ...]:
+    """Names for classes without names: their numbers.
+
+    Args:
+        labels: whole numbers.
+        where: their place, for messages.
+        what: their name, for messages.
+
+    Raises:
+        DataError: a label is negative, or too large for a class.
+    """
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high > 0xFFFF:
+        raise DataError(f"{where}: its {what} span {low} to {high}; expected classes from 0 to {0xFFFF}")
+    return tuple(str(label) for label in range(high + 1))

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST, Fashion-MNIST and their kin, packed by gzip or not."""
+"""Read IDX files, the format of MNIST, Fashion-MNIST and similar sets, compressed by gzip or not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.base import Split
-from sivae.data.images.formats.arrays import numbered_classes
-from sivae.data.images.formats.found import Content, Found, by_folder
+from sivae.data.images.formats.found import Content, Found, by_folder, found_arrays, numbers_as_names
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
@@ -24,13 +23,13 @@ _PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("t10k", "test"), (
 _UNSIGNED_BYTE = 8
 
 
-def find_idx(store: Store, only: str | None = None) -> list[Found]:
-    """Sets of IDX files, told by the names that MNIST gave them. A set is an image file of each part.
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """The sets of IDX files in the folders of a store, by MNIST's file names: one file of images for each part.
 
-    Args:
-        store: the files.
-        only: the one file that is to be read, whatever its name.
+    A single file may have any name, if its first bytes are those of IDX images.
     """
+    if only is not None and not (_begins_idx(store.head(only)) or "idx3" in only):
+        return []
     sets: dict[tuple[str, str], dict[Split | None, list[str]]] = {}
     for folder, files in by_folder(store).items():
         for own, name in files.items():
@@ -41,16 +40,16 @@ def find_idx(store: Store, only: str | None = None) -> list[Found]:
             word, part = next(((word, part) for word, part in _PARTS if word in stem), ("", None))
             beside = sets.setdefault((folder, stem.replace(word, "")), {}).setdefault(part, [])
             if own.endswith(".gz") and beside:
-                continue  # the same file, packed
+                continue  # the same file, compressed
             beside[:] = [name]
     return [
-        Found(f"IDX files in {store.path / folder}", store, parts, partial(_read, store))
+        found_arrays(f"IDX files in {store.path / folder}", store, parts, partial(_read, store))
         for (folder, _), parts in sets.items()
     ]
 
 
-def is_idx(content: bytes) -> bool:
-    """Whether a file's first bytes are those of IDX images, packed or not."""
+def _begins_idx(content: bytes) -> bool:
+    """Whether a file's first bytes are those of IDX images, compressed or not."""
     if content[:2] == b"\x1f\x8b":
         try:
             content = zlib.decompressobj(wbits=31).decompress(content, 4)
@@ -70,7 +69,7 @@ def _read(store: Store, files: list[str]) -> Content:
         raise DataError(
             f"{store.where(beside)} has {len(labels):,} labels, where {store.where(name)} has {len(pixels):,} images"
         )
-    return pixels, labels, numbered_classes(labels, store.where(beside))
+    return pixels, labels, numbers_as_names(labels, store.where(beside))
 
 
 def _labels_name(store: Store, name: str) -> str | None:
@@ -101,7 +100,7 @@ def _array(store: Store, name: str, dimensions: int) -> np.ndarray:
         shape = struct.unpack(f">{dimensions}I", head[4:])
         size = math.prod(shape)
         if size > available_memory() // 2:
-            raise DataError(f"{where} says that it holds {amount(size)}, which do not fit into memory")
+            raise DataError(f"{where} claims to hold {amount(size)}, which do not fit into memory")
         if 0 in shape:
             raise DataError(f"{where} holds nothing: its shape is {list(shape)}")
         values = content.read(size + 1)
@@ -109,5 +108,5 @@ def _array(store: Store, name: str, dimensions: int) -> np.ndarray:
         raise DataError(f"{where} is damaged: {error}") from None
     if len(values) != size:
         came = f"only {len(values):,}" if len(values) < size else "more"
-        raise DataError(f"{where} says that it holds {size:,} bytes of shape {list(shape)}, and has {came}")
+        raise DataError(f"{where} claims to hold {size:,} bytes of shape {list(shape)}, and has {came}")
     return np.frombuffer(values, np.uint8).reshape(shape)

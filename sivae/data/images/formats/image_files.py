@@ -1,38 +1,40 @@
-"""Image files in folders, zips and tars: which part and class each belongs to.
+"""Read image files in a folder, zip or tar, and find the part and class of each from the folders around it.
 
-The folder directly above an image is its class, where there is more than one such folder. `train` and `test` at the
-top are parts. FFHQ's folders of a thousand images each (`00000/00000.png`, …) are no classes.
+The folder directly above an image is its class, where there is more than one such folder. Folders `train` and `test`
+at the top are parts. FFHQ's folders of a thousand images each (`00000/00000.png`, …) are no classes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from sivae.data.images.base import ImageSet, Notice, Split, no_such_split
+from sivae.data.images.formats.found import Found, Request
 from sivae.data.images.pixels import SUFFIXES, decode
 from sivae.data.images.stores import Store, fingerprint
+from sivae.errors import DataError
 
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 
-# Releases that hold their images several times over, or beside other pictures: the folder that is meant, best first.
+# The folder to read of a release with several folders of images, best first.
 _RELEASED = ("images1024x1024", "CelebA-HQ-img", "thumbnails128x128")
 
 
-class TreeImages(ImageSet):
-    """Encoded images, decoded when they are read.
+class EncodedImages(ImageSet):
+    """Image files that are decoded when they are read.
 
     Args:
-        store: where they lie.
-        names: of the files.
-        labels: of each, or None.
+        store: the files.
+        names: names of the image files.
+        labels: class of each, or None.
         class_names: by label.
-        name: of the set.
-        skip_damaged: what loading and preparing do with a damaged image.
-        part: train or test, where the data has parts.
+        part: "train" or "test", where the data has parts.
+        request: how to open the set.
     """
 
     def __init__(
@@ -41,24 +43,18 @@ class TreeImages(ImageSet):
         names: Sequence[str],
         labels: Sequence[int] | None,
         class_names: tuple[str, ...] | None,
-        *,
-        name: str,
-        skip_damaged: bool = False,
-        part: Split | None = None,
+        part: Split | None,
+        request: Request,
     ) -> None:
-        self.name, self.class_names = name, class_names
-        self.skip_damaged, self.part = skip_damaged, part
+        self.name, self.skip_damaged = request.name, request.skip_damaged
+        self.class_names, self.part = class_names, part
         self._store, self._names, self._labels = store, names, labels
 
     def __len__(self) -> int:
         return len(self._names)
 
     def picture(self, index: int) -> Image.Image:
-        """An image as Pillow's, of mode L or RGB.
-
-        Raises:
-            DamagedImageError: it cannot be decoded.
-        """
+        """See :meth:`ImageSet.picture`."""
         return decode(self._store.read(self._names[index]), self.where(index))
 
     def read(self, index: int) -> np.ndarray:
@@ -71,7 +67,7 @@ class TreeImages(ImageSet):
         return None if self._labels is None else self._labels[index]
 
     def where(self, index: int) -> str:
-        """The image's file, for messages."""
+        """See :meth:`ImageSet.where`."""
         return self._store.where(self._names[index])
 
     @property
@@ -80,16 +76,23 @@ class TreeImages(ImageSet):
         return fingerprint(self._store, self._names)
 
 
-def read_tree(store: Store, *, name: str, split: Split | None, skip_damaged: bool, notice: Notice) -> TreeImages | None:
-    """The images of a store; None where it has none.
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """All image files of a store, as one set.
 
     Raises:
-        DataError: there is no such part.
+        DataError: `only` is a single image.
     """
-    paths = {file: _parts(file) for file in store.sizes if file.lower().endswith(SUFFIXES)}
-    paths = _released_folder(_without_common_folder(paths), notice)
-    if not paths:
-        return None
+    if only is None:
+        names = [name for name in store.sizes if name.lower().endswith(SUFFIXES)]
+        return [Found(f"image files in {store.path}", partial(_open, store, names))] if names else []
+    if only.lower().endswith(SUFFIXES):
+        raise DataError(f"{store.where(only)} is a single image; name the folder that contains it")
+    return []
+
+
+def _open(store: Store, files: list[str], request: Request) -> EncodedImages:
+    split, notice = request.split, request.notice
+    paths = _released_folder(_without_common_folder({file: _parts(file) for file in files}), notice)
     groups = _splits(paths)
     part: Split | None = None
     if groups:
@@ -107,11 +110,11 @@ def read_tree(store: Store, *, name: str, split: Split | None, skip_damaged: boo
         inside, names = paths, list(paths)
     class_of = _classes(inside)
     if class_of is None:
-        return TreeImages(store, names, None, None, name=name, skip_damaged=skip_damaged, part=part)
+        return EncodedImages(store, names, None, None, part, request)
     class_names = tuple(sorted(set(class_of.values())))
     index = {class_name: label for label, class_name in enumerate(class_names)}
     labels = [index[class_of[file]] for file in names]
-    return TreeImages(store, names, labels, class_names, name=name, skip_damaged=skip_damaged, part=part)
+    return EncodedImages(store, names, labels, class_names, part, request)
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -119,7 +122,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _without_common_folder(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Leave out the folders around everything, which archives often have."""
+    """Remove the outer folders that hold everything, as in many archives."""
     while True:
         tops = {parts[0] if len(parts) > 1 else None for parts in paths.values()}
         top = next(iter(tops), None)
@@ -138,18 +141,18 @@ def _released_folder(paths: dict[str, tuple[str, ...]], notice: Notice) -> dict[
 
 
 def _splits(paths: dict[str, tuple[str, ...]]) -> dict[Split, list[str]]:
-    """Folders at the top by part; empty where the top is anything else."""
+    """The folders at the top by part; empty where there are also others."""
     tops = {parts[0] if len(parts) > 1 else "" for parts in paths.values()}
     if not tops <= {top for top in tops if top.lower() in (*_TRAIN, *_TEST)}:
         return {}
     train = [top for top in tops if top.lower() in _TRAIN]
     tests = {top.lower(): top for top in tops if top.lower() in _TEST}
-    best = next((name for name in _TEST if name in tests), None)  # val is the test part only where no test is there
+    best = next((name for name in _TEST if name in tests), None)  # val is the test part only without a folder test
     return {"train": train, "test": [tests[best]] if best else []}
 
 
 def _classes(paths: dict[str, tuple[str, ...]]) -> dict[str, str] | None:
-    """Each image's class; None where folders are none."""
+    """The class of each image; None where the folders are no classes."""
     if any(len(parts) < 2 for parts in paths.values()) or _is_ffhq(paths):
         return None
     class_of = {name: parts[-2] for name, parts in paths.items()}
@@ -157,7 +160,7 @@ def _classes(paths: dict[str, tuple[str, ...]]) -> dict[str, str] | None:
 
 
 def _is_ffhq(paths: dict[str, tuple[str, ...]]) -> bool:
-    """Folders named after the thousand that their images' numbers lie in."""
+    """Whether each folder is named after the first number of the thousand images in it."""
 
     def fits(parts: tuple[str, ...]) -> bool:
         stem = parts[-1].rsplit(".", 1)[0]

@@ -1,7 +1,7 @@
-"""Reading a pickle of plain containers, numbers, strings and numpy arrays without executing anything of it.
+"""Read a pickle of plain containers, numbers, strings and numpy arrays without executing any of it.
 
-A pickle is a program that may call what it names. Here the few names that pickled arrays need stand for inert classes,
-which only keep what they are given; every other name is refused.
+A pickle is a program that calls functions by name. Here the few names that pickled arrays need are bound to inert
+classes, which only keep their arguments; every other name is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BYTE_TYPES = ("u1", "|u1", "uint8")
 
 
 class _Inert:
-    """Its instances can be given state, but the class itself cannot: a pickle could otherwise change it."""
+    """Keeps its arguments and state. State is set on instances only: a pickle must not change the class."""
 
     __slots__ = ("arguments", "state")
 
@@ -39,12 +39,12 @@ class _Dtype(_Inert):
 
 
 class _Array(_Inert):
-    """Stands for the class and for the function that makes a blank one, to which the state is given afterwards."""
+    """For numpy's array class, and for the function that makes an array whose state follows."""
 
     __slots__ = ()
 
     def parts(self) -> tuple[Any, Any, Any, Any]:
-        """Shape, dtype, whether columns come first, bytes."""
+        """Shape, dtype, whether the order is by columns, bytes."""
         if not isinstance(self.state, tuple) or len(self.state) != 5:
             raise ValueError("an array without content")
         _, shape, dtype, column_order, content = self.state
@@ -60,7 +60,7 @@ class _ArrayOfBuffer(_Inert):
 
 
 class _Latin1(_Inert):
-    """Bytes, as Python 3 wrote them for Python 2."""
+    """Bytes, as Python 3 writes them for Python 2."""
 
     __slots__ = ()
 
@@ -68,7 +68,7 @@ class _Latin1(_Inert):
         return text.encode("latin1")
 
 
-_STANDING_FOR: dict[tuple[str, str], type] = {
+_INERT_CLASSES: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _Latin1,
@@ -80,35 +80,35 @@ _STANDING_FOR: dict[tuple[str, str], type] = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         try:
-            return _STANDING_FOR[module, name]
+            return _INERT_CLASSES[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no such file needs") from None
 
 
 def read_pickle(content: bytes, where: str) -> dict[str, Any]:
-    """The dictionary in a pickle. Arrays in it stay inert until :func:`byte_array` looks at them.
+    """Read the dictionary in a pickle. Its arrays stay inert; :func:`byte_array` converts them.
 
     Args:
         content: the file's bytes.
-        where: what to call it in errors.
+        where: name of the file in error messages.
 
     Raises:
-        DataError: it is damaged, holds something else, or names anything but arrays.
+        DataError: the file is damaged, holds no dictionary, or names anything but arrays.
     """
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(loaded, dict):
             raise ValueError(f"it holds a {type(loaded).__name__}, not a dictionary")
         return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in loaded.items()}
-    except Exception as error:  # a damaged pickle can fail anywhere
+    except Exception as error:  # damaged pickles raise many kinds of errors
         raise DataError(f"{where} is damaged, or no pickle of images: {error}; nothing of it was executed") from None
 
 
 def byte_array(value: object, where: str) -> np.ndarray:
-    """An array of uint8 from a pickle.
+    """Convert an inert array of :func:`read_pickle` to uint8.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is no array of uint8.
     """
     try:
         if not isinstance(value, (_Array, _ArrayOfBuffer)):

@@ -1,15 +1,15 @@
-"""The KTH actions: 25 persons, each filmed in 6 actions and 4 scenarios, grey, 160×120, 25 frames a second.
+"""Read the KTH actions: 25 persons, each filmed in 6 actions and 4 scenarios, grey, 160×120, 25 frames a second.
 
 Schuldt, Laptev & Caputo, "Recognizing Human Actions: A Local SVM Approach", ICPR 2004. A video is
-`personPP_ACTION_dS_uncomp.avi`; `00sequences.txt` says in which frames the person is in the picture:
+`personPP_ACTION_dS_uncomp.avi`; `00sequences.txt` lists the frames that show the person:
 
     person01_boxing_d1    frames    1-95, 96-185, 186-245, 246-360
 
-Frames count from 1, and both ends belong to a range. Of a video that the list does not name all frames are taken. Of
-the frames that are taken every `EVERY`-th is an image, from the first on, since neighbours are nearly the same.
+Frames are counted from 1, and both ends belong to a range. A video that is not listed shows the person in all frames.
+Every `EVERY`-th of these frames is an image, beginning with the first, because neighbours are nearly the same.
 
-The class is the person, the content is the action. Parts share no person: the last sixth of them, at least one, are
-the test images; of all 25 these are persons 22 to 25.
+The class is the person, the content is the action. Parts share no person: the last sixth of the persons, at least one,
+are the test images; of all 25 these are persons 22 to 25.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import Notice, Split
-from sivae.data.images.formats.sequences import Decoded, FoundSequences, Run, SequenceImages, parts_by_class
+from sivae.data.images.base import Split
+from sivae.data.images.formats.found import Found, Request, found_parts
+from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
 from sivae.data.images.stores import Store
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
@@ -37,17 +38,12 @@ _LINE = re.compile(rf"\s*(?P<video>{_VIDEO})\b(?P<frames>.*)")
 _RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
 _WIDTH, _HEIGHT = 160, 120
 _LONGEST = 1_000_000  # frames, eleven hours
-_CHUNK_BYTES = 8  # of the head that each frame has in an AVI file
-_MAX_PIXELS = 1 << 20  # a frame's, with the borders that decoders add: nothing larger is allocated
+_CHUNK_BYTES = 8  # the head of each frame in an AVI file
+_MAX_PIXELS = 1 << 20  # of a frame, with the borders that decoders add; no larger frame is allocated
 
 
-def find_kth(store: Store, only: str | None = None) -> list[FoundSequences]:
-    """KTH's videos, by name, in whatever folders they lie.
-
-    Args:
-        store: the files.
-        only: the one video that is to be read.
-    """
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """KTH's videos in all folders of a store, by name."""
     videos: dict[str, re.Match[str]] = {}
     others, lists = [], []
     for name in store.sizes:
@@ -65,13 +61,8 @@ def find_kth(store: Store, only: str | None = None) -> list[FoundSequences]:
     for name, match in sorted(videos.items(), key=lambda video: video[1]["video"]):
         persons.setdefault(match["person"], []).append(name)
     parts = parts_by_class(persons, max(1, len(persons) // 6))
-    opener = partial(_open, store, videos, tuple(persons), lists, [] if only else others)
-    return [FoundSequences(f"KTH actions in {store.path}", parts, opener)]
-
-
-def is_kth(name: str) -> bool:
-    """Whether a file has the name of one of KTH's videos."""
-    return _FILE.fullmatch(name) is not None
+    open_part = partial(_open, store, videos, tuple(persons), lists, [] if only else others)
+    return [found_parts(f"KTH actions in {store.path}", parts, open_part)]
 
 
 def _open(
@@ -81,20 +72,17 @@ def _open(
     lists: list[str],
     others: list[str],
     files: list[str],
-    *,
-    name: str,
     part: Split | None,
-    skip_damaged: bool,
-    notice: Notice,
+    request: Request,
 ) -> SequenceImages:
     _refuse_copies(store, videos)
     _import_av()
     listed = _read_lists(store, lists)
     if others:
-        notice(f"{store.path}: {len(others):,} videos are left out, as they are not named as KTH's: {others[0]} …")
+        request.notice(f"{store.path}: {len(others):,} videos without a name of KTH's are left out: {others[0]} …")
     runs = []
     unlisted = sum(videos[file]["video"] not in listed for file in files)
-    with counting(f"counting the frames of {name}", unlisted) as counter:
+    with counting(f"counting the frames of {request.name}", unlisted) as counter:
         for file in files:
             video = videos[file]
             numbers = listed.get(video["video"])
@@ -109,11 +97,10 @@ def _open(
         runs,
         partial(_decode, store),
         noun="frame",
-        name=name,
         class_names=tuple(f"person {person}" for person in persons),
         content_names=ACTIONS,
-        skip_damaged=skip_damaged,
         part=part,
+        request=request,
     )
 
 
@@ -126,13 +113,13 @@ def _refuse_copies(store: Store, videos: dict[str, re.Match[str]]) -> None:
 
 
 def _read_lists(store: Store, lists: Iterable[str]) -> dict[str, np.ndarray]:
-    """Rising frame numbers, int64, by video. Lines that begin with no video's name are the list's prose."""
+    """Rising frame numbers, int64, by video. Lines that do not begin with a video's name are ignored."""
     listed: dict[str, np.ndarray] = {}
     for name in lists:
         lines = store.read(name).decode(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             match = _LINE.fullmatch(line)
-            if match is None or "missing" in match["frames"]:  # the release lacks one video, and its list says so
+            if match is None or "missing" in match["frames"]:  # the release lacks one video, as its list says
                 continue
             listed[match["video"]] = _frames(match["frames"], f"line {number} of {store.where(name)}")
     return listed
@@ -162,14 +149,14 @@ def _import_av() -> Any:
 
 
 def _open_video(content: bytes) -> Any:
-    """A container, to be closed.
+    """Open a container, which the caller must close.
 
     Raises:
-        DamagedImageError: it is no AVI file with a video of the right size.
+        DamagedImageError: it is no AVI file with a video.
     """
     av = _import_av()
     try:
-        # By its name the format is fixed: others, as playlists, would lead to other files and to the network.
+        # The format is fixed, because others, such as playlists, lead to other files and to the network.
         container = av.open(io.BytesIO(content), format="avi")
     except Exception as error:
         raise DamagedImageError(f"the file is damaged, or no AVI video: {_words(error)}") from None
@@ -180,12 +167,11 @@ def _open_video(content: bytes) -> Any:
 
 
 def _words(error: Exception) -> str:
-    words = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(words).split()) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _count_frames(content: bytes) -> int:
-    """As the file says; of a file that cannot be read one, for there to be an image that is damaged."""
+    """The number of frames as the file states it; 1 for an unreadable file, so that it has one damaged image."""
     try:
         with _open_video(content) as container:
             stream = container.streams.video[0]
@@ -218,7 +204,7 @@ def _decode(store: Store, run: Run) -> Decoded:
                         break
             else:
                 missing = f"the video ends after {count} frames"
-        except Exception as error:  # what a decoder raises on damaged input depends on the codec and on the damage
+        except Exception as error:  # decoders raise many kinds of errors on damaged files
             missing = f"the video cannot be decoded after {count} frames: {_words(error)}"
     pixels = np.stack(images)[:, :, :, None] if images else np.empty((0, _HEIGHT, _WIDTH, 1), np.uint8)
     return Decoded(pixels, missing)

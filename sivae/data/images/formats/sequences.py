@@ -1,7 +1,7 @@
-"""Images that lie many to a file, as a video's frames or an object's views, each with two factors: class and content.
+"""Images of which one file holds many, such as a video's frames or an object's views, with a class and a content each.
 
-A file is decoded as a whole when one of its images is first read, and each thread keeps its last one: who walks the
-set in order decodes each file about once, and who jumps about decodes one for every image.
+A file is decoded as a whole when one of its images is first read, and each thread keeps the file that it decoded last:
+reading in order decodes each file about once, reading in random order decodes a file for each image.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, Notice, Split
-from sivae.data.images.formats.found import chosen_part
+from sivae.data.images.base import ImageSet, Split
+from sivae.data.images.formats.found import Request
 from sivae.data.images.stores import Store, fingerprint
 from sivae.errors import DamagedImageError
 
 
 @dataclass(frozen=True)
 class Run:
-    """The images of one file.
+    """The images that are taken from one file.
 
     Attributes:
         file: its name in the store.
         label: the class of all of them.
         contents: int64 ``[n]``, the content of each.
-        numbers: int64 ``[n]``, which of the file's images they are, rising.
+        numbers: int64 ``[n]``, their numbers in the file, rising.
     """
 
     file: str
@@ -39,39 +39,38 @@ class Run:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a file held.
+    """The decoded images of a run.
 
     Attributes:
-        images: uint8 ``[m, H, W, C]``, the first m of those that were wanted.
-        missing: why there are no more, where m is less than was wanted.
+        images: uint8 ``[m, H, W, C]``, the first m images of the run.
+        missing: the reason, where m is less than n.
     """
 
     images: np.ndarray
     missing: str = ""
 
 
-Decoder = Callable[[Run], Decoded]  # raises DamagedImageError where nothing can be had
+Decoder = Callable[[Run], Decoded]  # raises DamagedImageError where no image can be decoded
 
 _NOTHING = np.empty((0, 1, 1, 1), np.uint8)
 
 
 class _Last(threading.local):
-    value: tuple[int, Decoded] | None = None  # a run and what it held
+    value: tuple[int, Decoded] | None = None  # number of a run, and its images
 
 
 class SequenceImages(ImageSet):
-    """A set of such images, of one shape.
+    """A set of such images, all of one shape.
 
     Args:
-        store: where the files lie.
+        store: the files.
         runs: the images, file by file.
-        decode: the images of a run.
-        noun: what an image of a file is called in messages.
-        name: of the set.
+        decode: decodes the images of a run.
+        noun: name of an image of a file in messages.
         class_names: by label.
         content_names: by content.
-        skip_damaged: what loading and preparing do with a damaged image.
-        part: train or test, where the data has parts.
+        part: "train" or "test", where the data has parts.
+        request: how to open the set.
     """
 
     uniform = True
@@ -83,14 +82,13 @@ class SequenceImages(ImageSet):
         decode: Decoder,
         *,
         noun: str,
-        name: str,
         class_names: tuple[str, ...],
         content_names: tuple[str, ...],
-        skip_damaged: bool = False,
-        part: Split | None = None,
+        part: Split | None,
+        request: Request,
     ) -> None:
-        self.name, self.class_names, self.content_names = name, class_names, content_names
-        self.skip_damaged, self.part = skip_damaged, part
+        self.name, self.skip_damaged, self.part = request.name, request.skip_damaged, part
+        self.class_names, self.content_names = class_names, content_names
         self._store, self._runs, self._decode, self._noun = store, runs, decode, noun
         self._ends = np.cumsum([len(run.numbers) for run in runs])
         self._last = _Last()
@@ -99,6 +97,7 @@ class SequenceImages(ImageSet):
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def _place(self, index: int) -> tuple[int, int]:
+        """The number of the run, and the position in it."""
         run = int(np.searchsorted(self._ends, index, side="right"))
         return run, index - (int(self._ends[run - 1]) if run else 0)
 
@@ -116,7 +115,7 @@ class SequenceImages(ImageSet):
         if last is None or last[0] != run:
             try:
                 decoded = self._decode(self._runs[run])
-            except DamagedImageError as error:  # kept too: it would be found again for every image of the file
+            except DamagedImageError as error:  # kept, because every image of the file would raise it again
                 decoded = Decoded(_NOTHING, str(error))
             last = self._last.value = run, decoded
         return last[1]
@@ -126,18 +125,18 @@ class SequenceImages(ImageSet):
         return self._runs[self._place(index)[0]].label
 
     def content(self, index: int) -> int:
-        """An image's content, an index into `content_names`."""
+        """See :meth:`ImageSet.content`."""
         run, position = self._place(index)
         return int(self._runs[run].contents[position])
 
     def where(self, index: int) -> str:
-        """The image and its file, for messages."""
+        """See :meth:`ImageSet.where`."""
         run, position = self._place(index)
         return f"{self._noun} {self._runs[run].numbers[position]} of {self._store.where(self._runs[run].file)}"
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the files' names and sizes, and of which of their images are taken."""
+        """A digest of the files' names and sizes, and of the numbers of their images."""
         digest = hashlib.sha256(fingerprint(self._store, [run.file for run in self._runs]).encode())
         for run in self._runs:
             digest.update(run.numbers.astype("<i8").tobytes())
@@ -150,44 +149,12 @@ class SequenceImages(ImageSet):
         self.__dict__.update(state, _last=_Last())
 
 
-class Opener(Protocol):
-    """Makes the set of some files."""
-
-    def __call__(
-        self, files: list[str], *, name: str, part: Split | None, skip_damaged: bool, notice: Notice
-    ) -> SequenceImages: ...
-
-
-@dataclass(frozen=True)
-class FoundSequences:
-    """A set in a known format whose images lie many to a file.
-
-    Attributes:
-        title: its format and place.
-        files: that hold its images, by part; None is the part of a set without parts.
-        opener: makes the set of some of these files.
-    """
-
-    title: str
-    files: Mapping[Split | None, list[str]]
-    opener: Opener
-
-    def open(self, name: str, split: Split | None, notice: Notice, *, skip_damaged: bool) -> SequenceImages:
-        """Open a part; where none is named the train images, or all where there are no parts.
-
-        Raises:
-            DataError: there is no such part.
-        """
-        part = chosen_part(self.title, self.files, split, notice)
-        return self.opener(self.files[part], name=name, part=part, skip_damaged=skip_damaged, notice=notice)
-
-
 def parts_by_class(files: Mapping[str, list[str]], test_count: int) -> dict[Split | None, list[str]]:
-    """Parts that share no class: the last classes are the test images.
+    """Divide files into parts that share no class: the last classes are the test images.
 
     Args:
-        files: by class, in the order of classes.
-        test_count: how many classes are held out; of a single class none is.
+        files: file names by class, in the order of classes.
+        test_count: number of test classes; a single class is not divided.
     """
     if len(files) < 2:
         return {None: [name for names in files.values() for name in names]}

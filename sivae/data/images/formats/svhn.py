@@ -1,4 +1,4 @@
-"""SVHN's cropped digits: MATLAB files with X uint8 [32, 32, 3, N] and y [N, 1], where 10 stands for the digit 0."""
+"""Read SVHN's cropped digits: MATLAB files with X uint8 [32, 32, 3, N] and y [N, 1], where 10 means the digit 0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.base import Split
-from sivae.data.images.formats.found import Content, Found, by_folder
+from sivae.data.images.formats.found import Content, Found, by_folder, found_arrays
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
 
@@ -17,13 +17,13 @@ _FILE = re.compile(r"(train|test|extra)_32x32\.mat")
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 
-def find_svhn(store: Store, only: str | None = None) -> list[Found]:
-    """SVHN's files, by name. `extra_32x32.mat` is read where it is named itself, or where it is alone.
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """SVHN's files in the folders of a store, by name; a single file may be any MATLAB file.
 
-    Args:
-        store: the files.
-        only: the one file that is to be read, whatever its name.
+    `extra_32x32.mat` is read if it is named itself, or if it is alone.
     """
+    if only is not None and not only.lower().endswith(".mat"):
+        return []
     found = []
     for folder, files in by_folder(store).items():
         parts: dict[Split | None, list[str]] = {}
@@ -36,7 +36,7 @@ def find_svhn(store: Store, only: str | None = None) -> list[Found]:
         if len(parts) > 1:
             parts.pop(None, None)
         if parts:
-            found.append(Found(f"SVHN in {store.path / folder}", store, parts, partial(_read, store)))
+            found.append(found_arrays(f"SVHN in {store.path / folder}", store, parts, partial(_read, store)))
     return found
 
 
@@ -45,30 +45,24 @@ def _read(store: Store, files: list[str]) -> Content:
 
     (name,) = files
     where = store.where(name)
+    content = store.read(name)
     try:
-        content = loadmat(io.BytesIO(store.read(name)), variable_names=("X", "y"))
+        variables = loadmat(io.BytesIO(content), variable_names=("X", "y"))
     except NotImplementedError:
         raise DataError(f"{where} is a MATLAB 7.3 file; SVHN's are of version 5 (save -v7 writes it)") from None
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere
+    except Exception as error:  # scipy raises many kinds of errors on damaged files
         words = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{where} is damaged, or no MATLAB file: {words}") from None
-    pixels = content.get("X")
+    pixels = variables.get("X")
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] not in (1, 3):
         came = "no X" if pixels is None else f"X as {pixels.dtype} {list(pixels.shape)}"
         raise DataError(f"{where} holds {came}; expected X as uint8 [height, width, 3, N]")
     pixels = np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))
-    labels = content.get("y")
+    labels = variables.get("y")
     if labels is None:
         return pixels, None, None
     if labels.size != len(pixels) or labels.dtype.kind not in "iuf":
         raise DataError(f"{where} has {labels.size:,} labels for {len(pixels):,} images")
-    labels = labels.reshape(-1).astype(np.int64) % 10 if _are_digits(labels) else None
-    if labels is None:
+    if not np.isin(labels, np.arange(11)).all():
         raise DataError(f"{where}: its labels y are not all whole numbers from 0 to 10")
-    return pixels, labels, _DIGITS
-
-
-def _are_digits(labels: np.ndarray) -> bool:
-    return bool(np.isin(labels, np.arange(11)).all())
+    return pixels, labels.reshape(-1).astype(np.int64) % 10, _DIGITS

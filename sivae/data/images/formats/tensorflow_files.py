@@ -1,16 +1,16 @@
-"""Files of records in TensorFlow's framing, each found without reading the others.
+"""Read TensorFlow's files of records, and the images in TensorFlow's `Example` messages.
 
-A record is its length (8 bytes, little endian), a checksum of these, its data, and a checksum of the data. Checksums
-are CRC-32C, rotated and with a constant added, so that one of data that holds checksums is no trivial one. (The format
-is that of TensorFlow's `tensorflow/core/lib/io/record_writer.h`.)
+A record is its length (8 bytes, little endian), a checksum of the length, its data, and a checksum of the data. A
+checksum is CRC-32C, rotated and with a constant added, so that checksums of data that contains checksums are not
+trivial. (The format is defined by TensorFlow's `tensorflow/core/lib/io/record_writer.h`.)
+
+An Example of an image holds `shape`, three whole numbers [C, H, W], and `data`, the bytes of the pixels.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 
 from sivae.data.images.free_memory import amount
+from sivae.data.images.stores import SharedFile
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
 
 _HEAD = struct.Struct("<QI")  # length, its checksum
 _TAIL = struct.Struct("<I")  # checksum of the data
-_RECORD_LIMIT = 2 << 30  # of one record
+_RECORD_LIMIT = 2 << 30  # bytes of one record
 _REMEDY = "fetch the file again"
 
 
 def masked_checksum(content: bytes) -> int:
-    """CRC-32C as these files hold it.
+    """CRC-32C as these files store it.
 
     Raises:
         DataError: google-crc32c is not installed.
@@ -41,12 +42,8 @@ def masked_checksum(content: bytes) -> int:
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def open_records(paths: Sequence[Path], *, progress: bool) -> list[RecordFile]:
-    """Files of records of about one length.
-
-    Args:
-        paths: one or more.
-        progress: show it where it takes long.
+def open_records(paths: Sequence[Path]) -> list[RecordFile]:
+    """Open one or more files of records, and show progress if it takes long.
 
     Raises:
         DataError: see :class:`RecordFile`.
@@ -55,7 +52,7 @@ def open_records(paths: Sequence[Path], *, progress: bool) -> list[RecordFile]:
     with paths[0].open("rb") as file:
         head = file.read(_HEAD.size)
     each = _HEAD.unpack(head)[0] + _HEAD.size + _TAIL.size if len(head) == _HEAD.size else size or 1
-    with counting(f"finding the records of {paths[0].name}", size // each, enabled=progress) as counter:
+    with counting(f"finding the records of {paths[0].name}", size // each) as counter:
         return [RecordFile(path, counter.advance) for path in paths]
 
 
@@ -63,20 +60,16 @@ class RecordFile:
     """The records of one file. Opening it reads their lengths, not their data; threads and processes may share it.
 
     Args:
-        path: of the file.
+        path: path of the file.
         found: called for each record that is found.
 
-    Attributes:
-        path: of the file.
-
     Raises:
-        DataError: a length is damaged, or leads out of the file.
+        DataError: a length is damaged, or larger than the rest of the file.
     """
 
     def __init__(self, path: Path, found: Callable[[], None]) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
+        self._file = SharedFile(path)
         self._starts, self._lengths = self._find_records(found)
 
     def __len__(self) -> int:
@@ -88,7 +81,7 @@ class RecordFile:
         lengths: list[int] = []
         while position < size:
             where = f"{self.path}: record {len(starts)}, at byte {position:,},"
-            head = self._read_at(position, min(_HEAD.size, size - position))
+            head = self._file.read_at(position, _HEAD.size)
             if len(head) < _HEAD.size:
                 raise DataError(f"{where} is cut short; {_REMEDY}")
             length, checksum = _HEAD.unpack(head)
@@ -98,10 +91,10 @@ class RecordFile:
             left = max(0, size - position - _HEAD.size - _TAIL.size)
             if length > left:
                 raise DataError(
-                    f"{where} is cut short: it is said to hold {amount(length)}, and {amount(left)} are left; {_REMEDY}"
+                    f"{where} is cut short: it claims to hold {amount(length)}, and {amount(left)} are left; {_REMEDY}"
                 )
             if length > _RECORD_LIMIT:
-                raise DataError(f"{where} is said to hold {amount(length)}, more than an image takes")
+                raise DataError(f"{where} claims to hold {amount(length)}, more than an image takes")
             starts.append(position + _HEAD.size)
             lengths.append(length)
             position += _HEAD.size + length + _TAIL.size
@@ -112,10 +105,10 @@ class RecordFile:
         """A record's data.
 
         Raises:
-            DamagedImageError: it is not what was written.
+            DamagedImageError: the data do not fit their checksum.
         """
         start, length = int(self._starts[index]), int(self._lengths[index])
-        content = self._read_at(start, length + _TAIL.size)
+        content = self._file.read_at(start, length + _TAIL.size)
         if len(content) < length + _TAIL.size:
             raise DamagedImageError(f"{self.where(index)} is cut short; {_REMEDY}")
         data = content[:length]
@@ -124,35 +117,12 @@ class RecordFile:
         return data
 
     def where(self, index: int) -> str:
-        """A record, for messages."""
+        """A record, for error messages."""
         return f"record {index} of {self.path}"
 
-    def _read_at(self, position: int, size: int) -> bytes:
-        with self._lock:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY)
-        parts = []
-        while size:
-            part = os.pread(self._descriptor, size, position)
-            if not part:
-                break
-            parts.append(part)
-            position, size = position + len(part), size - len(part)
-        return b"".join(parts)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_descriptor", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _descriptor=None, _lock=threading.Lock())
-
-    def __del__(self) -> None:
-        if self.__dict__.get("_descriptor") is not None:
-            os.close(self._descriptor)  # type: ignore[arg-type]
-
-
-# As `tensorflow/core/example/{example,feature}.proto` define them, without lists of floats. The map from names to
-# features is written as what a map is on the wire: repeated pairs.
+# From `tensorflow/core/example/{example,feature}.proto`, without lists of floats. A map is encoded as repeated pairs,
+# and written so here.
 _SCHEMA = """
 name: "sivae/example.proto" package: "sivae" syntax: "proto3"
 message_type { name: "Example"
@@ -171,17 +141,17 @@ message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_RE
 
 
 def image_of(message: bytes, where: str) -> np.ndarray:
-    """The image of a message.
+    """Read the image of an encoded Example.
 
     Args:
-        message: an encoded Example.
-        where: what to call it in errors.
+        message: the Example's bytes.
+        where: name of the image in error messages.
 
     Returns:
-        uint8 ``[C, H, W]`` with C = 1 or 3, to be read only.
+        uint8 ``[C, H, W]`` with C = 1 or 3, for reading only.
 
     Raises:
-        DamagedImageError: it is no Example, or not of an image.
+        DamagedImageError: the message is no Example of an image.
     """
     from google.protobuf.message import DecodeError
 
@@ -196,7 +166,7 @@ def image_of(message: bytes, where: str) -> np.ndarray:
         raise DamagedImageError(f"{where} holds {have}; expected 'shape' and 'data'")
     shape = list(features["shape"].int64_list.value)
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
-        raise DamagedImageError(f"{where} says that its shape is {shape[:8]}; expected [1 or 3, height, width]")
+        raise DamagedImageError(f"{where} has the shape {shape[:8]}; expected [1 or 3, height, width]")
     data = features["data"].bytes_list.value
     if len(data) != 1 or len(data[0]) != shape[0] * shape[1] * shape[2]:
         have = " and ".join(f"{len(part):,}" for part in data[:3]) or "no"
@@ -211,6 +181,6 @@ def image_of(message: bytes, where: str) -> np.ndarray:
 def _example_class() -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-    pool = descriptor_pool.DescriptorPool()  # one of our own: TensorFlow, where it is loaded, has its own Example
+    pool = descriptor_pool.DescriptorPool()  # not the default pool, where TensorFlow may have registered its Example
     pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("sivae.Example"))

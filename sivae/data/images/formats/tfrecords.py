@@ -1,69 +1,41 @@
-"""Images in TFRecords, one file for each resolution, as ProGAN, StyleGAN and ALAE made them.
+"""Read images in TFRecords, one file for each resolution, as ProGAN, StyleGAN and ALAE write them.
 
-`NAME-r08.tfrecords` holds the images at 2⁸ × 2⁸; large files are split, `NAME-r08.tfrecords.000` and on.
+`NAME-r08.tfrecords` holds the images at 2⁸ × 2⁸; large files are split into `NAME-r08.tfrecords.000` and so on.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, Notice, Split, no_such_split
+from sivae.data.images.base import ImageSet, no_such_split
+from sivae.data.images.formats.found import Found, Request
 from sivae.data.images.formats.tensorflow_files import RecordFile, image_of, open_records
 from sivae.data.images.stores import FolderStore, Store, fingerprint
 from sivae.errors import DamagedImageError, DataError
 
 _NAME = re.compile(r"(?P<set>.*?)(?:-r(?P<power>[0-9]{2}))?\.tfrecords?(?:\.(?P<part>[0-9]+))?", re.IGNORECASE)
-_LOOKED_AT = 64  # records, for one that is whole
+_LOOKED_AT = 64  # records, to find an undamaged one
 _LARGEST_POWER = 14  # 16384 × 16384
-
-
-@dataclass
-class FoundRecords:
-    """A set in TFRecords.
-
-    Attributes:
-        title: its place.
-        store: the folder.
-        files: by side, those of its parts in order; a side of 0 is not known before reading.
-    """
-
-    title: str
-    store: FolderStore
-    files: dict[int, list[str]] = field(default_factory=dict)
-
-    def open(self, name: str, split: Split | None, notice: Notice, *, skip_damaged: bool) -> RecordImages:
-        """Open the images of the largest side; :meth:`RecordImages.at_least` leads to the others.
-
-        Raises:
-            DataError: a file is damaged, or a part was asked for; such files have none.
-        """
-        if split is not None:
-            raise no_such_split(self.title, split, "TFRecords of one name have no parts, so leave the split out")
-        if len(self.files) > 1:
-            sides = ", ".join(str(side) for side in sorted(self.files))
-            notice(f"{self.title} has images of {sides} pixels a side; the smallest that suffices is read")
-        return RecordImages(self.store, self.files, max(self.files), name=name, skip_damaged=skip_damaged)
 
 
 class RecordImages(ImageSet):
     """Images that are read and checked one by one from TFRecords.
 
     Args:
-        store: the folder that they lie in.
-        files: by side, in order of parts; a side of 0 is that of the first image.
-        side: which to read.
-        name: of the set.
-        skip_damaged: what loading and preparing do with a damaged image.
+        store: the folder.
+        files: file names by side, in order of parts; a side of 0 is unknown before reading.
+        side: the side to read.
+        request: how to open the set.
 
     Attributes:
-        resolution: pixels of a side.
+        resolution: height and width of the images.
 
     Raises:
-        DataError: there are no images, or their side is another than the files' name says.
+        DataError: there are no images, or their side differs from the one in the file name.
     """
 
     uniform = True
@@ -73,20 +45,18 @@ class RecordImages(ImageSet):
         store: FolderStore,
         files: Mapping[int, Sequence[str]],
         side: int,
-        *,
-        name: str,
-        skip_damaged: bool = False,
+        request: Request,
     ) -> None:
-        self.name, self.skip_damaged = name, skip_damaged
-        self._store, self._files, self._side = store, files, side
-        self._parts = open_records([store.path / file for file in files[side]], progress=True)
+        self.name, self.skip_damaged = request.name, request.skip_damaged
+        self._store, self._files, self._side, self._request = store, files, side, request
+        self._parts = open_records([store.path / file for file in files[side]])
         self._ends = np.cumsum([len(part) for part in self._parts])
         self._shape = self._first_shape()  # [C, H, W]
         if self._shape[1] != self._shape[2] or side not in (0, self._shape[1]):
             named = f"{side}×{side}, as their name says," if side else "a square"
             raise DataError(
-                f"{self._parts[0].path} holds images of shape {list(self._shape)}, where {named} is expected; name the "
-                "files as they are"
+                f"{self._parts[0].path} holds images of shape {list(self._shape)}, where {named} is expected; rename "
+                "the files"
             )
         self.resolution = self._shape[1]
 
@@ -101,7 +71,7 @@ class RecordImages(ImageSet):
                 if not self.skip_damaged:
                     raise
                 failure = failure or error
-        raise DataError(f"{failure}, nor can any of the first {_LOOKED_AT} be read")
+        raise DataError(f"{failure}, nor can any other of the first {_LOOKED_AT} be read")
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -115,7 +85,7 @@ class RecordImages(ImageSet):
         return image_of(file.read(record), file.where(record))  # [C, H, W]
 
     def read(self, index: int) -> np.ndarray:
-        """See :meth:`ImageSet.read`; checksums are checked."""
+        """See :meth:`ImageSet.read`; the checksum is checked."""
         image = self._image(index)
         if image.shape != self._shape:
             raise DamagedImageError(
@@ -124,7 +94,7 @@ class RecordImages(ImageSet):
         return np.ascontiguousarray(image.transpose(1, 2, 0))
 
     def where(self, index: int) -> str:
-        """The record, for messages."""
+        """See :meth:`ImageSet.where`."""
         file, record = self._place(index)
         return file.where(record)
 
@@ -134,29 +104,22 @@ class RecordImages(ImageSet):
         return fingerprint(self._store, self._files[self._side])
 
     def at_least(self, resolution: int) -> RecordImages:
-        """The same set from the files of the smallest side that is not below a resolution, or else of this side."""
+        """See :meth:`ImageSet.at_least`."""
         side = min((side for side in self._files if side >= resolution), default=self._side)
         if side == self._side:
             return self
-        return RecordImages(self._store, self._files, side, name=self.name, skip_damaged=self.skip_damaged)
+        return RecordImages(self._store, self._files, side, self._request)
 
 
-def is_records(name: str) -> bool:
-    """By the name of a file."""
-    return _NAME.fullmatch(name) is not None
+def find(store: Store, only: str | None = None) -> list[Found]:
+    """The sets in a folder; of a single file the set of its name and side, with all its parts.
 
-
-def find_records(store: Store, only: str | None = None) -> list[FoundRecords]:
-    """The sets in a folder. (An archive of TFRecords has to be unpacked: it is no place to look records up in.)
-
-    Args:
-        store: where to look.
-        only: a file; the set of its name and side, with all its parts.
+    Archives are not searched, because records could not be read there by position.
 
     Raises:
         DataError: a part of a set is missing.
     """
-    if not isinstance(store, FolderStore):
+    if not isinstance(store, FolderStore) or (only is not None and _NAME.fullmatch(only) is None):
         return []
     parts: dict[str, dict[int, dict[int | None, str]]] = {}
     for name in store.sizes:
@@ -173,7 +136,9 @@ def find_records(store: Store, only: str | None = None) -> list[FoundRecords]:
         number = None if match["part"] is None else int(match["part"])
         files = parts.setdefault(title, {}).setdefault(side, {})
         if number in files:
-            raise DataError(f"{store.where(files[number])} and {name} are called the same part of a set; keep one")
+            raise DataError(
+                f"{store.where(files[number])} and {name} have the name of the same part of a set; keep one"
+            )
         files[number] = name
     found = []
     for title, sides in parts.items():
@@ -181,15 +146,26 @@ def find_records(store: Store, only: str | None = None) -> list[FoundRecords]:
             sides = {side: files for side, files in sides.items() if only in files.values()}
         if sides:
             ordered = {side: _in_order(store, files) for side, files in sides.items()}
-            found.append(FoundRecords(f"{title} in {store.path}", store, ordered))
+            title = f"{title} in {store.path}"
+            found.append(Found(title, partial(_open, title, store, ordered)))
     return found
+
+
+def _open(title: str, store: FolderStore, files: dict[int, list[str]], request: Request) -> RecordImages:
+    """Open the images of the largest side; :meth:`RecordImages.at_least` leads to the others."""
+    if request.split is not None:
+        raise no_such_split(title, request.split, "TFRecords of one name have no parts, so leave the split out")
+    if len(files) > 1:
+        sides = ", ".join(str(side) for side in sorted(files))
+        request.notice(f"{title} has images of {sides} pixels a side; the smallest that suffices is read")
+    return RecordImages(store, files, max(files), request)
 
 
 def _in_order(store: Store, files: Mapping[int | None, str]) -> list[str]:
     numbers: Sequence[int | None] = sorted(number for number in files if number is not None)
     if None in files and numbers:
         raise DataError(
-            f"{store.where(files[None])} lies beside parts of a file of the same name, {files[numbers[0]]}; "
+            f"{store.where(files[None])} is beside parts of a file of the same name, {files[numbers[0]]}; "
             "keep either the whole or the parts"
         )
     for expected, number in enumerate(numbers):

@@ -248,12 +248,12 @@ def test_other_videos_are_left_out_and_told(tmp_path: Path) -> None:
     files = {name(1): avi([1]), "person01_dancing_d1_uncomp.avi": b"x", "person1_boxing_d1.avi": b"x"}
     notices: list[str] = []
     assert len(open_images(write_files(tmp_path, files), notice=notices.append)) == 1
-    assert any("2 videos are left out, as they are not named as KTH's: person01_dancing" in each for each in notices)
+    assert any("2 videos without a name of KTH's are left out: person01_dancing" in each for each in notices)
 
 
 def test_videos_of_other_names_alone_are_unknown(tmp_path: Path) -> None:
     path = write_files(tmp_path, {"person01_boxing_d5_uncomp.avi": avi([1]), "holiday.avi": avi([1])})
-    with pytest.raises(DataError, match=r"and no images; what can be read: .*KTH's \.avi videos"):
+    with pytest.raises(DataError, match=r"and no images; what can be read: .*KTH actions \(personPP_"):
         open_images(path)
     assert len(open_images(write_files(tmp_path, pngs(["a.png"])))) == 1
 

@@ -167,10 +167,10 @@ def test_parts_that_do_not_make_a_whole(folder: Path) -> None:
     with pytest.raises(DataError, match=r"faces-r03\.tfrecords\.999999999: part 1 of this file is missing"):
         open_images(folder)
     (folder / "faces-r03.tfrecords.999999999").rename(folder / "faces-r03.tfrecords.0")
-    with pytest.raises(DataError, match="are called the same part"):
+    with pytest.raises(DataError, match="have the name of the same part"):
         open_images(folder)
     (folder / "faces-r03.tfrecords.0").rename(folder / "faces-r03.tfrecords")
-    with pytest.raises(DataError, match=r"faces-r03\.tfrecords lies beside parts of a file of the same name"):
+    with pytest.raises(DataError, match=r"faces-r03\.tfrecords is beside parts of a file of the same name"):
         open_images(folder)
 
 
@@ -217,7 +217,7 @@ def test_a_length_that_leads_out_of_the_file(tmp_path: Path) -> None:
     for length in (1 << 63, (1 << 64) - 1, 5):
         size = struct.pack("<Q", length)
         (tmp_path / "a.tfrecords").write_bytes(size + struct.pack("<I", masked(size)) + b"1234")
-        with pytest.raises(DataError, match="record 0, at byte 0, is cut short: it is said to hold"):
+        with pytest.raises(DataError, match="record 0, at byte 0, is cut short: it claims to hold"):
             open_images(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_a_record_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> 
     with (tmp_path / "a.tfrecords").open("wb") as file:
         file.write(size + struct.pack("<I", masked(size)))
         file.truncate((3 << 30) + 16)  # a file with a hole: it takes no disk
-    with pytest.raises(DataError, match=r"said to hold 3\.2 GB, more than an image takes"):
+    with pytest.raises(DataError, match=r"claims to hold 3\.2 GB, more than an image takes"):
         open_images(tmp_path)
 
 
@@ -234,14 +234,14 @@ def test_a_record_that_is_too_large_for_an_image_is_not_read(tmp_path: Path) -> 
     ("message", "words"),
     [
         (example([3, 4, 4], bytes(47)), r"holds 47 bytes of pixels, where an image of shape \[3, 4, 4\] has 48"),
-        (example([3, -4, -4], bytes(48)), r"shape is \[3, -4, -4\]; expected \[1 or 3, height, width\]"),
+        (example([3, -4, -4], bytes(48)), r"the shape \[3, -4, -4\]; expected \[1 or 3, height, width\]"),
         (example([3, 1 << 40, 1 << 40], bytes(48)), r"holds 48 bytes .* has 3,626,777,458,843,887,524,118,528"),
-        (example([3, 0, 0], b""), r"shape is \[3, 0, 0\]"),
-        (example([4, 4, 3], bytes(48)), r"shape is \[4, 4, 3\]"),
-        (example([48], bytes(48)), r"shape is \[48\]"),
-        (example([3] * 100_000, bytes(48)), r"shape is \[3, 3, 3, 3, 3, 3, 3, 3\]; expected"),
+        (example([3, 0, 0], b""), r"the shape \[3, 0, 0\]"),
+        (example([4, 4, 3], bytes(48)), r"the shape \[4, 4, 3\]"),
+        (example([48], bytes(48)), r"the shape \[48\]"),
+        (example([3] * 100_000, bytes(48)), r"the shape \[3, 3, 3, 3, 3, 3, 3, 3\]; expected"),
         (example([3, 4, 4], bytes(48), names=("image/width", "image/encoded")), "holds 'image/encoded', 'image/width'"),
-        (example([3, 4, 4], bytes(48), names=("data", "shape")), r"shape is \[\]"),
+        (example([3, 4, 4], bytes(48), names=("data", "shape")), r"the shape \[\]"),
         (b"", "holds nothing; expected 'shape' and 'data'"),
         (b"\x0a\xff\xff\xff\xff\x0f", "no Example of TensorFlow's, or damaged"),
         (example([3, 4, 4], bytes(48))[:-1], "no Example of TensorFlow's, or damaged"),

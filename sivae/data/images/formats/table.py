@@ -1,0 +1,74 @@
+"""The table of image formats. A new format is a new file beside this one, and a new row here.
+
+The row feeds the detection, help texts and error messages. Help texts need no numpy and no torch, so a row names the
+module of its reader, which is imported when it is needed. The module defines
+
+    find(store, only) -> list[Found]
+
+the data sets of its format in a folder or archive, or, where `only` is a file's name, in that file. It looks at names
+and a few first bytes, and reads no image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sivae.data.images.formats.found import Found
+    from sivae.data.images.stores import Store
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        title: name of the format in texts and documents.
+        files: its files, for error messages.
+        module: the module of its reader, below `sivae.data.images`.
+        turn: formats of a later turn are tried only if those of the earlier turns find nothing.
+    """
+
+    title: str
+    files: str
+    module: str
+    turn: int = 1
+
+    def find(self, store: Store, only: str | None = None) -> list[Found]:
+        """The data sets of this format; see the module's first lines.
+
+        Raises:
+            DataError: a data set of this format is incomplete.
+        """
+        found: list[Found] = import_module(f"sivae.data.images.{self.module}").find(store, only)
+        return found
+
+
+# Of a single file the first reader that finds it is used, so readers that look at exact names come before those that
+# look at bytes or suffixes.
+FORMATS = (
+    Format("a set packed by sivae prepare", "dataset.json beside images.npy", "prepared", turn=0),
+    Format("CIFAR", "CIFAR-10 or CIFAR-100, python or binary release", "formats.cifar"),
+    Format("Cars3D", "car_NNN_mesh.mat", "formats.cars3d"),
+    Format("KTH actions", "personPP_ACTION_dS_uncomp.avi", "formats.kth"),
+    Format("TFRecords", "NAME-rNN.tfrecords, as of FFHQ and CelebA-HQ", "formats.tfrecords"),
+    Format("NumPy arrays", "uint8 in .npy or .npz", "formats.arrays"),
+    Format("MNIST", "IDX files, also of Fashion-MNIST and the like", "formats.idx"),
+    Format("SVHN", "cropped, train_32x32.mat and so on", "formats.svhn"),
+    Format("image files", "in a folder, zip or tar, also those of FFHQ and CelebA-HQ", "formats.image_files", turn=2),
+)
+
+_LISTED = sorted(FORMATS, key=lambda row: -row.turn)  # the order in texts
+
+
+def titles() -> str:
+    """All formats, for help texts: "image files, CIFAR, … or a set packed by sivae prepare"."""
+    *first, last = (row.title for row in _LISTED)
+    return f"{', '.join(first)} or {last}"
+
+
+def titles_and_files() -> str:
+    """All formats with their files, for error messages."""
+    return ", ".join(f"{row.title} ({row.files})" for row in _LISTED)
