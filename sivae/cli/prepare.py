@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sivae.cli.parsing import Parser, whole
 from sivae.cli.printing import notice
+from sivae.data.images.formats.table import titles
 from sivae.errors import RunInterrupted, SivaeError
 
 
@@ -22,11 +23,10 @@ def _crop(word: str) -> str | tuple[int, ...]:
 def options(parser: Parser) -> None:
     """Add the verb's options."""
     parser.describe(
-        """
+        f"""
         Decode, check, resize and pack a set of images once, so that training opens it at once.
 
-        Reads a folder, zip or tar of images, CIFAR-10 and CIFAR-100, IDX files such as MNIST, SVHN's .mat files,
-        TFRecords of images, and uint8 arrays in .npy or .npz. After an interruption, the same command continues.
+        Reads {titles()}. After an interruption, the same command continues.
         """,
         [
             "sivae prepare ffhq/images1024x1024 ffhq256 --resolution 256",
