@@ -25,7 +25,7 @@ from sivae.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sivae.evaluation.images import ReconstructionMeter
+    from sivae.evaluation.image_metrics import ReconstructionMeter
 
 _COUNT = 16
 _SHOWN, _SHOWN_OF_STAGES = 512, 32  # in one picture
@@ -124,7 +124,7 @@ def _reconstructed(
     """The metrics of images, uint8 [N, H, W, C]; and the first originals and reconstructions, on the CPU."""
     import torch
 
-    from sivae.evaluation.images import ReconstructionMeter
+    from sivae.evaluation.image_metrics import ReconstructionMeter
     from sivae.models.base import samples_at_once
     from sivae.progress import counting
 

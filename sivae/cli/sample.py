@@ -97,8 +97,8 @@ def run(given: argparse.Namespace) -> None:
         name = f"samples-truncated-seed{given.seed}.png"
     import torch
 
-    from sivae.evaluation.images import generate
     from sivae.figures.grids import sample_grid, write_image
+    from sivae.models.latent import generate
     from sivae.models.pixels import to_uint8
     from sivae.progress import counting
 
@@ -146,8 +146,8 @@ def _sweep(opened: ImageModel, towards: list[Truncation], given: argparse.Namesp
     model = style_model(opened, "--truncation")
     import torch
 
-    from sivae.evaluation.images import generate
     from sivae.figures.grids import labelled_grid
+    from sivae.models.latent import generate
     from sivae.progress import counting
 
     columns = []

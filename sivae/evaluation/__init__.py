@@ -1,7 +1,7 @@
 """Measure trained models.
 
-The metrics of densities are imported here. Those of images are in :mod:`sivae.evaluation.images` and the modules beside
-it, which import larger libraries.
+The metrics of densities are imported here. The other modules import larger libraries: see
+:mod:`sivae.evaluation.image_metrics` for images.
 """
 
 from sivae.evaluation.density import (

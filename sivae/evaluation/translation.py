@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sivae import ops
-from sivae.evaluation.images import mse, ssim
+from sivae.evaluation.image_metrics import mse, ssim
 from sivae.models.base import device_and_dtype, evaluating, samples_at_once
 from sivae.models.pixels import image_range, unit_range
 from sivae.models.translation import TranslationVAE

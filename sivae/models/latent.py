@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
 from sivae import ops
+from sivae.models.base import VAEModel, device_and_dtype, samples_at_once
 
 _UNDEFINED = 1e-8  # sine of the angle; below it rounding decides the plane of the arc, and a chord is as good
 
@@ -20,6 +23,40 @@ def prior_noise(seed: int, count: int, z_dim: int) -> Tensor:
         float32 [count, z_dim].
     """
     return ops.philox_normal(seed, (count, z_dim))
+
+
+def generate(
+    model: VAEModel,
+    count: int,
+    *,
+    seed: int,
+    condition: Tensor | None = None,
+    decode: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    device: torch.device | str | None = None,
+) -> Iterator[Tensor]:
+    """Decode samples of the prior, batch by batch; image i is a function of the seed and of i.
+
+    Args:
+        model: of images, in the mode that it is to run in; gradients are left out.
+        count: how many images.
+        seed: 0 or more; the latents are those of :func:`prior_noise`, equal on every device.
+        condition: [count, condition_dim], for a conditional model.
+        decode: latents and conditions -> images; None: the model's `render`.
+        device: where the model is; None asks its parameters.
+
+    Yields:
+        [B, C, H, W] in the model's value range, where the model is. B keeps a batch below four million values.
+    """
+    place, dtype = device_and_dtype(model, device)
+    noise = prior_noise(seed, count, model.z_dim)
+    size = samples_at_once(model.sample_shape)
+    decode = decode or model.render
+    for start in range(0, count, size):
+        rows = slice(start, start + size)
+        given = None if condition is None else condition[rows].to(place, dtype)
+        with torch.no_grad():
+            images = decode(noise[rows].to(place, dtype), given)
+        yield images
 
 
 def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:

@@ -161,7 +161,7 @@ def _rows(conditions: Tensor | None, count: int) -> Tensor | None:
 def _samples(model: VAEModel, conditions: Tensor | None) -> Tensor:
     import torch
 
-    from sivae.evaluation.images import generate
+    from sivae.models.latent import generate
 
     count = _COLUMNS * _SAMPLE_ROWS
     given = None if conditions is None else conditions.repeat(-(-count // len(conditions)), 1)[:count]

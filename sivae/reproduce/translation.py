@@ -153,7 +153,7 @@ def _untouched(test: MeasuredImages, pairs: int) -> float:
 
     A decoder that sees no content keeps all of a poor reconstruction, and this tells that from a translation.
     """
-    from sivae.evaluation.images import ssim
+    from sivae.evaluation.image_metrics import ssim
     from sivae.evaluation.translation import transfer_pairs
     from sivae.models.pixels import unit_range
 

@@ -25,7 +25,7 @@ from sivae.data.images import (
 from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.builtin.shapes import open_shapes
 from sivae.errors import ConfigError, NoSuchSplitError
-from sivae.evaluation.images import evaluate_images
+from sivae.evaluation.image_metrics import evaluate_images
 from sivae.evaluation.lpips import SMALLEST_COMPARED
 from sivae.models import MODELS, VAEModel, build_model
 from sivae.models.base import samples_at_once
@@ -158,7 +158,7 @@ class MeasuredImages:
 
 
 def measure(model: VAEModel, images: MeasuredImages, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
-    """The metrics of :func:`sivae.evaluation.images.evaluate_images`, FID and KID where the Inception file is named.
+    """The metrics of :func:`sivae.evaluation.image_metrics.evaluate_images`, FID and KID where Inception is named.
 
     Of a translation model also those of :func:`sivae.evaluation.translation.measure_translation`, with LPIPS where its
     files are named.

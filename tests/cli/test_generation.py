@@ -14,10 +14,10 @@ from torch import nn
 
 import sivae
 from sivae.cli.generation import ImageModel
-from sivae.evaluation.images import generate, mse
+from sivae.evaluation.image_metrics import mse
 from sivae.figures.grids import image_grid, to_rgb
 from sivae.models import MLPVAE, ConvVAE
-from sivae.models.latent import lerp, prior_noise, slerp
+from sivae.models.latent import generate, lerp, prior_noise, slerp
 from sivae.models.pixels import to_uint8
 from sivae.models.storage import save_model
 from tests.cli.running import run

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 import sivae
-from sivae.evaluation.images import generate, mse
+from sivae.evaluation.image_metrics import mse
 from sivae.figures.grids import image_grid, to_rgb
 from sivae.models import ConvVAE, StyleVAE
-from sivae.models.latent import prior_noise
+from sivae.models.latent import generate, prior_noise
 from sivae.models.pixels import unit_range
 from sivae.models.storage import save_model
 from sivae.models.style import Truncation

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from sivae.errors import FeaturesError
 from sivae.evaluation import fid
 from sivae.evaluation.fid import FeatureDistance, inception
-from sivae.evaluation.images import evaluate_images, generate
+from sivae.evaluation.image_metrics import evaluate_images
+from sivae.models.latent import generate
 from sivae.models.pixels import to_uint8
 from tests.evaluation.painter import Painter
 

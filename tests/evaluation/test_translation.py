@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sivae.evaluation import translation
-from sivae.evaluation.images import mse
+from sivae.evaluation.image_metrics import mse
 from sivae.evaluation.translation import example_rows, measure_translation, transfer_pairs
 from sivae.models import VAEModel
 from sivae.models.pixels import unit_range

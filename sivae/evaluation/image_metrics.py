@@ -8,7 +8,7 @@ Networks run in eval mode and in their own dtype; everything after them is float
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sivae import ops
 from sivae.evaluation.fid import FeatureDistance
 from sivae.models import VAEModel
-from sivae.models.base import device_and_dtype, evaluating, one_hot, samples_at_once
-from sivae.models.latent import prior_noise
+from sivae.models.base import device_and_dtype, evaluating, one_hot
+from sivae.models.latent import generate
 from sivae.models.pixels import image_range, unit_range
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
@@ -233,40 +233,6 @@ def evaluate_images(
                 distance.add_generated(images)
             metrics |= distance.compute(seed=seed)
         return metrics
-
-
-def generate(
-    model: VAEModel,
-    count: int,
-    *,
-    seed: int,
-    condition: Tensor | None = None,
-    decode: Callable[[Tensor, Tensor | None], Tensor] | None = None,
-    device: torch.device | str | None = None,
-) -> Iterator[Tensor]:
-    """Decode samples of the prior, batch by batch; image i is a function of the seed and of i.
-
-    Args:
-        model: of images, in the mode that it is to run in; gradients are left out.
-        count: how many images.
-        seed: 0 or more; the noise is that of :func:`sivae.models.latent.prior_noise`, equal on every device.
-        condition: [count, condition_dim], for a conditional model.
-        decode: latents and conditions -> images; None: the model's `render`.
-        device: where the model is; None asks its parameters.
-
-    Yields:
-        [B, C, H, W] in the model's value range, where the model is. B keeps a batch below four million values.
-    """
-    place, dtype = device_and_dtype(model, device)
-    noise = prior_noise(seed, count, model.z_dim)
-    size = samples_at_once(model.sample_shape)
-    decode = decode or model.render
-    for start in range(0, count, size):
-        rows = slice(start, start + size)
-        given = None if condition is None else condition[rows].to(place, dtype)
-        with torch.no_grad():
-            images = decode(noise[rows].to(place, dtype), given)
-        yield images
 
 
 def prepared(

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sivae.evaluation.images import evaluate_images, generate, mse, psnr, reconstruction_metrics, ssim
-from sivae.models.base import one_hot
-from sivae.models.latent import prior_noise
+from sivae.evaluation.image_metrics import evaluate_images, mse, psnr, reconstruction_metrics, ssim
 from tests.evaluation.painter import Painter
 
 # torchmetrics takes a variance for E[x²] − E[x]² in float32: sums of 121 terms that add up to less than 1 err by some
@@ -185,30 +183,6 @@ class TestConditions:
         ):
             with pytest.raises(ValueError, match=message):
                 reconstruction_metrics(model, [(images(2), given)])
-
-
-class TestSamples:
-    def test_an_image_is_a_function_of_the_seed_and_its_place(self) -> None:
-        model = Painter().eval()
-        many = torch.cat(list(generate(model, 300, seed=1)))
-        assert many.shape == (300, 3, 8, 8) and not many.requires_grad
-        few = torch.cat(list(generate(model, 5, seed=1)))
-        # The same noise in a batch of another size: sums of 4 products in another order.
-        torch.testing.assert_close(few, many[:5], rtol=0, atol=1e-6)
-        torch.testing.assert_close(few, model.decode(prior_noise(1, 5, 4)).detach(), rtol=0, atol=1e-6)
-        assert not torch.equal(few, torch.cat(list(generate(model, 5, seed=2))))
-
-    def test_large_images_come_in_small_batches(self) -> None:
-        model = Painter((1, 1, 1 << 14)).eval()
-        assert [len(batch) for batch in generate(model, 600, seed=0)] == [256, 256, 88]
-        assert [len(batch) for batch in generate(Painter((1, 1, 1 << 20), z_dim=1).eval(), 5, seed=0)] == [4, 1]
-
-    def test_conditions_go_with_their_images(self) -> None:
-        model = Painter(condition_dim=2).eval()
-        condition = one_hot(torch.arange(300) % 2, 2)
-        batches = torch.cat(list(generate(model, 300, seed=1, condition=condition)))
-        whole = model.decode(prior_noise(1, 300, 4), condition).detach()
-        torch.testing.assert_close(batches, whole, rtol=0, atol=1e-6)
 
 
 def test_without_a_feature_network_evaluation_is_reconstruction() -> None:
