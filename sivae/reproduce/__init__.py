@@ -1,7 +1,7 @@
-"""The method's experiments, each one command: train, evaluate, draw, and write a page that shows it.
+"""The paper's experiments, each one command: train, evaluate, draw, and write a page.
 
-One module an experiment, see :class:`sivae.reproduce.experiment.Experiment`; a new one is registered by its name here.
-Names load on first use, so that `sivae reproduce --list` starts fast.
+Each experiment is a module, see :class:`sivae.reproduce.experiment.Experiment`, and has its row in `EXPERIMENTS`.
+Modules are imported on first use, so that `sivae reproduce --list` starts fast.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ EXPERIMENTS: dict[str, str] = {
     "density-2d": "density_2d",
     "stability": "stability",
     "entropy": "entropy",
-    "images": "images",
+    "images": "image_sheet",
     "ood": "ood",
     "translation": "translation",
 }
 
 
 def get_experiment(name: str) -> Experiment:
-    """The experiment called `name`.
+    """Import the experiment called `name`.
 
     Raises:
         ConfigError: there is none; the message lists those there are.

@@ -1,8 +1,8 @@
-"""What the theory predicts: densities that minimise KL(p_data || p) + gamma H(p), solved numerically.
+"""Solve for the densities that the theory predicts: those that minimise KL(p_data || p) + gamma H(p).
 
 Daniel and Tamar (CVPR 2021) show that a Soft-IntroVAE whose decoder weighs the ELBO of its fakes by gamma has its
-optimum there. The term beside gamma rewards a low entropy. Both functions minimise over a softmax, from several
-starts, as gamma H is concave in p and the problem may have more than one minimum. Everything is float64.
+optimum there. The term with gamma rewards a low entropy. Both solvers minimise over a softmax, from several starts, as
+gamma H is concave in p and the problem may have more than one minimum. Everything is float64.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def discrete_optimum(p: Vector, gamma: float) -> Vector:
 def assumption_margin(p: Vector, q: Vector, alpha: float) -> float:
     """The smallest of log p - (alpha + 1) log q over the states with p > 0; the theory assumes that it is not negative.
 
-    Given a decoder q, the encoder can have W(x), the ELBO of x, up to log q(x). Its objective for each x,
-    p W - q exp(alpha W)/alpha, is highest at exp(alpha W) = p/q. That is out of reach, so that the best W is log q(x)
-    itself and the ELBO is tight, exactly where q^(alpha + 1) <= p.
+    Given a decoder q, the encoder can choose W(x), the ELBO of x, up to log q(x). Its objective for each x,
+    p W - q exp(alpha W)/alpha, is highest at exp(alpha W) = p/q. Where q^(alpha + 1) <= p, and only there, that is not
+    below the bound, so that the best W is log q(x) itself and the ELBO is tight.
     """
     kept = p > 0
     return float((np.log(p[kept]) - (alpha + 1) * np.log(q[kept])).min())
 
 
 class SmoothedOptimum:
-    """The theory's optimum among densities that a decoder with Gaussian noise can have in the plane.
+    """Finds the theory's optimum among the densities of decoders with Gaussian noise in the plane.
 
     p = sum_j w_j N(mean_j, variance I), with the means on a grid over the square and the weights w free.
 
@@ -66,7 +66,7 @@ class SmoothedOptimum:
         data: points of p_data [N, 2]; the optimum depends on p_data through its mean of log p.
         variance: of the decoder's noise.
         limit: half of the square's side.
-        cells: means along each axis, and four more on either side for the noise that reaches out.
+        cells: means along each axis, and four more on either side, as the noise reaches beyond the square.
     """
 
     def __init__(self, data: Tensor, variance: float, limit: float, cells: int = 48) -> None:

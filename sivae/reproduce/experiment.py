@@ -1,4 +1,4 @@
-"""What an experiment is: independent trainings, and a report that follows from them.
+"""The interface of an experiment: the trainings that it needs, and the report that it makes of them.
 
 Imports no torch, and neither do the experiments' modules before they report, so that they can be listed at once.
 """
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from sivae.errors import ConfigError
 from sivae.training import fields
@@ -17,23 +17,28 @@ from sivae.training.config import RunConfig
 from sivae.training.fields import AT_LEAST_1, Range
 from sivae.training.presets import DEFAULT_OBJECTIVE, preset_config
 
+if TYPE_CHECKING:
+    from sivae.models import VAEModel
+
 Size = Literal["quick", "full"]
 SIZES: tuple[Size, ...] = get_args(Size)
-NETWORKS = ("vgg", "lpips")
+# Objective -> title, in the order of pages and figures.
+METHODS: dict[str, str] = {"vae": "VAE", "intro": "IntroVAE", "soft-intro": "Soft-IntroVAE"}
+_OPTIONAL = ("seeds", "steps", "data", "against", "run", "vgg", "lpips")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the results of a reproduction. Two calls that go on with each other have equal ones.
+    """What decides the results of a reproduction. A call that resumes another has equal ones.
 
     Attributes:
         size: "quick" (minutes on a small CPU) or "full" (as published).
         seeds: how many seeds each setting is trained with, from 0 on; None: the experiment's own number.
         steps: iterations of every training; None: the experiment's own number.
-        data: path of a data set, where the experiment takes one.
-        against: path of images of another kind than `data`, where the experiment takes such.
-        run: folder of a trained run, where the experiment takes one.
-        vgg: file of VGG-16's weights, where the experiment trains with a perceptual error.
+        data: path of a data set.
+        against: path of images of another kind than `data`.
+        run: folder of a trained run.
+        vgg: file of VGG-16's weights, for a perceptual reconstruction error.
         lpips: file of LPIPS' own weights, to measure with beside VGG-16's.
         device: "auto" (a GPU when there is one), "cpu", "cuda" …
         threads: CPU threads of each training.
@@ -59,6 +64,16 @@ class Settings:
     def __post_init__(self) -> None:
         fields.conform(self, _RANGES)
 
+    def allow(self, *names: str, experiment: str) -> None:
+        """Refuse every optional setting but those named, as the experiment does not use it.
+
+        Raises:
+            ConfigError: another one is given.
+        """
+        for name in _OPTIONAL:
+            if name not in names and getattr(self, name) is not None:
+                raise ConfigError(f"--{name} has no effect on {experiment}; leave it out")
+
     def pick(self, *, quick: Any, full: Any) -> Any:
         """The value that belongs to the size."""
         return quick if self.size == "quick" else full
@@ -67,29 +82,28 @@ class Settings:
         """The seeds to train with, given the experiment's number of them at each size."""
         return range(self.seeds if self.seeds is not None else self.pick(quick=quick, full=full))
 
-    def configure(self, preset: str, *, objective: str = DEFAULT_OBJECTIVE, **values: Any) -> RunConfig:
+    def configure(
+        self, preset: str, *, objective: str = DEFAULT_OBJECTIVE, quick: Mapping[str, Any] | None = None, **values: Any
+    ) -> RunConfig:
         """The configuration of one training.
 
         Args:
             preset, objective: see :func:`sivae.training.preset_config`.
-            values: what the experiment has different; `steps` and `changes` of these settings come after them.
+            quick: what the quick size has different from the preset.
+            values: what the experiment has different. `steps` and `changes` of these settings come last.
         """
-        values |= {"device": self.device, "threads": self.threads}
+        values |= {"device": self.device, "threads": self.threads, **self.pick(quick=quick or {}, full={})}
         if self.steps is not None:
             values |= {"steps": self.steps}
         config = preset_config(preset, objective=objective, **{**values, **self.changes})
-        # Pictures on the way are for someone who watches; a report draws its own.
+        # Pictures during training are for a person who watches; a report draws its own.
         return config if config.steps is None else config.replace(sample_every=config.steps)
 
-    def refuse(self, *names: str, experiment: str, networks: bool = False) -> None:
-        """Refuse settings that an experiment has no use for, those of `NETWORKS` unless `networks` says that it has.
-
-        Raises:
-            ConfigError: one of them is given.
-        """
-        for name in names if networks else (*names, *NETWORKS):
-            if getattr(self, name) is not None:
-                raise ConfigError(f"--{name} has no effect on {experiment}; leave it out")
+    def configure_images(self, **values: Any) -> RunConfig:
+        """The configuration of a training by the preset cifar10 on `data`, or by digits where no data is given."""
+        if self.data is None:
+            return self.configure("digits", quick={"steps": 400}, **values)
+        return self.configure("cifar10", quick={"steps": 300}, path=self.data, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -109,14 +123,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that is over.
+    """A training that has ended.
 
     Attributes:
         name: of the training.
         config: as its folder holds it, resolved.
         folder: of the run.
         summary: content of its `summary.json`; None where the training diverged before its end.
-        divergence: why it was given up; None where it was not.
+        divergence: why the training was given up; None where it was not.
         went_back: whether the training diverged once, went back to a checkpoint and came through with half the
             learning rate.
     """
@@ -133,10 +147,28 @@ class Trained:
         value = None if self.summary is None else self.summary.get(name)
         return float("nan") if value is None else float(value)
 
+    def load(self) -> VAEModel:
+        """The trained model, in eval mode, on the device of its training."""
+        from sivae.pretrained import from_pretrained
+        from sivae.training.devices import find_device
+
+        return from_pretrained(self.folder).to(find_device(self.config.device))
+
+
+def seeds_of(runs: Mapping[str, Trained]) -> list[int]:
+    """The seeds of trainings, in order."""
+    return sorted({run.config.seed for run in runs.values()})
+
+
+def schedule(config: RunConfig) -> str:
+    """How long a training is, in words."""
+    words = f"{config.total_steps:,} iterations of batch {config.batch_size}"
+    return f"{words}, the first {config.warmup_steps:,} as a plain VAE" if config.warmup_steps else words
+
 
 @dataclass(frozen=True)
 class Report:
-    """What an experiment found.
+    """The results of an experiment.
 
     Attributes:
         about: Markdown: what was trained and measured, on what.
@@ -167,10 +199,10 @@ class Experiment(Protocol):
     TIME: Mapping[Size, str]
 
     def trainings(self, settings: Settings) -> list[Training]:
-        """What has to be trained, in the order in which to begin. May be empty.
+        """The trainings, in the order in which to begin. May be empty.
 
         Raises:
-            ConfigError: a setting has no effect here, or cannot be.
+            ConfigError: a setting has no effect here, or is wrong.
         """
 
     def report(self, settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:

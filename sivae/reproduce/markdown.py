@@ -1,4 +1,4 @@
-"""How a page's words and tables are put together from numbers."""
+"""Format numbers, words and tables for a page in Markdown."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def figure(name: str, caption: str) -> str:
 
 
 def finite(values: Iterable[float]) -> list[float]:
-    """Those that are."""
+    """The values that are finite."""
     return [value for value in values if math.isfinite(value)]
 
 
 def mean(values: Iterable[float]) -> float:
-    """Of the finite ones; NaN where there are none."""
+    """The mean of the finite values; NaN where there are none."""
     kept = finite(values)
     return statistics.fmean(kept) if kept else math.nan
 
 
 def spread(values: Iterable[float]) -> float:
-    """Sample standard deviation of the finite ones; NaN where there are fewer than two."""
+    """The sample standard deviation of the finite values; NaN where there are fewer than two."""
     kept = finite(values)
     return statistics.stdev(kept) if len(kept) > 1 else math.nan
 
@@ -65,7 +65,7 @@ def _to_scale(width: float, middle: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In words."""
+    """A time in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -73,18 +73,24 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def listed(words: Sequence[str]) -> str:
+def listed(words: Iterable[str]) -> str:
     """a, b and c."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1] if words else "")))
+    *others, last = [*words] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
-def counted(count: int, of: int, one: str, many: str | None = None) -> str:
-    """3 of 8 runs."""
-    return f"{count} of {of} {one if of == 1 else many or one + 's'}"
+def plural(count: int, thing: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def over_seeds(count: int) -> str:
+    """What the cells of a table over so many seeds hold."""
+    return "one seed" if count == 1 else f"mean ± standard deviation over {count} seeds"
 
 
 def for_json(value: Any) -> Any:
-    """Nested containers with None for floats that are not finite, which JSON has no word for."""
+    """Nested containers with None for floats that are not finite, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""A reproduction from start to finish: its folder, the trainings, the report, and the page.
+"""Run an experiment in a folder: its trainings, its report, and the page.
 
-OUT/settings.json     what decides the results, with the configuration of every training
-OUT/runs/NAME/        one run each, see sivae.training.folder; OUT/logs/NAME.log holds what its process said
+OUT/settings.json     the settings that decide the results, and the configuration of every training
+OUT/runs/NAME/        one run each, see sivae.training.folder; OUT/logs/NAME.log holds the output of its process
 OUT/page.md           with the PNG files that it shows
 OUT/results.json      every number, with settings, versions, device, commit and times
 """
@@ -25,7 +25,7 @@ from sivae.errors import RunFolderError
 from sivae.machine import device_name, git_commit, versions
 from sivae.reproduce import get_experiment
 from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
-from sivae.reproduce.markdown import duration, for_json
+from sivae.reproduce.markdown import duration, for_json, listed, plural
 from sivae.reproduce.trainings import describe, train_all
 from sivae.training.devices import find_device
 from sivae.training.fields import show
@@ -46,23 +46,23 @@ def reproduce(
     workers: int | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Run an experiment of the paper, or go on with one that stopped.
+    """Run an experiment of the paper, or resume one that stopped.
 
     Args:
         name: one of :data:`sivae.reproduce.EXPERIMENTS`.
-        settings: what decides the results; in a folder that holds a reproduction already, its own.
-        out: the folder; None: `runs/reproduce-NAME-SIZE`. One that stopped goes on, and one that is finished is
-            evaluated and drawn again.
+        settings: what decides the results; the same as before in a folder that holds a reproduction already.
+        out: the folder; None: `runs/reproduce-NAME-SIZE`. A reproduction that stopped resumes, and one that is finished
+            is evaluated and drawn again.
         workers: trainings at a time; None: one a CPU core, divided by the threads of each, or one on a GPU.
         progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
 
     Returns:
-        What was written: the page, the results, the figures.
+        The files written: the page, the results, the figures.
 
     Raises:
-        ConfigError: there is no such experiment, or a setting cannot be.
-        RunFolderError: the folder holds something else, or other settings; or another process works in it.
-        RunInterrupted: SIGINT or SIGTERM came; a second call goes on.
+        ConfigError: there is no such experiment, or a setting is wrong.
+        RunFolderError: the folder holds something else, or other settings; or another process uses it.
+        RunInterrupted: SIGINT or SIGTERM came; a second call resumes.
         TrainingFailed: a training failed, and not by divergence.
     """
     experiment = get_experiment(name)
@@ -104,7 +104,7 @@ def reproduce(
 
 
 def _prepare(folder: Path, name: str, settings: Settings, trainings: Sequence[Training]) -> None:
-    """Make the folder, or make sure that it is that of this very reproduction."""
+    """Make the folder, or check that it holds this very reproduction."""
     content: dict[str, Any] = {
         "format": _FORMAT,
         "experiment": name,
@@ -146,7 +146,7 @@ def _option(key: str, value: Any) -> str:
 
 @contextlib.contextmanager
 def _clock(folder: Path) -> Any:
-    """Yield a function that tells the seconds that all calls together have worked here; kept when the block ends."""
+    """Yield a function that returns the seconds of all calls in this folder; they are saved when the block ends."""
     try:
         before = float(json.loads((folder / _CLOCK).read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -184,25 +184,24 @@ def _page(
     report: Report,
     facts: Mapping[str, Any],
 ) -> str:
-    on = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    changes = ", ".join(f"{key} = {show(value)}" for key, value in settings.changes.items())
-    ran = [
-        f"`{facts['command']}`" + (f" with {changes}" if changes else "") + ".",
-        f"{len(runs)} training{'' if len(runs) == 1 else 's'} took {duration(facts['training_seconds'])} together"
-        if runs
-        else "Nothing was trained.",
-        f"on {facts['device_name']} ({facts['device']}, {settings.threads} thread"
-        f"{'' if settings.threads == 1 else 's'} each); {duration(facts['elapsed_seconds'])} by the clock, "
-        "evaluation and figures included."
-        if runs
-        else f"{duration(facts['elapsed_seconds'])} by the clock on {facts['device_name']} ({facts['device']}).",
-        f"{on}, commit {facts['commit'] or 'unknown'}.",
+    changes = listed(f"{key} = {show(value)}" for key, value in settings.changes.items())
+    on = f"{facts['device_name']} ({facts['device']}, {plural(settings.threads, 'thread')} each)"
+    ran = f"`{facts['command']}`{f' with {changes}' if changes else ''}, {duration(facts['elapsed_seconds'])} on {on}"
+    if runs:
+        ran += f"; {plural(len(runs), 'training')} took {duration(facts['training_seconds'])} together"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    parts = [
+        f"# {experiment.NAME}",
+        f"{experiment.SUMMARY[0].upper()}{experiment.SUMMARY[1:]}.",
+        "## What was run",
+        f"{ran}. {versions}, commit {facts['commit'] or 'unknown'}.",
+        report.about,
     ]
-    lines = [f"# {experiment.NAME}", "", f"{experiment.SUMMARY[0].upper()}{experiment.SUMMARY[1:]}.", ""]
-    lines += ["## What was run", "", " ".join(ran), "", report.about]
+    if diverged := [name for name, run in runs.items() if run.summary is None]:
+        parts.append(f"Training diverged, and was given up: {listed(diverged)}.")
     if settings.size == "quick":
-        lines += ["", "**This is the quick size: it shows that and how things work, not how good they get.**"]
+        parts.append("**This is the quick size: it shows how things work, not how good they get.**")
     for title, text in report.sections:
-        lines += ["", f"## {title}", "", text]
-    lines += ["", f"Every number is in `{RESULTS}`, and every training a run's folder in `runs/`.", ""]
-    return "\n".join(lines)
+        parts += [f"## {title}", text]
+    parts.append(f"Every number is in `{RESULTS}`, and every training is a run's folder in `runs/`.")
+    return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""How touchy IntroVAE's margin is, and Soft-IntroVAE's beta_neg: runs that diverge or collapse over a range of each."""
+"""Compare how often IntroVAE, over a range of margins, and Soft-IntroVAE, over a range of beta_neg, fail to train."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sivae.reproduce.comparing import share_difference
-from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
-from sivae.reproduce.markdown import counted, figure, finite, listed, mean_and_spread, number, table
-from sivae.reproduce.methods import METHODS
+from sivae.reproduce.experiment import METHODS, Report, Settings, Size, Trained, Training, schedule, seeds_of
+from sivae.reproduce.markdown import figure, listed, mean_and_spread, number, over_seeds, plural, table
+from sivae.reproduce.significance import share_difference
 
 NAME = "stability"
 SUMMARY = "IntroVAE over a range of margins against Soft-IntroVAE over a range of beta_neg"
@@ -22,28 +21,39 @@ TIME: Mapping[Size, str] = {
 
 DENSITY = "8gaussians"
 VARIED = {"intro": "margin", "soft-intro": "beta_neg"}
+_SYMBOLS = {"intro": "m", "soft-intro": "β_neg"}
 _FACTORS = {"quick": (1 / 8, 1 / 2, 1.0, 2.0, 8.0), "full": (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)}
 _FIGURE = "stability.png"
 _LOOKS = 8  # checkpoints of a run that are measured
 _POINTS = 5_000
 
-# What counts as a collapse; see Outcome.
-_EXPLAINED = 0.9
+# Where a collapse begins, see _DEFINITIONS.
+_UNEXPLAINED = 0.9
 _MODES_SHARE, _FAIR_SHARE = 0.5, 0.1
 _SHRUNKEN = 0.1
+_DEFINITIONS = f"""\
+- *Diverged*: in five iterations in a row an update was not finite, or a thousand times larger than usual, so that the
+  run went back to a checkpoint with half the learning rate, or was given up.
+- *Posterior collapse*: in the last tenth of the records the reconstruction error is {_UNEXPLAINED:.0%} of the data's
+  variance or more, so that the decoder reconstructs hardly better than a constant.
+- *Mode collapse*: fewer than half of the 8 modes are nearest to at least a tenth of their fair share of {_POINTS:,}
+  samples.
+- *Shrunken samples*: the samples' variance is below {_SHRUNKEN:.0%} of the data's.
+
+One run can fail in several ways, and counts once."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run.
+    """How one run ended.
 
     Attributes:
         value: of the margin or of beta_neg.
         seed: of the run.
         steps, jsd: iterations, and the JSD in nats there, at each look.
-        failures: what is wrong with it, out of "diverged", "posterior collapse", "mode collapse", "shrunken samples".
+        failures: how it failed: any of "diverged", "posterior collapse", "mode collapse" and "shrunken samples".
         rec: reconstruction error over the variance of the data, in the last tenth of the records.
-        modes: how many modes are nearest to a tenth of their fair share of the samples or more.
+        modes: how many modes are nearest to at least a tenth of their fair share of the samples.
         variance: of the samples over that of the data.
     """
 
@@ -59,95 +69,55 @@ class Outcome:
 
 def trainings(settings: Settings) -> list[Training]:
     """Every value of either hyperparameter with every seed, seeds outermost."""
-    settings.refuse("data", "against", "run", experiment=NAME)
-    length = settings.pick(quick={"steps": 3_000, "batch_size": 256}, full={})
+    settings.allow("seeds", "steps", experiment=NAME)
+    quick = {"steps": 3_000, "batch_size": 256}
     made = []
     for seed in settings.seed_range(quick=2, full=5):
         for method, key in VARIED.items():
-            base = settings.configure(DENSITY, objective=method, seed=seed, **length)
-            # IntroVAE's own default stands in its objective, not in the preset.
+            base = settings.configure(DENSITY, objective=method, seed=seed, quick=quick)
+            # IntroVAE's own default is in its objective, not in the preset.
             centre = getattr(base.objective.resolved(), key)
             for factor in _FACTORS[settings.size]:
                 value = float(f"{centre * factor:.3g}")
                 every = max(1, base.total_steps // _LOOKS)
                 config = base.replace(**{key: value}, checkpoint_every=every, keep_checkpoints=_LOOKS + 1)
-                made.append(Training(_name(method, value, seed), config))
+                made.append(Training(f"{method}-{key}{value:g}-seed{seed}", config))
     return made
 
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
-    """What became of every run, drawn and counted."""
+    """How every run ended, drawn and counted."""
     outcomes = {
         method: [_outcome(run) for run in runs.values() if run.config.objective.name == method] for method in VARIED
     }
     _draw(folder / _FIGURE, outcomes)
-    some = next(iter(runs.values())).config
-    seeds = len({run.config.seed for run in runs.values()})
-    ranges = "; ".join(
-        f"{METHODS[method]} with {_symbol(method)} = {listed([f'{value:g}' for value in _values(found)])}"
+    seeds = len(seeds_of(runs))
+    ranges = listed(
+        f"{METHODS[method]} with {_SYMBOLS[method]} = {listed(f'{value:g}' for value in _values(found))}"
         for method, found in outcomes.items()
     )
-    intro = next(run.config.objective for run in runs.values() if run.config.objective.name == "intro")
-    soft = next(run.config.objective for run in runs.values() if run.config.objective.name == "soft-intro")
-    about = (
-        f"{ranges}: both from an eighth to eight times the default, on {DENSITY}, {seeds} "
-        f"seed{'' if seeds == 1 else 's'} each, {some.total_steps:,} iterations of batch {some.batch_size}, of which "
-        f"the first {some.warmup_steps:,} train a plain VAE. IntroVAE has beta_rec {intro.beta_rec:g}, beta_kl "
-        f"{intro.beta_kl:g} and alpha {intro.alpha:g}; Soft-IntroVAE beta_rec {soft.beta_rec:g} and beta_kl "
-        f"{soft.beta_kl:g} as published."
+    shown = figure(
+        _FIGURE,
+        f"Above: JSD between {_POINTS:,} samples and as many data points over the iterations, a line for each run. "
+        "Below: the same at the end, against the hyperparameter; crosses are runs that failed. The dashed line is "
+        "ln 2, the value of two distributions without overlap.",
     )
+    how = f"JSD and rec: {over_seeds(seeds)}. Modes: seed by seed, out of 8."
     return Report(
-        about,
+        f"{ranges}: both from an eighth to eight times the default, on {DENSITY}, {plural(seeds, 'seed')} each, "
+        f"{schedule(next(iter(runs.values())).config)}. Other weights are those of the presets.",
         [
-            ("What counts as a failure", _definitions()),
-            (
-                "How the runs went",
-                figure(
-                    _FIGURE,
-                    f"Above: JSD between {_POINTS:,} samples and as many data points over the iterations, a line for "
-                    "each run. Below: the same at the end, against the hyperparameter; crosses are runs that diverged "
-                    "or collapsed. The dashed line is ln 2, where nothing of the two distributions overlaps.",
-                ),
-            ),
-            ("Counts", _table(outcomes)),
-            ("What we see", _findings(outcomes)),
-            (
-                "What the slides show",
-                "That IntroVAE's hard margin is touchy, and that the soft exponential is not. They give no number, so "
-                "what is compared is the claim.",
-            ),
+            ("What counts as a failure", _DEFINITIONS),
+            ("How the runs went", shown),
+            ("Counts", "\n\n".join([_table(outcomes), how, _verdict(outcomes)])),
         ],
         {method: [vars(one) for one in found] for method, found in outcomes.items()},
         [_FIGURE],
     )
 
 
-def _name(method: str, value: float, seed: int) -> str:
-    return f"{method}-{VARIED[method]}{value:g}-seed{seed}"
-
-
-def _symbol(method: str) -> str:
-    return {"intro": "m", "soft-intro": "β_neg"}[method]
-
-
 def _values(found: Sequence[Outcome]) -> list[float]:
     return sorted({one.value for one in found})
-
-
-def _definitions() -> str:
-    return "\n".join(
-        [
-            "- *Diverged*: in five iterations in a row an update was not finite, or a thousand times larger than "
-            "usual, so that the run went back to a checkpoint with half the learning rate, or was given up.",
-            f"- *Posterior collapse*: in the last tenth of the records the reconstruction error is {_EXPLAINED:.0%} of "
-            "the data's variance or more: the decoder makes little use of the latent, a constant would do as well.",
-            f"- *Mode collapse*: of {_POINTS:,} samples, fewer than half of the 8 modes are nearest to a tenth of "
-            "their fair share or more.",
-            f"- *Shrunken samples*: the samples' variance is below {_SHRUNKEN:.0%} of the data's.",
-            "",
-            "The last three are collapses. One run can be several of these, and counts once.",
-        ]
-    )
 
 
 def _outcome(run: Trained) -> Outcome:
@@ -168,7 +138,7 @@ def _outcome(run: Trained) -> Outcome:
     steps, jsd = [], []
     fake = torch.full_like(data, math.nan)
     for path in list_checkpoints(run.folder / CHECKPOINTS):
-        # The same noise at every look, so that a curve's changes are the model's.
+        # The same noise for every checkpoint, so that a curve's changes are the model's.
         fake = load_model(path).sample(_POINTS, generator=torch.Generator().manual_seed(1)).double()
         steps.append(int(path.name))
         jsd.append(js_divergence(p, density_histogram(fake, density.extent)))
@@ -183,7 +153,7 @@ def _outcome(run: Trained) -> Outcome:
     failures = []
     if run.divergence is not None or run.went_back:
         failures.append("diverged")
-    if not rec < _EXPLAINED:
+    if not rec < _UNEXPLAINED:
         failures.append("posterior collapse")
     if reached < _MODES_SHARE * len(modes):
         failures.append("mode collapse")
@@ -198,75 +168,42 @@ def _last(one: Outcome) -> float:
     return one.jsd[-1] if one.jsd else math.nan
 
 
+def _failed(found: Sequence[Outcome]) -> tuple[int, int]:
+    """How many failed, out of how many."""
+    return sum(bool(one.failures) for one in found), len(found)
+
+
 def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     rows = []
     for method, found in outcomes.items():
-        for value in _values(found):
-            group = [one for one in found if one.value == value]
+        groups = {
+            f"{_SYMBOLS[method]} = {value:g}": [one for one in found if one.value == value] for value in _values(found)
+        }
+        for name, group in {**groups, "all": found}.items():
             reasons = [reason for one in group for reason in one.failures]
-            named = listed([f"{reason} {reasons.count(reason)}" for reason in dict.fromkeys(reasons)])
             rows.append(
                 [
-                    f"{METHODS[method]}, {_symbol(method)} = {value:g}",
-                    f"{sum(bool(one.failures) for one in group)} of {len(group)}",
-                    named or "none",
+                    f"{METHODS[method]}, {name}",
+                    "{} of {}".format(*_failed(group)),
+                    listed(f"{reason} {reasons.count(reason)}" for reason in dict.fromkeys(reasons)) or "none",
                     mean_and_spread([_last(one) for one in group]),
                     mean_and_spread([one.rec for one in group]),
-                    listed([str(one.modes) for one in group]),
+                    "" if name == "all" else listed(str(one.modes) for one in group),
                 ]
             )
-    header = ["", "failed", "how", "JSD at the end (nats)", "rec / variance", "modes reached"]
-    return table(header, rows) + "\n\nMean ± standard deviation over the seeds; modes seed by seed, out of 8."
+    return table(["", "failed", "how", "JSD at the end (nats)", "rec / variance", "modes reached"], rows)
 
 
-def _findings(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
-    """Sentences that say no more than the numbers do."""
-    lines = []
-    failed = {method: sum(bool(one.failures) for one in found) for method, found in outcomes.items()}
-    for method, found in outcomes.items():
-        diverged = sum("diverged" in one.failures for one in found)
-        collapsed = sum(any(reason != "diverged" for reason in one.failures) for one in found)
-        good = finite(_last(one) for one in found if not one.failures)
-        span = f"; those that did not fail end at a JSD of {number(min(good))} to {number(max(good))}" if good else ""
-        lines.append(
-            f"- {METHODS[method]}: {counted(failed[method], len(found), 'run')} failed ({diverged} diverged, "
-            f"{collapsed} collapsed){span}."
-        )
-        whole = [
-            f"{value:g}" for value in _values(found) if not any(one.failures for one in found if one.value == value)
-        ]
-        lines.append(
-            f"- {METHODS[method]}: no seed failed at {_symbol(method)} = {listed(whole)}."
-            if whole
-            else f"- {METHODS[method]}: at every {_symbol(method)} some seed failed."
-        )
-    intro, soft = (outcomes[method] for method in VARIED)
-    chance = share_difference(*((failed[method], len(outcomes[method])) for method in VARIED))
-    shares = [failed[method] / len(outcomes[method]) for method in VARIED]
-    if shares[0] == shares[1]:
-        lines.append("- **Both fail equally often here, so these runs do not show the slides' claim.**")
-    else:
-        more, less = ("IntroVAE", "Soft-IntroVAE") if shares[0] > shares[1] else ("Soft-IntroVAE", "IntroVAE")
-        says = "as the slides claim" if shares[0] > shares[1] else "the opposite of what the slides claim"
-        test = (
-            f"Fisher's exact test, which takes the runs for independent draws of one range each: p = "
-            f"{number(chance, 2)}"
-        )
-        seen = f"{more} fails more often than {less} over a range of equal width, {says}"
-        lines.append(
-            f"- **{seen}**, and more than chance would have it ({test})."
-            if chance < 0.05
-            else f"- {seen}, but so few runs cannot tell that from chance ({test}): **the claim is not decided here.**"
-        )
-    widths = []
-    for found in (intro, soft):
-        ends = finite(_last(one) for one in found)
-        widths.append((min(ends), max(ends)) if ends else (math.nan, math.nan))
-    lines.append(
-        f"- Over all values and seeds the final JSD runs from {number(widths[0][0])} to {number(widths[0][1])} for "
-        f"IntroVAE, and from {number(widths[1][0])} to {number(widths[1][1])} for Soft-IntroVAE."
+def _verdict(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
+    """Whether the counts of failures differ, in one sentence."""
+    (intro, runs), (soft, others) = (_failed(outcomes[method]) for method in VARIED)
+    chance = share_difference((intro, runs), (soft, others))
+    finds = f"finds {'a' if chance < 0.05 else 'no'} difference (p = {number(chance, 2)})"
+    return (
+        f"**IntroVAE failed in {intro} of {plural(runs, 'run')} and Soft-IntroVAE in {soft} of {others}: Fisher's "
+        f"exact test {finds}.** The paper's slides claim, without a number, that IntroVAE's hard margin is "
+        "sensitive and the soft exponential is not."
     )
-    return "\n".join(lines)
 
 
 def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
@@ -289,7 +226,7 @@ def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
             mark = {"marker": "x", "color": ORANGE} if one.failures else {"marker": "o", "color": colours[one.value]}
             below.plot([one.value], [_last(one)], linestyle="", markersize=6, **mark)
         lines = [Line2D([], [], color=colours[value], label=f"{value:g}") for value in values]
-        legend(above, handles=lines, title=_symbol(method), title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
+        legend(above, handles=lines, title=_SYMBOLS[method], title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
         below.set_xscale("log")
         below.set_xticks(values, [f"{value:g}" for value in values])
         below.minorticks_off()

@@ -1,4 +1,4 @@
-"""An experiment's trainings, side by side in processes of their own. What is finished stays, what stopped goes on."""
+"""Run an experiment's trainings side by side, each in a process of its own: resume what stopped, keep what is done."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ class _Running:
 def train_all(
     trainings: Sequence[Training], folder: Path, *, workers: int, title: str, show: bool, again: str
 ) -> dict[str, Trained]:
-    """Train what is not finished yet.
+    """Run every training that is not finished yet.
 
     Args:
         trainings: with distinct names.
-        folder: of the experiment; runs are in `runs/`, what their processes said in `logs/`.
+        folder: of the experiment; runs are in `runs/`, the output of their processes in `logs/`.
         workers: processes at a time.
         title: of the experiment.
         show: show progress.
-        again: the command that goes on, for messages.
+        again: the command that resumes, for messages.
 
     Returns:
         By name, in the order given.
 
     Raises:
-        RunInterrupted: SIGINT or SIGTERM came. Every training that was under way has written a checkpoint.
-        TrainingFailed: one of them failed; the others have stopped as by a signal.
+        RunInterrupted: SIGINT or SIGTERM came. Every running training has written a checkpoint.
+        TrainingFailed: one of them failed; the others have stopped with a checkpoint.
     """
     outcomes = {one.name: _outcome(one, folder) for one in trainings}
     waiting = [one for one in trainings if outcomes[one.name] is None]
@@ -96,7 +96,7 @@ def _share(training: Training, folder: Path) -> float:
 
 
 class _Shares:
-    """Shows how many trainings are done, and the share of all iterations."""
+    """Shows how many trainings are done, and the share of all their iterations."""
 
     def __init__(
         self, title: str, trainings: Sequence[Training], outcomes: Mapping[str, Trained | None], show: bool
@@ -122,13 +122,13 @@ class _Shares:
         self._shares |= shares
         finished = sum(share == 1.0 for share in self._shares.values())
         self.display.update(sum(self._shares.values()), status=f"{finished}/{len(self._shares)} trainings")
-        if not self._looked:  # what earlier calls have done says nothing of the speed
+        if not self._looked:  # earlier calls did the rest, so it says nothing of the speed
             self.display.restart_clock()
             self._looked = True
 
 
 def _outcome(training: Training, folder: Path) -> Trained | None:
-    """What became of a training; None while it is not over."""
+    """The result of a training; None while it is not over."""
     run = _run(training, folder)
     summary = read_summary(run)
     divergence = _divergence(run)
@@ -154,7 +154,7 @@ def _divergence(run: Path) -> str | None:
 def _start(training: Training, folder: Path) -> _Running:
     run = _run(training, folder)
     if run.exists() and not (run / CONFIG).exists():
-        shutil.rmtree(run)  # its process ended before it had begun
+        shutil.rmtree(run)  # its process ended before the training began
     log_path = folder / LOGS / f"{training.name}.log"
     for path in (run, log_path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,11 +168,11 @@ def _start(training: Training, folder: Path) -> _Running:
         stdout=log,
         stderr=log,
         env=environment,
-        start_new_session=True,  # Ctrl-C on a terminal is for the parent, which then asks its children to stop
+        start_new_session=True,  # Ctrl-C in a terminal reaches the parent alone, which asks its children to stop
     )
     task: dict[str, Any] = {"folder": str(run.absolute()), "config": json.loads(training.config.to_json())}
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it has ended already, and its log says why
+    with contextlib.suppress(BrokenPipeError):  # the process has ended already; its log says why
         process.stdin.write(json.dumps(task).encode() + b"\n")
         process.stdin.flush()
     return _Running(training, process, log)
@@ -187,7 +187,7 @@ def _finish(one: _Running, folder: Path, *, stopped: bool) -> Trained | None:
         return None
     name = one.training.name
     lines = Path(one.log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = lines[-1] if lines else "it said nothing"
+    said = lines[-1] if lines else "without a message"
     how = f"was ended by signal {-code}" if code < 0 else "failed"
     raise TrainingFailed(f"the training {name} {how}: {said.removeprefix('sivae: ')} (all of it: {one.log.name})")
 
@@ -211,7 +211,7 @@ def _stop(running: list[_Running]) -> None:
 
 @contextlib.contextmanager
 def _ended(running: list[_Running]) -> Iterator[None]:
-    """No process outlives the block. A second Ctrl-C ends them at once."""
+    """Stop all processes at the end of the block; a second Ctrl-C kills them."""
     try:
         yield
     except KeyboardInterrupt:
@@ -223,7 +223,7 @@ def _ended(running: list[_Running]) -> Iterator[None]:
 
 
 def describe(runs: Mapping[str, Trained]) -> dict[str, Any]:
-    """What results.json keeps of every run."""
+    """The entries of `results.json` about the runs."""
     kept = ("preset", "seed", "steps", "ms_per_iteration", "train_seconds", "wall_seconds", "final")
     described = {}
     for name, run in runs.items():

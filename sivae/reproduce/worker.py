@@ -1,8 +1,8 @@
-"""One training in a process of its own, as :mod:`sivae.reproduce.trainings` starts it.
+"""Run one training in a process of its own, for :mod:`sivae.reproduce.trainings`.
 
-What to do comes as one line of JSON on the standard input: `folder` of the run and its `config`. The input then stays
-open: when it ends, because the parent asks for it or is no more, the training finishes its iteration, writes a
-checkpoint and exits. Nothing is left behind that trains for nobody.
+The task comes as one line of JSON on the standard input: `folder` of the run and its `config`. The input then stays
+open: when it ends, because the parent closes it or has ended itself, the training finishes its iteration, writes a
+checkpoint and exits. So no training survives its parent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DIVERGED = "diverged.json"  # in the folder of a run that was given up
 
 
 def main() -> None:
-    """Train, and exit with 0 when the training is over, be it by divergence; `INTERRUPTED` when it can go on; or 1."""
+    """Train, and exit with 0 at the end or after divergence, with `INTERRUPTED` if the training can resume, else 1."""
     task = json.loads(_line(0))
     threading.Thread(target=_stop_at_end_of, args=(0,), daemon=True).start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from sivae.errors import ConfigError
-from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, images, stability
+from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, image_sheet, stability
 from sivae.reproduce.experiment import SIZES, Report, Settings, Trained
 from sivae.reproduce.stability import Outcome
 from sivae.training.presets import preset_config
@@ -79,37 +80,35 @@ def test_density_2d_compares_three_methods(tmp_path: Path, monkeypatch: pytest.M
     assert len(runs) == 6
     report = density_2d.report(_TOY, runs, tmp_path)
     text = _check(report, tmp_path)
-    assert "With one seed there is no spread" in text
-    assert "IntroVAE's margin is 5" in text
+    assert "VAE, IntroVAE and Soft-IntroVAE on 8gaussians and rings with 1 seed each: 4 iterations of batch 16" in text
+    assert "Lower is better; one seed; bold" in text and "**" not in text
     for density in ("8gaussians", "rings"):
         for method in ("vae", "intro", "soft-intro"):
             value = report.numbers[density][method]["jsd"]
             assert value["values"] == [runs[f"{density}-{method}-seed0"].metric("jsd")]
         # Five thousand points leave noise in the histograms, more of it the more bins they fill.
         assert 0 < report.numbers[density]["data"]["jsd"][0] < 0.25
+    captured = runs["8gaussians-vae-seed0"].metric("modes_captured")
+    assert f" | {captured:.0f} |\n| 8gaussians, IntroVAE |" in text
     runs["rings-intro-seed0"] = _diverged(runs["rings-intro-seed0"])
     text = _check(density_2d.report(_TOY, runs, tmp_path), tmp_path)
-    assert "| rings, IntroVAE | – | – | – | – | – |" in text
-    assert "Training diverged, and was given up: rings-intro-seed0." in text
+    assert "| rings, IntroVAE | – | – | – | – | – | – |" in text
 
 
-def test_density_2d_names_the_lowest_and_doubts_what_overlaps() -> None:
-    numbers = {
-        density: {
-            method: {
-                metric: {"values": values, "mean": sum(values) / 2, "standard_deviation": 0.0}
-                for metric in density_2d._METRICS
-            }
-            for method, values in (("vae", [3.0, 3.1]), ("intro", [1.0, 2.0]), ("soft-intro", second))
-        }
-        for density, second in zip(density_2d.DENSITIES, ([0.1, 0.2], [1.5, 2.5], [5.0, 6.0], [5.0, 6.0]), strict=True)
-    }
-    first, second, third, *_ = density_2d._rankings(numbers)
-    assert first == (
-        "- 8gaussians: lowest mean is Soft-IntroVAE in gnELBO, official KL, official JSD, KL (nats) and JSD (nats)."
-    )
-    assert "lowest mean is IntroVAE" in second and "the seeds of the best two overlap" in second
-    assert "lowest mean is IntroVAE" in third and "overlap" not in third
+@pytest.mark.parametrize(
+    ("soft", "best"),
+    [
+        ([0.1, 0.2], "soft-intro"),
+        ([0.1, 1.5], None),
+        ([5.0, 6.0], "intro"),
+        ([math.nan, 0.1], None),
+        ([math.nan, math.nan], "intro"),
+    ],
+    ids=["lower", "overlapping", "higher", "one not finite", "none finite"],
+)
+def test_density_2d_marks_a_method_that_is_lower_with_every_seed(soft: list[float], best: str | None) -> None:
+    assert density_2d._lowest({"vae": [3.0, 3.1], "intro": [1.0, 2.0], "soft-intro": soft}) == best
+    assert density_2d._lowest({"vae": [3.0], "intro": [1.0], "soft-intro": soft[:1]}) is None  # one seed is no order
 
 
 def test_stability_measures_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +129,8 @@ def test_stability_measures_and_draws(tmp_path: Path, monkeypatch: pytest.Monkey
     shutil.rmtree(runs["intro-margin10-seed0"].folder / "checkpoints")  # it was given up before it had one
     runs["intro-margin10-seed0"] = _diverged(runs["intro-margin10-seed0"])
     text = _check(stability.report(_TOY, runs, tmp_path), tmp_path)
-    assert "IntroVAE: 2 of 2 runs failed (1 diverged, 2 collapsed)" in text
+    assert "| IntroVAE, all | 2 of 2 |" in text and "diverged 1" in text
+    assert "**IntroVAE failed in 2 of 2 runs and Soft-IntroVAE in 2 of 2" in text
 
 
 def _outcomes(failed: int, of: int) -> list[Outcome]:
@@ -141,18 +141,13 @@ def _outcomes(failed: int, of: int) -> list[Outcome]:
 
 
 @pytest.mark.parametrize(
-    ("intro", "soft", "says"),
-    [
-        (10, 0, "- **IntroVAE fails more often than Soft-IntroVAE over a range of equal width, as the slides claim**"),
-        (0, 10, "- **Soft-IntroVAE fails more often than IntroVAE over a range of equal width, the opposite of what"),
-        (2, 0, "**the claim is not decided here.**"),
-        (3, 3, "**Both fail equally often here, so these runs do not show the slides' claim.**"),
-    ],
+    ("intro", "soft", "finds"),
+    [(10, 0, "a difference (p = 1.1e-5)"), (2, 0, "no difference (p = 0.47)"), (3, 3, "no difference (p = 1.0)")],
 )
-def test_stability_says_what_the_counts_say(intro: int, soft: int, says: str) -> None:
-    words = stability._findings({"intro": _outcomes(intro, 10), "soft-intro": _outcomes(soft, 10)})
-    assert says in words
-    assert f"- IntroVAE: {intro} of 10 runs failed ({intro} diverged, 0 collapsed)" in words
+def test_stability_says_whether_the_counts_differ(intro: int, soft: int, finds: str) -> None:
+    words = stability._verdict({"intro": _outcomes(intro, 10), "soft-intro": _outcomes(soft, 10)})
+    assert words.startswith(f"**IntroVAE failed in {intro} of 10 runs and Soft-IntroVAE in {soft} of 10: ")
+    assert f"Fisher's exact test finds {finds}.**" in words
 
 
 def test_entropy_measures_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +161,17 @@ def test_entropy_measures_trained_models(tmp_path: Path, monkeypatch: pytest.Mon
     runs = toys.train_here(trainings, tmp_path, monkeypatch)
     report = entropy.report(_TOY, runs, tmp_path)
     text = _check(report, tmp_path)
-    assert "but no more than chance could have it" in text  # two runs cannot show more
+    assert "H(p_d) does not change by more than chance with γ" in text  # two runs cannot show more
     assert report.numbers["variance"] == pytest.approx(0.15)
     assert report.numbers["measured"]["0.0"][0]["cross_entropy"] > report.numbers["predicted"]["0.0"]["cross_entropy"]
+
+
+@pytest.mark.parametrize(("sign", "moves"), [(1, "rises"), (-1, "falls")])
+def test_entropy_says_how_the_trained_models_move(sign: int, moves: str) -> None:
+    measured = {float(gamma): [{"entropy": sign * gamma + 0.01 * seed} for seed in range(2)] for gamma in range(4)}
+    assert entropy._verdict("H(p_d)", "entropy", "falls", measured).startswith(
+        f"H(p_d) {moves} with γ, where the theory says that it falls (rank correlation {sign * 0.98:.2f}, p = "
+    )
 
 
 def test_entropy_of_one_gaussian_is_that_of_one_gaussian() -> None:
@@ -190,19 +193,19 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_images_shows_a_run(digits: Path, tmp_path: Path) -> None:
     settings = Settings(run=str(digits), device="cpu")
-    assert images.trainings(settings) == []
-    text = _check(images.report(settings, {}, tmp_path), tmp_path)
+    assert image_sheet.trainings(settings) == []
+    text = _check(image_sheet.report(settings, {}, tmp_path), tmp_path)
     assert "digits (soft-intro)".replace("digits", "`digits`") in text and "after 2 iterations" in text
-    assert "test images over their reconstructions" in text
+    assert "test images above their reconstructions" in text
     assert "| psnr |" in text
     with pytest.raises(ConfigError, match="--data has no effect on a run on digits"):
-        images.report(Settings(run=str(digits), data="elsewhere", device="cpu"), {}, tmp_path)
+        image_sheet.report(Settings(run=str(digits), data="elsewhere", device="cpu"), {}, tmp_path)
 
 
 def test_images_trains_what_it_is_not_given() -> None:
-    (training,) = images.trainings(Settings())
+    (training,) = image_sheet.trainings(Settings())
     assert (training.config.preset, training.config.steps) == ("digits", 400)
-    (training,) = images.trainings(Settings(data="photos", size="full"))
+    (training,) = image_sheet.trainings(Settings(data="photos", size="full"))
     assert (training.config.preset, training.config.data.path, training.config.epochs) == ("cifar10", "photos", 250.0)
     with pytest.raises(ConfigError, match="--seeds has no effect on images"):
-        images.trainings(Settings(seeds=3))
+        image_sheet.trainings(Settings(seeds=3))

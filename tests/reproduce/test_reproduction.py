@@ -1,4 +1,4 @@
-"""A reproduction: what it leaves, that it goes on where it stopped, and that it refuses what it cannot go on with."""
+"""A reproduction: the files that it writes, how it resumes, and the folders that it refuses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TWO = (("vae", {"objective": "vae"}), ("soft", {}))
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put a toy in the place of every experiment."""
+    """Replace every experiment by a toy."""
 
     def put(*trainings: tuple[str, dict[str, Any]]) -> None:
         toy = toys.experiment(*trainings)
@@ -145,6 +145,7 @@ def test_a_divergence_is_a_result(tmp_path: Path, use: Callable[..., None]) -> N
     use(("wild", {"learning_rate": 1e30}))
     settings = Settings(steps=40, device="cpu", changes=toys.TINY)
     reproduce("toy", settings, tmp_path / "toy", progress=False)
+    assert "Training diverged, and was given up: wild." in (tmp_path / "toy" / "page.md").read_text()
     results = json.loads((tmp_path / "toy" / "results.json").read_text())
     assert "training diverged in step" in results["runs"]["wild"]["diverged"]
     assert results["findings"]["jsd"]["wild"] is None

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from sivae.reproduce.comparing import rank_correlation, share_difference
 from sivae.reproduce.entropy_theory import (
     SmoothedOptimum,
     assumption_margin,
@@ -16,6 +15,7 @@ from sivae.reproduce.entropy_theory import (
     divergence,
     entropy,
 )
+from sivae.reproduce.significance import rank_correlation, share_difference
 
 P = np.array([0.5, 0.3, 0.15, 0.05])
 

@@ -1,4 +1,4 @@
-"""Whether a difference between runs is more than chance."""
+"""Test whether a difference between runs is more than chance."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _SHUFFLES = 4_999
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Spearman's rank correlation, and how often shuffled pairs have one as far from 0: its two-sided p-value.
+    """Spearman's rank correlation and its two-sided p-value: how often shuffled pairs have one as far from 0.
 
-    By permutation, with a fixed seed: the usual formula is for many pairs, and would say 0 of a few. 0 and 1 where one
-    of the two does not vary.
+    By permutation, with a fixed seed: the usual formula is for many pairs, and would give 0 for a few. The result is
+    (0, 1) where x or y does not vary.
     """
     import numpy as np
     from scipy.stats import rankdata
@@ -28,7 +28,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, flo
 
 
 def share_difference(first: tuple[int, int], second: tuple[int, int]) -> float:
-    """The p-value of Fisher's exact test: how likely two shares are at least so different by chance.
+    """The p-value of Fisher's exact test: how likely two shares differ at least so much by chance.
 
     Args:
         first, second: how many, out of how many.

@@ -1,4 +1,4 @@
-"""Samples, reconstructions and interpolations of a model of images, on one sheet like the paper's figures."""
+"""Draw samples, reconstructions and interpolations of a model of images on one sheet."""
 
 from __future__ import annotations
 
@@ -27,101 +27,87 @@ TIME: Mapping[Size, str] = {
 
 _SHEET = "sheet.png"
 _COLUMNS, _SAMPLE_ROWS, _PAIR_ROWS, _PATHS = 10, 5, 2, 4
-_QUICK_STEPS = {"digits": 400, "cifar10": 300}
 
 
 def trainings(settings: Settings) -> list[Training]:
     """None where a run is given; else one, on digits, or by the preset cifar10 on the images given."""
-    settings.refuse("seeds", "against", experiment=NAME)
-    if settings.run is not None:
-        settings.refuse("steps", experiment=f"{NAME} with --run")
-        from sivae.training.folder import read_config
+    if settings.run is None:
+        settings.allow("steps", "data", experiment=NAME)
+        config = settings.configure_images()
+        return [Training(config.preset, config)]
+    settings.allow("run", "data", experiment=f"{NAME} with --run")
+    from sivae.training.folder import read_config
 
-        if read_config(settings.run).data.name == "density":
-            raise ConfigError(f"{settings.run} makes points, not images; density-2d shows those")
-        return []
-    preset, values = "digits", dict[str, Any]()
-    if settings.data is not None:
-        preset, values = "cifar10", {"path": settings.data}
-    if settings.size == "quick":
-        values |= {"steps": _QUICK_STEPS[preset]}
-    return [Training(preset, settings.configure(preset, **values))]
+    if read_config(settings.run).data.name == "density":
+        raise ConfigError(f"{settings.run} makes points, not images; density-2d shows those")
+    return []
 
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """The sheet, and the run's metrics."""
     import torch
 
-    from sivae import from_pretrained
     from sivae.figures.grids import image_grid, write_sheet
     from sivae.models.base import evaluating
+    from sivae.models.latent import generate
     from sivae.models.pixels import image_range
+    from sivae.pretrained import from_pretrained
     from sivae.training.devices import find_device
     from sivae.training.folder import read_config, read_summary
 
-    if settings.run is not None:
-        run = Path(settings.run)
-    else:
-        (trained,) = runs.values()
-        run = trained.folder
-        if trained.divergence is not None:
-            return Report(f"The training diverged: {trained.divergence}", [], {"diverged": trained.divergence}, [])
+    if any(run.summary is None for run in runs.values()):
+        return Report("The only training diverged, so no sheet can be drawn.", [], {}, [])
+    run = Path(settings.run) if settings.run is not None else next(iter(runs.values())).folder
     config, summary = read_config(run), read_summary(run)
     model = from_pretrained(run).to(find_device(settings.device))
-    value_range = image_range(model)
-    x, conditions, where = _some_images(model, config, settings.data)
-    with evaluating(model):
-        samples = _samples(model, conditions)
-        again = model.reconstruct(x[: _COLUMNS * _PAIR_ROWS], condition=_rows(conditions, _COLUMNS * _PAIR_ROWS))
-        paths = _paths(model, x, conditions)
-    pairs = torch.cat(
-        [
-            torch.cat([x[start : start + _COLUMNS], again[start : start + _COLUMNS]])
-            for start in range(0, len(again), _COLUMNS)
-        ]
-    )
+    x, conditions, source = _some_images(model, config, settings.data)
+
+    def given(count: int) -> Tensor | None:
+        return None if conditions is None else conditions.repeat(-(-count // len(conditions)), 1)[:count]
 
     def grid(images: Tensor) -> Any:
-        return image_grid(images.cpu(), columns=_COLUMNS, value_range=value_range)
+        return image_grid(images.cpu(), columns=_COLUMNS, value_range=image_range(model))
 
+    shown = x[: _COLUMNS * _PAIR_ROWS]
+    count = _COLUMNS * _SAMPLE_ROWS
+    with evaluating(model):
+        samples = torch.cat(list(generate(model, count, seed=0, condition=given(count))))
+        again = model.reconstruct(shown, condition=given(len(shown)))
+        paths = _paths(model, x, conditions)
+    pairs = torch.cat(
+        [rows for pair in zip(shown.split(_COLUMNS), again.split(_COLUMNS), strict=True) for rows in pair]
+    )
     parts = [
         ("samples from the prior", grid(samples)),
-        (f"{where}, in each row above what the model makes of them", grid(pairs)),
-        ("from one image to another through the latent space; the originals stand at both ends", grid(paths)),
+        (f"{source}, each row above its reconstructions", grid(pairs)),
+        ("from one image to another through the latent space; the originals are at both ends", grid(paths)),
     ]
     step = max((int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdecimal()), default=0)
     write_sheet(folder / _SHEET, f"{config.preset}, {config.objective.name}, {step:,} iterations", parts)
 
-    data = config.data.path or config.data.name
     size = " × ".join(map(str, reversed(model.sample_shape)))
     about = (
         f"The model is that of a run of `{config.preset}` ({config.objective.name}) after {step:,} iterations of batch "
-        f"{config.batch_size} on {Path(data).name}, {size}; weights and images as its `config.json` has them. Pictures "
-        "come from eval mode, and from the averaged weights where the run kept some."
+        f"{config.batch_size} on {Path(config.data.path or config.data.name).name}, {size}, in eval mode and with the "
+        "averaged weights where the run has some."
     )
-    shown = figure(
-        _SHEET,
-        f"Samples of the prior; {where} over their reconstructions, decoded from the posterior mean; and spherical "
-        f"paths between the posterior means of two images in {_COLUMNS - 2} steps. None was picked by hand.",
+    caption = (
+        f"Samples of the prior; {source} above their reconstructions, decoded from the posterior mean; and spherical "
+        f"paths between the posterior means of two images in {_COLUMNS - 2} steps. None was picked by hand."
     )
     metrics = {name: summary[name] for name in summary["metrics"]} if summary else {}
-    sections = [("Sheet", shown)]
-    if metrics:
-        values = [[name, "–" if value is None else number(float(value))] for name, value in metrics.items()]
+    values = [[name, "–" if value is None else number(float(value))] for name, value in metrics.items()]
+    sections = [("Sheet", figure(_SHEET, caption))]
+    if values:
         sections.append(("Metrics of the run", table(["metric", "value"], values)))
-    sections.append(
-        (
-            "What there is to compare with",
-            "Of pictures like these the paper has figures, no numbers. Its FIDs of the convolutional model (4.6 on "
-            "CIFAR-10) come from a script that runs the Inception network and the decoder in training mode; by the "
-            "standard protocol the released checkpoint scores 25.86. `sivae evaluate --fid-weights` computes that one.",
-        )
-    )
     return Report(about, sections, {"run": str(run), "step": step, "metrics": metrics}, [_SHEET])
 
 
 def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[Tensor, Tensor | None, str]:
-    """Images spread over all that the run is measured on, [N, C, H, W] in the model's values, and their conditions."""
+    """Images spread over the set that the run is measured on, their conditions, and what to call them.
+
+    Images are [N, C, H, W] in the model's value range.
+    """
     import numpy as np
     import torch
 
@@ -132,7 +118,6 @@ def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[
     channels, side, _ = model.sample_shape
     source = config.data
     if source.name == "images":
-        # Only the few that are shown are decoded.
         grey_or_colour: Literal[1, 3] = 1 if channels == 1 else 3
         source = dataclasses.replace(
             source, resolution=side, channels=grey_or_colour, cache="none", path=data or source.path
@@ -147,25 +132,11 @@ def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[
     rows = MeasuredImages(images, device, conditional=False).spread(max(_COLUMNS * _PAIR_ROWS, 2 * _PATHS))
     pixels = torch.from_numpy(np.stack([images.read(row) for row in rows]))  # uint8 [N, H, W, C]
     x = from_uint8(pixels.to(device), image_range(model))
-    where = "training images" if train is images else "test images"
+    name = "training images" if train is images else "test images"
     if model.condition_dim == 0:
-        return x, None, where
+        return x, None, name
     labels = torch.tensor([images.label(row) for row in rows])
-    return x, one_hot(labels, model.condition_dim).to(device), where
-
-
-def _rows(conditions: Tensor | None, count: int) -> Tensor | None:
-    return None if conditions is None else conditions[:count]
-
-
-def _samples(model: VAEModel, conditions: Tensor | None) -> Tensor:
-    import torch
-
-    from sivae.models.latent import generate
-
-    count = _COLUMNS * _SAMPLE_ROWS
-    given = None if conditions is None else conditions.repeat(-(-count // len(conditions)), 1)[:count]
-    return torch.cat(list(generate(model, count, seed=0, condition=given)))
+    return x, one_hot(labels, model.condition_dim).to(device), name
 
 
 def _paths(model: VAEModel, x: Tensor, conditions: Tensor | None) -> Tensor:
@@ -176,9 +147,8 @@ def _paths(model: VAEModel, x: Tensor, conditions: Tensor | None) -> Tensor:
 
     mu, _ = model.encode(x, conditions)
     shown = []
-    count = min(_PATHS, len(x) // 2)
-    for index in range(count):
-        first, last = index, len(x) - 1 - index  # far apart, so that they rarely are of one class
+    for first in range(min(_PATHS, len(x) // 2)):
+        last = len(x) - 1 - first  # far apart, so that they rarely are of one class
         z = slerp(mu[first], mu[last], _COLUMNS - 2)
         condition = None if conditions is None else conditions[first].expand(len(z), -1)
         shown += [x[first : first + 1], model.decode(z, condition), x[last : last + 1]]
