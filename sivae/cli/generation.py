@@ -15,7 +15,6 @@ from sivae.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from PIL.Image import Image
     from torch import Tensor
 
     from sivae.data.images import ImageSet
@@ -165,28 +164,16 @@ class ImageModel:
                 raise ConfigError(f"{came}, and the model knows 0 to {self.classes - 1}; choose one by --class N")
         return one_hot(torch.tensor(labels, dtype=torch.long), self.classes).to(self.device)
 
-    def fit(self, picture: Image, where: str) -> np.ndarray:
-        """Cut a picture to the largest square in its middle and resize it: uint8 [side, side, channels].
-
-        Args:
-            picture: mode L or RGB.
-            where: what to call the picture in errors.
-        """
-        from sivae.data.images.pixels import fit
-
-        return fit(picture, resolution=self.side, crop="center", channels=self.channels, where=where)
-
     def read_files(self, paths: Sequence[Path]) -> Tensor:
-        """Decode and fit image files: uint8 [N, H, W, C]."""
-        from sivae.data.images.pixels import decode
+        """Decode image files and fit them to the model: uint8 [N, H, W, C]."""
+        from sivae.data.images.pixels import decode, fit_square
 
-        return _stacked([self.fit(decode(path.read_bytes(), str(path)), str(path)) for path in paths])
+        pictures = [(decode(path.read_bytes(), str(path)), str(path)) for path in paths]
+        return _stacked([fit_square(picture, self.side, self.channels, where) for picture, where in pictures])
 
     def read_rows(self, images: ImageSet, rows: Sequence[int]) -> Tensor:
-        """Read and fit images of a set: uint8 [N, H, W, C]."""
-        from sivae.data.images.pixels import as_picture
-
-        return _stacked([self.fit(as_picture(images.read(row)), images.where(row)) for row in rows])
+        """Read images of a set and fit them to the model: uint8 [N, H, W, C]."""
+        return _stacked([images.read_square(row, self.side, self.channels) for row in rows])
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> [N, C, H, W] in the model's values, on its device."""

@@ -21,22 +21,19 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
     return open_images(path)
 
 
-class _Unmapped:
+class _Unmapped(ImageSet):
     """A set that only processes can read ahead."""
 
-    name, class_names, skipped, uniform = "unmapped", tuple("0123456"), 0, True
+    name, class_names, uniform = "unmapped", tuple("0123456"), True
 
     def __init__(self, images: ImageSet) -> None:
-        self._images = images
+        self._images, self.labels = images, images.labels
 
     def __len__(self) -> int:
         return len(self._images)
 
     def read(self, index: int) -> np.ndarray:
         return self._images.read(index)
-
-    def label(self, index: int) -> int | None:
-        return self._images.label(index)
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (-0.3, 1.7)])

@@ -25,7 +25,9 @@ class ImageSet(ABC):
 
     Attributes:
         name: name of the source file or folder.
+        labels: the class of each image, int64 ``[N]``, or None.
         class_names: names of the classes, indexed by label; None without labels.
+        contents: the content of each image, int64 ``[N]``, or None.
         content_names: names of the contents, indexed by content; None without contents.
         part: "train" or "test" where the source has parts; else None.
         uniform: whether all images are known to have the same shape.
@@ -35,7 +37,9 @@ class ImageSet(ABC):
     """
 
     name: str
+    labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    contents: np.ndarray | None = None
     content_names: tuple[str, ...] | None = None
     part: Split | None = None
     uniform = False
@@ -63,22 +67,12 @@ class ImageSet(ABC):
         return fit_square(self.picture(index), side, channels, self.where(index))
 
     def label(self, index: int) -> int | None:
-        """Class of an image, an index into `class_names`; None without labels."""
-        return None
+        """Class of an image; None without labels."""
+        return None if self.labels is None else int(self.labels[index])
 
     def content(self, index: int) -> int | None:
-        """Content of an image, an index into `content_names`; None without contents."""
-        return None
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Classes of all images, int64 ``[N]``; None where the set, or one image, has no label."""
-        return None if self.class_names is None else _all_values(self.label, len(self))
-
-    @property
-    def contents(self) -> np.ndarray | None:
-        """Contents of all images, int64 ``[N]``; None where the set, or one image, has no content."""
-        return None if self.content_names is None else _all_values(self.content, len(self))
+        """Content of an image; None without contents."""
+        return None if self.contents is None else int(self.contents[index])
 
     @property
     def fingerprint(self) -> str | None:
@@ -92,11 +86,6 @@ class ImageSet(ABC):
     def at_least(self, resolution: int) -> ImageSet:
         """The same set with its smallest stored images that have at least this side; else the set itself."""
         return self
-
-
-def _all_values(value: Callable[[int], int | None], count: int) -> np.ndarray | None:
-    values = [value(index) for index in range(count)]
-    return None if None in values else np.array(values, np.int64)
 
 
 class PackedImages(ImageSet):
@@ -120,8 +109,6 @@ class PackedImages(ImageSet):
     """
 
     uniform = True
-    labels: np.ndarray | None = None
-    contents: np.ndarray | None = None
 
     def __init__(
         self,
@@ -181,11 +168,10 @@ class PackedImages(ImageSet):
 
     @property
     def fingerprint(self) -> str:
-        """See :meth:`ImageSet.fingerprint`; of the name and the shape where none was given."""
+        """Digest of the source; of the name and the shape where none was given."""
         return self._fingerprint or hashlib.sha256(repr((self.name, self.array.shape)).encode()).hexdigest()
 
     def at_least(self, resolution: int) -> PackedImages:
-        """See :meth:`ImageSet.at_least`."""
         side = min((side for side in self.levels if side >= resolution), default=None)
         return self if side is None else self.as_level(self.levels[side])
 
@@ -198,16 +184,7 @@ class PackedImages(ImageSet):
         return level
 
     def read(self, index: int) -> np.ndarray:
-        """See :meth:`ImageSet.read`."""
         return np.asarray(self.array[index])
-
-    def label(self, index: int) -> int | None:
-        """See :meth:`ImageSet.label`."""
-        return None if self.labels is None else int(self.labels[index])
-
-    def content(self, index: int) -> int | None:
-        """See :meth:`ImageSet.content`."""
-        return None if self.contents is None else int(self.contents[index])
 
 
 def _checked(

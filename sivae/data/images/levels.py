@@ -51,7 +51,7 @@ def at_resolution(
     if halvings == 0:
         return images
     if isinstance(images, FittedImages):
-        return images.averaged(resolution)
+        return images.halved(halvings)
     array = images.levels.get(resolution)
     if array is None:
         array = _averaged_in_memory(images, resolution, halvings, budget_bytes, progress)

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from sivae.data.images.base import ImageSet, Notice, Split, ignore
-from sivae.data.images.formats.found import Found, Request
-from sivae.data.images.formats.table import FORMATS, titles_and_files
+from sivae.data.images.formats.table import FORMATS, Found, Request, titles_and_files
 from sivae.data.images.stores import FolderStore, Store, is_archive, open_store
 from sivae.errors import DataError
 

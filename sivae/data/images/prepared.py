@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
-from sivae.data.images.formats.found import Found
+from sivae.data.images.formats.table import Found
 from sivae.data.images.halving import averages, lower_levels
 from sivae.data.images.stores import FolderStore, Store
 from sivae.errors import DataError

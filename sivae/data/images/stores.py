@@ -134,11 +134,9 @@ class FolderStore(Store):
                     self._walk(entry.path, f"{prefix}{entry.name}/", recursive, sizes, seen)
 
     def read(self, name: str) -> bytes:
-        """See :meth:`Store.read`."""
         return self._read(name, -1)
 
     def head(self, name: str) -> bytes:
-        """See :meth:`Store.head`."""
         return self._read(name, _HEAD)
 
     def _read(self, name: str, size: int) -> bytes:
@@ -151,7 +149,6 @@ class FolderStore(Store):
             raise DamagedImageError(f"{self.where(name)} cannot be read: {error.strerror}") from None
 
     def where(self, name: str) -> str:
-        """See :meth:`Store.where`."""
         return str(self.path / name)
 
 
@@ -187,7 +184,6 @@ class ZipStore(Store):
             return self._opened[1]
 
     def read(self, name: str) -> bytes:
-        """See :meth:`Store.read`."""
         _check_size(self, name)
         try:
             return self._zip().read(name)
@@ -290,7 +286,6 @@ class TarStore(Store):
             raise DataError(f"{self.path} is no tar archive, or it is damaged: {error}") from None
 
     def read(self, name: str) -> bytes:
-        """See :meth:`Store.read`."""
         if name in self._content:
             return self._content[name]
         size = _check_size(self, name)

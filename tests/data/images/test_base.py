@@ -22,17 +22,6 @@ class Plain(ImageSet):
         return pixels(index, 6, 8)
 
 
-class Labelled(Plain):
-    class_names = ("a", "b")
-    content_names = ("x", "y")
-
-    def label(self, index: int) -> int:
-        return 1 - index
-
-    def content(self, index: int) -> int | None:
-        return None if index else 1
-
-
 def test_a_set_without_labels_has_defaults() -> None:
     images = Plain()
     assert images.label(0) is images.content(0) is images.labels is images.contents is images.fingerprint is None
@@ -42,10 +31,10 @@ def test_a_set_without_labels_has_defaults() -> None:
     assert np.array_equal(images.read_square(1, 6, 3), pixels(1, 6, 8)[:, 1:7])
 
 
-def test_labels_and_contents_are_collected_unless_one_is_missing() -> None:
-    labels = Labelled().labels
-    assert labels is not None and labels.dtype == np.int64 and labels.tolist() == [1, 0]
-    assert Labelled().contents is None
+def test_the_label_and_content_of_an_image_are_those_of_its_number() -> None:
+    images = Plain()
+    images.labels, images.contents = np.array([1, 0]), np.array([4, 5])
+    assert [(images.label(index), images.content(index)) for index in range(2)] == [(1, 4), (0, 5)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
 from sivae.data.images.formats.cars3d import test_classes
-from sivae.data.images.formats.found import Found, Request, numbers_as_names
+from sivae.data.images.formats.releases import numbers_as_names
+from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
 

@@ -17,8 +17,9 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.base import Split
-from sivae.data.images.formats.found import Found, Request, by_folder, found_parts
+from sivae.data.images.formats.releases import by_folder, found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
+from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
 from sivae.errors import DamagedImageError, DataError
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sivae.data.images.base import ImageSet, Notice, Split, no_such_split
-from sivae.data.images.formats.found import Found, Request
+from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.pixels import SUFFIXES, decode
 from sivae.data.images.stores import Store, fingerprint
 from sivae.errors import DataError
@@ -31,7 +31,7 @@ class EncodedImages(ImageSet):
     Args:
         store: the files.
         names: names of the image files.
-        labels: class of each, or None.
+        labels: the class of each, int64 ``[N]``, or None.
         class_names: by label.
         part: "train" or "test", where the data has parts.
         request: how to open the set.
@@ -41,33 +41,26 @@ class EncodedImages(ImageSet):
         self,
         store: Store,
         names: Sequence[str],
-        labels: Sequence[int] | None,
+        labels: np.ndarray | None,
         class_names: tuple[str, ...] | None,
         part: Split | None,
         request: Request,
     ) -> None:
         self.name, self.skip_damaged = request.name, request.skip_damaged
-        self.class_names, self.part = class_names, part
-        self._store, self._names, self._labels = store, names, labels
+        self.labels, self.class_names, self.part = labels, class_names, part
+        self._store, self._names = store, names
 
     def __len__(self) -> int:
         return len(self._names)
 
     def picture(self, index: int) -> Image.Image:
-        """See :meth:`ImageSet.picture`."""
         return decode(self._store.read(self._names[index]), self.where(index))
 
     def read(self, index: int) -> np.ndarray:
-        """See :meth:`ImageSet.read`."""
         image = np.asarray(self.picture(index))
         return image[:, :, None] if image.ndim == 2 else image
 
-    def label(self, index: int) -> int | None:
-        """See :meth:`ImageSet.label`."""
-        return None if self._labels is None else self._labels[index]
-
     def where(self, index: int) -> str:
-        """See :meth:`ImageSet.where`."""
         return self._store.where(self._names[index])
 
     @property
@@ -113,7 +106,7 @@ def _open(store: Store, files: list[str], request: Request) -> EncodedImages:
         return EncodedImages(store, names, None, None, part, request)
     class_names = tuple(sorted(set(class_of.values())))
     index = {class_name: label for label, class_name in enumerate(class_names)}
-    labels = [index[class_of[file]] for file in names]
+    labels = np.array([index[class_of[file]] for file in names], np.int64)
     return EncodedImages(store, names, labels, class_names, part, request)
 
 

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from sivae.data.images.base import Split
-from sivae.data.images.formats.found import Found, Request, found_parts
+from sivae.data.images.formats.releases import found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
+from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting

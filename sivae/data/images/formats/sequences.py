@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sivae.data.images.base import ImageSet, Split
-from sivae.data.images.formats.found import Request
+from sivae.data.images.formats.table import Request
 from sivae.data.images.stores import Store, fingerprint
 from sivae.errors import DamagedImageError
 
@@ -88,13 +88,15 @@ class SequenceImages(ImageSet):
         request: Request,
     ) -> None:
         self.name, self.skip_damaged, self.part = request.name, request.skip_damaged, part
+        self.labels = np.repeat([run.label for run in runs], [len(run.numbers) for run in runs])
+        self.contents = np.concatenate([run.contents for run in runs])
         self.class_names, self.content_names = class_names, content_names
         self._store, self._runs, self._decode, self._noun = store, runs, decode, noun
         self._ends = np.cumsum([len(run.numbers) for run in runs])
         self._last = _Last()
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return int(self._ends[-1])
 
     def _place(self, index: int) -> tuple[int, int]:
         """The number of the run, and the position in it."""
@@ -102,7 +104,6 @@ class SequenceImages(ImageSet):
         return run, index - (int(self._ends[run - 1]) if run else 0)
 
     def read(self, index: int) -> np.ndarray:
-        """See :meth:`ImageSet.read`."""
         run, position = self._place(index)
         decoded = self._decoded(run)
         if position >= len(decoded.images):
@@ -120,17 +121,7 @@ class SequenceImages(ImageSet):
             last = self._last.value = run, decoded
         return last[1]
 
-    def label(self, index: int) -> int:
-        """See :meth:`ImageSet.label`."""
-        return self._runs[self._place(index)[0]].label
-
-    def content(self, index: int) -> int:
-        """See :meth:`ImageSet.content`."""
-        run, position = self._place(index)
-        return int(self._runs[run].contents[position])
-
     def where(self, index: int) -> str:
-        """See :meth:`ImageSet.where`."""
         run, position = self._place(index)
         return f"{self._noun} {self._runs[run].numbers[position]} of {self._store.where(self._runs[run].file)}"
 

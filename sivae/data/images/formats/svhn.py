@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.base import Split
-from sivae.data.images.formats.found import Content, Found, by_folder, found_arrays
+from sivae.data.images.formats.releases import Content, by_folder, found_arrays
+from sivae.data.images.formats.table import Found
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
 

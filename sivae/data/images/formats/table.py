@@ -11,13 +11,44 @@ and a few first bytes, and reads no image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sivae.data.images.formats.found import Found
+    from sivae.data.images.base import ImageSet, Notice, Split
     from sivae.data.images.stores import Store
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to open a data set.
+
+    Attributes:
+        name: name of the opened set.
+        split: the part; None: the train images, or all where there are no parts.
+        skip_damaged: whether loading and preparing leave damaged images out.
+        notice: called with lines that the user may want to read.
+    """
+
+    name: str
+    split: Split | None
+    skip_damaged: bool
+    notice: Notice
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set that is not opened yet.
+
+    Attributes:
+        title: its format and place, for messages.
+        open: opens it; raises a DataError where it is damaged or has no such part.
+    """
+
+    title: str
+    open: Callable[[Request], ImageSet]
 
 
 @dataclass(frozen=True)

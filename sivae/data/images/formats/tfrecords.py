@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from sivae.data.images.base import ImageSet, no_such_split
-from sivae.data.images.formats.found import Found, Request
+from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.formats.tensorflow_files import RecordFile, image_of, open_records
 from sivae.data.images.stores import FolderStore, Store, fingerprint
 from sivae.errors import DamagedImageError, DataError
@@ -85,7 +85,6 @@ class RecordImages(ImageSet):
         return image_of(file.read(record), file.where(record))  # [C, H, W]
 
     def read(self, index: int) -> np.ndarray:
-        """See :meth:`ImageSet.read`; the checksum is checked."""
         image = self._image(index)
         if image.shape != self._shape:
             raise DamagedImageError(
@@ -94,7 +93,6 @@ class RecordImages(ImageSet):
         return np.ascontiguousarray(image.transpose(1, 2, 0))
 
     def where(self, index: int) -> str:
-        """See :meth:`ImageSet.where`."""
         file, record = self._place(index)
         return file.where(record)
 
@@ -104,7 +102,6 @@ class RecordImages(ImageSet):
         return fingerprint(self._store, self._files[self._side])
 
     def at_least(self, resolution: int) -> RecordImages:
-        """See :meth:`ImageSet.at_least`."""
         side = min((side for side in self._files if side >= resolution), default=self._side)
         if side == self._side:
             return self

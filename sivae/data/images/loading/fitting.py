@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sivae.data.images.base import ImageSet
-from sivae.data.images.halving import averaged, halvings_between
+from sivae.data.images.halving import averaged
 from sivae.data.images.pixels import Crop, check_shape_request, check_size, fit
 from sivae.errors import DamagedImageError, DataError
 
@@ -141,32 +141,17 @@ class FittedImages(ImageSet):
         self._halvings = 0
         self.resolution, self.channels = resolution, self._shape.channels
         self.name, self.skipped, self.part = source.name, source.skipped, source.part
-        self.class_names, self.content_names = source.class_names, source.content_names
+        self.labels, self.class_names = source.labels, source.class_names
+        self.contents, self.content_names = source.contents, source.content_names
 
     def __len__(self) -> int:
         return len(self._source)
 
     def read(self, index: int) -> np.ndarray:
-        """See :meth:`ImageSet.read`; ``[R, R, C]``."""
         return averaged(fit_image(self._source, index, self._shape), self._halvings)
 
-    def label(self, index: int) -> int | None:
-        """See :meth:`ImageSet.label`."""
-        return self._source.label(index)
-
-    def content(self, index: int) -> int | None:
-        """See :meth:`ImageSet.content`."""
-        return self._source.content(index)
-
-    def averaged(self, resolution: int) -> FittedImages:
-        """The set at a lower resolution; each pixel is the mean of a square of pixels.
-
-        Raises:
-            ValueError: the resolution is not this one divided by a power of two.
-        """
-        halvings = halvings_between(self.resolution, resolution)
-        if halvings is None:
-            raise ValueError(f"resolution = {resolution}: expected {self.resolution} divided by a power of two")
+    def halved(self, halvings: int) -> FittedImages:
+        """The set at the resolution divided by 2^halvings; each pixel is the mean of a square of pixels."""
         lower = copy.copy(self)
-        lower.resolution, lower._halvings = resolution, self._halvings + halvings
+        lower.resolution, lower._halvings = self.resolution >> halvings, self._halvings + halvings
         return lower

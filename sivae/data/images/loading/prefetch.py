@@ -80,7 +80,6 @@ class ArrayPrefetcher:
         self._coming: dict[int, tuple[Future[None], Tensor]] = {}
 
     def take(self, step: int) -> Tensor:
-        """See :meth:`Prefetcher.take`."""
         for other in [other for other in self._coming if not step <= other <= step + self._ahead]:
             future, buffer = self._coming.pop(other)  # the caller jumped to another step
             if not future.cancel():
@@ -96,11 +95,9 @@ class ArrayPrefetcher:
         return buffer
 
     def give_back(self, pixels: Tensor) -> None:
-        """See :meth:`Prefetcher.give_back`."""
         self._buffers.give_back(pixels)
 
     def close(self) -> None:
-        """See :meth:`Prefetcher.close`."""
         self._coming.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -140,7 +137,6 @@ class ProcessPrefetcher:
         self._batches: Any = None  # the DataLoader's iterator
 
     def take(self, step: int) -> Tensor:
-        """See :meth:`Prefetcher.take`."""
         if self._batches is None or step != self._next:
             self._start(step)
         try:
@@ -175,12 +171,10 @@ class ProcessPrefetcher:
         self._batches = iter(loader)
 
     def give_back(self, pixels: Tensor) -> None:
-        """See :meth:`Prefetcher.give_back`."""
         if self._buffers is not None:
             self._buffers.give_back(pixels)
 
     def close(self) -> None:
-        """See :meth:`Prefetcher.close`."""
         if self._batches is not None:
             batches, self._batches = self._batches, None
             batches._shutdown_workers()  # else this waits for the garbage collector

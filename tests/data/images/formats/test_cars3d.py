@@ -38,7 +38,7 @@ def release(numbers: tuple[int, ...] = (1, 2, 10)) -> dict[str, bytes]:
 
 
 def content(images: ImageSet, index: int) -> int | None:
-    value: int | None = images.content(index)  # type: ignore[attr-defined]
+    value: int | None = images.content(index)
     return value
 
 
@@ -63,7 +63,7 @@ def test_the_release_as_it_lies(tmp_path: Path, kind: str) -> None:
 
 def test_views_are_in_the_order_of_elevation_and_azimuth(tmp_path: Path) -> None:
     images = open_images(write_files(tmp_path, release()))
-    names = images.content_names  # type: ignore[attr-defined]
+    names = images.content_names
     assert len(names) == 96 and names[24 + 15] == "elevation 1, azimuth 15 of 24"
     for index in (0, 1, 23, 24, 95, 96, 96 + 24 * 2 + 7):
         image, view = images.read(index), index % 96
@@ -102,7 +102,7 @@ def test_it_is_packed_in_order_by_any_number_of_threads(tmp_path: Path) -> None:
     facts = prepare(path, tmp_path / "out", resolution=8, levels=False, progress=False)
     assert (facts["count"], facts["channels"], facts["part"]) == (192, 3, "train")
     opened = open_images(tmp_path / "out")
-    assert opened.content_names == packed.content_names  # type: ignore[attr-defined]
+    assert opened.content_names == packed.content_names
     assert (opened.label(96 + 30), content(opened, 96 + 30)) == (1, 30)
 
 
@@ -164,7 +164,7 @@ def test_the_arrays_of_lord(tmp_path: Path, column: bool) -> None:
     np.savez(tmp_path / "cars3d.npz", imgs=IMAGES, classes=classes, contents=contents, n_classes=3)
     images = open_images(tmp_path / "cars3d.npz")  # a file of LORD's may be a part already, so it is read whole
     assert images.class_names == ("0", "1", "2")
-    assert images.content_names == ("0", "1", "2", "3")  # type: ignore[attr-defined]
+    assert images.content_names == ("0", "1", "2", "3")
     for index in range(6):
         assert np.array_equal(images.read(index), IMAGES[index])
         assert (images.label(index), content(images, index)) == (CLASSES[index], CONTENTS[index])

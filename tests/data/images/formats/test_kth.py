@@ -44,7 +44,7 @@ def levels(images: ImageSet) -> list[int]:
 
 
 def contents(images: ImageSet) -> list[int]:
-    return [images.content(index) for index in range(len(images))]  # type: ignore[attr-defined]
+    return [images.content(index) for index in range(len(images))]
 
 
 @pytest.mark.parametrize("kind", ["folders", "flat", "zip", "tar"])
@@ -68,7 +68,7 @@ def test_persons_are_classes_and_actions_contents(tmp_path: Path, kind: str) -> 
     images = open_images(path, notice=notices.append)
     assert any("reading its train images, not the test images" in notice for notice in notices)
     assert images.class_names == ("person 01", "person 03", "person 07")  # of both parts
-    assert images.content_names == ACTIONS  # type: ignore[attr-defined]
+    assert images.content_names == ACTIONS
     assert levels(images) == [20, 10, 30]  # by name
     assert [images.label(index) for index in range(3)] == [0, 0, 1]
     assert [ACTIONS[content] for content in contents(images)] == ["boxing", "walking", "jogging"]
@@ -140,7 +140,7 @@ def test_the_square_in_the_middle_is_packed_grey(tmp_path: Path) -> None:
     packed = open_images(tmp_path / "out")
     assert packed.class_names == ("person 01", "person 02", "person 03")
     assert levels_of_packed(packed) == [*range(0, 200, 10), 9, 9]
-    assert contents(packed) == [0] * 22 and packed.content_names == ACTIONS  # type: ignore[attr-defined]
+    assert contents(packed) == [0] * 22 and packed.content_names == ACTIONS
     with pytest.raises(DataError, match=r"frame 1 of .*person01_boxing_d1_uncomp\.avi.* is 160×120 .*--crop center"):
         load_packed(open_images(path), resolution=8, progress=False)
 

@@ -94,7 +94,7 @@ def test_contents_are_kept_beside_the_classes(tmp_path: Path) -> None:
     images = PackedImages(np.stack([pixels(seed) for seed in range(3)]), np.array([0, 1, 1]), **named)
     smaller = load_packed(images, resolution=4, progress=False)
     fitted = FittedImages(images, resolution=4)
-    for one in (images, smaller, at_resolution(images, 2), fitted, fitted.averaged(2)):
+    for one in (images, smaller, at_resolution(images, 2), fitted, fitted.halved(1)):
         assert [one.content(index) for index in range(3)] == [2, 0, 1]
         assert one.content_names == ("x", "y", "z")
     assert PackedImages(images.array).content(0) is None and PackedImages(images.array).content_names is None

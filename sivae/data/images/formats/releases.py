@@ -1,47 +1,17 @@
-"""What the reader of a format returns: the data sets that it found, to be opened on request."""
+"""Helpers for readers of released data sets: their parts, folders and class names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, Notice, PackedImages, Split, ignore, no_such_split
+from sivae.data.images.base import ImageSet, PackedImages, Split, no_such_split
+from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store, fingerprint
 from sivae.errors import DataError
 
 _DEPTH = 3  # folders below the top; a release is not deeper
-
-
-@dataclass(frozen=True)
-class Request:
-    """How to open a data set.
-
-    Attributes:
-        name: name of the opened set.
-        split: the part; None: the train images, or all where there are no parts.
-        skip_damaged: whether loading and preparing leave damaged images out.
-        notice: called with lines that the user may want to read.
-    """
-
-    name: str
-    split: Split | None = None
-    skip_damaged: bool = False
-    notice: Notice = ignore
-
-
-@dataclass(frozen=True)
-class Found:
-    """A data set that is not opened yet.
-
-    Attributes:
-        title: its format and place, for messages.
-        open: opens it; raises a DataError where it is damaged or has no such part.
-    """
-
-    title: str
-    open: Callable[[Request], ImageSet]
 
 
 Files = Mapping[Split | None, list[str]]  # file names by part; None is the part of a set without parts
