@@ -1,8 +1,8 @@
-"""The five two-dimensional toy densities of the Soft-IntroVAE experiments.
+"""Draw points from the five two-dimensional toy densities of the Soft-IntroVAE experiments.
 
-Every sampler draws independent points with a handful of tensor operations, so that a fresh batch costs a
-training step next to nothing. Randomness comes only from the generator that is passed (or the device's
-default one), in a fixed order: the same generator state gives the same points.
+Every sampler draws independent points with a few tensor operations, so that a new batch takes little time of a training
+step. Randomness comes only from the given generator (or the device's default one), in a fixed order: the same generator
+state gives the same points.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ Sampler = Callable[[int, torch.Generator | None, torch.device, torch.dtype], Ten
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Density:
-    """A two-dimensional density to draw from.
+    """A two-dimensional density that can be sampled.
 
     Attributes:
         name: the key in :data:`DENSITIES`.
-        extent: a quarter of the plotting square's side: grids and histograms span
-            ``[-2·extent, 2·extent]²``.
+        extent: a quarter of the plotting square's side: grids and histograms span ``[-2·extent, 2·extent]²``.
         centres: the centres of a Gaussian mixture with equal weights; None for the other densities.
         sigma: the standard deviation of each coordinate around its centre; None for the other densities.
     """
@@ -54,11 +53,9 @@ class Density:
 
         Args:
             count: number of points, 0 or more.
-            generator: source of randomness; it must live on ``device``. None takes the device's default
-                generator.
-            device: where the points are made.
-            dtype: a real floating-point type. Types narrower than float32 are drawn in float32 and then
-                rounded.
+            generator: source of randomness, on ``device``; None: the device's default generator.
+            device: device of the points.
+            dtype: a real floating-point type. Types narrower than float32 are drawn in float32 and then rounded.
 
         Returns:
             Tensor ``[count, 2]`` of ``dtype`` on ``device``.
@@ -78,7 +75,7 @@ class Density:
 
 @cache
 def _centre_table(centres: Centres, device: torch.device, dtype: torch.dtype) -> Tensor:
-    # Kept per device: copying the centres there on every draw would make a GPU wait for the host.
+    # Kept on each device, because copying the centres for every draw would make a GPU wait for the host.
     return torch.tensor(centres, device=device, dtype=dtype)
 
 
@@ -150,7 +147,7 @@ def get_density(name: str) -> Density:
     """Return the density called ``name``.
 
     Raises:
-        ValueError: there is no such density; the message lists those there are.
+        ValueError: the name is unknown; the message lists the known ones.
     """
     try:
         return DENSITIES[name]

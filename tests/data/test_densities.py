@@ -1,4 +1,4 @@
-"""The five toy densities: where their points lie, in which shares, and that a generator decides them.
+"""The points of the five toy densities: their places and shares, and that a generator determines them.
 
 Statistical checks allow five standard errors: a correct sampler misses one such bound with probability 6e-7,
 and the seeds are fixed, so a failure means a change of the distribution.
@@ -169,7 +169,7 @@ def test_spiral_points_lie_along_two_equal_arms() -> None:
 
 
 def test_spiral_arms_have_equal_shares() -> None:
-    """The outer half turn of one arm lies above the axis, that of its mirror image below."""
+    """The outer half turn of one arm is above the axis, that of its mirror image below."""
     points = draw("2spirals")
     outer = points[points.norm(dim=1) > 8.5 / 3]
     assert len(outer) > COUNT / 10

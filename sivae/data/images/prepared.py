@@ -150,7 +150,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray
         raise DataError(f"{path} is damaged ({error}); make the set again with sivae prepare") from None
     if array.shape != shape or array.dtype != dtype:
         raise DataError(
-            f"{path} is {array.dtype} of shape {list(array.shape)}, where {DESCRIPTION} says {dtype} {list(shape)}; "
+            f"{path} is {array.dtype} of shape {list(array.shape)}, where {DESCRIPTION} has {dtype} {list(shape)}; "
             "make the set again with sivae prepare"
         )
     return array

@@ -1,4 +1,4 @@
-"""Tiny data sets in the formats that people have, written as the originals are."""
+"""Tiny data sets for tests, written in the exact formats of the originals."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def mnist(count: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray, dict[s
 
 
 def gzipped(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)  # the time of a test is no part of it
+    return gzip.compress(content, mtime=0)  # independent of the time
 
 
 def planes(images: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def cifar_images(count: int, seed: int) -> np.ndarray:
 
 
 def python2_pickle(content: Mapping[bytes, object]) -> bytes:
-    """A dictionary as Python 2 with numpy pickled it for the CIFAR releases, protocol 2: strings are byte strings.
+    """A dictionary, pickled as for the CIFAR releases by Python 2 with numpy, protocol 2: strings are byte strings.
 
     Values are byte strings, whole numbers, lists of these, or uint8 arrays.
     """
@@ -141,7 +141,7 @@ def cifar10_python(per_batch: int = 2) -> tuple[dict[str, bytes], np.ndarray, li
 
 
 def python3_pickle(content: object, protocol: int) -> bytes:
-    """As people who made files of their own have them."""
+    """A pickle of a current Python, as in files that users made themselves."""
     return pickle.dumps(content, protocol)
 
 

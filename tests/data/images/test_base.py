@@ -61,7 +61,7 @@ def test_arrays_that_are_no_packed_set(
         (np.array([0, 3]), "a content is outside 0 to 2"),
     ],
 )
-def test_contents_that_cannot_be(contents: np.ndarray, message: str) -> None:
+def test_wrong_contents_are_refused(contents: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         PackedImages(np.zeros((2, 8, 8, 3), np.uint8), contents=contents, content_names=("x", "y", "z"))
 

@@ -1,4 +1,4 @@
-"""Every example of docs/data.md, in order, on small data of the kinds it names; the figures of docs/ffhq.md."""
+"""The examples of docs/data.md run in order, on small data; the figures of docs/ffhq.md are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a released set of faces to the batches of every stage of a model that grows."""
+"""Batches for every stage of a growing model, from a released set of faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A set at a lower resolution: what each pixel is, and where the pixels come from."""
+"""A set at a lower resolution: the value of each pixel, and the source of the pixels."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_set_at_its_own_resolution_is_itself() -> None:
     assert at_resolution(images, 32) is images
 
 
-def test_levels_that_are_there_are_taken_and_not_made() -> None:
+def test_stored_levels_are_used() -> None:
     kept = {side: np.full((5, side, side, 3), side, np.uint8) for side in (16, 8)}
     lower = at_resolution(packed(levels=kept), 16)
     assert isinstance(lower, PackedImages)
@@ -78,7 +78,7 @@ def test_levels_that_are_there_are_taken_and_not_made() -> None:
     assert again.array is kept[8]
 
 
-def test_what_is_made_smaller_is_made_from_the_nearest_level() -> None:
+def test_a_smaller_set_is_made_from_the_nearest_level() -> None:
     kept = {side: np.full((5, side, side, 3), side, np.uint8) for side in (16, 8)}
     images = packed(levels=kept)
     assert np.array_equal(load_packed(images, resolution=8, progress=False).array, kept[8])

@@ -39,7 +39,7 @@ def test_black_and_white_becomes_grey() -> None:
     assert mode == "L" and values.tolist() == [[0, 255]]
 
 
-def test_what_is_transparent_is_laid_on_white() -> None:
+def test_transparent_pixels_are_laid_on_white() -> None:
     mode, values = decoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0)))
     assert mode == "RGB" and values.tolist() == [[[255, 255, 255]]]
     assert decoded(Image.new("RGBA", (1, 1), (255, 0, 0, 255)))[1].tolist() == [[[255, 0, 0]]]
@@ -64,7 +64,7 @@ def test_sixteen_bits_are_rounded_to_eight() -> None:
 def test_cmyk_becomes_rgb() -> None:
     mode, values = decoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
     assert mode == "RGB"
-    # Red, but for what JPEG's 8-bit colour transform and quality-100 tables may lose: a few levels.
+    # Red, except for a few levels that JPEG's 8-bit colour transform and quality-100 tables may lose.
     assert np.abs(values.astype(int) - [255, 0, 0]).max() <= 4
 
 
@@ -78,7 +78,7 @@ def test_the_first_image_of_an_animation_counts() -> None:
     assert decoded(frames[0], "GIF", save_all=True, append_images=frames[1:])[1].tolist() == [[[255, 0, 0]]]
 
 
-def test_an_image_is_turned_as_its_camera_was() -> None:
+def test_exif_orientations_are_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the top of the scene is at the image's right
     values = decoded(Image.fromarray(pixels(0, height=2, width=3)), exif=exif)[1]
@@ -101,13 +101,13 @@ def test_a_file_that_is_cut_short_is_named(kind: str) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image that can be read"),
     ],
 )
-def test_what_is_no_image_is_named(content: bytes, message: str) -> None:
+def test_a_file_that_is_no_image_is_named(content: bytes, message: str) -> None:
     with pytest.raises(DamagedImageError, match=message):
         decode(content, "it")
 
 
-def test_damage_anywhere_never_gets_past_as_another_error() -> None:
-    """Every byte of small files is overwritten in turn: either they still decode, or they are named."""
+def test_damage_anywhere_is_a_damaged_image_error() -> None:
+    """Every byte of small files is overwritten in turn: they still decode, or raise an error that names them."""
     outcomes = set()
     for kind in ("PNG", "JPEG", "GIF"):
         content = encoded(pixels(0), kind)
@@ -207,6 +207,6 @@ def test_an_image_that_is_too_small_for_the_crop_is_named() -> None:
         (8, None, 4, "channels = 4: expected 1"),
     ],
 )
-def test_what_cannot_be_is_refused(resolution: int, crop: Crop, channels: int | None, message: str) -> None:
+def test_invalid_arguments_are_refused(resolution: int, crop: Crop, channels: int | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_shape_request(resolution, crop, channels)

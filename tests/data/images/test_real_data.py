@@ -1,4 +1,4 @@
-"""The readers on data as it is handed round, where it lies beside the checkout."""
+"""The readers read real data sets, where they are beside the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing a set on the disk: what is written, and that neither a kill nor a mistake spoils it."""
+"""A set is packed on the disk; neither a kill nor a mistake spoils it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_parts_are_remembered(tmp_path: Path) -> None:
         open_images(tmp_path / "out", split="train")
 
 
-def test_the_lower_resolutions_lie_beside_it(source: Path, tmp_path: Path) -> None:
+def test_lower_resolutions_are_written_too(source: Path, tmp_path: Path) -> None:
     facts = packed(source, tmp_path / "out", resolution=16)
     assert facts["levels"] == [8, 4]
     images = open_images(tmp_path / "out")
@@ -126,7 +126,7 @@ def test_the_lower_resolutions_lie_beside_it(source: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("options", [{"resolution": 12}, {"resolution": 4}, {"resolution": 16, "levels": False}])
 def test_sets_without_lower_resolutions(source: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    """A side that cannot be halved to 4, the smallest itself, and who wants none."""
+    """A side that cannot be halved to 4, the smallest side, and levels=False."""
     assert packed(source, tmp_path / "out", **options)["levels"] == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [DESCRIPTION, IMAGES, LABELS]
     verify_packed(tmp_path / "out")
@@ -143,7 +143,7 @@ def test_a_set_of_an_earlier_version_opens_and_is_left_alone(source: Path, tmp_p
     assert said == [f"{tmp_path / 'out'} is finished, without lower resolutions beside it; nothing is left to prepare"]
 
 
-def test_doing_it_again_does_nothing_and_says_so(source: Path, tmp_path: Path) -> None:
+def test_preparing_a_finished_set_changes_nothing(source: Path, tmp_path: Path) -> None:
     facts = packed(source, tmp_path / "out")
     before = content_of(tmp_path / "out")
     said: list[str] = []
@@ -212,7 +212,7 @@ def test_damaged_images_are_named_or_left_out_and_listed(source: Path, tmp_path:
 
 
 def in_a_child(work: Callable[[], object]) -> int:
-    """A forked process that does it."""
+    """Fork a process that does the work."""
     child = os.fork()
     if child == 0:
         try:
@@ -225,7 +225,7 @@ def in_a_child(work: Callable[[], object]) -> int:
 
 
 def die_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str, turn: int) -> None:
-    """SIGKILL for the process that calls a function for the n-th time."""
+    """Kill the process that calls a function for the n-th time."""
     function, turns = getattr(target, name), iter(range(1, turn))
 
     def dying(*arguments: Any, **options: Any) -> Any:
@@ -251,7 +251,7 @@ _KILLS: dict[str, tuple[object, str, int]] = {
 
 
 @pytest.mark.parametrize("kill", _KILLS)
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+def test_a_killed_run_resumes_and_writes_the_same_files(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: str
 ) -> None:
     (source / "a" / "10.png").write_bytes(b"")
@@ -265,7 +265,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     with pytest.raises(DataError, match="out is unfinished; repeat the sivae prepare command that began it"):
         open_images(out)
     if kill == "after some lines":
-        with (out / RESUME).open("ab") as file:  # what a power failure leaves of a line
+        with (out / RESUME).open("ab") as file:  # a line that a power failure cut short
             file.write(b'{"block": 7, "dige')
         with pytest.raises(DataError, match=r"another --resolution \(8 there, 16 now\)"):
             packed(source, out, skip_damaged=True, resolution=16)
@@ -281,9 +281,9 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert content_of(out) == content_of(tmp_path / "whole")
 
 
-def test_what_is_done_is_not_decoded_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_blocks_are_not_decoded_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
-    monkeypatch.setattr(fitting, "_PROBED", 1)  # else the damage would be seen before anything is packed
+    monkeypatch.setattr(fitting, "_PROBED", 1)  # else the damage would be found before packing
     broken = source / "b" / "45.png"
     content = broken.read_bytes()
     broken.write_bytes(content[:-40] + bytes(40))
@@ -302,10 +302,10 @@ def test_what_is_done_is_not_decoded_again(source: Path, tmp_path: Path, monkeyp
     verify_packed(tmp_path / "out")
 
 
-def test_a_run_that_has_done_nothing_yet_may_be_begun_otherwise(
+def test_a_run_without_finished_blocks_may_begin_with_other_arguments(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_PROBED", 1)  # else the damage would be seen before anything is made
+    monkeypatch.setattr(fitting, "_PROBED", 1)  # else the damage would be found before packing
     (source / "a" / "02.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"02\.png is empty"):
         packed(source, tmp_path / "out", workers=1)
@@ -314,7 +314,7 @@ def test_a_run_that_has_done_nothing_yet_may_be_begun_otherwise(
     assert not (tmp_path / "out" / "images-4.npy").exists()
 
 
-def test_a_run_that_is_going_on_keeps_its_lower_resolutions(
+def test_an_unfinished_run_keeps_its_lower_resolutions(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
@@ -358,7 +358,7 @@ def test_an_interrupt_stops_the_threads_at_once(source: Path, tmp_path: Path, mo
     assert time.monotonic() - begun < 3  # 60 images of a fifth of a second take two threads 6 seconds
 
 
-# Damage to what was made
+# Damage to a packed set
 
 
 def test_damage_to_a_packed_set_is_noticed(source: Path, tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_damage_to_a_packed_set_is_noticed(source: Path, tmp_path: Path) -> None
     (out / IMAGES).unlink()
     opening_fails(r"images\.npy is missing")
     np.save(out / IMAGES, np.zeros((60, 8, 8, 1), np.uint8))
-    opening_fails(r"images\.npy is uint8 of shape \[60, 8, 8, 1\], where dataset\.json says uint8 \[60, 8, 8, 3\]")
+    opening_fails(r"images\.npy is uint8 of shape \[60, 8, 8, 1\], where dataset\.json has uint8 \[60, 8, 8, 3\]")
     (out / LABELS).unlink()
     opening_fails(r"labels\.npy is missing")
     np.save(out / LABELS, np.full(60, 7))

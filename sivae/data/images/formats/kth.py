@@ -132,7 +132,7 @@ def _frames(text: str, where: str) -> np.ndarray:
     left = rest.replace(",", "").strip()
     if left or not ranges or any(not 1 <= first <= last <= _LONGEST for first, last in ranges):
         raise DataError(
-            f"{where} says {' '.join(text.split())!r}; expected ranges of frames such as 1-95, 96-185, counted from 1 "
+            f"{where} lists {' '.join(text.split())!r}; expected ranges of frames such as 1-95, 96-185, counted from 1 "
             f"to at most {_LONGEST:,}"
         )
     numbers: np.ndarray = np.unique(np.concatenate([np.arange(first, last + 1) for first, last in ranges]))

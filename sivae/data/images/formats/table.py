@@ -86,7 +86,7 @@ FORMATS = (
     Format("KTH actions", "personPP_ACTION_dS_uncomp.avi", "formats.kth"),
     Format("TFRecords", "NAME-rNN.tfrecords, as of FFHQ and CelebA-HQ", "formats.tfrecords"),
     Format("NumPy arrays", "uint8 in .npy or .npz", "formats.arrays"),
-    Format("MNIST", "IDX files, also of Fashion-MNIST and the like", "formats.idx"),
+    Format("MNIST", "IDX files, also of Fashion-MNIST and similar sets", "formats.idx"),
     Format("SVHN", "cropped, train_32x32.mat and so on", "formats.svhn"),
     Format("image files", "in a folder, zip or tar, also those of FFHQ and CelebA-HQ", "formats.image_files", turn=2),
 )

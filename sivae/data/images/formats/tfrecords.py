@@ -53,7 +53,7 @@ class RecordImages(ImageSet):
         self._ends = np.cumsum([len(part) for part in self._parts])
         self._shape = self._first_shape()  # [C, H, W]
         if self._shape[1] != self._shape[2] or side not in (0, self._shape[1]):
-            named = f"{side}×{side}, as their name says," if side else "a square"
+            named = f"{side}×{side}, as in their name," if side else "a square"
             raise DataError(
                 f"{self._parts[0].path} holds images of shape {list(self._shape)}, where {named} is expected; rename "
                 "the files"

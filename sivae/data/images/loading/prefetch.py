@@ -153,7 +153,7 @@ class ProcessPrefetcher:
         self._next = step + 1
         if self._buffers is None:
             return pixels
-        # The DataLoader would pin in a thread of its own, which calls CUDA.
+        # The DataLoader would pin memory in another thread, which calls CUDA.
         buffer = self._buffers.take()
         buffer.copy_(pixels)
         return buffer

@@ -14,7 +14,7 @@ def grid(split: str | None, resolution: int) -> np.ndarray:
     return shapes.array.reshape(-1, CONTENTS, resolution, resolution, 3)
 
 
-def test_every_class_is_there_in_every_content_and_each_is_named() -> None:
+def test_every_class_is_rendered_in_every_content() -> None:
     shapes = open_shapes(resolution=8)
     assert shapes.labels is not None and shapes.contents is not None
     pairs = set(zip(shapes.labels.tolist(), shapes.contents.tolist(), strict=True))
@@ -37,15 +37,15 @@ def test_no_two_images_are_equal() -> None:
 
 
 def test_a_content_is_the_same_pose_in_every_class() -> None:
-    """Where the shape is: the middle of what differs from the corner's colour, a shape's own lean apart."""
+    """The shape's place: the middle of the pixels that differ from the corner's colour; asymmetric shapes shift it."""
     pixels = grid("test", 32).astype(float)
     differs = np.abs(pixels - pixels[:, :, :1, :1]).max(-1) > 8  # [class, content, R, R]
     assert (differs.sum((2, 3)) > 40).all()
     rows = (differs.sum(3) * np.arange(32)).sum(2) / differs.sum((2, 3))
     columns = (differs.sum(2) * np.arange(32)).sum(2) / differs.sum((2, 3))
     for middle in (rows, columns):
-        assert np.ptp(middle, axis=0).max() < 0.2 * 32  # within a class's own lean, under half a shape
-        assert np.ptp(middle, axis=1).min() > 0.35 * 32  # while contents differ by more
+        assert np.ptp(middle, axis=0).max() < 0.2 * 32  # within a class, asymmetry shifts it by under half a shape
+        assert np.ptp(middle, axis=1).min() > 0.35 * 32  # contents differ by more
 
 
 def test_a_shape_stays_inside_and_leaves_a_border() -> None:
@@ -57,12 +57,12 @@ def test_a_shape_stays_inside_and_leaves_a_border() -> None:
 
 @pytest.mark.parametrize("resolution", [8, 16, 64])
 def test_other_resolutions_show_the_same(resolution: int) -> None:
-    """Averaged down to 8 x 8, coverage differs by what 4 x 4 samples of a pixel miss."""
+    """Averaged down to 8 x 8, the coverage differs by the error of 4 x 4 samples of a pixel."""
     small, large = grid("test", 8).astype(float), grid("test", resolution).astype(float)
     factor = resolution // 8
     averaged = large.reshape(TEST_CLASSES, CONTENTS, 8, factor, 8, factor, 3).mean((3, 5))
     assert np.abs(averaged - small).mean() < 255 / 32
 
 
-def test_what_was_rendered_is_rendered_again() -> None:
+def test_rendering_is_reproducible() -> None:
     assert np.array_equal(open_shapes("test", resolution=16).array, open_shapes("test", resolution=16).array)

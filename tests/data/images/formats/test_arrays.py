@@ -32,7 +32,7 @@ def opened(path: Path, split: str | None = None) -> PackedImages:
     ],
     ids=["NHWC", "NCHW", "NHW", "NHW1", "N1HW", "columns first"],
 )
-def test_the_order_of_axes_is_told_by_the_shape(tmp_path: Path, stored: np.ndarray, expected: np.ndarray) -> None:
+def test_the_order_of_axes_follows_from_the_shape(tmp_path: Path, stored: np.ndarray, expected: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", stored)
     np.savez(tmp_path / "a.npz", whatever=stored)
     for name in ("a.npy", "a.npz"):
@@ -116,7 +116,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
             open_images(path)
 
 
-def test_parts_that_are_not_there_and_names_that_say_nothing(tmp_path: Path) -> None:
+def test_missing_parts_and_unknown_names_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", IMAGES)
     with pytest.raises(DataError, match=r"a\.npy has no test images; one array has no parts"):
         open_images(tmp_path / "a.npy", split="test")

@@ -43,7 +43,7 @@ def content(images: ImageSet, index: int) -> int | None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "the cars' folder", "tar", "tar.gz", "zip"])
-def test_the_release_as_it_lies(tmp_path: Path, kind: str) -> None:
+def test_the_release_in_a_folder_and_in_archives(tmp_path: Path, kind: str) -> None:
     files = release() | {"readme.txt": b"x"}
     match kind:
         case "folder" | "the cars' folder":
@@ -162,7 +162,7 @@ CLASSES, CONTENTS = np.array([0, 2, 1, 2, 0, 1]), np.array([3, 0, 1, 2, 1, 0])
 def test_the_arrays_of_lord(tmp_path: Path, column: bool) -> None:
     classes, contents = (CLASSES[:, None], CONTENTS[:, None]) if column else (CLASSES, CONTENTS)
     np.savez(tmp_path / "cars3d.npz", imgs=IMAGES, classes=classes, contents=contents, n_classes=3)
-    images = open_images(tmp_path / "cars3d.npz")  # a file of LORD's may be a part already, so it is read whole
+    images = open_images(tmp_path / "cars3d.npz")  # LORD's files may be one part already, so all is read
     assert images.class_names == ("0", "1", "2")
     assert images.content_names == ("0", "1", "2", "3")
     for index in range(6):

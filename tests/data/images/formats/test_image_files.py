@@ -73,7 +73,7 @@ def test_train_and_test_are_parts(write: Callable[[dict[str, bytes]], Path]) -> 
     assert classes(open_images(path, split="train")) == ["a", "b"]
 
 
-def test_parts_below_one_folder_and_with_val_in_the_place_of_test(tmp_path: Path) -> None:
+def test_parts_below_one_folder_and_with_val_instead_of_test(tmp_path: Path) -> None:
     path = write_zip(
         tmp_path / "set.zip", pngs(["celeba_hq/train/f/1.png", "celeba_hq/train/m/2.png", "celeba_hq/val/f/3.png"])
     )
@@ -86,7 +86,7 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     assert images.class_names == ("bus", "train")
 
 
-def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_part_is_refused(tmp_path: Path) -> None:
     path = write_files(tmp_path / "a", pngs(["train/1.png"]))
     with pytest.raises(DataError, match="a has no test images; only train ones"):
         open_images(path, split="test")
@@ -147,7 +147,7 @@ def test_celeba_hq_s_flat_folder_and_its_masks(tmp_path: Path) -> None:
     assert len(open_images(tmp_path / "CelebA-HQ-img")) == 2
 
 
-def test_links_are_followed_but_never_round_and_round(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     write_files(tmp_path / "elsewhere", pngs(["1.png"]))
     write_files(tmp_path / "set", pngs(["b/2.png"]))
     (tmp_path / "set" / "a").symlink_to(tmp_path / "elsewhere")
@@ -157,7 +157,7 @@ def test_links_are_followed_but_never_round_and_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-def test_names_that_lead_out_of_an_archive_are_only_names(tmp_path: Path, kind: str) -> None:
+def test_names_in_an_archive_are_never_used_as_paths(tmp_path: Path, kind: str) -> None:
     content = pngs(["../../evil/1.png", "/etc/2.png", "ok/3.png"])
     images = open_images(WRITERS[kind](tmp_path, content))
     before = sorted(tmp_path.rglob("*"))
@@ -191,7 +191,7 @@ def test_an_archive_that_is_cut_short_is_named(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
-def test_what_is_no_archive_is_named(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_no_archive_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no archive at all" * 9)
     with pytest.raises(DataError, match=rf"{name} is no (zip|tar) archive"):
         open_images(tmp_path / name)
@@ -233,7 +233,7 @@ def test_a_set_can_be_sent_to_another_process(tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_a_forked_process_reads_an_archive_beside_its_parent(tmp_path: Path, kind: str) -> None:
-    """A shared position in the file would let one read what the other looked for."""
+    """Processes must not share a position in the file."""
     names = [f"{number:02}.png" for number in range(20)]
     images = open_images(WRITERS[kind](tmp_path, pngs(names, height=40, width=40)))
     images.read(0)

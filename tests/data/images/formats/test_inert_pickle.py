@@ -1,4 +1,4 @@
-"""Pickles are read without executing anything of them."""
+"""Pickles are read without executing any of their code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_arrays_of_every_protocol(protocol: int) -> None:
     assert np.array_equal(byte_array(content["columns"], "it"), array[0])
 
 
-def test_what_python_2_wrote() -> None:
+def test_pickles_of_python_2() -> None:
     array = pixels(0)[0]
     content = read_pickle(python2_pickle({b"data": array, b"labels": [3, 4], b"name": b"x"}), "it")
     assert np.array_equal(byte_array(content["data"], "it"), array)
     assert (content["labels"], content["name"]) == ([3, 4], b"x")
 
 
-def test_plain_python_agrees_that_it_is_what_python_2_wrote() -> None:
+def test_python_itself_reads_the_python_2_pickles_of_these_tests() -> None:
     content = python2_pickle({b"data": pixels(0)[0], b"labels": [3, -4]})
     loaded = pickle.loads(content, encoding="bytes")
     assert np.array_equal(loaded[b"data"], pixels(0)[0]) and loaded[b"labels"] == [3, -4]
@@ -56,7 +56,7 @@ def test_a_malicious_pickle_does_nothing(tmp_path: Path) -> None:
             with pytest.raises(DataError, match=r"evil is damaged, .* it names .*; nothing of it was executed"):
                 read_pickle(content, "evil")
             assert not sign.exists()
-    pickle.loads(content)  # with a plain unpickler it does execute: the test would notice
+    pickle.loads(content)  # a plain unpickler executes it, so the test would notice
     assert sign.exists()
 
 

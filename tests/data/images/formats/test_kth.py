@@ -20,7 +20,7 @@ av = pytest.importorskip("av", reason="PyAV reads the videos")
 
 
 def avi(levels: Iterable[int], *, codec: str = "rawvideo", width: int = 160, height: int = 120) -> bytes:
-    """A video of one grey level a frame, at 25 frames a second. Frames of rawvideo come back as they were."""
+    """A video of one grey level a frame, at 25 frames a second. Frames of rawvideo keep their exact pixels."""
     content = io.BytesIO()
     pixel_format = "gray" if codec == "rawvideo" else "yuv420p"
     with av.open(content, "w", format="avi") as container:
@@ -90,7 +90,7 @@ def test_every_fifth_frame_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", ["\t", "  ", "\t\t"])
-def test_the_list_tells_the_frames_that_show_a_person(tmp_path: Path, separator: str) -> None:
+def test_the_list_names_the_frames_that_show_a_person(tmp_path: Path, separator: str) -> None:
     lines = [
         "The sequences of each video, by frames; a list for person01 and the others.",
         "",
@@ -120,7 +120,7 @@ def test_a_wrong_line_of_the_list_is_named(tmp_path: Path, frames: str) -> None:
     path = write_files(
         tmp_path, {name(1): avi([1]), "00sequences.txt": b"\nperson01_boxing_d1\tframes\t" + frames.encode()}
     )
-    with pytest.raises(DataError, match=r"line 2 of .*00sequences\.txt says .*; expected ranges of frames such as"):
+    with pytest.raises(DataError, match=r"line 2 of .*00sequences\.txt lists .*; expected ranges of frames such as"):
         open_images(path)
 
 
@@ -192,7 +192,7 @@ def test_of_a_damaged_video_the_frames_before_the_damage_are_kept(tmp_path: Path
     )
     path = write_files(tmp_path, {name(1): data[:middle] + rest}) / name(1)
     images = open_images(path)
-    assert len(images) == len(sound) == 10  # as its head says
+    assert len(images) == len(sound) == 10  # the number in its head
     kept = 0
     while kept < 10:
         try:
@@ -200,7 +200,7 @@ def test_of_a_damaged_video_the_frames_before_the_damage_are_kept(tmp_path: Path
         except DamagedImageError as error:
             assert str(error).startswith(f"frame {1 + 5 * kept} of {path}: the video ")
             break
-        # Pixels of rawvideo have no checksum: what was overwritten within the last frame is a picture still.
+        # Pixels of rawvideo have no checksum, so a frame with overwritten pixels is still read.
         if damage == "cut short" or codec == "mpeg4":
             assert np.array_equal(image, sound.read(kept))
         kept += 1
@@ -244,7 +244,7 @@ def test_a_head_that_claims_more_frames_than_the_file_can_hold_is_bounded(tmp_pa
 # Names and packages
 
 
-def test_other_videos_are_left_out_and_told(tmp_path: Path) -> None:
+def test_other_videos_are_left_out_with_a_notice(tmp_path: Path) -> None:
     files = {name(1): avi([1]), "person01_dancing_d1_uncomp.avi": b"x", "person1_boxing_d1.avi": b"x"}
     notices: list[str] = []
     assert len(open_images(write_files(tmp_path, files), notice=notices.append)) == 1
@@ -258,7 +258,7 @@ def test_videos_of_other_names_alone_are_unknown(tmp_path: Path) -> None:
     assert len(open_images(write_files(tmp_path, pngs(["a.png"])))) == 1
 
 
-def test_a_video_that_lies_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_doubled_video_is_refused(tmp_path: Path) -> None:
     path = write_files(tmp_path, {f"a/{name(1)}": avi([1]), f"b/{name(1)}": avi([1])})
     with pytest.raises(DataError, match=r"holds person01_boxing_d1 twice, a/person.* and b/person.*; take one away"):
         open_images(path)

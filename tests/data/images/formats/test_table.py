@@ -6,12 +6,14 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from sivae.data.images import formats
-from sivae.data.images.formats.table import FORMATS, Format, titles, titles_and_files
-from sivae.data.images.stores import FolderStore
+from sivae.data.images import PackedImages, formats, open_images, opening
+from sivae.data.images.formats.table import FORMATS, Format, Found, titles, titles_and_files
+from sivae.data.images.stores import FolderStore, Store
 from tests.data.images.samples import write_files
 
 # Modules that several readers use.
@@ -28,6 +30,18 @@ def test_a_reader_finds_nothing_in_files_of_no_format(row: Format, tmp_path: Pat
 def test_every_reader_has_a_row() -> None:
     readers = {module.name for module in pkgutil.iter_modules(formats.__path__)} - SHARED
     assert {row.module.removeprefix("formats.") for row in FORMATS} == readers | {"prepared"}
+
+
+def test_a_file_and_a_row_add_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(store: Store, only: str | None) -> list[Found]:
+        dots = [name for name in store.sizes if name.endswith(".dot")]
+        pixel = np.zeros((len(dots), 1, 1, 3), np.uint8)
+        return [Found("dots", lambda request: PackedImages(pixel, name=request.name))] if dots else []
+
+    monkeypatch.setitem(sys.modules, "sivae.data.images.formats.dots", SimpleNamespace(find=find))
+    monkeypatch.setattr(opening, "FORMATS", (*FORMATS, Format("dots", "NAME.dot", "formats.dots")))
+    images = open_images(write_files(tmp_path / "set", {"1.dot": b"", "2.dot": b""}))
+    assert (images.name, len(images), images.read(1).shape) == ("set", 2, (1, 1, 3))
 
 
 def test_texts_name_every_format() -> None:

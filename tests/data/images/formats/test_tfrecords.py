@@ -1,4 +1,4 @@
-"""TFRecords of images as ProGAN, StyleGAN and ALAE wrote them: written here byte by byte."""
+"""TFRecords of images in the format of ProGAN, StyleGAN and ALAE; the tests write them byte by byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def slow_checksum(content: bytes) -> int:
 
 
 def masked(content: bytes) -> int:
-    """As TensorFlow's `crc32c.h` says: rotated right by 15 bits, and a constant added."""
+    """The masked checksum of TensorFlow's `crc32c.h`: rotated right by 15 bits, and a constant added."""
     checksum = slow_checksum(content)
     return ((checksum >> 15 | checksum << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -66,7 +66,7 @@ def record(data: bytes) -> bytes:
 
 
 def records(images: Sequence[np.ndarray]) -> bytes:
-    """A file of uint8 images [H, W, C], which lie in it as [C, H, W]."""
+    """A file of uint8 images, given as [H, W, C] and stored as [C, H, W]."""
     planes = [image.transpose(2, 0, 1) for image in images]
     return b"".join(record(example(image.shape, image.tobytes())) for image in planes)
 
@@ -76,7 +76,7 @@ SMALL, LARGE = ([pixels(10 * side + i, side, side) for i in range(5)] for side i
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five faces of 4×4 and of 8×8 in two parts, and what lies beside such files."""
+    """Five faces of 4×4 and of 8×8 in two parts, and other files that such folders hold."""
     content = {
         "faces-r02.tfrecords.000": records(SMALL[:3]),
         "faces-r02.tfrecords.001": records(SMALL[3:]),
@@ -103,7 +103,7 @@ def test_the_largest_images_of_a_folder_are_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["faces-r02.tfrecords.000", "faces-r02.tfrecords.001"])
-def test_a_file_stands_for_all_parts_of_its_resolution(folder: Path, name: str) -> None:
+def test_a_file_is_read_with_all_parts_of_its_resolution(folder: Path, name: str) -> None:
     assert np.array_equal(read_all(open_images(folder / name)), SMALL)
 
 
@@ -162,7 +162,7 @@ def test_there_are_no_splits(folder: Path) -> None:
         open_images(folder, split="test")
 
 
-def test_parts_that_do_not_make_a_whole(folder: Path) -> None:
+def test_missing_and_doubled_parts_are_named(folder: Path) -> None:
     (folder / "faces-r03.tfrecords.001").rename(folder / "faces-r03.tfrecords.999999999")
     with pytest.raises(DataError, match=r"faces-r03\.tfrecords\.999999999: part 1 of this file is missing"):
         open_images(folder)
@@ -174,11 +174,11 @@ def test_parts_that_do_not_make_a_whole(folder: Path) -> None:
         open_images(folder)
 
 
-# What files that are damaged or made to do harm lead to
+# Damaged and malicious files
 
 
 def test_files_that_are_cut_short_are_refused_when_they_are_opened(tmp_path: Path) -> None:
-    """At every byte but those between two records."""
+    """Every byte is changed in turn, except those between two records."""
     whole = records(SMALL[:2])
     path = tmp_path / "faces-r02.tfrecords"
     for size in range(1, len(whole)):
@@ -202,7 +202,7 @@ def test_a_changed_byte_anywhere_is_noticed(tmp_path: Path) -> None:
         whole[position] ^= 0x40
 
 
-def test_a_damaged_record_is_left_out_where_that_is_asked_for(folder: Path) -> None:
+def test_a_damaged_record_is_skipped_on_request(folder: Path) -> None:
     path = folder / "faces-r03.tfrecords.000"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -213,7 +213,7 @@ def test_a_damaged_record_is_left_out_where_that_is_asked_for(folder: Path) -> N
     assert packed.skipped == 1 and np.array_equal(packed.array, LARGE[1:])
 
 
-def test_a_length_that_leads_out_of_the_file(tmp_path: Path) -> None:
+def test_a_length_beyond_the_end_of_the_file(tmp_path: Path) -> None:
     for length in (1 << 63, (1 << 64) - 1, 5):
         size = struct.pack("<Q", length)
         (tmp_path / "a.tfrecords").write_bytes(size + struct.pack("<I", masked(size)) + b"1234")
@@ -261,7 +261,7 @@ def test_images_of_another_shape_than_the_first_or_the_name(tmp_path: Path) -> N
     with pytest.raises(DamagedImageError, match=r"record 1 .* of shape \[3, 8, 8\], where the first has \[3, 4, 4\]"):
         images.read(1)
     write_files(tmp_path / "b", {"faces-r03.tfrecords": records(SMALL)})
-    with pytest.raises(DataError, match=r"images of shape \[3, 4, 4\], where 8×8, as their name says, is expected"):
+    with pytest.raises(DataError, match=r"images of shape \[3, 4, 4\], where 8×8, as in their name, is expected"):
         open_images(tmp_path / "b")
     write_files(tmp_path / "c", {"wide.tfrecords": records([pixels(0, 4, 6)])})
     with pytest.raises(DataError, match=r"shape \[3, 4, 6\], where a square is expected"):
@@ -271,7 +271,7 @@ def test_images_of_another_shape_than_the_first_or_the_name(tmp_path: Path) -> N
         open_images(tmp_path / "d")
 
 
-def test_something_else_of_that_name(tmp_path: Path) -> None:
+def test_other_files_of_that_name_are_refused(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.tfrecords": next(iter(pngs(["1.png"]).values()))})
     with pytest.raises(DataError, match=r"record 0, at byte 0, is no TFRecord: the checksum of its length"):
         open_images(tmp_path)

@@ -1,4 +1,4 @@
-"""Batches: the same to the bit from every cache, at any step, for any number of processes."""
+"""Batches are equal to the bit from every cache, at any step, for any number of processes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_every_cache_gives_the_definition_to_the_bit(
     batches = make(images, cache=cache, flip=flip, value_range=bounds)
     assert batches.cache == cache
     assert batches.steps_per_epoch == COUNT // 8
-    for step in (0, 1, 5, 6, 7, 40, 2):  # within an epoch, over its end, and away
+    for step in (0, 1, 5, 6, 7, 40, 2):  # within an epoch, over its end, and far away
         x, labels = batches.batch(step)
         expected, expected_labels = plain(loaded, step, flip=flip, low=bounds[0], high=bounds[1])
         assert torch.equal(x, expected)
@@ -129,7 +129,7 @@ def test_the_range_is_reached_exactly(make: Make) -> None:
         assert sorted({x.min().item(), x.max().item()}) == [low, high]
 
 
-def test_a_batch_is_the_caller_s_own(loaded: PackedImages, mapped: ImageSet, make: Make) -> None:
+def test_the_caller_may_change_a_batch(loaded: PackedImages, mapped: ImageSet, make: Make) -> None:
     for images, cache in ((loaded, "host"), (mapped, "none")):
         batches = make(images, cache=cache)
         first, _ = batches.batch(0)
@@ -218,13 +218,13 @@ def test_a_cache_that_does_not_fit_is_refused(mapped: ImageSet) -> None:
         ({"batch_size": 5, "pairs": True}, "batch_size = 5: pairs of images of one class need an even number"),
     ],
 )
-def test_what_cannot_be_is_refused(loaded: PackedImages, options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_refused(loaded: PackedImages, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageBatches(loaded, **{"batch_size": 8, "seed": 0} | options)
 
 
 @pytest.mark.parametrize(("source", "cache"), SOURCES)
-def test_pairs_are_of_one_class_wherever_pixels_wait(
+def test_pairs_are_of_one_class_with_every_cache(
     source: str, cache: str, loaded: PackedImages, mapped: ImageSet, folder: Path, make: Make
 ) -> None:
     images = {"loaded": loaded, "mapped": mapped, "encoded": open_images(folder)}[source]
@@ -237,12 +237,12 @@ def test_pairs_are_of_one_class_wherever_pixels_wait(
         assert rows.unique().numel() == 8
 
 
-def test_pairs_want_classes(make: Make) -> None:
+def test_pairs_need_classes(make: Make) -> None:
     with pytest.raises(DataError, match="has no classes, so images cannot be paired"):
         make(PackedImages(np.zeros((8, 8, 8, 3), np.uint8)), pairs=True)
 
 
-def test_too_few_pairs_are_told_of(make: Make) -> None:
+def test_too_few_pairs_are_refused(make: Make) -> None:
     images = PackedImages(np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) // 2, class_names=tuple("abcde"))
     assert make(images, pairs=True).steps_per_epoch == 1  # the ninth has no partner
     with pytest.raises(DataError, match="fewer than one batch of 10; use a batch size of at most 8"):
@@ -261,9 +261,7 @@ def test_a_negative_step_is_refused(loaded: PackedImages, make: Make) -> None:
 # Reading ahead
 
 
-def test_coming_steps_are_read_while_nobody_waits(
-    mapped: ImageSet, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_steps_are_read_ahead(mapped: ImageSet, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     indices = Order.indices
 
@@ -280,7 +278,7 @@ def test_coming_steps_are_read_while_nobody_waits(
     assert sorted(read) == [4, 5, 6, 7]
 
 
-def test_a_resume_inside_an_epoch_gives_what_would_have_come(mapped: ImageSet, folder: Path, make: Make) -> None:
+def test_a_resume_inside_an_epoch_continues_with_the_same_batches(mapped: ImageSet, folder: Path, make: Make) -> None:
     straight = make(mapped, cache="none", flip=True)
     expected = [straight.batch(step)[0] for step in range(12)]
     for images in (mapped, open_images(folder)):
@@ -294,7 +292,7 @@ def test_a_resume_inside_an_epoch_gives_what_would_have_come(mapped: ImageSet, f
 
 def test_a_damaged_image_met_by_a_worker_is_named(tmp_path: Path, make: Make) -> None:
     content = pngs([f"{number:03}.png" for number in range(200)])
-    content["001.png"] = content["001.png"][:50]  # not among the 64 that are looked at first
+    content["001.png"] = content["001.png"][:50]  # not among the 64 images that are read first
     batches = make(open_images(write_files(tmp_path, content)), cache="none", workers=2)
     with pytest.raises(DataError, match=r"001\.png is damaged: .*; leave it out, or pack .* --skip-damaged$"):
         for step in range(batches.steps_per_epoch):
@@ -311,7 +309,7 @@ def test_an_image_of_another_shape_met_by_a_worker_is_named(tmp_path: Path, make
 
 
 class _Deadly(ImageSet):
-    """Images that kill the process that reads them, unless it is this one."""
+    """Images that kill every process that reads them, except this one."""
 
     name, uniform = "deadly", True
 
@@ -327,7 +325,7 @@ class _Deadly(ImageSet):
         return pixels(index)
 
 
-def test_a_worker_that_dies_is_told_of(make: Make) -> None:
+def test_a_worker_that_dies_is_an_error(make: Make) -> None:
     batches = make(_Deadly(), cache="none", workers=1)
     with pytest.raises(DataError, match=r"a process that reads images has died: .*; it may have run out of memory"):
         batches.batch(0)
@@ -375,7 +373,7 @@ def test_batches_are_a_context(mapped: ImageSet) -> None:
 
 
 def test_the_pixels_go_through_pinned_memory_for_a_gpu(mapped: ImageSet, make: Make) -> None:
-    """What needs no GPU of it: buffers are given back and used again."""
+    """The part that needs no GPU: buffers are returned and reused."""
     batches = make(mapped, cache="none", workers=1)
     seen = set()
     prefetcher = batches._prefetcher

@@ -1,4 +1,4 @@
-"""Loading a set into memory: shape, order, damage, budget."""
+"""A set is loaded into memory: shape, order, damage, budget."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_set_is_rgb_where_one_image_is_and_grey_where_none_is(tmp_path: Path) 
 
 
 def test_a_colour_image_that_comes_late_is_named(tmp_path: Path) -> None:
-    """64 images, evenly spread, are looked at; of 200 grey ones the second is not among them."""
+    """64 images, evenly spread, are read first; of 200 grey ones the second is not among them."""
     content = dict.fromkeys((f"{number:03}.png" for number in range(200)), encoded(pixels(0, 2, 2, 1)))
     content["001.png"] = encoded(pixels(0, 2, 2))
     with pytest.raises(DataError, match=r"001\.png is RGB, where the images before it are grey; .*--channels 3"):

@@ -1,4 +1,4 @@
-"""Which image is in which step: a pure function of seed and step."""
+"""The images of a step are a function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_epochs_and_seeds_differ_and_history_does_not_matter() -> None:
         assert jumping.indices(step).tolist() == straight[step]
 
 
-def test_the_order_is_what_it_was() -> None:
-    """Recorded: a change here would make runs go on with other data than they began with."""
+def test_the_order_does_not_change_between_versions() -> None:
+    """Recorded values: a change would make resumed runs continue with other data."""
     assert order(count=12, batch_size=12, seed=0).indices(0).tolist() == [3, 7, 0, 10, 6, 11, 8, 4, 1, 5, 2, 9]
     flips = order(count=12, batch_size=12, seed=0).epoch(0).flips
     assert flips is not None and flips.astype(int).tolist() == [0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
