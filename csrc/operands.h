@@ -1,15 +1,30 @@
-// From tensors to the layout that the kernels of every device read.
+// From the tensors of a call to what the kernels of every device read, with the checks that keep accesses inside them.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <initializer_list>
+#include <optional>
 
+#include "arguments.h"
 #include "layout.h"
 
 namespace sivae {
 
 at::ScalarType sum_dtype(at::ScalarType dtype);
+
+// Memory for an op's sums over the rows of `like`: [B], or with a reduction (1: mean, 2: sum) a scalar.
+at::Tensor empty_sums(const at::Tensor& like, int64_t reduction);
+
+// The tensor, or an undefined one where there is none.
+inline at::Tensor given(const std::optional<at::Tensor>& tensor) { return tensor.value_or(at::Tensor()); }
+
+inline const at::Tensor* if_needed(const at::Tensor& tensor, bool needed) { return needed ? &tensor : nullptr; }
+
+// Throws unless the tensor has that shape and is on the device of `like`.
+void check_operand(const char* name, const at::Tensor& tensor, const at::Tensor& like, at::IntArrayRef shape);
+
+void check_images(const at::Tensor& x);
 
 struct Operand {
   const at::Tensor* tensor;  // null or undefined: absent
@@ -20,5 +35,15 @@ struct Operand {
 // The layout that all present operands (of one shape, [B, ...]) share, with their strides filled in. With
 // `any_order` the elements of a sample may be visited in the first operand's memory order instead of the logical one.
 Layout share_layout(std::initializer_list<Operand> operands, bool any_order);
+
+inline bool is_seed(const at::Tensor& noise) { return noise.scalar_type() == at::kLong; }
+
+const int64_t* seed_of(const at::Tensor& seed, const at::Device& device);
+
+// Of a seed; of explicit noise, whose eps share_layout fills in, nothing yet.
+Noise noise_of(const at::Tensor& noise, int64_t offset, const at::Tensor& like);
+
+// From the gradient of an op's sums over the rows of `like`, of the shape that empty_sums gives.
+RowGradient row_gradient_of(const at::Tensor& grad, const at::Tensor& like, int64_t reduction);
 
 }  // namespace sivae

@@ -6,11 +6,7 @@
 
 #include <cstdint>
 
-#include "../dtype.h"
-#include "../exp_elbo.h"
-#include "../gaussian.h"
-#include "../layout.h"
-#include "../platform.h"
+#include "../arguments.h"
 
 namespace sivae::cpu {
 
@@ -41,71 +37,15 @@ constexpr int64_t kPieceElements = 1024;
 constexpr int64_t kLatentSegment = kPieceElements;
 constexpr int64_t kReconstructionSegment = 8 * kPieceElements;
 
-struct Noise {
-  Strided eps;              // explicit noise, or absent:
-  uint64_t seed = 0;
-  uint64_t offset = 0;
+using LatentForward = LatentForwardOf<Layout>;
+using RecForward = RecForwardOf<Layout>;
+
+struct LatentBackward : LatentBackwardOf<Layout> {
+  bool stream = false;  // write the gradients past the caches
 };
 
-struct LatentForward {
-  DType dtype = DType::kFloat32;
-  Layout layout{};
-  Strided mu{}, logvar{};
-  Strided z{};              // absent: no sample is wanted
-  Noise noise{};
-  Prior<double> prior{};
-  double* kl_partial = nullptr;  // [rows, segments per row], or null: no KL is wanted
-};
-
-struct LatentBackward {
-  DType dtype = DType::kFloat32;
-  Layout layout{};
-  Strided mu{}, logvar{};
-  Strided grad_z{};                  // absent: z has no gradient
-  const double* grad_kl = nullptr;   // [rows], or null: kl has no gradient
-  Noise noise{};
-  Prior<double> prior{};
-  Strided grad_mu{}, grad_logvar{}, grad_eps{};  // absent where not needed
-  bool stream = false;                           // write them past the caches
-};
-
-struct RecForward {
-  DType dtype = DType::kFloat32;
-  Layout layout{};
-  int kind = 0;
-  Strided recon{}, target{};
-  double* partial = nullptr;  // [rows, segments per row]
-};
-
-struct RecBackward {
-  DType dtype = DType::kFloat32;
-  Layout layout{};
-  int kind = 0;
-  Strided recon{}, target{};
-  const double* grad = nullptr;  // [rows]
-  Strided grad_recon{}, grad_target{};  // absent where not needed
-  bool stream = false;                  // write them past the caches
-};
-
-struct ExpElboForward {
-  DType dtype;
-  ExpElbo parameters;
-  const void* rec;
-  const void* kl;
-  int64_t rec_stride, kl_stride;
-  double* values;  // [B]
-};
-
-struct ExpElboBackward {
-  DType dtype;
-  ExpElbo parameters;
-  const void* rec;
-  const void* kl;
-  int64_t rec_stride, kl_stride;
-  const double* grad;  // [B]
-  void* grad_rec;      // null where not needed
-  void* grad_kl;
-  int64_t grad_rec_stride, grad_kl_stride;
+struct RecBackward : RecBackwardOf<Layout> {
+  bool stream = false;  // write the gradients past the caches
 };
 
 // [B, C, H, W] in memory: the pixels of a plane as `StyledNorm::plane` has them, and the way from plane to plane.

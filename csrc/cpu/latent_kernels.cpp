@@ -108,7 +108,7 @@ template <class S, class T>
 const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* buffer, const Ahead& ahead) {
   if (noise.eps.data != nullptr) return load<S>(layout, noise.eps, p, buffer);
   const uint64_t first = static_cast<uint64_t>(p.row) * layout.cols + p.col;
-  return fill_normals(buffer, noise.seed, noise.offset, first, p.rows * p.cols, ahead);
+  return fill_normals(buffer, static_cast<uint64_t>(*noise.seed), noise.offset, first, p.rows * p.cols, ahead);
 }
 
 template <class T>
@@ -217,7 +217,7 @@ void forward(const LatentForward& a, const P& prior, int64_t begin, int64_t end)
   alignas(64) T mu_buffer[kLatentSegment], logvar_buffer[kLatentSegment], noise_buffer[kBuffer];
   alignas(64) T z_buffer[kLatentSegment], kl_buffer[kLatentSegment];
   const Segments segments(a.layout, kLatentSegment);
-  const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_partial != nullptr;
+  const bool wants_z = a.z.data != nullptr, wants_kl = a.kl_sums != nullptr;
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const int64_t count = p.rows * p.cols;
@@ -237,8 +237,8 @@ void forward(const LatentForward& a, const P& prior, int64_t begin, int64_t end)
       kl_run(mu, logvar, prior, kl_buffer, count);
     }
     if (wants_kl) {
-      double* partial = a.kl_partial + (segments.per_row == 1 ? p.row : index);
-      for (int64_t r = 0; r < p.rows; ++r) partial[r] = sum_run(kl_buffer + r * p.cols, p.cols);
+      double* sums = static_cast<double*>(a.kl_sums) + (segments.per_row == 1 ? p.row : index);
+      for (int64_t r = 0; r < p.rows; ++r) sums[r] = sum_run(kl_buffer + r * p.cols, p.cols);
     }
   }
 }
@@ -253,14 +253,14 @@ void backward_segments(const LatentBackward& a, const P& prior, const Segments& 
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     const bool needs_eps = through_z && a.grad_logvar.data != nullptr;
-    const bool reads_mu = a.grad_mu.data != nullptr && a.grad_kl != nullptr;
+    const bool reads_mu = a.grad_mu.data != nullptr && a.grad_kl.data != nullptr;
     const Ahead ahead = ahead_of<S>(a.layout, p, reads_mu ? &a.mu : nullptr, &a.logvar, &a.grad_z);
     const T* eps = needs_eps ? noise_of<S>(a.layout, a.noise, p, noise_buffer, ahead) : nullptr;
     const T* grad_z = through_z ? load<S>(a.layout, a.grad_z, p, grad_z_buffer) : nullptr;
     const T* grad_kl = nullptr;
-    if (a.grad_kl != nullptr) {
+    if (a.grad_kl.data != nullptr) {
       for (int64_t r = 0; r < p.rows; ++r) {
-        const T g = static_cast<T>(a.grad_kl[p.row + r]);
+        const T g = static_cast<T>(row_gradient<T>(a.grad_kl, p.row + r));
         for (int64_t i = 0; i < p.cols; ++i) grad_kl_buffer[r * p.cols + i] = g;
       }
       grad_kl = grad_kl_buffer;

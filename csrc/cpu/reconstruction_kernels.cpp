@@ -68,11 +68,11 @@ void forward(const RecForward& a, int64_t begin, int64_t end) {
   const KindFunctions<T> functions = functions_of<T>(a.kind);
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
-    double* partial = a.partial + (segments.per_row == 1 ? p.row : index);
+    double* sums = static_cast<double*>(a.sums) + (segments.per_row == 1 ? p.row : index);
     for_each_block(p, [&](const Piece& block) {
       const T* recon = load<S>(a.layout, a.recon, block, recon_buffer);
       const T* target = load<S>(a.layout, a.target, block, target_buffer);
-      partial[block.row - p.row] += functions.sum_terms(recon, target, block.cols);
+      sums[block.row - p.row] += functions.sum_terms(recon, target, block.cols);
     });
   }
 }
@@ -81,7 +81,7 @@ void forward(const RecForward& a, int64_t begin, int64_t end) {
 template <class S, class T>
 void grad_block(const RecBackward& a, const Strided& grad, const Piece& block, const T* recon, const T* target,
                 GradientRun<T>* run, T* buffer) {
-  const T weight = static_cast<T>(a.grad[block.row]);
+  const T weight = static_cast<T>(row_gradient<T>(a.grad, block.row));
   write_piece<S>(a.layout, grad, block, buffer, a.stream, [&](int64_t at, int64_t size, T* to) {
     run(recon + at, target + at, weight, to, size);
   });

@@ -4,9 +4,6 @@
 #include <ATen/ATen.h>
 
 #include <memory>
-#include <vector>
-
-#include "kernels.h"
 
 namespace sivae::cpu {
 
@@ -19,18 +16,16 @@ at::Tensor empty_result(const at::Tensor& like);
 // One double per segment of each row, in a fixed order.
 class PartialSums {
  public:
-  PartialSums(const Layout& layout, const Segments& segments)
-      : rows_(layout.rows), per_row_(segments.per_row), values_(new double[rows_ * per_row_]()) {}
-  double* data() { return values_.get(); }
-  // [B] or, reduced (1: mean, 2: sum), a scalar.
-  at::Tensor finish(int64_t reduction, const at::Tensor& like) const;
+  PartialSums(const at::Tensor& like, int64_t per_row, int64_t reduction)
+      : like_(like), per_row_(per_row), reduction_(reduction), values_(new double[like.size(0) * per_row]()) {}
+  double* data() const { return values_.get(); }
+  // The sums as an op returns them (see empty_sums).
+  at::Tensor finish() const;
 
  private:
-  int64_t rows_, per_row_;
+  at::Tensor like_;
+  int64_t per_row_, reduction_;
   std::unique_ptr<double[]> values_;
 };
-
-// The gradient that reaches each sample's sum, [rows].
-std::vector<double> per_sample_gradient(const at::Tensor& grad, int64_t rows, int64_t reduction);
 
 }  // namespace sivae::cpu

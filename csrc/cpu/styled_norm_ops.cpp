@@ -23,19 +23,12 @@ using std::optional;
 
 constexpr int64_t kGrain = 32768;  // elements below which another thread costs more than it saves
 
-Tensor given(const optional<Tensor>& tensor) { return tensor.value_or(Tensor()); }
-
-void check_operand(const char* name, const Tensor& tensor, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(tensor.sizes() == shape, "sivae: ", name, " has shape ", tensor.sizes(), ", expected ", shape);
-  TORCH_CHECK_VALUE(tensor.device().is_cpu(), "sivae: ", name, " is on ", tensor.device(), ", expected cpu");
-}
-
 // Dense values of the type that arithmetic runs in, for as long as the call takes; null where not given.
 class Values {
  public:
   Values(const char* name, const Tensor& tensor, const Tensor& x, at::IntArrayRef shape) {
     if (!tensor.defined()) return;
-    check_operand(name, tensor, shape);
+    check_operand(name, tensor, x, shape);
     TORCH_CHECK_TYPE(at::isFloatingType(tensor.scalar_type()), "sivae: ", name, " has dtype ", tensor.scalar_type());
     kept_ = tensor.to(sum_dtype(x.scalar_type())).contiguous();
   }
@@ -55,7 +48,6 @@ struct ImageOperand {
 // The plane that all images (of one shape [B, C, H, W] and dtype) share, with their strides filled in.
 void share_plane(StyledNorm& norm, std::initializer_list<ImageOperand> operands) {
   const Tensor& x = *operands.begin()->tensor;
-  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
   norm.dtype = dtype_of(x.scalar_type());
   norm.batch = x.size(0);
   norm.channels = x.size(1);
@@ -64,7 +56,7 @@ void share_plane(StyledNorm& norm, std::initializer_list<ImageOperand> operands)
   for (const ImageOperand& operand : operands) {
     const Tensor& tensor = *operand.tensor;
     if (!tensor.defined()) continue;
-    check_operand(operand.name, tensor, x.sizes());
+    check_operand(operand.name, tensor, x, x.sizes());
     TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type(), "sivae: ", operand.name, " has dtype ",
                      tensor.scalar_type(), ", expected ", x.scalar_type());
     operand.images->pixels.data =
@@ -138,7 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
                                                         const optional<Tensor>& bias, const optional<Tensor>& scale,
                                                         const optional<Tensor>& shift, double negative_slope,
                                                         double eps) {
-  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
+  check_images(x);
   const auto options = x.options().dtype(sum_dtype(x.scalar_type()));
   Tensor y = empty_result(x), mean = at::empty({x.size(0), x.size(1)}, options), std = at::empty_like(mean);
   // Of no pixels, as torch has it.
@@ -197,7 +189,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward
     const Tensor& x, const optional<Tensor>& noise, const optional<Tensor>& noise_weight, const optional<Tensor>& bias,
     const optional<Tensor>& scale, const Tensor& mean, const Tensor& std, double negative_slope, double eps,
     bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift) {
-  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
+  check_images(x);
   Tensor grad_x = need_x ? empty_result(x) : at::empty({0}, x.options());
   const Tensor noise_weights = given(noise_weight), biases = given(bias), scales = given(scale);
   const at::ScalarType arithmetic = sum_dtype(x.scalar_type());

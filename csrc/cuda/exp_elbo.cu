@@ -2,7 +2,6 @@
 #include "../exp_elbo.h"
 
 #include "launch.h"
-#include "row_gradient.cuh"
 #include "storage.cuh"
 #include "teams.cuh"
 
@@ -10,10 +9,9 @@ namespace sivae::cuda {
 namespace {
 
 template <class S>
-__device__ __forceinline__ double exponent_of(const void* rec, int64_t rec_stride, const void* kl, int64_t kl_stride,
-                                              const ExpElbo& p, int64_t i) {
-  return exponent(static_cast<double>(widen(static_cast<const S*>(rec)[i * rec_stride])),
-                  static_cast<double>(widen(static_cast<const S*>(kl)[i * kl_stride])), p);
+__device__ __forceinline__ double exponent_of(const ExpElboOperands& a, int64_t i) {
+  return exponent(static_cast<double>(widen(static_cast<const S*>(a.rec)[i * a.rec_stride])),
+                  static_cast<double>(widen(static_cast<const S*>(a.kl)[i * a.kl_stride])), a.parameters);
 }
 
 template <class S>
@@ -21,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) values_kernel(const __grid_constant_
   using T = typename ComputeType<S>::type;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= a.count) return;
-  const double t = exponent_of<S>(a.rec, a.rec_stride, a.kl, a.kl_stride, a.parameters, i);
+  const double t = exponent_of<S>(a, i);
   static_cast<T*>(a.out)[i] = soft_exp<T>(t, a.parameters);
 }
 
@@ -31,7 +29,7 @@ __global__ void __launch_bounds__(kWide) reduced_kernel(const __grid_constant__ 
   using T = typename ComputeType<S>::type;
   double sum = 0.0;
   for (int64_t i = threadIdx.x; i < a.count; i += kWide) {
-    const double t = exponent_of<S>(a.rec, a.rec_stride, a.kl, a.kl_stride, a.parameters, i);
+    const double t = exponent_of<S>(a, i);
     sum += static_cast<double>(soft_exp<T>(t, a.parameters));
   }
   sum = sum_over_block<double, kWide>(sum);
@@ -45,9 +43,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constan
   using T = typename ComputeType<S>::type;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= a.count) return;
-  const double t = exponent_of<S>(a.rec, a.rec_stride, a.kl, a.kl_stride, a.parameters, i);
-  const double grad = static_cast<double>(static_cast<const T*>(a.grad.data)[i * a.grad.stride]) * a.grad.share;
-  const double slope = grad * static_cast<double>(soft_exp_slope<T>(t, a.parameters));
+  const double t = exponent_of<S>(a, i);
+  const double slope = row_gradient<T>(a.grad, i) * static_cast<double>(soft_exp_slope<T>(t, a.parameters));
   if (a.grad_rec != nullptr) {
     narrow(static_cast<T>(slope * a.parameters.weight_rec), static_cast<S*>(a.grad_rec)[i * a.grad_rec_stride]);
   }
@@ -60,7 +57,7 @@ int64_t blocks_for(int64_t count) { return (count + kThreads - 1) / kThreads; }
 
 }  // namespace
 
-int launch_exp_elbo_forward(const ExpElboForward& a, uint64_t stream) {
+int launch_kernel(const ExpElboForward& a, uint64_t stream) {
   return with_storage_type(a.dtype, [&](auto s) {
     using S = decltype(s);
     if (a.reduction != 0) return launch(reduced_kernel<S>, 1, kWide, stream, a);
@@ -68,7 +65,7 @@ int launch_exp_elbo_forward(const ExpElboForward& a, uint64_t stream) {
   });
 }
 
-int launch_exp_elbo_backward(const ExpElboBackward& a, uint64_t stream) {
+int launch_kernel(const ExpElboBackward& a, uint64_t stream) {
   return with_storage_type(a.dtype, [&](auto s) {
     return launch(backward_kernel<decltype(s)>, blocks_for(a.count), kThreads, stream, a);
   });

@@ -2,7 +2,6 @@
 #include "access.cuh"
 #include "launch.h"
 #include "noise.cuh"
-#include "row_gradient.cuh"
 #include "teams.cuh"
 
 namespace sivae::cuda {
@@ -71,7 +70,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 3>)
   const Share share = share_of(cut);
   if (share.first >= share.last) return;
   const uint64_t key = key_of(a.noise);
-  const T grad_kl = row_gradient<T>(a.grad_kl, share.row);
+  const T grad_kl = a.grad_kl.data == nullptr ? T(0) : static_cast<T>(row_gradient<T>(a.grad_kl, share.row));
   for_each_pack<Access, Access::template kPacks<kLoads>>(
       a.layout, share, cut.lanes(), [&](const Place& p) { return load_inputs<Access>(a, p); },
       [&](const Place& p, const Inputs<Access>& in) { backward_pack<Access, T>(a, prior, key, grad_kl, p, in); });
@@ -79,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 3>)
 
 }  // namespace
 
-int launch_latent_backward(const LatentBackward& a, uint64_t stream) {
+int launch_kernel(const LatentBackward& a, uint64_t stream) {
   return with_storage_type(a.dtype, [&](auto s) {
     return with_access<decltype(s)>(
         a.layout,

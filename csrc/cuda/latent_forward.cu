@@ -67,7 +67,7 @@ int64_t sums_per_row(const LatentForward& a) {
   });
 }
 
-int launch_latent_forward(const LatentForward& a, uint64_t stream) {
+int launch_kernel(const LatentForward& a, uint64_t stream) {
   return with_access_of(a, [&](auto access) {
     using Access = decltype(access);
     using T = typename ComputeType<typename Access::S>::type;

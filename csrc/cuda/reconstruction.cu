@@ -3,7 +3,6 @@
 
 #include "access.cuh"
 #include "launch.h"
-#include "row_gradient.cuh"
 #include "teams.cuh"
 
 namespace sivae::cuda {
@@ -74,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 4>)
   using T = typename ComputeType<typename Access::S>::type;
   const Share share = share_of(cut);
   if (share.first >= share.last) return;
-  const T weight = row_gradient<T>(a.grad, share.row);
+  const T weight = static_cast<T>(row_gradient<T>(a.grad, share.row));
   for_each_pack<Access, Access::template kPacks<kLoads>>(
       a.layout, share, cut.lanes(), [&](const Place& p) { return load_inputs<Access>(a, p); },
       [&](const Place& p, const Inputs<Access>& in) { backward_pack<kind, Access, T>(a, weight, p, in); });
@@ -110,7 +109,7 @@ int64_t sums_per_row(const RecForward& a) {
   });
 }
 
-int launch_rec_forward(const RecForward& a, uint64_t stream) {
+int launch_kernel(const RecForward& a, uint64_t stream) {
   return with_access_of(a, [&](auto access) {
     using Access = decltype(access);
     const Cut cut = cut_rows(a.layout.rows, Access::packs_per_row(a.layout));
@@ -120,7 +119,7 @@ int launch_rec_forward(const RecForward& a, uint64_t stream) {
   });
 }
 
-int launch_rec_backward(const RecBackward& a, uint64_t stream) {
+int launch_kernel(const RecBackward& a, uint64_t stream) {
   return with_storage_type(a.dtype, [&](auto s) {
     return with_access<decltype(s)>(
         a.layout,

@@ -18,16 +18,6 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-const Tensor* given(const optional<Tensor>& tensor) {
-  return tensor.has_value() && tensor->defined() ? &*tensor : nullptr;
-}
-
-void check_operand(const char* name, const Tensor& tensor, const Tensor& x, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(tensor.sizes() == shape, "sivae: ", name, " has shape ", tensor.sizes(), ", expected ", shape);
-  TORCH_CHECK_VALUE(tensor.device() == x.device(), "sivae: ", name, " is on ", tensor.device(), ", expected ",
-                    x.device());
-}
-
 // Of x's dtype or float32; says which.
 bool is_float(const char* name, const Tensor& tensor, const Tensor& x) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type() || tensor.scalar_type() == at::kFloat, "sivae: ", name,
@@ -47,27 +37,27 @@ Images images_of(const Tensor& t, bool written) {
   return images;
 }
 
-Images images_like(const char* name, const Tensor* tensor, const Tensor& x, bool written = false) {
-  if (tensor == nullptr) return {};
-  check_operand(name, *tensor, x, x.sizes());
-  TORCH_CHECK_TYPE(tensor->scalar_type() == x.scalar_type(), "sivae: ", name, " has dtype ", tensor->scalar_type(),
+Images images_like(const char* name, const Tensor& tensor, const Tensor& x, bool written = false) {
+  if (!tensor.defined()) return {};
+  check_operand(name, tensor, x, x.sizes());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type(), "sivae: ", name, " has dtype ", tensor.scalar_type(),
                    ", expected ", x.scalar_type());
-  return images_of(*tensor, written);
+  return images_of(tensor, written);
 }
 
 // [B, C], or [C] where `per_sample` is not set.
-Parameter parameter_of(const char* name, const Tensor* tensor, const Tensor& x, bool per_sample) {
-  if (tensor == nullptr) return {};
-  check_operand(name, *tensor, x, x.sizes().slice(per_sample ? 0 : 1, per_sample ? 2 : 1));
-  return {tensor->const_data_ptr(), per_sample ? tensor->stride(0) : 0, tensor->stride(-1), is_float(name, *tensor, x)};
+Parameter parameter_of(const char* name, const Tensor& tensor, const Tensor& x, bool per_sample) {
+  if (!tensor.defined()) return {};
+  check_operand(name, tensor, x, x.sizes().slice(per_sample ? 0 : 1, per_sample ? 2 : 1));
+  return {tensor.const_data_ptr(), per_sample ? tensor.stride(0) : 0, tensor.stride(-1), is_float(name, tensor, x)};
 }
 
-Parameter statistic_of(const char* name, const Tensor* tensor, const Tensor& x) {
-  if (tensor == nullptr) return {};
-  check_operand(name, *tensor, x, x.sizes().slice(0, 2));
-  TORCH_CHECK_TYPE(tensor->scalar_type() == sum_dtype(x.scalar_type()), "sivae: ", name, " has dtype ",
-                   tensor->scalar_type(), ", expected ", sum_dtype(x.scalar_type()));
-  return {tensor->const_data_ptr(), tensor->stride(0), tensor->stride(1)};
+Parameter statistic_of(const char* name, const Tensor& tensor, const Tensor& x) {
+  if (!tensor.defined()) return {};
+  check_operand(name, tensor, x, x.sizes().slice(0, 2));
+  TORCH_CHECK_TYPE(tensor.scalar_type() == sum_dtype(x.scalar_type()), "sivae: ", name, " has dtype ",
+                   tensor.scalar_type(), ", expected ", sum_dtype(x.scalar_type()));
+  return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1)};
 }
 
 ParameterGradient gradient_of(const Tensor& gradient, bool needed) {
@@ -75,8 +65,8 @@ ParameterGradient gradient_of(const Tensor& gradient, bool needed) {
   return {gradient.data_ptr(), gradient.scalar_type() == at::kFloat};
 }
 
-StyledNorm norm_of(const Tensor& x, const Tensor* noise, const Tensor* noise_weight, const Tensor* bias,
-                   const Tensor* scale, double negative_slope, double eps) {
+StyledNorm norm_of(const Tensor& x, const Tensor& noise, const Tensor& noise_weight, const Tensor& bias,
+                   const Tensor& scale, double negative_slope, double eps) {
   StyledNorm norm{.dtype = dtype_of(x.scalar_type()),
                   .batch = x.size(0),
                   .channels = x.size(1),
@@ -88,19 +78,15 @@ StyledNorm norm_of(const Tensor& x, const Tensor* noise, const Tensor* noise_wei
                   .scale = parameter_of("scale", scale, x, true),
                   .negative_slope = negative_slope,
                   .eps = eps};
-  TORCH_CHECK_VALUE((noise == nullptr) == (noise_weight == nullptr),
+  TORCH_CHECK_VALUE(noise.defined() == noise_weight.defined(),
                     "sivae: noise and noise_weight are given together or not at all");
-  if (noise != nullptr) {
-    TORCH_CHECK_VALUE(noise->dim() == 4, "sivae: noise has shape ", noise->sizes(), ", expected [B, 1, H, W]");
-    check_operand("noise", *noise, x, {noise->size(0) == 1 ? 1 : x.size(0), 1, x.size(2), x.size(3)});
-    norm.noise = images_of(*noise, false);
-    norm.noise_is_float = is_float("noise", *noise, x);
+  if (noise.defined()) {
+    TORCH_CHECK_VALUE(noise.dim() == 4, "sivae: noise has shape ", noise.sizes(), ", expected [B, 1, H, W]");
+    check_operand("noise", noise, x, {noise.size(0) == 1 ? 1 : x.size(0), 1, x.size(2), x.size(3)});
+    norm.noise = images_of(noise, false);
+    norm.noise_is_float = is_float("noise", noise, x);
   }
   return norm;
-}
-
-void check_images(const Tensor& x) {
-  TORCH_CHECK_VALUE(x.dim() == 4, "sivae: x has shape ", x.sizes(), ", expected [B, C, H, W]");
 }
 
 std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const optional<Tensor>& noise,
@@ -119,7 +105,7 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
     // Of no pixels, as torch has it.
     return {y, mean.fill_(std::numeric_limits<double>::quiet_NaN()), std.copy_(mean)};
   }
-  args.y = images_like("y", &y, x, true);
+  args.y = images_like("y", y, x, true);
   args.mean = mean.data_ptr();
   args.std = std.data_ptr();
   const int64_t segments = segments_of(args);
@@ -137,10 +123,10 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
 }
 
 // Contiguous, whatever the parameter is.
-Tensor parameter_like(const Tensor* tensor, const Tensor& x, bool needed) {
-  TORCH_CHECK_VALUE(!needed || tensor != nullptr, "sivae: a gradient is asked for of a parameter that is not given");
-  return needed ? at::empty(tensor->sizes(), tensor->options())
-                : at::empty({0}, (tensor == nullptr ? x : *tensor).options());
+Tensor parameter_like(const Tensor& tensor, const Tensor& x, bool needed) {
+  TORCH_CHECK_VALUE(!needed || tensor.defined(), "sivae: a gradient is asked for of a parameter that is not given");
+  return needed ? at::empty(tensor.sizes(), tensor.options())
+                : at::empty({0}, (tensor.defined() ? tensor : x).options());
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward(
@@ -156,30 +142,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward
   Tensor grad_bias = parameter_like(given(bias), x, need_bias);
   Tensor grad_scale = parameter_like(given(scale), x, need_scale);
   Tensor grad_shift = parameter_like(given(scale), x, need_shift);  // the two go together
-  const Tensor* by_y = given(grad_y);
-  if (x.numel() == 0 || (by_y == nullptr && given(grad_mean) == nullptr && given(grad_std) == nullptr)) {
+  const Tensor by_y = given(grad_y), by_mean = given(grad_mean), by_std = given(grad_std);
+  if (x.numel() == 0 || !(by_y.defined() || by_mean.defined() || by_std.defined())) {
     return {grad_x.zero_(), grad_noise_weight.zero_(), grad_bias.zero_(), grad_scale.zero_(), grad_shift.zero_()};
   }
 
   StyledNormBackward args{
       .norm = norm_of(x, given(noise), given(noise_weight), given(bias), given(scale), negative_slope, eps),
       .grad_y = images_like("grad_y", by_y, x),
-      .grad_mean = statistic_of("grad_mean", given(grad_mean), x),
-      .grad_std = statistic_of("grad_std", given(grad_std), x)};
+      .grad_mean = statistic_of("grad_mean", by_mean, x),
+      .grad_std = statistic_of("grad_std", by_std, x)};
   const Tensor own_mean = mean.contiguous(), own_std = std.contiguous();
-  args.mean = statistic_of("mean", &own_mean, x).data;
-  args.std = statistic_of("std", &own_std, x).data;
-  args.grad_x = images_like("grad_x", need_x ? &grad_x : nullptr, x, true);
+  args.mean = statistic_of("mean", own_mean, x).data;
+  args.std = statistic_of("std", own_std, x).data;
+  args.grad_x = images_like("grad_x", need_x ? grad_x : Tensor(), x, true);
   args.grad_noise_weight = gradient_of(grad_noise_weight, need_noise_weight);
   args.grad_bias = gradient_of(grad_bias, need_bias);
-  args.grad_scale = gradient_of(grad_scale, need_scale && by_y != nullptr);
-  args.grad_shift = gradient_of(grad_shift, need_shift && by_y != nullptr);
-  if (by_y == nullptr) {
+  args.grad_scale = gradient_of(grad_scale, need_scale && by_y.defined());
+  args.grad_shift = gradient_of(grad_shift, need_shift && by_y.defined());
+  if (!by_y.defined()) {
     grad_scale.zero_();
     grad_shift.zero_();
   }
   const int64_t segments = segments_of(args), planes = x.size(0) * x.size(1), parts = planes * segments;
-  const bool sums = segments > 1 && by_y != nullptr;
+  const bool sums = segments > 1 && by_y.defined();
   const int64_t size = at::elementSize(options.dtype().toScalarType());
   Tensor scratch = at::empty({(sums ? 2 * (parts + planes) : 0) + (need_bias + need_noise_weight) * parts}, options);
   char* next = static_cast<char*>(scratch.data_ptr());

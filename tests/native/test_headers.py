@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
-HEADERS = ["scalar_math.h", "philox.h", "gaussian.h", "reconstruction.h", "exp_elbo.h", "styled_norm.h"]
+HEADERS = [
+    "arguments.h", "exp_elbo.h", "gaussian.h", "philox.h", "reconstruction.h", "scalar_math.h", "styled_norm.h",
+]  # fmt: skip
 
 # Each kernel reads and writes memory, so that nothing is optimized away before it is compiled.
 KERNELS = """
