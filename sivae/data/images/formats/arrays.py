@@ -11,7 +11,7 @@ import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
 from sivae.data.images.formats.cars3d import test_classes
-from sivae.data.images.formats.releases import numbers_as_names
+from sivae.data.images.formats.releases import choose_part, numbers_as_names
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
@@ -55,19 +55,15 @@ def _open(path: Path, request: Request) -> PackedImages:
 
 
 def _read_npz(content: Mapping[str, Any], path: Path, request: Request) -> PackedImages:
-    split, notice, keys = request.split, request.notice, list(content)
-    parts: dict[Split, tuple[str, str]] = {}
+    split, keys = request.split, list(content)
+    parts: dict[Split | None, tuple[str, str]] = {}
     for which, pairs in _PART_PAIRS.items():
         for pair in pairs:
             if pair[0] in keys:
                 parts.setdefault(which, pair)
     part: Split | None = None
     if parts:
-        if split is not None and split not in parts:
-            raise no_such_split(str(path), split, f"it holds {', '.join(keys)}")
-        if split is None and len(parts) == 2:
-            notice(f"{path}: reading its train images, not the test images")
-        part = split or ("train" if "train" in parts else "test")
+        part = choose_part(str(path), parts, request)
         pair = parts[part]
     else:
         found = next((pair for pair in _PAIRS if pair[0] in keys), None)
@@ -82,7 +78,7 @@ def _read_npz(content: Mapping[str, Any], path: Path, request: Request) -> Packe
     if _CONTENTS not in keys:
         return images
     if parts or labels is None:
-        notice(f"{path}: its {_CONTENTS} are left out; they need one array of images with labels")
+        request.notice(f"{path}: its {_CONTENTS} are left out; they need one array of images with labels")
         return images
     return _with_contents(images, content[_CONTENTS], split, str(path))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from sivae.errors import DataError
 
 _DEPTH = 3  # folders below the top; a release is not deeper
 
-
 Files = Mapping[Split | None, list[str]]  # file names by part; None is the part of a set without parts
 Content = tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]  # pixels, labels, class names
 
@@ -22,7 +21,7 @@ def found_parts(title: str, files: Files, open_part: Callable[[list[str], Split 
     """A data set that may have parts; `open_part` opens the files of one."""
 
     def open_chosen(request: Request) -> ImageSet:
-        part = _choose_part(title, files, request)
+        part = choose_part(title, files, request)
         return open_part(files[part], part, request)
 
     return Found(title, open_chosen)
@@ -39,8 +38,12 @@ def found_arrays(title: str, store: Store, files: Files, read: Callable[[list[st
     return found_parts(title, files, open_part)
 
 
-def _choose_part(title: str, files: Files, request: Request) -> Split | None:
-    """The requested part; else the train images, or all where there are no parts."""
+def choose_part(title: str, files: Mapping[Split | None, Sequence[str]], request: Request) -> Split | None:
+    """The requested part; else the train images, or all where there are no parts.
+
+    Raises:
+        NoSuchSplitError: the requested part is missing.
+    """
     split, parts = request.split, [part for part, names in files.items() if names]
     if split is not None and split not in parts:
         have = " and ".join(part for part in parts if part) or "no parts"

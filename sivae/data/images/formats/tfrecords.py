@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, no_such_split
+from sivae.data.images.base import ImageSet, ignore, no_such_split
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.formats.tensorflow_files import RecordFile, image_of, open_records
 from sivae.data.images.stores import FolderStore, Store, fingerprint
@@ -40,15 +41,10 @@ class RecordImages(ImageSet):
 
     uniform = True
 
-    def __init__(
-        self,
-        store: FolderStore,
-        files: Mapping[int, Sequence[str]],
-        side: int,
-        request: Request,
-    ) -> None:
+    def __init__(self, store: FolderStore, files: Mapping[int, Sequence[str]], side: int, request: Request) -> None:
         self.name, self.skip_damaged = request.name, request.skip_damaged
-        self._store, self._files, self._side, self._request = store, files, side, request
+        self._store, self._files, self._side = store, files, side
+        self._request = replace(request, notice=ignore)  # a set is sent to processes, and a user's notice may not be
         self._parts = open_records([store.path / file for file in files[side]])
         self._ends = np.cumsum([len(part) for part in self._parts])
         self._shape = self._first_shape()  # [C, H, W]

@@ -121,7 +121,7 @@ def test_missing_parts_and_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.npy has no test images; one array has no parts"):
         open_images(tmp_path / "a.npy", split="test")
     np.savez(tmp_path / "a.npz", x_train=IMAGES)
-    with pytest.raises(DataError, match=r"a\.npz has no test images; it holds x_train"):
+    with pytest.raises(DataError, match=r"a\.npz has no test images; it has train"):
         open_images(tmp_path / "a.npz", split="test")
     np.savez(tmp_path / "a.npz", left=IMAGES, right=IMAGES)
     with pytest.raises(DataError, match=r"a\.npz holds left, right; expected images under one of images, x"):
