@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from benchmarks.baselines.conv_networks import PlainConvVAE
-from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from benchmarks.cases import IMAGE_STEP
 from benchmarks.image_iterations import (
     EFFORT,
@@ -27,6 +26,7 @@ from benchmarks.image_iterations import (
     variants,
 )
 from benchmarks.measure import CPU, Call, Effort
+from sivae.method.plain import PlainSoftIntroStep
 from sivae.models import ConvVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions

@@ -8,8 +8,8 @@ from benchmarks.cases import STYLE_STEP
 from benchmarks.image_iterations import OURS
 from benchmarks.results import Row
 from benchmarks.tables import Table
+from sivae.settings.growth import SMALLEST, Growing
 from sivae.training import preset_config
-from sivae.training.growing import SMALLEST
 
 FFHQ_IMAGES = 70_000
 SCHEDULES = ("ffhq256", "ffhq1024")  # presets, whose sides and batches `style_step_suite.CUDA_CASES` has from 64 on
@@ -30,8 +30,8 @@ def hours_table(rows: Sequence[Row], images: int = FFHQ_IMAGES) -> Table:
     lines = []
     for preset in SCHEDULES:
         config = preset_config(preset)
-        side, growth = config.data.resolution, config.growth
-        assert side is not None and config.epochs is not None
+        side, growth = config.data.side, config.growth
+        assert isinstance(growth, Growing) and config.epochs is not None
         plan = growth.planned(epochs=config.epochs, side=side, images=images)
         assert plan.stage_steps is not None and plan.stage_batches is not None
         stages: list[list[str]] = []

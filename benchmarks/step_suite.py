@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.mlp_networks import PlainMLPVAE
-from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_extra_bytes
 from benchmarks.ops_suite import EAGER, REFERENCE, backends_for
 from sivae import ops
 from sivae.data.densities import get_density
+from sivae.method.plain import PlainSoftIntroStep
 from sivae.models import MLPVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep

@@ -18,11 +18,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from benchmarks.baselines.style_networks import PlainStyleVAE
 from benchmarks.cases import STYLE_STEP
 from benchmarks.image_iterations import EFFORT, ImageStepResult, timed, variants
 from benchmarks.measure import CPU, Call, Effort
+from sivae.method.plain import PlainSoftIntroStep
 from sivae.models.style import StyleVAE
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions
@@ -67,7 +67,7 @@ class StyleCase:
 
 # For a CPU an eighth as wide as the blocks of 32x32 and 64x64 in the published networks.
 CPU_CASES = (StyleCase(16, 32, 32, 64, 64), StyleCase(8, 64, 32, 64, 64))
-# With the batches that are published for one GPU, as far as those go (`sivae.training.growing`), and a large one.
+# With the batches that are published for one GPU, as far as those go (`sivae.settings.growth`), and a large one.
 CUDA_CASES = (
     StyleCase(16, 64, 256),
     StyleCase(8, 128, 128),

@@ -28,9 +28,9 @@ import torch
 from sivae.errors import CheckpointError, RunFolderError, RunInterrupted, SivaeError
 from sivae.files import write_text
 from sivae.machine import git_commit
+from sivae.settings.run import RunConfig
 from sivae.training import preset_config, train
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.config import RunConfig
 from sivae.training.folder import CHECKPOINTS, read_config
 from sivae.training.recorder import last_step, read_records
 

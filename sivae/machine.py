@@ -11,8 +11,6 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sivae
-
 if TYPE_CHECKING:
     import torch
 
@@ -59,7 +57,9 @@ def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     import torch
 
-    return {"sivae": sivae.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    from sivae import __version__
+
+    return {"sivae": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 def machine() -> dict[str, Any]:

@@ -60,7 +60,7 @@ def options(parser: Parser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Evaluate, and print a table or JSON."""
-    from sivae.training.measuring import evaluate
+    from sivae.training.run_metrics import evaluate
 
     result = evaluate(
         given.run,

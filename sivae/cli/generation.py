@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sivae.cli.parsing import Parser, at_least, file, number, seed, whole
 from sivae.errors import ConfigError
@@ -229,13 +229,11 @@ def style_model(opened: ImageModel, option: str) -> StyleVAE:
     Raises:
         ConfigError: it is of another kind.
     """
-    from sivae.models import StyleVAE
-
-    if not isinstance(opened.model, StyleVAE):
+    if not opened.model.has_styles:
         raise ConfigError(
             f"{option} is for a style-based model; this one is {opened.model.name!r}, which has no styles"
         )
-    return opened.model
+    return cast("StyleVAE", opened.model)
 
 
 def truncations(given: argparse.Namespace) -> list[Truncation]:

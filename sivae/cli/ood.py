@@ -217,7 +217,7 @@ def _open(given: argparse.Namespace, opened: ImageModel, which: str) -> NamedIma
         run = run_of(opened.source)
         if run is None:
             raise ConfigError(f"{opened.source} is a model without a run; name images like its own by --in PATH")
-        run.check_data_is_named()
+        run.data.check_is_named(run.preset)
         source = run.data
     return open_set(source, split=split, skip_damaged=given.skip_damaged, notice=notice)
 

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sivae.cli.generation import (
     ImageModel,
@@ -119,21 +119,18 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _translation_model(opened: ImageModel) -> TranslationVAE:
-    from sivae.models.translation import TranslationVAE
-
-    if not isinstance(opened.model, TranslationVAE):
+    if not opened.model.tells_class:
         raise ConfigError(
             f"sivae translate is for a translation model; this one is {opened.model.name!r}, which does not "
             "separate class and content; train one by sivae train translation-shapes"
         )
-    return opened.model
+    return cast("TranslationVAE", opened.model)
 
 
 def _open(given: argparse.Namespace, opened: ImageModel) -> ImageSet:
     """The images to choose from."""
     from sivae.data.images.builtin.shapes import open_shapes
     from sivae.training.detection import open_set, run_of
-    from sivae.training.images import open_parts
 
     split, source = given.split, given.data
     if source is None:
@@ -142,8 +139,8 @@ def _open(given: argparse.Namespace, opened: ImageModel) -> ImageSet:
             raise ConfigError(
                 f"{opened.source} is a model without a run; name images by --content and --class, or by --data PATH"
             )
-        config.check_data_is_named()
-        train, test = open_parts(config.data, for_training=split == "train", show=True)
+        config.data.check_is_named(config.preset)
+        train, test = config.data.open_parts(for_training=split == "train", show=True)
         if split == "test" and train is test:
             raise ConfigError(f"--split test: the data of {opened.source} has no test images; leave it out")
         return train if split == "train" and train is not None else test

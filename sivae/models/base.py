@@ -31,11 +31,15 @@ class VAEModel(nn.Module):
             fake batches then have to pass apart.
         hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
             same architecture.
+        tells_class: whether its latents are a content and a class, so that images can be translated.
+        has_styles: whether it makes images from styles, which can be mixed and truncated.
         OFFSETS_PER_PASS: offsets of Philox noise that a training pass of the decoder may use.
         ADAM_BETAS: of the optimizer's moments.
     """
 
     name: ClassVar[str]
+    tells_class: ClassVar[bool] = False
+    has_styles: ClassVar[bool] = False
     OFFSETS_PER_PASS: ClassVar[int] = 32
     ADAM_BETAS: ClassVar[tuple[float, float]] = (0.9, 0.999)
     encoder: nn.Module
@@ -122,6 +126,21 @@ class VAEModel(nn.Module):
     def class_part(self, of_z: Tensor) -> Tensor | None:
         """The columns of z, mu or logvar [B, z_dim] that stand for the class, where the model tells it apart."""
         return None
+
+    def grow(self, lod: int, blend: float = 1.0) -> None:
+        """Set the stage of a model that grows.
+
+        Args:
+            lod: the stage, from 0.
+            blend: how far the stage is blended in, from 0 to 1.
+
+        Raises:
+            ValueError: the model does not grow, or there is no such stage.
+        """
+        raise ValueError(f"{type(self).__name__}: it does not grow")
+
+    def follow(self, other: VAEModel) -> None:
+        """Take over the state of `other` that is neither weights nor buffers: the stage of a model that grows."""
 
     def rate_scales(self) -> dict[str, float]:
         """What the optimizer multiplies its steps by, for the parameters (by name) where that is not 1."""

@@ -48,6 +48,7 @@ class TranslationVAE(VAEModel):
     name = "translation"
     encoder: TranslationEncoder
     value_range = (0.0, 1.0)
+    tells_class = True
     CODES_RATE: ClassVar[float] = 10.0  # LORD's learning rate of codes over that of networks
 
     def __init__(
@@ -98,6 +99,17 @@ class TranslationVAE(VAEModel):
         """Content [B, content_dim] and class [B, class_dim] of latents, or of mu or logvar, [B, z_dim]: views."""
         content, of_class = z.split([self.content_dim, self.class_dim], dim=1)
         return content, of_class
+
+    def codes_of(self, images: Tensor, classes: Tensor) -> Tensor:
+        """The codes of training images and of classes, by their numbers, int64 [B] -> [B, z_dim].
+
+        Raises:
+            ValueError: the model has none.
+        """
+        if self.encoder.codes is None:
+            raise ValueError("TranslationVAE: it has no codes; build it with coded_images and coded_classes")
+        codes: Tensor = self.encoder.codes(images, classes)
+        return codes
 
     def class_part(self, of_z: Tensor) -> Tensor:
         """See :meth:`VAEModel.class_part`."""

@@ -145,8 +145,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
 
 
 def _gamma(run: Trained) -> float:
-    assert run.config.objective.gamma is not None
-    return run.config.objective.gamma
+    return float(run.config.value("gamma"))
 
 
 def _discrete() -> list[dict[str, Any]]:

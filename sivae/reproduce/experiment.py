@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from sivae import fields
 from sivae.errors import ConfigError
-from sivae.training import fields
-from sivae.training.config import RunConfig
-from sivae.training.fields import AT_LEAST_1, Range
-from sivae.training.presets import DEFAULT_OBJECTIVE, preset_config
+from sivae.fields import AT_LEAST_1, setting
+from sivae.settings.presets import DEFAULT_OBJECTIVE, preset_config
+from sivae.settings.run import RunConfig
 
 if TYPE_CHECKING:
     from sivae.models import VAEModel
@@ -29,40 +29,36 @@ _OPTIONAL = ("seeds", "steps", "data", "against", "run", "vgg", "lpips")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the results of a reproduction. A call that resumes another has equal ones.
+    """The settings that decide the results of a reproduction. A call continues another one with equal settings.
 
     Attributes:
-        size: "quick" (minutes on a small CPU) or "full" (as published).
-        seeds: how many seeds each setting is trained with, from 0 on; None: the experiment's own number.
-        steps: iterations of every training; None: the experiment's own number.
-        data: path of a data set.
-        against: path of images of another kind than `data`.
-        run: folder of a trained run.
-        vgg: file of VGG-16's weights, for a perceptual reconstruction error.
-        lpips: file of LPIPS' own weights, to measure with beside VGG-16's.
-        device: "auto" (a GPU when there is one), "cpu", "cuda" …
-        threads: CPU threads of each training.
-        changes: keys of :class:`RunConfig` and, given flat, of its sections, that every training takes instead of the
-            experiment's.
+        changes: settings of a run that every training takes instead of the experiment's; see :meth:`RunConfig.replace`.
+        others: each field says in its help.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.
     """
 
-    size: Size = "quick"
-    seeds: int | None = None
-    steps: int | None = None
-    data: str | None = None
-    against: str | None = None
-    run: str | None = None
-    vgg: str | None = None
-    lpips: str | None = None
-    device: str = "auto"
-    threads: int = 1
+    size: Size = setting("quick", help="quick: minutes on a small CPU. full: as published.")
+    seeds: int | None = setting(
+        None, help="Number of seeds, from 0 on.", within=AT_LEAST_1, unset="the experiment's own"
+    )
+    steps: int | None = setting(
+        None, help="Iterations of every training.", within=AT_LEAST_1, unset="the experiment's own"
+    )
+    data: str | None = setting(None, help="A data set, where the experiment takes one.")
+    against: str | None = setting(None, help="Images of another kind than --data, where the experiment takes such.")
+    run: str | None = setting(None, help="Folder of a trained run, where the experiment takes one.")
+    vgg: str | None = setting(
+        None, help="File of VGG-16's weights, where the experiment trains with a perceptual error."
+    )
+    lpips: str | None = setting(None, help="File of LPIPS' own weights; it is measured where --vgg is given too.")
+    device: str = setting("auto", help="auto (a GPU where there is one), cpu, cuda ...")
+    threads: int = setting(1, help="CPU threads of each training.", within=AT_LEAST_1)
     changes: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fields.conform(self, _RANGES)
+        fields.conform(self)
 
     def allow(self, *names: str, experiment: str) -> None:
         """Refuse every optional setting but those named, as the experiment does not use it.
@@ -108,9 +104,6 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return dataclasses.asdict(self)
-
-
-_RANGES: dict[str, Range] = dict.fromkeys(("seeds", "steps", "threads"), AT_LEAST_1)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sivae.errors import ConfigError
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sivae.models import VAEModel
-    from sivae.training.config import RunConfig
+    from sivae.settings.run import RunConfig
 
 NAME = "images"
 SUMMARY = "samples, reconstructions and interpolations of a model of images on one sheet"
@@ -38,7 +37,7 @@ def trainings(settings: Settings) -> list[Training]:
     settings.allow("run", "data", experiment=f"{NAME} with --run")
     from sivae.training.folder import read_config
 
-    if read_config(settings.run).data.name == "density":
+    if read_config(settings.run).data.SAMPLES == "points":
         raise ConfigError(f"{settings.run} makes points, not images; density-2d shows those")
     return []
 
@@ -88,7 +87,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     size = " × ".join(map(str, reversed(model.sample_shape)))
     about = (
         f"The model is that of a run of `{config.preset}` ({config.objective.name}) after {step:,} iterations of batch "
-        f"{config.batch_size} on {Path(config.data.path or config.data.name).name}, {size}, in eval mode and with the "
+        f"{config.batch_size} on {Path(config.data.title).name}, {size}, in eval mode and with the "
         "averaged weights where the run has some."
     )
     caption = (
@@ -113,19 +112,17 @@ def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[
 
     from sivae.models.base import one_hot
     from sivae.models.pixels import from_uint8, image_range
-    from sivae.training.images import MeasuredImages, open_parts
+    from sivae.settings.data import ImageData
+    from sivae.training.measured_images import MeasuredImages
 
     channels, side, _ = model.sample_shape
     source = config.data
-    if source.name == "images":
-        grey_or_colour: Literal[1, 3] = 1 if channels == 1 else 3
-        source = dataclasses.replace(
-            source, resolution=side, channels=grey_or_colour, cache="none", path=data or source.path
-        )
+    if isinstance(source, ImageData):
+        source = source.changed(resolution=side, channels=channels, cache="none", path=data or source.path)
     elif data is not None:
         raise ConfigError(f"--data has no effect on a run on {source.name}; leave it out")
     try:
-        train, images = open_parts(source, for_training=False)
+        train, images = source.open_parts(for_training=False)
     except OSError as error:
         raise ConfigError(str(error)) from error
     device = next(model.parameters()).device

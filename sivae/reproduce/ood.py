@@ -57,7 +57,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     seeds = seeds_of(runs)
     config = next(iter(runs.values())).config
     inside = open_set(config.data)
-    others = _others(settings, config.data.resolution or 8)
+    others = _others(settings, config.data.side)
     scores = {
         run.name: {one.name: _scores(run, one, samples, count) for one in (inside, *others)}
         for run in runs.values()
@@ -90,10 +90,11 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
                 f"Negative importance-weighted log-likelihood of test images of {inside.name} and of {other.name}, "
                 f"under both models; seed {seeds[0]}, K = {samples}."
             )
+    beta_rec, beta_kl = config.objective.elbo_weights()
     counts = listed(f"{len(one['kl']):,} of {name}" for name, one in next(iter(scores.values()), {}).items())
     about = (
         f"{listed(METHODS[method] for method in _COMPARED)} on {inside.name}, {plural(len(seeds), 'seed')}: "
-        f"{schedule(config)}, beta_rec {config.objective.beta_rec:g} and beta_kl {config.objective.beta_kl:g}. "
+        f"{schedule(config)}, beta_rec {beta_rec:g} and beta_kl {beta_kl:g}. "
         f"Scored are at most {count:,} images of each set, of its test part where it has one, cut and scaled to the "
         f"model's size and channels: {counts or 'none'}. The log-likelihood is the importance-weighted bound of "
         f"{samples} samples; p(x|z) is a Gaussian of variance beta_kl / (2 beta_rec), so that the bound of one sample "

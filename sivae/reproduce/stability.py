@@ -75,8 +75,7 @@ def trainings(settings: Settings) -> list[Training]:
     for seed in settings.seed_range(quick=2, full=5):
         for method, key in VARIED.items():
             base = settings.configure(DENSITY, objective=method, seed=seed, quick=quick)
-            # IntroVAE's own default is in its objective, not in the preset.
-            centre = getattr(base.objective.resolved(), key)
+            centre = base.value(key)
             for factor in _FACTORS[settings.size]:
                 value = float(f"{centre * factor:.3g}")
                 every = max(1, base.total_steps // _LOOKS)

@@ -19,7 +19,7 @@ from sivae.errors import RunInterrupted, TrainingFailed
 from sivae.progress import Progress
 from sivae.reproduce.experiment import Trained, Training
 from sivae.reproduce.worker import DIVERGED, INTERRUPTED
-from sivae.training.config import RunConfig
+from sivae.settings.run import RunConfig
 from sivae.training.folder import CONFIG, read_rollback, read_summary
 from sivae.training.interruption import StopSignals
 from sivae.training.recorder import last_step

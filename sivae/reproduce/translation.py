@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sivae.errors import ConfigError
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, listed, mean, mean_and_spread, number, over_seeds, plural, table
 
 if TYPE_CHECKING:
-    from sivae.models.translation import TranslationVAE
-    from sivae.training.images import MeasuredImages
+    from sivae.training.measured_images import MeasuredImages
 
 NAME = "translation"
 SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the class of another"
@@ -74,7 +73,8 @@ def trainings(settings: Settings) -> list[Training]:
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """The metrics of every run on the test images, and a grid of each method's first seed."""
-    from sivae.training.translating import draw_translations, translation_metrics
+    from sivae.training.task_metrics import translation_metrics
+    from sivae.training.tasks.translation import draw_translations
 
     config = next(iter(runs.values())).config
     test = _test(config)
@@ -89,7 +89,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         name = run.name.rpartition("-seed")[0]
         if run.summary is None:
             continue
-        model = cast("TranslationVAE", run.load())
+        model = run.load()
         found[name].append(translation_metrics(model, test, _MEASURED_SEED, count=pairs, lpips_files=lpips))
         if name not in figures:
             figures[name] = f"translation-{name}.png"
@@ -126,9 +126,9 @@ def _test(config: Any) -> MeasuredImages:
     """The images to measure on."""
     from sivae.models import MODELS
     from sivae.training.devices import find_device
-    from sivae.training.images import MeasuredImages, open_parts
+    from sivae.training.measured_images import MeasuredImages
 
-    images = open_parts(config.data, for_training=False)[1]
+    images = config.data.open_parts(for_training=False).test
     value_range = MODELS[config.model.name].value_range
     return MeasuredImages(images, find_device(config.device), conditional=False, value_range=value_range)
 

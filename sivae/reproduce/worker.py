@@ -25,7 +25,7 @@ def main() -> None:
 
     from sivae.errors import DivergenceError, RunInterrupted, SivaeError
     from sivae.files import write_json
-    from sivae.training.config import RunConfig
+    from sivae.settings.run import RunConfig
     from sivae.training.folder import CONFIG
     from sivae.training.memory import keep_freed_memory
     from sivae.training.run import train

@@ -1,4 +1,4 @@
-"""Training: one step, and the runs built of it. Names load on first use, so that the command line starts fast."""
+"""Trainings: steps, and runs made of them. Names load on first use, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sivae.training.config import ObjectiveConfig, RunConfig
-    from sivae.training.draws import StepNoise
-    from sivae.training.measuring import evaluate
-    from sivae.training.presets import PRESETS, preset_config
+    from sivae.method.base import StepOptions
+    from sivae.method.noise import StepNoise
+    from sivae.method.soft_intro import IntroStep, SoftIntroStep
+    from sivae.method.vae import VAEStep
+    from sivae.settings.presets import PRESETS, preset_config
+    from sivae.settings.run import RunConfig
     from sivae.training.run import train
-    from sivae.training.step import IntroStep, SoftIntroStep, VAEStep
-    from sivae.training.step_base import StepOptions
+    from sivae.training.run_metrics import evaluate
 
 _HOMES = {
-    "IntroStep": "step",
-    "ObjectiveConfig": "config",
-    "PRESETS": "presets",
-    "RunConfig": "config",
-    "SoftIntroStep": "step",
-    "StepNoise": "draws",
-    "StepOptions": "step_base",
-    "VAEStep": "step",
-    "evaluate": "measuring",
-    "preset_config": "presets",
-    "train": "run",
+    "IntroStep": "method.soft_intro",
+    "PRESETS": "settings.presets",
+    "RunConfig": "settings.run",
+    "SoftIntroStep": "method.soft_intro",
+    "StepNoise": "method.noise",
+    "StepOptions": "method.base",
+    "VAEStep": "method.vae",
+    "evaluate": "training.run_metrics",
+    "preset_config": "settings.presets",
+    "train": "training.run",
 }
 
 __all__ = [
     "PRESETS",
     "IntroStep",
-    "ObjectiveConfig",
     "RunConfig",
     "SoftIntroStep",
     "StepNoise",
@@ -47,4 +46,4 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"sivae.{home}"), name)

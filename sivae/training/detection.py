@@ -16,21 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sivae import files
-from sivae.data.images import ImageSet, open_images
+from sivae.data.images import ImageSet
 from sivae.data.images.base import Split
 from sivae.data.images.builtin.digits import open_digits
-from sivae.data.images.builtin.shapes import open_shapes
+from sivae.data.images.parts import open_split
 from sivae.data.images.pixels import as_picture, fit
 from sivae.data.images.prepared import image_digest
-from sivae.errors import ConfigError, DamagedImageError, DataError, NoSuchSplitError
+from sivae.errors import ConfigError, DamagedImageError, DataError
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
 from sivae.evaluation.ood import SCORES, Score, Threshold, anomaly, separation, threshold_at
 from sivae.machine import versions
 from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype, samples_at_once
 from sivae.models.pixels import from_uint8, image_range
+from sivae.objectives import Objective
 from sivae.progress import counting
-from sivae.training.config import DataConfig, ObjectiveConfig, RunConfig
+from sivae.settings.data import Data, ImageData
+from sivae.settings.run import RunConfig
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 
 DIGITS = "digits"  # in the place of a path: the digits that scikit-learn ships
@@ -117,7 +119,7 @@ def run_of(source: Path) -> RunConfig | None:
 
 
 def density_of(
-    objective: ObjectiveConfig | None,
+    objective: Objective | None,
     *,
     sigma: float | None = None,
     beta_rec: float | None = None,
@@ -166,7 +168,7 @@ class NamedImages(NamedTuple):
 
 
 def open_set(
-    source: str | os.PathLike[str] | DataConfig,
+    source: str | os.PathLike[str] | Data,
     *,
     split: Split | None = None,
     skip_damaged: bool = False,
@@ -184,25 +186,12 @@ def open_set(
         DataError: nothing is there, it is damaged, or has no such part.
         ConfigError: the run's data is of points.
     """
-    if isinstance(source, DataConfig):
-        if source.name == "density":
-            raise ConfigError("the run's data is of points, not images; name images by --in PATH")
-        skip_damaged = skip_damaged or bool(source.skip_damaged)
-        if source.name == "digits":
-            return NamedImages(DIGITS, open_digits(split or "test"))
-        if source.name == "shapes":
-            assert source.resolution is not None
-            return NamedImages("shapes", open_shapes(split or "test", resolution=source.resolution))
-        source = source.path or ""
+    if isinstance(source, Data):
+        images = source.open_split(split, skip_damaged=skip_damaged, notice=notice)
+        return NamedImages(images.name if isinstance(source, ImageData) else source.name, images)
     if str(source) == DIGITS and not Path(source).exists():
         return NamedImages(DIGITS, open_digits(split or "test"))
-    if split is None:
-        try:
-            images = open_images(source, split="test", skip_damaged=skip_damaged)
-        except NoSuchSplitError:
-            images = open_images(source, skip_damaged=skip_damaged, notice=notice)
-    else:
-        images = open_images(source, split=split, skip_damaged=skip_damaged)
+    images = open_split(str(source), split, skip_damaged=skip_damaged, notice=notice)
     return NamedImages(images.name, images)
 
 

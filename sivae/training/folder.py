@@ -17,8 +17,8 @@ from typing import Any, TypeGuard
 
 from sivae import files
 from sivae.errors import RunFolderError
+from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.config import RunConfig
 
 CONFIG, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
     "config.json",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shlex
 import sys
@@ -18,8 +17,9 @@ from sivae import files, ops
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.machine import device_name, versions
 from sivae.progress import Progress
+from sivae.settings.growth import SMALLEST, Growing
+from sivae.settings.run import WARM_UP, RunConfig, found_keys, placed_settings, resumable_keys
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
-from sivae.training.config import RunConfig
 from sivae.training.devices import find_device
 from sivae.training.diagnosis import diagnose
 from sivae.training.folder import (
@@ -37,18 +37,11 @@ from sivae.training.folder import (
 )
 from sivae.training.guard import Trouble
 from sivae.training.interruption import Clock, StopSignals
-from sivae.training.measuring import for_json
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.recorder import Recorder, read_records
-from sivae.training.task import Task, open_task
+from sivae.training.run_metrics import for_json
+from sivae.training.tasks.base import Task, open_task
 from sivae.training.trainer import Trainer, settings_of
-
-# What a resumed run may change: keys that decide when the run writes or where it finds its data, never what it
-# computes or records.
-RESUME_MAY_CHANGE = ("checkpoint_every", "keep_checkpoints", "path", "cache")
-
-# Keys that a run fills in when it starts, from the data and the processes.
-_FOUND_AT_START = ("steps", "sample_every", "stage_batches", "stage_steps", "epoch_steps", "blend_steps")
 
 # Keys of a record that are no losses.
 _BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "blend", "images")
@@ -63,6 +56,7 @@ def train(
     config: RunConfig | None = None,
     out: str | os.PathLike[str] | None = None,
     *,
+    data: Any = None,
     resume: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -75,7 +69,7 @@ def train(
 
     Args:
         config: what to train; with `resume` None, or the run's own configuration with a change that
-            :data:`RESUME_MAY_CHANGE` allows.
+            :func:`sivae.settings.run.resumable_keys` allows.
         out: the run's folder; None: `runs/PRESET-seedN`, with `-2`, `-3` … where that is taken.
         resume: continue the run in `out` from its last whole checkpoint.
         progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
@@ -111,9 +105,10 @@ def train(
                 if show:
                     print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
                 return {**finished, "run": str(folder)}
-        if config.growth.grows:
-            if config.growth.stage_steps is not None:  # a run that goes on, perhaps in other company
-                config.growth.check_shared(processes.count, config.accumulate)
+        growth = config.growth
+        if isinstance(growth, Growing):
+            if growth.stage_steps is not None:  # a run that goes on, perhaps with another number of processes
+                growth.check_shared(processes.count, config.accumulate)
         elif config.paired and config.batch_size % (2 * processes.count * config.accumulate):
             raise ConfigError(
                 f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
@@ -126,11 +121,11 @@ def train(
             )
         device = _device_of(config, processes)
         stack.enter_context(settings_of(config))
-        task = open_task(config, device, processes, show=show)
+        task = open_task(config, device, processes, data=data, show=show)
         stack.callback(task.close)
         config = _with_steps(task)
-        if show and config.growth.grows and not config.growth.stage_at(config.total_steps).last:
-            print(_ends_early(config), file=sys.stderr)
+        if show and (early := _ends_early(config)):
+            print(early, file=sys.stderr)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -179,7 +174,7 @@ class _Run:
         self.processes.wait()
         with StopSignals() as stop:
             while True:
-                trainer = Trainer(self.config, self.task.build_model, self.device, self.processes)
+                trainer = Trainer(self.config, self.task, self.device, self.processes)
                 try:
                     self._train(trainer, stop)
                     break
@@ -320,7 +315,10 @@ class _Run:
         stage = self.config.stage_at(trouble.step)
         side = None if stage is None else stage.side
         records = [record for record in read_records(self.folder) if record.get("resolution") == side]
-        diagnosis = diagnose(records, trouble.losses, phase)
+        objective = self.config.objective
+        if phase == WARM_UP:
+            objective = objective.for_warm_up()
+        diagnosis = diagnose(records, trouble.losses, phase, objective)
         words = f"training diverged in step {trouble.step:,} ({phase}): {trouble}. {diagnosis}"
         again = read_rollback(self.folder) is not None
         checkpoint = load_latest(self.checkpoints, lambda text: None)
@@ -384,7 +382,7 @@ class _Run:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Fill in the objective's defaults, device, ops and threads; what only the data tells stays open.
+    """Fill in device, ops and threads. The settings that the data decides stay open.
 
     Raises:
         ConfigError: the device or the backend is not there, or a setting needs another device.
@@ -400,7 +398,6 @@ def resolve(config: RunConfig) -> RunConfig:
         reason = status[config.ops].get(device.type) or f"it has no kernels for {device}"
         raise ConfigError(f"ops = {config.ops!r} is not there: {reason}; or choose one of {', '.join(available)}")
     return config.replace(
-        objective=config.objective.resolved(),
         device=str(device),
         ops=config.ops or available[0],
         threads=config.threads or torch.get_num_threads(),
@@ -410,7 +407,7 @@ def resolve(config: RunConfig) -> RunConfig:
 def _with_steps(task: Task) -> RunConfig:
     """The run's settings with the number of iterations, and how often to draw, which follows from it."""
     config = task.config
-    steps = config.growth.total_steps if config.growth.grows else config.steps
+    steps = config.growth.total_steps if isinstance(config.growth, Growing) else config.steps
     if steps is None:
         assert config.epochs is not None
         if task.steps_per_epoch is None:
@@ -420,11 +417,16 @@ def _with_steps(task: Task) -> RunConfig:
 
 
 def _ends_early(config: RunConfig) -> str:
-    growth, whole = config.growth, config.data.resolution
-    side = growth.stage_at(config.total_steps).side
+    """Words for a growing run that ends before its last stage; empty for others."""
+    growth = config.growth
+    if not isinstance(growth, Growing) or growth.stage_steps is None:
+        return ""
+    stage, sides = growth.stage_at(config.total_steps), [SMALLEST << lod for lod in range(len(growth.stage_steps))]
+    if stage.last:
+        return ""
     return (
-        f"the run ends at {side}x{side}: {config.epochs:g} epochs with {growth.epochs_per_stage:g} at each resolution "
-        f"do not reach {whole}x{whole}; give more epochs, or fewer to each"
+        f"the run ends at {stage.side}x{stage.side}: {config.epochs:g} epochs with {growth.epochs_per_stage:g} at each "
+        f"resolution do not reach {sides[-1]}x{sides[-1]}; give more epochs, or fewer to each"
     )
 
 
@@ -433,16 +435,13 @@ def _sample_every(config: RunConfig, steps: int) -> int:
 
 
 def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
-    """The real samples' negative ELBO under the objective's weights, by which checkpoints compare; empty where none."""
-    rec, kl = record.get("rec"), record.get("kl_real")
+    """The number by which checkpoints compare; empty where the record has none that compares with the others'."""
     stage = config.stage_at(record["step"])
     # Sums over more pixels do not compare with sums over fewer, nor those of blended images with those of sharp ones.
-    if rec is None or kl is None or (stage is not None and (not stage.last or stage.blend < 1.0)):
+    if stage is not None and (not stage.last or stage.blend < 1.0):
         return []
-    objective = config.objective
-    beta_rec, beta_kl = objective.elbo_weights()
-    of_class = 0.0 if objective.beta_kl_class is None else objective.beta_kl_class - beta_kl
-    return [beta_rec * rec + beta_kl * kl + of_class * record.get("kl_real_class", 0.0)]
+    score = config.objective.score(record)
+    return [] if score is None else [score]
 
 
 def _speed(config: RunConfig, step: int, milliseconds: float, *, images: bool) -> str:
@@ -478,35 +477,23 @@ def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
     if changed is None:
         return resolve(stored)
     config = resolve(changed)
-    as_stored = config.replace(**{key: _value(stored, key) for key in RESUME_MAY_CHANGE if _uses(stored, key)})
-    if stored.growth.grows:
-        as_stored = as_stored.replace(batch_size=stored.batch_size, growth=config.growth.completed_by(stored.growth))
-    for label, mine, theirs in _differences(as_stored, stored):
-        if mine != theirs and not (label in _FOUND_AT_START and mine is None):
+    mine, theirs = _values(config), _values(stored)
+    growth = config.growth.completed_by(stored.growth)
+    mine |= {key: getattr(growth, key) for key in growth.key_names()}
+    if growth.grows:
+        mine["batch_size"] = stored.batch_size
+    for key in (*theirs, *(key for key in mine if key not in theirs)):
+        left_open = key in found_keys() and mine.get(key) is None
+        if mine.get(key) != theirs.get(key) and key not in resumable_keys() and not left_open:
             raise ConfigError(
-                f"{label} cannot change in a resumed run, as it would no longer be the same run; "
+                f"{key} cannot change in a resumed run, as it would no longer be the same run; "
                 "leave it out, or start a new run into another folder"
             )
     found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
     return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
 
 
-def _uses(config: RunConfig, key: str) -> bool:
-    return hasattr(config, key) or key in config.data.keys_of(config.data.name)
-
-
-def _value(config: RunConfig, key: str) -> Any:
-    return getattr(config, key) if hasattr(config, key) else getattr(config.data, key)
-
-
-def _differences(config: RunConfig, stored: RunConfig) -> list[tuple[str, Any, Any]]:
-    found = []
-    for field in dataclasses.fields(RunConfig):
-        mine, theirs = getattr(config, field.name), getattr(stored, field.name)
-        if dataclasses.is_dataclass(mine):
-            found += [
-                (key.name, getattr(mine, key.name), getattr(theirs, key.name)) for key in dataclasses.fields(mine)
-            ]
-        else:
-            found.append((field.name, mine, theirs))
-    return found
+def _values(config: RunConfig) -> dict[str, Any]:
+    """Every setting by its key; the kinds of the parts by their labels."""
+    values = {placed.field.name: placed.value for placed in placed_settings(config, effective=False)}
+    return {"preset": config.preset, **{label: part.name for label, part in config.parts.items()}, **values}

@@ -1,9 +1,8 @@
-"""What a run trains, and one iteration of it: networks, optimizers, steps, the guard and the averaged copy."""
+"""One iteration of a run: networks, optimizers, steps, the guard and the averaged copy."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +12,17 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.errors import CheckpointError, ConfigError
+from sivae.method.base import Distance, Metrics, StepOptions
 from sivae.models import VAEModel
-from sivae.models.style import StyleVAE
-from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
+from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import STATE, Checkpoint
-from sivae.training.config import Phase, RunConfig
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
-from sivae.training.lord import LordStep
 from sivae.training.optimizers import make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
-from sivae.training.step import IntroStep, SoftIntroStep, VAEStep
-from sivae.training.step_base import Distance, Metrics, StepOptions
+from sivae.training.tasks.base import Task
 from sivae.training.torch_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
 
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
@@ -37,22 +33,20 @@ class Trainer:
 
     Args:
         config: the run's, resolved.
-        build: makes the model on the CPU from the global generator.
+        task: the run's; it builds the model.
         device: where to train.
-        processes: which share the batch.
+        processes: share the batch.
 
     Raises:
         ConfigError: the settings do not go together, here.
     """
 
-    def __init__(
-        self, config: RunConfig, build: Callable[[], VAEModel], device: torch.device, processes: Processes
-    ) -> None:
+    def __init__(self, config: RunConfig, task: Task, device: torch.device, processes: Processes) -> None:
         self.config = config
         self.device = device
         self.slowdown = 1.0  # what a divergence leaves of the schedule's rate
         with global_seed(derived_seed(config.seed, "weights")):
-            model = build()
+            model = task.build_model()
         place(model.train(), config, device)
         if processes.count > 1 and model.mixes_samples:
             if device.type != "cuda":
@@ -85,8 +79,8 @@ class Trainer:
             fresh_passes=config.decoder_passes == "fresh",
             rank=processes.rank,
             world_size=processes.count,
+            data_size=task.data_size,
         )
-        self._objective = config.objective.build()
         self._distance = _distance_of(config, model, device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
         self._graphs: dict[_Kind, GraphedCall] = {}
@@ -128,27 +122,17 @@ class Trainer:
         return losses
 
     def _make_step(self, kind: _Kind) -> Callable[..., Metrics]:
-        objective = self._objective
-        pair = (self.model, self.optimizers["encoder"], self.optimizers["decoder"])
-        shared: dict[str, Any] = {
-            "generator": self.generator,
-            "options": self._options,
-            "apply": self.guard.apply,
-            "distance": self._distance,
-        }
-        if isinstance(objective, LordObjective):
-            return LordStep(*pair, objective, stage="codes" if kind.phase == "warm-up" else "encoders", **shared)
-        if kind.phase == "warm-up" or isinstance(objective, VAEObjective):
-            return VAEStep(*pair, _plain(objective), **shared)
-        if isinstance(objective, IntroObjective):
-            return IntroStep(*pair, objective, **shared)
-        factor, of_class = kind.beta_neg_factor, objective.beta_neg_class
-        objective = dataclasses.replace(
-            objective,
-            beta_neg=objective.beta_neg * factor,
-            beta_neg_class=None if of_class is None else of_class * factor,
+        return self.config.objective.make_step(
+            self.model,
+            self.optimizers["encoder"],
+            self.optimizers["decoder"],
+            warm_up=kind.phase == WARM_UP,
+            neg_factor=kind.beta_neg_factor,
+            generator=self.generator,
+            options=self._options,
+            apply=self.guard.apply,
+            distance=self._distance,
         )
-        return SoftIntroStep(*pair, objective, **shared)
 
     def rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`."""
@@ -159,8 +143,7 @@ class Trainer:
         if self.averaged is None:
             return self.model
         self.averaged.take_buffers(self.model)
-        if isinstance(self.model, StyleVAE) and isinstance(self.averaged.model, StyleVAE):
-            self.averaged.model.grow(self.model.lod, self.model.hyperparameters["blend"])
+        self.averaged.model.follow(self.model)
         return self.averaged.model
 
     def state(self) -> dict[str, Any]:
@@ -207,23 +190,13 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What iterations have to share for a step, or a captured graph of it, to serve them all."""
+    """The values that iterations share where one step, or one captured graph of it, serves them all."""
 
-    phase: Phase
+    phase: str
     batch_size: int
     lod: int | None = None
     blending: bool = False
     beta_neg_factor: float = 1.0
-
-
-def _plain(objective: VAEObjective | IntroObjective | SoftIntroObjective) -> VAEObjective:
-    """What a warm-up minimises."""
-    return VAEObjective(
-        beta_rec=objective.beta_rec,
-        beta_kl=objective.beta_kl,
-        beta_kl_class=getattr(objective, "beta_kl_class", None),
-        kind=objective.kind,
-    )
 
 
 def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Distance | None:
@@ -243,7 +216,6 @@ def at_step(model: VAEModel, config: RunConfig, step: int) -> None:
     """Bring a model to the stage of iteration `step`, counted from 1, where it grows."""
     stage = config.stage_at(step)
     if stage is not None:
-        assert isinstance(model, StyleVAE)
         model.grow(stage.lod, stage.blend)
 
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from benchmarks.baselines import losses
 from benchmarks.baselines.mlp_networks import PlainMLPVAE
-from benchmarks.baselines.soft_intro_loop import PlainSoftIntroStep
 from sivae import ops
+from sivae.method.plain import PlainSoftIntroStep
 from sivae.models import MLPVAE
 
 WEIGHTS = {"beta_rec": 0.7, "beta_kl": 0.4, "beta_neg": 0.9, "alpha": 2.0}

@@ -14,7 +14,7 @@ from benchmarks.image_step_suite import ImageCase
 from benchmarks.ops_suite import EAGER
 from benchmarks.results import spread_of, step_rows
 from benchmarks.style_step_suite import StyleCase
-from sivae.training.growing import PUBLISHED_BATCHES
+from sivae.settings.growth import PUBLISHED_BATCHES
 from tests.benchmarks.test_results import FACTS
 from tests.benchmarks.test_suites import TINY_EFFORT
 

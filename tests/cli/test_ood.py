@@ -12,7 +12,7 @@ from PIL import Image
 
 from sivae.models import MLPVAE, ConvVAE
 from sivae.models.storage import save_model
-from sivae.training.presets import preset_config
+from sivae.settings.presets import preset_config
 from tests.cli.running import run
 
 

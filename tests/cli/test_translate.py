@@ -19,7 +19,7 @@ from sivae.models import ConvVAE
 from sivae.models.pixels import from_uint8
 from sivae.models.storage import save_model
 from sivae.models.translation import TranslationVAE
-from sivae.training.presets import preset_config
+from sivae.settings.presets import preset_config
 from tests.cli.running import run
 
 _CELL = 98  # with the padding beside it

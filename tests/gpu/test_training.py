@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sivae.settings.presets import preset_config
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.images import ImageTask
-from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
 from sivae.training.run import train
+from sivae.training.tasks.images import ImageTask
 from tests.gpu.conftest import DEVICE
 
 pytestmark = pytest.mark.gpu

@@ -22,7 +22,7 @@ import torch
 from sivae import ops
 from sivae.models import MLPVAE
 from sivae.objectives import SoftIntroObjective, VAEObjective
-from sivae.training.step import SoftIntroStep, VAEStep
+from sivae.method.soft_intro import SoftIntroStep, VAEStep
 
 mu, logvar = torch.randn(4, 2), torch.randn(4, 2)
 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

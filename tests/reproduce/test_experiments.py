@@ -18,7 +18,7 @@ from sivae.errors import ConfigError
 from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, image_sheet, stability
 from sivae.reproduce.experiment import SIZES, Report, Settings, Trained
 from sivae.reproduce.stability import Outcome
-from sivae.training.presets import preset_config
+from sivae.settings.presets import preset_config
 from sivae.training.run import train
 from tests.reproduce import toys
 

@@ -16,7 +16,7 @@ from sivae.reproduce import translation as experiment
 from sivae.reproduce.experiment import Settings, Trained
 from sivae.reproduce.markdown import for_json
 from sivae.training import train
-from sivae.training.images import ImageTask
+from sivae.training.tasks.images import ImageTask
 
 _TINY = {"resolution": 8, "width": 4, "hidden": 8, "content_dim": 4, "class_dim": 4, "batch_size": 8}
 _NAMES = ["soft-intro-none", "soft-intro-pairs", "vae-pairs", "lord"]

@@ -11,10 +11,10 @@ import pytest
 
 from sivae.evaluation.density import evaluate_density
 from sivae.reproduce.experiment import Report, Settings, Trained, Training
-from sivae.training.config import RunConfig
+from sivae.settings.run import RunConfig
 from sivae.training.folder import read_summary
 from sivae.training.run import train
-from sivae.training.toy import ToyTask
+from sivae.training.tasks.points import PointsTask
 
 TINY: dict[str, Any] = {"hidden": 8, "layers": 1, "batch_size": 16, "log_every": 2}
 
@@ -43,11 +43,11 @@ def experiment(*trainings: tuple[str, Mapping[str, Any]]) -> SimpleNamespace:
 def train_here(trainings: Sequence[Training], folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Trained]:
     """What :func:`sivae.reproduce.trainings.train_all` would give, in seconds."""
 
-    def evaluate(self: ToyTask, model: Any, seed: int, **_: Any) -> dict[str, float]:
+    def evaluate(self: PointsTask, model: Any, seed: int, **_: Any) -> dict[str, float]:
         return evaluate_density(model, self._density, seed=seed, elbo_points=500, grid_resolution=32)
 
-    monkeypatch.setattr(ToyTask, "evaluate", evaluate)
-    monkeypatch.setattr(ToyTask, "picture_run", lambda *_: [])
+    monkeypatch.setattr(PointsTask, "evaluate", evaluate)
+    monkeypatch.setattr(PointsTask, "picture_run", lambda *_: [])
     runs = {}
     for one in trainings:
         run = folder / "runs" / one.name

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sivae.settings.presets import preset_config
+from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.config import RunConfig
-from sivae.training.images import ImageTask
-from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
+from sivae.training.tasks.images import ImageTask
 
 Outcome = tuple[dict[str, Tensor], list[dict[str, Any]]]
 CLASSES, TEST_CLASSES, CONTENTS = 20, 2, 4  # the share that reading such an array holds out

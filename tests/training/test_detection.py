@@ -16,8 +16,10 @@ from sivae.errors import ConfigError, DataError
 from sivae.evaluation.likelihood import PixelDensity
 from sivae.evaluation.ood import SCORES
 from sivae.models import MLPVAE, ConvVAE
+from sivae.objectives import SoftIntroObjective, VAEObjective
+from sivae.settings.data import DensityData, DigitsData, ImageData, ShapesData
+from sivae.settings.presets import preset_config
 from sivae.training import detection
-from sivae.training.config import DataConfig, ObjectiveConfig
 from sivae.training.detection import (
     Detector,
     calibrate,
@@ -30,7 +32,6 @@ from sivae.training.detection import (
     write_set_scores,
 )
 from sivae.training.file_scores import FileScore, score_files, write_file_scores
-from sivae.training.presets import preset_config
 
 _DENSITY = PixelDensity(2.0)
 
@@ -112,11 +113,11 @@ class TestDetector:
 
 class TestDensity:
     def test_it_is_that_of_the_training_unless_asked_for_otherwise(self) -> None:
-        objective = ObjectiveConfig(name="soft-intro", beta_rec=2.0, beta_kl=0.5)
+        objective = SoftIntroObjective(beta_rec=2.0, beta_kl=0.5)
         assert density_of(objective) == PixelDensity(4.0)
         assert density_of(objective, beta_kl=1.0) == PixelDensity(2.0)
         assert density_of(objective, sigma=0.5) == PixelDensity(2.0)
-        assert density_of(ObjectiveConfig(name="vae", beta_rec=1.0, beta_kl=0.5, kind="l1")) == PixelDensity(2.0, "l1")
+        assert density_of(VAEObjective(beta_rec=1.0, beta_kl=0.5, kind="l1")) == PixelDensity(2.0, "l1")
 
     def test_assumptions_are_told(self) -> None:
         told: list[str] = []
@@ -130,7 +131,7 @@ class TestDensity:
         with pytest.raises(ConfigError, match="sigma takes the place of beta_rec and beta_kl"):
             density_of(None, sigma=1.0, beta_rec=1.0)
         with pytest.raises(ConfigError, match=r"beta_kl is 0\.0, .* choose its width by sigma"):
-            density_of(ObjectiveConfig(name="vae", beta_rec=1.0, beta_kl=0.0))
+            density_of(VAEObjective(beta_rec=1.0, beta_kl=0.0))
         with pytest.raises(ConfigError, match="sigma is nan"):
             density_of(None, sigma=math.nan)
 
@@ -153,24 +154,27 @@ class TestSets:
         assert len(open_set(tmp_path / "set", split="train").images) == 4
         np.save(tmp_path / "flat.npy", pixels(3))
         assert len(open_set(tmp_path / "flat.npy").images) == 3
-        assert open_set(DataConfig(name="images", path=str(tmp_path / "flat.npy"))).name == "flat.npy"
+        assert (
+            open_set(ImageData(path=str(tmp_path / "flat.npy"), resolution=8, channels=1, flip=False)).name
+            == "flat.npy"
+        )
 
     def test_digits_are_a_word_and_a_run_s_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        assert len(open_set("digits").images) == len(open_set(DataConfig(name="digits")).images) == 300
-        assert len(open_set(DataConfig(name="shapes", resolution=8)).images) == 20 * 64
+        assert len(open_set("digits").images) == len(open_set(DigitsData(flip=False)).images) == 300
+        assert len(open_set(ShapesData(resolution=8)).images) == 20 * 64
         (tmp_path / "digits").mkdir()
         Image.fromarray(pixels(1)[0]).save(tmp_path / "digits" / "a.png")
         assert len(open_set("digits").images) == 1  # what is there comes first
-        assert len(open_set(DataConfig(name="digits")).images) == 300
+        assert len(open_set(DigitsData(flip=False)).images) == 300
 
     def test_sets_that_are_none(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="there is no such file or folder"):
             open_set(tmp_path / "nothing")
         with pytest.raises(DataError, match="holds no files"):
             open_set(tmp_path)
-        with pytest.raises(ConfigError, match="the run's data is of points"):
-            open_set(DataConfig(name="density", density="rings"))
+        with pytest.raises(ConfigError, match="is of points, not images"):
+            open_set(DensityData(density="rings"))
 
     def test_a_damaged_image_is_an_error_or_left_out(self, model: ConvVAE, pictures: Path) -> None:
         (pictures / "bad.png").write_bytes((pictures / "a.png").read_bytes()[:60])

@@ -17,14 +17,14 @@ import sivae
 from sivae.errors import ConfigError, DivergenceError, RunInterrupted
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved
+from sivae.settings.presets import preset_config
+from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints, load_checkpoint
-from sivae.training.config import RunConfig
-from sivae.training.images import ImageTask
-from sivae.training.measuring import evaluate
 from sivae.training.parallel import Processes
-from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
 from sivae.training.run import resolve, train
+from sivae.training.run_metrics import evaluate
+from sivae.training.tasks.images import ImageTask
 from sivae.training.trainer import Trainer, settings_of
 from tests.training.image_runs import assert_same, outcome, stopping
 
@@ -221,7 +221,7 @@ def test_every_stage_sees_every_image_once_an_epoch(images: Path) -> None:
 def _trainer(config: RunConfig) -> tuple[Trainer, ImageTask]:
     task = _task(config)
     config = task.config.replace(steps=task.config.growth.total_steps)
-    return Trainer(config, task.build_model, CPU, Processes()), task
+    return Trainer(config, task, CPU, Processes()), task
 
 
 def test_optimizers_start_over_at_a_switch_and_only_there(images: Path) -> None:
@@ -345,10 +345,10 @@ def test_grey_digits_grow_too(tmp_path: Path) -> None:
         ("style32", {"epochs_per_stage": 0}, "epochs_per_stage = 0.0: it must be more than 0"),
         ("style32", {"stage_batches": []}, "stage_batches = (): it must be one or more"),
         ("style32", {"stage_beta_neg_factors": [1, -1]}, "stage_beta_neg_factors = (1.0, -1.0): it must be one or"),
-        ("style32", {"warmup_fraction": 0.1}, "warmup_fraction = 0.1: where the model grows, warmup_epochs says it"),
+        ("style32", {"warmup_fraction": 0.1}, "warmup_fraction = 0.1: a growing model has warmup_epochs instead"),
         ("style32", {"style_mixing": 1.5}, "style_mixing = 1.5: it must be between 0 and 1"),
-        ("style32", {"widths": [4]}, "widths = (4,): it has no effect with the model 'style'"),
-        ("style32", {"growth": "none", "epochs_per_stage": 3}, "epochs_per_stage = 3.0: it has no effect with the"),
+        ("style32", {"widths": [4]}, "widths = [4]: it has no effect with the model 'style'"),
+        ("style32", {"growth": "none", "epochs_per_stage": 3}, "epochs_per_stage = 3: it has no effect with the"),
         ("style32", {"growth": "fast"}, "growth = 'fast': expected grow or none"),
         ("cifar10", {"growth": "grow"}, "growth = 'grow': this preset's model does not grow; those of ffhq256, "),
         ("cifar10", {"decoder_passes": "old"}, 'decoder_passes = "old": expected one of shared, fresh'),

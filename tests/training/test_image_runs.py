@@ -21,13 +21,13 @@ import sivae
 from sivae import files
 from sivae.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.figures.grids import sample_grid
+from sivae.settings.presets import preset_config
+from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.config import RunConfig
-from sivae.training.images import ImageTask
-from sivae.training.measuring import evaluate
-from sivae.training.presets import preset_config
 from sivae.training.run import train
+from sivae.training.run_metrics import evaluate
 from sivae.training.seeds import derived_seed
+from sivae.training.tasks.images import ImageTask
 from tests.training.image_runs import assert_same, outcome, stopping
 
 _TINY = {"steps": 12, "batch_size": 16, "widths": (4, 8), "z_dim": 3, "threads": 1, "seed": 3, "device": "cpu"}
@@ -93,7 +93,7 @@ _KILLED_WHILE_SAVING = """
 import os, signal, sys
 from sivae import files
 from sivae.training import run
-from sivae.training.config import RunConfig
+from sivae.settings.run import RunConfig
 write = files.write_json
 def killed(path, content):
     if path.name == "manifest.json" and content["step"] == 8:

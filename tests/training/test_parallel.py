@@ -13,24 +13,26 @@ import torch
 
 from sivae.errors import ConfigError
 from sivae.models.translation import TranslationVAE
-from sivae.training.config import RunConfig
+from sivae.settings.presets import preset_config
+from sivae.settings.run import RunConfig
 from sivae.training.parallel import Processes, joined
-from sivae.training.presets import preset_config
 from tests.training.image_runs import outcome, translation_config, write_translation_images
 
 # In float64, so that rounding is far below any real difference.
 _TRAIN = """
 import json, sys, torch
-from sivae.training import images, run, toy
-from sivae.training.config import RunConfig
+from sivae.training import run
+from sivae.training.tasks import images, points, translation
+from sivae.settings.run import RunConfig
 torch.set_default_dtype(torch.float64)
 def in_float64(original):
     def batch(task, step):
         samples, condition = original(task, step)
         return samples.double(), condition
     return batch
-for task in (toy.ToyTask, images.ImageTask):
-    task.batch = in_float64(task.batch)
+for task in (points.PointsTask, images.ImageTask, translation.TranslationTask):
+    if "batch" in vars(task):  # the last one inherits it
+        task.batch = in_float64(task.batch)
     for name in ("picture_samples", "picture_run"):
         setattr(task, name, lambda *_: [])
     task.evaluate = lambda *_: {"nothing": 1.0}

@@ -22,17 +22,18 @@ from sivae import files
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.evaluation.density import evaluate_density
 from sivae.machine import cpu_model
+from sivae.settings.presets import preset_config
+from sivae.settings.run import RunConfig
 from sivae.training import checkpoint as checkpoints
-from sivae.training import toy
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.config import RunConfig
 from sivae.training.folder import new_folder, read_rollback
-from sivae.training.measuring import evaluate
-from sivae.training.presets import preset_config
+from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
 from sivae.training.run import train
+from sivae.training.run_metrics import evaluate
 from sivae.training.seeds import derived_seed, global_seed
-from sivae.training.toy import ToyTask
+from sivae.training.tasks import points
+from sivae.training.tasks.points import PointsTask
 
 _TINY = {"steps": 60, "hidden": 32, "layers": 2, "batch_size": 32, "threads": 1, "seed": 3}
 _OFTEN = {"log_every": 5, "checkpoint_every": 20, "sample_every": 1000}
@@ -74,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("picture_samples", "picture_run"):
-        monkeypatch.setattr(ToyTask, name, lambda *_: [])
+        monkeypatch.setattr(PointsTask, name, lambda *_: [])
 
 
 @pytest.fixture
@@ -83,16 +84,16 @@ def at_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callabl
     count = 0
 
     def arrange(when: int, action: Callable[[], None]) -> None:
-        original = ToyTask.batch
+        original = PointsTask.batch
 
-        def batch(self: ToyTask, step: int) -> tuple[torch.Tensor, None]:
+        def batch(self: PointsTask, step: int) -> tuple[torch.Tensor, None]:
             nonlocal count
             count += 1
             if count == when:
                 action()
             return original(self, step)
 
-        monkeypatch.setattr(ToyTask, "batch", batch)
+        monkeypatch.setattr(PointsTask, "batch", batch)
 
     yield arrange
 
@@ -160,8 +161,9 @@ def test_a_signal_finishes_the_iteration_and_the_run_goes_on_exactly(
 
 _START = """
 import sys
-from sivae.training import run, toy
-from sivae.training.config import RunConfig
+from sivae.training import run
+from sivae.training.tasks import points
+from sivae.settings.run import RunConfig
 run.train(RunConfig.from_json(sys.argv[1]), sys.argv[2], progress=False)
 """
 
@@ -192,12 +194,12 @@ def test_a_killed_run_goes_on_exactly(whole: Path, tmp_path: Path, request: pyte
 
 _KILL_AT_53 = """
 import os, signal
-original = toy.ToyTask.batch
+original = points.PointsTask.batch
 def batch(self, step):
     if step == 53:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, step)
-toy.ToyTask.batch = batch
+points.PointsTask.batch = batch
 """
 
 
@@ -324,17 +326,17 @@ def test_what_this_machine_lacks_is_said_before_anything_is_written(
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have the batches of some steps be NaN, each as often as is said."""
-    unharmed = ToyTask.batch
+    unharmed = PointsTask.batch
 
     def poison(times: dict[int, int]) -> None:
-        def batch(self: ToyTask, step: int) -> tuple[torch.Tensor, None]:
+        def batch(self: PointsTask, step: int) -> tuple[torch.Tensor, None]:
             points, condition = unharmed(self, step)
             if times.get(step, 0) > 0:
                 times[step] -= 1
                 points = points * float("nan")
             return points, condition
 
-        monkeypatch.setattr(ToyTask, "batch", batch)
+        monkeypatch.setattr(PointsTask, "batch", batch)
 
     return poison
 
@@ -392,15 +394,15 @@ def test_the_way_back_leads_out_of_the_divergence(tmp_path: Path, poisoned: Call
 def test_a_signal_beside_a_divergence_is_not_lost(tmp_path: Path, poisoned: Callable[..., None]) -> None:
     folder = tmp_path / "run"
     poisoned(dict.fromkeys(range(31, 36), 1))
-    original = ToyTask.batch
+    original = PointsTask.batch
 
-    def batch(self: ToyTask, step: int) -> tuple[torch.Tensor, None]:
+    def batch(self: PointsTask, step: int) -> tuple[torch.Tensor, None]:
         if step == 35 and read_rollback(folder) is None:
             signal.raise_signal(signal.SIGTERM)
         return original(self, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ToyTask, "batch", batch)
+        patch.setattr(PointsTask, "batch", batch)
         with pytest.raises(RunInterrupted, match="stopped before going back by SIGTERM"):
             train(_config(), folder, progress=False)
     train(out=folder, resume=True, progress=False)
@@ -483,10 +485,10 @@ def test_500_iterations_at_full_width_beat_the_start(tmp_path: Path, monkeypatch
     separates the two with room for other seeds and rounding. To save time the batch is a quarter of the
     preset's and the metric's grid a quarter as fine; the rate keeps its first value.
     """
-    monkeypatch.setattr(toy, "evaluate_density", functools.partial(evaluate_density, grid_resolution=256))
+    monkeypatch.setattr(points, "evaluate_density", functools.partial(evaluate_density, grid_resolution=256))
     config = preset_config("8gaussians", steps=500, batch_size=128, milestones=(), threads=1, log_every=100)
     with global_seed(derived_seed(config.seed, "weights")):
-        task = ToyTask(config, torch.device("cpu"))
+        task = PointsTask(config, torch.device("cpu"), Processes())
         before = task.evaluate(task.build_model(), config.seed)
     after = train(config, tmp_path / "run", progress=False)
     assert after["gnelbo"] < 0.7 * before["gnelbo"]

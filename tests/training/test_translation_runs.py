@@ -18,12 +18,12 @@ from sivae.cli.main import main
 from sivae.errors import CheckpointError, ConfigError, RunInterrupted
 from sivae.models.translation import TranslationVAE
 from sivae.pretrained import from_pretrained
-from sivae.training.images import ImageTask
-from sivae.training.measuring import evaluate
+from sivae.settings.presets import preset_config
 from sivae.training.parallel import Processes
-from sivae.training.presets import preset_config
 from sivae.training.recorder import read_records
 from sivae.training.run import train
+from sivae.training.run_metrics import evaluate
+from sivae.training.tasks.translation import TranslationTask
 from tests.models.plain_vgg import write_vgg
 from tests.training.image_runs import (
     CLASSES,
@@ -161,8 +161,8 @@ def test_the_stages_of_lord_are_told_apart(whole: Callable[[str], Path]) -> None
     assert model.encoder.codes.of_class.shape == (CLASSES, 4)  # all that have a name
 
 
-def test_lord_is_told_which_image_and_which_class_it_sees(images: Path) -> None:
-    task = ImageTask(translation_config(images, objective="lord"), CPU, Processes())
+def test_lord_gets_the_number_of_each_image_and_of_its_class(images: Path) -> None:
+    task = TranslationTask(translation_config(images, objective="lord"), CPU, Processes())
     batch, numbers = task.batch(1)
     assert numbers is not None and task._train is not None
     for image, (number, label) in zip(batch, numbers.tolist(), strict=True):
@@ -173,7 +173,7 @@ def test_lord_is_told_which_image_and_which_class_it_sees(images: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "paired"), [({}, True), ({"supervision": "none"}, False)])
 def test_batches_come_in_pairs_where_asked(images: Path, changes: dict[str, Any], paired: bool) -> None:
-    task = ImageTask(translation_config(images, **changes), CPU, Processes())
+    task = TranslationTask(translation_config(images, **changes), CPU, Processes())
     model = task.build_model()
     assert isinstance(model, TranslationVAE) and model.exchanges == paired
     assert task._batches is not None and task._train is not None

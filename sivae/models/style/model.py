@@ -66,6 +66,7 @@ class StyleVAE(VAEModel):
     name = "style"
     ADAM_BETAS = (0.0, 0.99)
     value_range = (-1.0, 1.0)
+    has_styles = True
     encoder: StyleEncoder
     decoder: StyleDecoder
     average_style: Tensor
@@ -134,6 +135,10 @@ class StyleVAE(VAEModel):
         side = SMALLEST << lod
         self.sample_shape = (self.hyperparameters["channels"], side, side)
         self.hyperparameters = {**self.hyperparameters, "lod": lod, "blend": float(blend)}
+
+    def follow(self, other: VAEModel) -> None:
+        """Take over the stage of another style model."""
+        self.grow(other.hyperparameters["lod"], other.hyperparameters["blend"])
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> StyleVAE:
         """What moves the parameters moves `blend` with them; from the meta device, where it has no value, too."""

@@ -1,4 +1,4 @@
-"""What is particular to learning a density in the plane: network, batches, pictures, metrics."""
+"""The task of learning a density in the plane."""
 
 from __future__ import annotations
 
@@ -12,46 +12,38 @@ from torch import Tensor
 from sivae.data.densities import DENSITIES, get_density
 from sivae.errors import ConfigError
 from sivae.evaluation.density import density_grid, evaluate_density
-from sivae.models import MLPVAE
 from sivae.models.base import VAEModel
-from sivae.training.config import RunConfig
+from sivae.settings.run import RunConfig
 from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
+from sivae.training.tasks.base import Task
 
 _PICTURED = 5_000  # points of each kind in a picture
 
 
-class ToyTask:
-    """A density to learn.
+class PointsTask(Task):
+    """A density to learn. Each process draws the whole batch and takes its rows.
 
     Args:
-        config: the run's.
-        device: where batches are made.
-        processes: which share each batch: all draw all of it and take their rows.
+        config, device, processes: see :class:`Task`.
 
     Raises:
         ConfigError: there is no such density.
     """
 
-    steps_per_epoch = None
-    counts_images = False
-
-    def __init__(self, config: RunConfig, device: torch.device, processes: Processes | None = None) -> None:
-        if config.data.density not in DENSITIES:
-            raise ConfigError(f"density = {config.data.density!r}: expected one of {', '.join(DENSITIES)}")
-        self.config = config
-        self._device = device
-        self._processes = processes or Processes()
-        self._density = get_density(config.data.density)
+    def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
+        super().__init__(config, device, processes)
+        name = config.data.title
+        if name not in DENSITIES:
+            raise ConfigError(f"density = {name!r}: expected one of {', '.join(DENSITIES)}")
+        self._density = get_density(name)
         self._generator = torch.Generator(device)
         self.start_over()
 
-    def build_model(self) -> MLPVAE:
-        """An encoder and a decoder, on the CPU, initialised from the global generator."""
-        model = self.config.model
-        assert model.z_dim is not None and model.hidden is not None and model.layers is not None
-        return MLPVAE(data_dim=2, z_dim=model.z_dim, hidden=model.hidden, layers=model.layers)
+    def build_model(self) -> VAEModel:
+        """See :meth:`Task.build_model`."""
+        return self.config.model.build(data_dim=2)
 
     def batch(self, step: int) -> tuple[Tensor, None]:
         """Fresh points ``[B, 2]``."""
@@ -103,8 +95,5 @@ class ToyTask:
         plot_curves(folder / "curves.png", records, self._title(step))
         return [*pictures, folder / "density.png", folder / "curves.png"]
 
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
     def _title(self, step: int) -> str:
-        return f"{self.config.data.density}, {self.config.objective.name}, step {step:,}"
+        return f"{self.config.data.title}, {self.config.objective.name}, step {step:,}"

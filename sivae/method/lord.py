@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sivae import ops
-from sivae.models.translation import TranslationVAE
-from sivae.objectives import LordObjective
-from sivae.training.draws import NO_NOISE, StepNoise
-from sivae.training.step_base import FORWARD, UPDATE, BaseStep, Metrics, mean_of
+from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics, mean_of
+from sivae.method.noise import NO_NOISE, StepNoise
+from sivae.method.objectives import LordObjective
+
+
+class CodedModel(Protocol):
+    """A model with codes of images and classes, as :class:`sivae.models.TranslationVAE` has."""
+
+    def codes_of(self, images: Tensor, classes: Tensor) -> Tensor: ...
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class LordStep(BaseStep[LordObjective]):
-    """One joint update in one of LORD's stages, of a model whose encoder has codes (:class:`TranslationVAE`).
+    """One joint update in one of LORD's stages, of a model with codes (:class:`CodedModel`).
 
     Args:
         stage: "codes": the codes of images and classes, with the decoder. "encoders": encoders that predict them, with
@@ -41,15 +48,14 @@ class LordStep(BaseStep[LordObjective]):
             Detached scalars: loss, rec, and content_norm, the codes' mean squared length, or code_error.
         """
         assert condition is not None
-        model, objective = self.model, self.objective
-        assert isinstance(model, TranslationVAE) and model.encoder.codes is not None
+        model, objective = cast(CodedModel, self.model), self.objective
         self._zero_gradients()
         scale = objective.scale_for(math.prod(batch.shape[1:]))
         parts = self._parts(batch, noise, condition)
         metrics = []
         for part in parts:
             assert part.condition is not None
-            codes = model.encoder.codes(part.condition[:, 0], part.condition[:, 1])
+            codes = model.codes_of(part.condition[:, 0], part.condition[:, 1])
             content, of_class = model.split(codes)
             with FORWARD:
                 if self.stage == "codes":

@@ -1,4 +1,4 @@
-"""When a progressively grown model grows: which resolution, batch, rate and weights each iteration has.
+"""The settings of a growing model: resolution, batch, rate and weights of each iteration.
 
 Arithmetic alone; imports no torch.
 """
@@ -10,10 +10,10 @@ import itertools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 from sivae.errors import ConfigError
-from sivae.training.fields import NOT_NEGATIVE, POSITIVE, Range, Section
+from sivae.fields import COUNTS, FACTORS, NOT_NEGATIVE, POSITIVE, Choice, setting
 
 SMALLEST = 4  # pixels, the side at the first stage
 
@@ -28,7 +28,7 @@ PUBLISHED_BATCHES: dict[int, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """What an iteration has from its stage.
+    """The values that an iteration takes from its stage.
 
     Attributes:
         lod: the stage, from 0.
@@ -52,60 +52,70 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowthConfig(Section):
-    """How a model grows. Lists go from 4 x 4 on; where one is too short, its last value holds.
+class Growth(Choice):
+    """Whether a model grows, and when.
 
-    Attributes:
-        name: "none" (the model has its whole size from the start) or "grow".
-        epochs_per_stage: passes over the images at each resolution; the last one has what is left of the run.
-        warmup_epochs: passes, of the first, that train a plain VAE.
-        stage_batches: samples per iteration, of all processes together; None: as published for the number of processes.
-        stage_rate_factors: what the learning rate is multiplied by.
-        stage_beta_neg_factors: what beta_neg is multiplied by, from a stage's second pass over the images on; its first
-            has the factor of the stage before, as the authors' program does it.
-        stage_steps: iterations at each resolution; None: as many as the epochs make.
-        epoch_steps: iterations of a pass over the images at each resolution; None likewise.
-        blend_steps: iterations over which each resolution is blended in; None likewise.
+    Class attributes:
+        grows: whether there are stages.
     """
 
     LABEL: ClassVar[str] = "growth"
-    KEYS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "none": (),
-        "grow": (
-            "epochs_per_stage",
-            "warmup_epochs",
-            "stage_batches",
-            "stage_rate_factors",
-            "stage_beta_neg_factors",
-            "stage_steps",
-            "epoch_steps",
-            "blend_steps",
-        ),
-    }
-    RANGES: ClassVar[dict[str, Range]] = {
-        "epochs_per_stage": POSITIVE,
-        "warmup_epochs": NOT_NEGATIVE,
-        "stage_batches": (lambda value: len(value) > 0 and min(value) >= 1, "one or more, each 1 or more"),
-        **dict.fromkeys(
-            ("stage_rate_factors", "stage_beta_neg_factors"),
-            (lambda value: len(value) > 0 and min(value) > 0, "one or more, each above 0"),
-        ),
-    }
+    grows: ClassVar[bool] = False
 
-    name: Literal["none", "grow"] = "none"
-    epochs_per_stage: float | None = None
-    warmup_epochs: float | None = None
-    stage_batches: tuple[int, ...] | None = None
-    stage_rate_factors: tuple[float, ...] | None = None
-    stage_beta_neg_factors: tuple[float, ...] | None = None
-    stage_steps: tuple[int, ...] | None = None
-    epoch_steps: tuple[int, ...] | None = None
-    blend_steps: tuple[int, ...] | None = None
+    def stage_at(self, step: int) -> Stage | None:
+        """The stage of iteration `step`, counted from 1; None where nothing grows."""
+        return None
 
-    @property
-    def grows(self) -> bool:
-        """Whether there are stages."""
-        return self.name == "grow"
+    def completed_by(self, plan: Growth) -> Growth:
+        """A copy with the values of `plan` where this one leaves them open."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedSize(Growth):
+    """The model has its whole size from the start."""
+
+    NAME: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growing(Growth):
+    """The model grows from 4x4 pixels on. Lists go from 4x4 on; where one is too short, its last value holds.
+
+    Attributes:
+        stage_beta_neg_factors: a stage's first pass over the images has the factor of the stage before, as in the
+            authors' program.
+        stage_steps, epoch_steps, blend_steps: iterations at each resolution, of a pass over the images, and over which
+            the resolution is blended in; None: as many as the epochs make.
+    """
+
+    NAME: ClassVar[str] = "grow"
+    grows: ClassVar[bool] = True
+
+    epochs_per_stage: float = setting(
+        help="Passes over the images at each resolution; the last resolution has the rest.", within=POSITIVE
+    )
+    warmup_epochs: float = setting(0.0, help="Passes, of the first, that train a plain VAE.", within=NOT_NEGATIVE)
+    stage_batches: tuple[int, ...] | None = setting(
+        None,
+        help="Samples per iteration at 4, 8, 16 ... pixels, of all processes together.",
+        within=COUNTS,
+        unset="as published for the number of GPUs",
+        found=True,
+    )
+    stage_rate_factors: tuple[float, ...] = setting(
+        (1.0,), help="Factors of the learning rate at 4, 8, 16 ... pixels.", within=FACTORS
+    )
+    stage_beta_neg_factors: tuple[float, ...] = setting(
+        (1.0,), help="Factors of beta_neg at 4, 8, 16 ... pixels, from a stage's second epoch on.", within=FACTORS
+    )
+    stage_steps: tuple[int, ...] | None = setting(None, help="Iterations at each resolution.", option="", found=True)
+    epoch_steps: tuple[int, ...] | None = setting(
+        None, help="Iterations of a pass over the images at each resolution.", option="", found=True
+    )
+    blend_steps: tuple[int, ...] | None = setting(
+        None, help="Iterations over which each resolution is blended in.", option="", found=True
+    )
 
     def planned(
         self,
@@ -116,8 +126,8 @@ class GrowthConfig(Section):
         processes: int = 1,
         accumulate: int = 1,
         total_steps: int | None = None,
-    ) -> GrowthConfig:
-        """A copy with every list as long as there are stages, and iterations in the place of epochs.
+    ) -> Growing:
+        """A copy with every list as long as there are stages, and the iterations of each stage.
 
         Args:
             epochs: of the whole run.
@@ -134,7 +144,6 @@ class GrowthConfig(Section):
         if side < SMALLEST or side & (side - 1):
             raise ConfigError(f"resolution = {side}: a growing model needs a power of two, {SMALLEST} or more")
         stages = side.bit_length() - SMALLEST.bit_length() + 1
-        assert self.epochs_per_stage is not None
         batches = self.stage_batches
         if batches is None:
             fitting = max(count for count in PUBLISHED_BATCHES if count <= processes)
@@ -166,38 +175,37 @@ class GrowthConfig(Section):
         return dataclasses.replace(
             self,
             stage_batches=batches,
-            stage_rate_factors=_lengthened(self.stage_rate_factors or (1.0,), stages),
-            stage_beta_neg_factors=_lengthened(self.stage_beta_neg_factors or (1.0,), stages),
+            stage_rate_factors=_lengthened(self.stage_rate_factors, stages),
+            stage_beta_neg_factors=_lengthened(self.stage_beta_neg_factors, stages),
             stage_steps=steps,
             epoch_steps=epoch_steps,
             blend_steps=tuple(int(share * count) // 2 for share, count in zip(blended, steps, strict=True)),
         )
 
     def check_shared(self, processes: int, accumulate: int) -> None:
-        """Refuse a plan whose batches so many processes cannot share.
+        """Check that so many processes can share the plan's batches.
 
         Raises:
-            ConfigError: so it is.
+            ConfigError: they cannot.
         """
         for lod, batch in enumerate(self._plan("stage_batches")):
             _check_shared(batch, lod, processes, accumulate)
 
-    def completed_by(self, plan: GrowthConfig) -> GrowthConfig:
-        """A copy with what `plan`, which :meth:`planned` may have made of it, has in the place of what is left open."""
-        if not (self.grows and plan.grows):
+    def completed_by(self, plan: Growth) -> Growth:
+        """See :meth:`Growth.completed_by`; `plan` may come from :meth:`planned`."""
+        if not isinstance(plan, Growing):
             return self
-        changes: dict[str, Any] = {
-            "stage_steps": self.stage_steps or plan.stage_steps,
-            "epoch_steps": self.epoch_steps or plan.epoch_steps,
-            "blend_steps": self.blend_steps or plan.blend_steps,
-        }
-        for key in ("stage_batches", "stage_rate_factors", "stage_beta_neg_factors"):
-            mine, theirs = getattr(self, key), getattr(plan, key)
-            if mine is None and key == "stage_batches":
-                changes[key] = theirs
-            elif theirs is not None:
-                changes[key] = _lengthened(mine or (1.0,), len(theirs))
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(
+            self,
+            stage_steps=self.stage_steps or plan.stage_steps,
+            epoch_steps=self.epoch_steps or plan.epoch_steps,
+            blend_steps=self.blend_steps or plan.blend_steps,
+            stage_batches=plan.stage_batches
+            if self.stage_batches is None or plan.stage_batches is None
+            else _lengthened(self.stage_batches, len(plan.stage_batches)),
+            stage_rate_factors=_lengthened(self.stage_rate_factors, len(plan.stage_rate_factors)),
+            stage_beta_neg_factors=_lengthened(self.stage_beta_neg_factors, len(plan.stage_beta_neg_factors)),
+        )
 
     @property
     def total_steps(self) -> int:
@@ -207,7 +215,7 @@ class GrowthConfig(Section):
     @property
     def warmup_steps(self) -> int:
         """Iterations that train a plain VAE first, of a plan."""
-        return min(round((self.warmup_epochs or 0.0) * self._plan("epoch_steps")[0]), self.total_steps)
+        return min(round(self.warmup_epochs * self._plan("epoch_steps")[0]), self.total_steps)
 
     def images_after(self, steps: int) -> int:
         """Images seen in the first `steps` iterations of a plan."""
@@ -218,13 +226,12 @@ class GrowthConfig(Section):
         return seen
 
     def stage_at(self, step: int) -> Stage:
-        """What iteration `step`, counted from 1, has from its stage, of a plan. Beyond the end the last one holds."""
+        """The stage of iteration `step`, counted from 1, of a plan. Beyond the end the last one holds."""
         steps = self._plan("stage_steps")
         ends = list(itertools.accumulate(steps))
         reached = max(lod for lod, count in enumerate(steps) if count > 0)
         lod = min(bisect_left(ends, step), reached)
         index = step - 1 - (ends[lod] - steps[lod])
-        weights = self.stage_beta_neg_factors or (1.0,)
         follows = lod > 0 and index < self._plan("epoch_steps")[lod]
         return Stage(
             lod=lod,
@@ -232,8 +239,8 @@ class GrowthConfig(Section):
             index=index,
             blend=_blend(index, self._plan("blend_steps")[lod]),
             batch_size=self._plan("stage_batches")[lod],
-            rate_factor=(self.stage_rate_factors or (1.0,))[lod],
-            beta_neg_factor=weights[lod - 1 if follows else lod],
+            rate_factor=self.stage_rate_factors[lod],
+            beta_neg_factor=self.stage_beta_neg_factors[lod - 1 if follows else lod],
             last=lod == len(steps) - 1,
         )
 
@@ -261,6 +268,9 @@ def _check_shared(batch: int, lod: int, processes: int, accumulate: int) -> None
             f"{_named(batch, lod)}: {processes} processes with accumulate = {accumulate} cannot share it equally; "
             f"choose a multiple of {processes * accumulate}"
         )
+
+
+GROWTH_KINDS: dict[str, type[Growth]] = {kind.NAME: kind for kind in (FixedSize, Growing)}
 
 
 def _lengthened(values: tuple[float, ...] | tuple[int, ...], count: int) -> tuple:

@@ -13,11 +13,10 @@ from sivae import ops
 from sivae.errors import ConfigError, RunFolderError
 from sivae.models.storage import DESCRIPTION, load_model
 from sivae.training.checkpoint import load_latest
-from sivae.training.config import DataConfig
 from sivae.training.devices import find_device
 from sivae.training.feature_files import FeatureFiles
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
-from sivae.training.task import open_task
+from sivae.training.tasks.base import open_task
 from sivae.training.trainer import at_step, place, settings_of
 
 Notice = Callable[[str], None]
@@ -93,7 +92,9 @@ def evaluate(
 def _of_model(
     folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, asked: FeatureFiles
 ) -> dict[str, Any]:
-    from sivae.training.images import MeasuredImages, measure, open_parts
+    from sivae.data.images.parts import open_parts
+    from sivae.training.measured_images import MeasuredImages
+    from sivae.training.task_metrics import measure
 
     where = find_device(device)
     model = load_model(folder).to(where)
@@ -102,9 +103,8 @@ def _of_model(
     if data is None:
         raise ConfigError(f"{folder} is a model without a run; name the images to measure it on by --data PATH")
     channels, side, _ = model.sample_shape
-    config = DataConfig(name="images", path=str(data), resolution=side, channels=1 if channels == 1 else 3)
     try:
-        _, images = open_parts(config, for_training=False)
+        _, images = open_parts(str(data), resolution=side, channels=channels, for_training=False)
         measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
         return {"seed": seed, **for_json(measure(model, measured, seed, asked))}
     except OSError as error:

@@ -1,8 +1,8 @@
-"""One training step: the encoder's update, then the decoder's, with the forward passes that both can share run once.
+"""The step of Soft-IntroVAE and IntroVAE: the encoder's update, then the decoder's, with shared forward passes.
 
-Read it beside Algorithm 1 of "Soft-IntroVAE" (Daniel & Tamar, CVPR 2021). E is the encoder, D the decoder. The plain
-loop makes 5 passes of E and 8 of D; the noise and z of the decoder's update are those of the encoder's, and so is the
-decoder until its own update, so D(z) and D(noise) are computed once and serve both.
+`sivae.method.plain` has the same update in a straight line; this step is tested against it. E is the encoder, D the
+decoder. The plain loop makes 5 passes of E and 8 of D. Both updates have the same noise and z, and D does not change
+before its own update, so D(z) and D(noise) are computed once and serve both.
 
 Where a network has batch norm, real and fake batches run apart, each with statistics of its own, and the running
 statistics follow one pass of each kind: real images in the encoder, reconstructions and prior samples in the decoder.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,52 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from sivae import ops
-from sivae.models import VAEModel
-from sivae.models.norm import batch_statistics
-from sivae.objectives import FAKES, IntroObjective, SoftIntroObjective, VAEObjective
-from sivae.training.draws import NO_NOISE, SHORT, Pass, StepNoise
-from sivae.training.step_base import (
+from sivae.method.base import (
     DECODER_UPDATE,
-    DEFAULT_OPTIONS,
     ENCODER_UPDATE,
     FORWARD,
-    UPDATE,
     BaseStep,
-    Distance,
     Metrics,
     Part,
-    StepOptions,
     mean_of,
-    step_plainly,
 )
+from sivae.method.noise import NO_NOISE, Pass, StepNoise
+from sivae.method.objectives import FAKES, SHORT, Fake, IntroObjective, SoftIntroObjective
+from sivae.models.norm import batch_statistics
 
 Introspective = TypeVar("Introspective", bound=IntroObjective | SoftIntroObjective)
-
-
-class VAEStep(BaseStep[VAEObjective]):
-    """One joint update of encoder and decoder on the negative ELBO; also the warm-up of the other steps."""
-
-    def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
-        """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
-        self._zero_gradients()
-        metrics = []
-        parts = self._parts(batch, noise, condition)
-        for part in parts:
-            with FORWARD:
-                mu, logvar = self._encode(part.x, part.condition)
-                z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
-                z = self.model.latents_to_decode(z)
-                recon = self._decode(z, part, "reconstruction", part.condition)
-                rec = self._rec(recon, part.x)
-                weighted_kl, kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
-                loss = self.objective.loss(rec, weighted_kl)
-            with UPDATE:
-                (loss / len(parts)).backward()
-            metrics.append({"loss": loss.detach(), "rec": rec.detach().mean(), **kl_metrics})
-        with UPDATE:
-            self.apply(self.encoder_optimizer)
-            self.apply(self.decoder_optimizer)
-        return mean_of(metrics)
 
 
 class _IntrospectiveStep(BaseStep[Introspective]):
@@ -74,29 +42,9 @@ class _IntrospectiveStep(BaseStep[Introspective]):
     Parameters that do not require a gradient when the step is called are left as they are.
     """
 
-    def __init__(
-        self,
-        model: VAEModel,
-        encoder_optimizer: torch.optim.Optimizer,
-        decoder_optimizer: torch.optim.Optimizer,
-        objective: Introspective,
-        *,
-        generator: torch.Generator | None = None,
-        options: StepOptions = DEFAULT_OPTIONS,
-        apply: Callable[[torch.optim.Optimizer], None] = step_plainly,
-        distance: Distance | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            encoder_optimizer,
-            decoder_optimizer,
-            objective,
-            generator=generator,
-            options=options,
-            apply=apply,
-            distance=distance,
-        )
-        self._fakes = tuple(kind for kind in FAKES if kind in objective.fakes)
+    @property
+    def _fakes(self) -> tuple[Fake, ...]:
+        return tuple(kind for kind in FAKES if kind in self.objective.fakes)
 
     def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
         """Update the encoder, then the decoder, on `batch` [B, ...], B at least 1.
@@ -163,7 +111,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         of_prior: Pass = "fresh prior" if part.draws.fresh else "prior"
         recon = self._decode(part.z_leaf, part, of_real, part.condition)
         part.rec = (
-            ops.reconstruction_error(recon, part.x, kind=self.objective.kind, reduction="mean")
+            ops.reconstruction_error(recon, part.x, kind=self.kind, reduction="mean")
             if self.distance is None
             else self.distance(recon, part.x).mean()
         )

@@ -1,4 +1,4 @@
-"""What every training step holds, and how it cuts a batch into parts, runs the networks and weighs the kl."""
+"""The base of the training steps: it cuts a batch into parts, runs the networks and weighs the kl."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sivae import ops
-from sivae.models import VAEModel
-from sivae.objectives import Objective
+from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
+from sivae.method.objectives import Objective
+from sivae.models.base import VAEModel
+from sivae.models.pair import as_model
 from sivae.ops import ranges
-from sivae.training.draws import Draws, Pass, StepNoise
 
+AnyModel = VAEModel | nn.Module | tuple[nn.Module, nn.Module]
 Distance = Callable[[Tensor, Tensor], Tensor]  # images and their targets -> [B]
 AnyObjective = TypeVar("AnyObjective", bound=Objective)
 Metrics = dict[str, Tensor]
@@ -27,7 +29,7 @@ FORWARD, ENCODER_UPDATE, DECODER_UPDATE, UPDATE = map(
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """How a step computes; but for `fresh_passes`, none of it changes what is computed, rounding apart.
+    """How a step computes. Apart from `fresh_passes`, none of it changes what is computed, rounding apart.
 
     Attributes:
         accumulate: cut the batch into that many equal parts and hold one in memory at a time. The gradients are those
@@ -37,6 +39,7 @@ class StepOptions:
             decodes anew, as the authors' style-based program does, instead of sharing the encoder's forward passes.
         rank, world_size: this process's place among several that train one model. The noise is then its rows of the
             draws that one process would make for all.
+        data_size: number of training samples, for objectives that depend on it; None: unknown, or endless.
     """
 
     accumulate: int = 1
@@ -44,6 +47,7 @@ class StepOptions:
     fresh_passes: bool = False
     rank: int = 0
     world_size: int = 1
+    data_size: int | None = None
 
 
 DEFAULT_OPTIONS = StepOptions()
@@ -81,22 +85,23 @@ class Part:
 
 
 class BaseStep(Generic[AnyObjective]):
-    """What every step holds.
+    """The state of a step.
 
     Args:
-        model: the pair to train.
+        model: the pair to train: a VAEModel, a tuple (encoder, decoder) of modules, or a module with `encoder` and
+            `decoder`; see :func:`sivae.models.pair.as_model`.
         encoder_optimizer, decoder_optimizer: over `model.encoder` and `model.decoder`.
         objective: the weights of the loss.
         generator: where the noise comes from; default: the default generator of the batch's device.
         options: how to compute.
         apply: takes an optimizer whose parameters hold the gradients of this process's batch, and updates them;
             default: `optimizer.step()`.
-        distance: the reconstruction error, [B], in the place of the objective's kind.
+        distance: the reconstruction error, [B], instead of the objective's kind.
     """
 
     def __init__(
         self,
-        model: VAEModel,
+        model: AnyModel,
         encoder_optimizer: torch.optim.Optimizer,
         decoder_optimizer: torch.optim.Optimizer,
         objective: AnyObjective,
@@ -106,7 +111,7 @@ class BaseStep(Generic[AnyObjective]):
         apply: Callable[[torch.optim.Optimizer], None] = step_plainly,
         distance: Distance | None = None,
     ) -> None:
-        self.model = model
+        self.model = as_model(model, type(self).__name__)
         self.encoder_optimizer = encoder_optimizer
         self.decoder_optimizer = decoder_optimizer
         self.objective = objective
@@ -114,6 +119,16 @@ class BaseStep(Generic[AnyObjective]):
         self.options = options
         self.apply = apply
         self.distance = distance
+
+    def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
+        """Update the networks on a batch [B, ...]. Returns detached scalars on the batch's device, batch means.
+
+        Args:
+            batch: real samples, B at least 1.
+            noise: draws to use instead of the generator's.
+            condition: [B, condition_dim], for a model that takes one.
+        """
+        raise NotImplementedError
 
     def _parts(self, batch: Tensor, noise: StepNoise, condition: Tensor | None) -> list[Part]:
         rows, count, options = batch.shape[0], self.options.accumulate, self.options
@@ -152,11 +167,19 @@ class BaseStep(Generic[AnyObjective]):
             decoded = self.model.decode_for_training(z, condition, noise=noise, prior=name in ("prior", "fresh prior"))
         return self._for_losses(decoded)
 
+    @property
+    def kind(self) -> str:
+        """The reconstruction error of the objective."""
+        kind = self.objective.kind
+        if kind is None:
+            raise ValueError(f"{type(self).__name__}: the objective's error is perceptual; give distance=")
+        return kind
+
     def _rec(self, recon: Tensor, target: Tensor) -> Tensor:
         """The reconstruction error, [B]."""
         if self.distance is not None:
             return self.distance(recon, target)
-        return ops.reconstruction_error(recon, target, kind=self.objective.kind)
+        return ops.reconstruction_error(recon, target, kind=self.kind)
 
     def _weighted_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> Tensor:
         """kl [B] with each nat of the class's part counting `class_share`."""

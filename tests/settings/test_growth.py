@@ -7,24 +7,23 @@ import math
 import pytest
 
 from sivae.errors import ConfigError
-from sivae.training.growing import PUBLISHED_BATCHES, GrowthConfig
-from sivae.training.presets import preset_config
+from sivae.settings.growth import PUBLISHED_BATCHES, Growing
+from sivae.settings.presets import preset_config
 
 
-def _published(**changes: object) -> GrowthConfig:
+def _published(**changes: object) -> Growing:
     values = {
         "epochs_per_stage": 16.0,
         "warmup_epochs": 1.0,
         "stage_rate_factors": (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4 / 3, 2.0, 2.0),
         "stage_beta_neg_factors": (4.0, 4.0, 4.0, 2.0, 1.0),
     }
-    return GrowthConfig(name="grow", **{**values, **changes})  # type: ignore[arg-type]
+    return Growing(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def _small(**changes: object) -> GrowthConfig:
+def _small(**changes: object) -> Growing:
     """Stages of 4, 8 and 16 pixels: 20, 40 and 60 iterations, 10, 20 and 20 to an epoch."""
-    growth = GrowthConfig(
-        name="grow",
+    growth = Growing(
         epochs_per_stage=2.0,
         warmup_epochs=1.0,
         stage_batches=(8, 4),

@@ -2,20 +2,74 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from sivae import objectives
 from sivae.errors import ConfigError
-from sivae.objectives import IntroObjective, LordObjective, SoftIntroObjective, VAEObjective
+from sivae.fields import about, settings_of
+from sivae.method.objectives import ErrorKind
+from sivae.objectives import OBJECTIVES, IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.ops.library import KINDS
-from sivae.training import config as config_module
-from sivae.training.config import ModelConfig, ObjectiveConfig, RunConfig
-from sivae.training.presets import PRESETS, preset_config
+from sivae.settings.models import MLP, Conv
+from sivae.settings.presets import PRESETS, preset_config
+from sivae.settings.run import PARTS, RunConfig, every_setting, placed_settings
+
+RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
+
+
+@pytest.mark.parametrize("words", RECORDED["configurations"])
+def test_configurations_are_the_recorded_ones_and_files_of_them_are_read(words: str) -> None:
+    """Every preset with every objective, as the command line makes it and as files of format 3 have it."""
+    preset, objective, *growth = words.split()
+    config = preset_config(preset, objective=objective, growth=growth[1] if growth else None)
+    assert json.loads(config.to_json()) == RECORDED["configurations"][words]
+    assert RunConfig.from_json(json.dumps(RECORDED["configurations"][words])) == config
+
+
+def test_every_preset_is_recorded_with_every_objective_that_fits() -> None:
+    for preset in PRESETS:
+        for objective in OBJECTIVES:
+            try:
+                preset_config(preset, objective=objective)
+            except ConfigError:
+                assert f"{preset} {objective}" not in RECORDED["configurations"]
+            else:
+                assert f"{preset} {objective}" in RECORDED["configurations"]
+
+
+def test_the_options_are_the_recorded_ones() -> None:
+    """Users' scripts name them; a new one is added to the record, none is taken out."""
+    beside = {"--out", "--resume", "--quiet", "--objective", "--growth"}
+    assert beside | {f"--{placed.option}" for placed in every_setting() if placed.option} == set(RECORDED["options"])
+
+
+def test_every_setting_is_explained_and_belongs_to_one_part() -> None:
+    homes: dict[str, set[str]] = {}
+    for label, kinds in {"run": {"run": RunConfig}, **PARTS}.items():
+        for kind in kinds.values():
+            for field in settings_of(kind):
+                assert about(field).help.endswith("."), field.name
+                homes.setdefault(field.name, set()).add(label)
+    assert [name for name, labels in homes.items() if len(labels) > 1] == []
+
+
+def test_only_settings_with_an_effect_are_listed() -> None:
+    def names(preset: str, **choices: str) -> set[str]:
+        return {placed.field.name for placed in placed_settings(preset_config(preset, **choices))}
+
+    points, images = names("rings"), names("cifar10")
+    assert {"epochs", "memory_format", "checkpoint_activations", "perceptual", "beta_kl_class"} & points == set()
+    assert {"epochs", "memory_format", "checkpoint_activations", "perceptual", "widths"} <= images
+    assert {"beta_kl_class", "beta_neg_class", "margin", "hidden"} & images == set()
+    assert {"beta_kl_class", "beta_neg_class", "supervision"} <= names("translation-shapes")
+    assert {"beta_neg", "decoder_passes", "warmup_fraction"} & names("cifar10", objective="vae") == set()
+    assert {"batch_size", "warmup_fraction"} & names("style32") == set()
+    assert {"batch_size", "warmup_fraction"} <= names("style32", growth="none")
 
 
 @pytest.mark.parametrize("objective", ["soft-intro", "intro", "vae"])
@@ -36,11 +90,11 @@ def test_a_configuration_comes_back_from_json_unchanged(preset: str, objective: 
 )
 def test_presets_are_the_published_settings(preset: str, beta_kl: float, beta_rec: float, beta_neg: float) -> None:
     config = preset_config(preset)
-    assert config.objective.build() == SoftIntroObjective(
+    assert config.objective == SoftIntroObjective(
         beta_kl=beta_kl, beta_rec=beta_rec, beta_neg=beta_neg, gamma_r=1e-8, alpha=2.0, scale=0.5
     )
     assert (config.steps, config.batch_size, config.learning_rate) == (30_000, 512, 2e-4)
-    assert config.model == ModelConfig(name="mlp", z_dim=2, hidden=256, layers=4)
+    assert config.model == MLP(z_dim=2, hidden=256, layers=4)
     assert config.warmup_steps == 2_000
     rates = [config.learning_rate_at(step) for step in (1, 10_000, 10_001, 15_000, 15_001, 30_000)]
     assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-5, 2e-6, 2e-6])
@@ -67,12 +121,11 @@ def test_image_presets_are_the_published_settings(
     """`weights` in the order of the publication: beta_kl, beta_rec, beta_neg."""
     config = preset_config(preset, path="images")
     objective = config.objective
+    assert isinstance(objective, SoftIntroObjective)
     assert (objective.beta_kl, objective.beta_rec, objective.beta_neg) == weights
-    built = objective.build()
-    assert isinstance(built, SoftIntroObjective)
-    assert (built.gamma_r, built.alpha, built.scale, built.semantics) == (1e-8, 2.0, None, "official")
-    assert config.model == ModelConfig(name="conv", z_dim=z_dim, widths=widths, norm="batch", conditional=False)
-    assert (config.data.resolution, config.data.flip) == (resolution, preset == "celebahq256-conv")
+    assert (objective.gamma_r, objective.alpha, objective.scale, objective.semantics) == (1e-8, 2.0, None, "official")
+    assert config.model == Conv(z_dim=z_dim, widths=widths, norm="batch", conditional=False)
+    assert (config.value("resolution"), config.value("flip")) == (resolution, preset == "celebahq256-conv")
     assert (config.batch_size, config.learning_rate, config.epochs, config.milestones) == (batch_size, 2e-4, 250, ())
     assert config.warmup_fraction == 0.0
     assert PRESETS[preset].source == "published"
@@ -96,10 +149,10 @@ def test_warm_up_and_rate_steps_scale_with_the_length() -> None:
     assert rates == pytest.approx([2e-4, 2e-5, 2e-5, 2e-6])
 
 
-def test_every_objective_is_built_from_its_own_keys() -> None:
-    intro = preset_config("rings", objective="intro", margin=7, alpha=0.5, fakes=["prior"]).objective.build()
+def test_every_objective_has_its_own_keys() -> None:
+    intro = preset_config("rings", objective="intro", margin=7, alpha=0.5, fakes=["prior"]).objective
     assert intro == IntroObjective(beta_rec=1.0, beta_kl=0.2, margin=7.0, alpha=0.5, fakes=("prior",))
-    vae = preset_config("rings", objective="vae", beta_kl=1, kind="l1").objective.build()
+    vae = preset_config("rings", objective="vae", beta_kl=1, kind="l1").objective
     assert vae == VAEObjective(beta_rec=0.2, beta_kl=1.0, kind="l1")
 
 
@@ -135,7 +188,7 @@ def test_every_objective_is_built_from_its_own_keys() -> None:
             "resolution = 8: it has no effect with the data 'density'; leave it out, or choose the data",
         ),
         ({"beta_negg": 1}, "beta_negg is not a known key; did you mean beta_neg?"),
-        ({"margin": 3}, "margin = 3.0: it has no effect with the objective 'soft-intro'; leave it out, or "),
+        ({"margin": 3}, "margin = 3: it has no effect with the objective 'soft-intro'; leave it out, or "),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(changes: dict[str, Any], message: str) -> None:
@@ -168,26 +221,8 @@ def test_unknown_presets_and_objectives_are_named() -> None:
         preset_config("rings", objective="gan")
 
 
-def test_what_a_preset_leaves_open_is_the_objective_s_default() -> None:
-    kinds = (SoftIntroObjective, IntroObjective, VAEObjective, LordObjective)
-    for name, kind in zip(get_args(config_module.ObjectiveName), kinds, strict=True):
-        left_open = preset_config("translation-shapes" if name == "lord" else "rings", objective=name)
-        resolved = left_open.replace(objective=left_open.objective.resolved())
-        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        assert set(ObjectiveConfig.keys_of(name)) == {*defaults, "perceptual"}
-        of_preset = {"beta_rec", "beta_kl", "beta_neg", "scale", "content_decay", "content_noise"}
-        values = {**resolved.objective.to_dict(), "fakes": resolved.objective.fakes}
-        for key in defaults.keys() - of_preset:
-            assert values[key] == defaults[key], key
-        assert resolved.objective.build() == left_open.objective.build()
-        assert RunConfig.from_json(resolved.to_json()) == resolved
-
-
-def test_the_choices_are_the_objectives() -> None:
-    assert get_args(config_module.Fake) == objectives.FAKES
-    assert get_args(config_module.Semantics) == get_args(objectives.Semantics)
-    assert set(get_args(config_module.ErrorKind)) <= set(KINDS)
-    assert set(get_args(config_module.Phase)) == {"warm-up", *get_args(config_module.ObjectiveName)}
+def test_the_kinds_of_errors_are_those_of_the_op() -> None:
+    assert get_args(ErrorKind) == tuple(KINDS)
 
 
 def test_runs_of_before_these_were_settings_are_read() -> None:
@@ -196,7 +231,7 @@ def test_runs_of_before_these_were_settings_are_read() -> None:
     for key in ("gamma", "beta_kl_class", "beta_neg_class", "perceptual"):
         del old[key]
     read = RunConfig.from_json(json.dumps({**content, "objective": old})).objective
-    assert (read.gamma, read.beta_kl_class, read.beta_neg_class, read.perceptual) == (1.0, None, None, None)
+    assert read == preset_config("rings").objective
 
 
 def test_lord_wants_a_model_with_codes() -> None:
@@ -217,9 +252,13 @@ def test_lord_wants_a_model_with_codes() -> None:
         ("translation-shapes", {"objective": "lord", "warmup_fraction": 0.0}, "both of its stages have to train"),
         ("translation-shapes", {"objective": "lord", "steps": 1}, "both of its stages have to train"),
         ("translation-shapes", {"checkpoint_activations": True}, "the model 'translation' have no stages"),
-        ("translation-shapes", {"perceptual": "vgg.pth", "kind": "l1"}, "the perceptual error takes its place"),
-        ("8gaussians", {"perceptual": "vgg.pth"}, "perceptual: points have no looks"),
-        ("digits", {"beta_kl_class": 0.3}, "the model 'conv' does not tell the class apart"),
+        (
+            "translation-shapes",
+            {"perceptual": "vgg.pth", "kind": "l1"},
+            "perceptual is given too; leave one of the two out",
+        ),
+        ("8gaussians", {"perceptual": "vgg.pth"}, "perceptual: the samples are points, not images; leave it out"),
+        ("digits", {"beta_kl_class": 0.3}, "the model 'conv' does not separate the class"),
     ],
 )
 def test_what_would_have_no_effect_or_no_meaning_is_refused(preset: str, changes: dict[str, Any], message: str) -> None:
@@ -227,10 +266,24 @@ def test_what_would_have_no_effect_or_no_meaning_is_refused(preset: str, changes
         preset_config(preset, **changes)
 
 
-def test_a_perceptual_run_s_settings_come_back() -> None:
+def test_a_perceptual_error_replaces_the_kind() -> None:
     config = preset_config("translation-shapes", perceptual="vgg.pth")
-    resolved = config.replace(objective=config.objective.resolved())
-    assert RunConfig.from_json(resolved.to_json()) == resolved and resolved.objective.kind is None
+    assert (config.value("perceptual"), config.value("kind")) == ("vgg.pth", None)
+    assert RunConfig.from_json(config.to_json()) == config
+    assert config.replace(perceptual=None).value("kind") == "mse"
+
+
+def test_a_setting_is_found_by_its_key() -> None:
+    config = preset_config("rings", steps=7)
+    assert (config.value("steps"), config.value("beta_neg"), config.value("hidden")) == (7, 1.0, 256)
+    with pytest.raises(ConfigError, match="margin = null: it has no effect with the objective 'soft-intro'"):
+        config.value("margin")
+
+
+def test_no_heavy_import_is_needed_for_settings() -> None:
+    script = "import sys, sivae.settings.presets; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
 
 
 def test_pairs_want_whole_ones_in_every_part() -> None:

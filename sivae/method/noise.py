@@ -1,4 +1,4 @@
-"""The noise of a training step: every draw told apart by an offset of one seed, whoever makes it."""
+"""The noise of a training step: every draw has an offset of its own, of one seed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from sivae import ops
-from sivae.objectives import Fake
-
-SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}
+from sivae.method.objectives import SHORT, Fake
 
 
 @dataclass(frozen=True, kw_only=True)

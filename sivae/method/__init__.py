@@ -1,0 +1,1 @@
+"""The method: objectives, Algorithm 1 in a straight line, and the training steps."""

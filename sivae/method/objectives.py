@@ -1,0 +1,566 @@
+"""The objectives: VAE, IntroVAE, Soft-IntroVAE and LORD, as functions of the per-sample rec and kl.
+
+Notation of "Soft-IntroVAE" (Daniel & Tamar, CVPR 2021): rec is the summed reconstruction error of a sample, kl its
+divergence from the prior in nats, and a fake f is a decoded prior sample or a reconstruction. `rec_fakes` and
+`kl_fakes` are [F, B], one row per kind of fake.
+
+An objective is a record of settings, and at the same time the formulas and the step that belong to it. Imports no
+torch, so that the command line can list the settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
+
+from sivae.errors import ConfigError
+from sivae.fields import NOT_NEGATIVE, POSITIVE, Choice, Need, setting, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]  # of sivae.ops.reconstruction_error
+RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # they fit an output of any range: networks end without a sigmoid
+Semantics = Literal["official", "paper"]
+Fake = Literal["prior", "reconstruction"]
+FAKES: tuple[Fake, ...] = get_args(Fake)
+SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
+
+NEGLIGIBLE = 2.0**-24  # a weight this small beside another is below float32's resolution
+FAR = 5.0  # a KL this many times another is far above it
+SATURATED = 1e-6  # an exp-ELBO below this gives the encoder no gradient worth the name
+
+OF_IMAGES = Need(lambda config: config.data.SAMPLES == "images", "the samples are points, not images", strict=True)
+OF_CLASSES = Need(
+    lambda config: config.model.TELLS_CLASS,
+    "the model {config.model.name!r} does not separate the class from the rest",
+    strict=True,
+)
+
+
+class Latents(NamedTuple):
+    """What the plain step hands an objective beside rec and kl.
+
+    Attributes:
+        z: draws from the posteriors, [B, z_dim].
+        mu, logvar: of the posteriors, [B, z_dim].
+        data_size: number of training samples; None where the data is endless.
+    """
+
+    z: Tensor
+    mu: Tensor
+    logvar: Tensor
+    data_size: int | None
+
+
+class Symptom(NamedTuple):
+    """A cause of a divergence, in words, and the setting to change, with the direction."""
+
+    cause: str
+    remedy: str
+
+
+Usual = Callable[[str], float]
+Step = Callable[..., dict[str, "Tensor"]]  # a batch -> detached losses, see sivae.method.base.BaseStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Choice):
+    """What a training minimises.
+
+    Class attributes:
+        TAKES_PAIRS: whether a batch may consist of pairs of one class (`supervision` of the model "translation").
+        USES_CODES: whether it trains codes of images and classes, which the model then must have.
+        SHARES_PASSES: whether its step has forward passes that both updates can share.
+        WARMS_UP: whether a plain VAE may train before it.
+    """
+
+    LABEL: ClassVar[str] = "objective"
+    DEFAULT_KIND: ClassVar[ErrorKind] = "mse"
+    TAKES_PAIRS: ClassVar[bool] = True
+    USES_CODES: ClassVar[bool] = False
+    SHARES_PASSES: ClassVar[bool] = False
+    WARMS_UP: ClassVar[bool] = True
+
+    kind: ErrorKind | None = setting(None, help="The reconstruction error.", metavar="{" + ",".join(RUN_KINDS) + "}")
+    perceptual: str | None = setting(
+        None,
+        help="File of VGG-16's weights (vgg16-397923af.pth). The reconstruction error is then perceptual, and --kind "
+        "cannot be given.",
+        need=OF_IMAGES,
+        unset="none",
+        metavar="FILE",
+        since=None,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.perceptual is None and self.kind is None:
+            object.__setattr__(self, "kind", self.DEFAULT_KIND)
+        if self.perceptual is not None and self.kind is not None:
+            raise ConfigError(f"kind = {self.kind!r}: perceptual is given too; leave one of the two out")
+
+    def changed(self, **changes: Any) -> Self:
+        """A copy with other values. A perceptual error replaces the kind, unless both are given."""
+        if changes.get("perceptual") is not None:
+            changes.setdefault("kind", None)
+        return super().changed(**changes)
+
+    @property
+    def class_kl_share(self) -> float:
+        """What a nat of the class counts for one of the content."""
+        return 1.0
+
+    def elbo_weights(self) -> tuple[float, float]:
+        """beta_rec and beta_kl.
+
+        Raises:
+            ConfigError: the objective is no ELBO.
+        """
+        raise ConfigError(
+            f"a run with the objective {self.name!r} has no beta_rec and beta_kl; give both, or sigma instead"
+        )
+
+    def score(self, record: Mapping[str, Any]) -> float | None:
+        """The number by which checkpoints compare, lower is better; None where the record has none.
+
+        Args:
+            record: batch means of an iteration, as in `metrics.jsonl`.
+        """
+        return None
+
+    def for_warm_up(self) -> Objective:
+        """The objective that trains while the run warms up."""
+        return self
+
+    def symptoms(self, usual: Usual) -> list[Symptom]:
+        """The objective's own causes of a divergence.
+
+        Args:
+            usual: the recent median of a loss, by its name in `metrics.jsonl`; NaN where there is none.
+        """
+        return []
+
+    def check(self, config: Any) -> None:
+        """Refuse a run that the objective does not fit.
+
+        Args:
+            config: the run's settings, a :class:`sivae.settings.run.RunConfig`.
+
+        Raises:
+            ConfigError: it does not fit.
+        """
+        if self.kind is not None and self.kind not in RUN_KINDS:
+            raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(RUN_KINDS)}")
+
+    def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
+        """The training step.
+
+        Args:
+            pair: model, optimizer of the encoder, optimizer of the decoder.
+            warm_up: whether the step is for the run's warm-up.
+            neg_factor: what beta_neg is multiplied by, where the objective has it.
+            options: see :class:`sivae.method.base.BaseStep`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElboObjective(Objective):
+    """An objective with the negative ELBO of real samples, beta_rec rec + beta_kl kl."""
+
+    beta_rec: float = setting(1.0, help="Weight of the reconstruction error.", within=NOT_NEGATIVE)
+    beta_kl: float = setting(1.0, help="Weight of the KL divergence of real samples.", within=NOT_NEGATIVE)
+
+    def elbo_weights(self) -> tuple[float, float]:
+        """See :meth:`Objective.elbo_weights`."""
+        return self.beta_rec, self.beta_kl
+
+    def score(self, record: Mapping[str, Any]) -> float | None:
+        """The real samples' negative ELBO under the objective's weights."""
+        rec, kl = record.get("rec"), record.get("kl_real")
+        return None if rec is None or kl is None else self.beta_rec * rec + self.beta_kl * kl
+
+    def for_warm_up(self) -> VAEObjective:
+        """A plain VAE with the same weights."""
+        return VAEObjective(beta_rec=self.beta_rec, beta_kl=self.beta_kl, kind=self.kind, perceptual=self.perceptual)
+
+    def symptoms(self, usual: Usual) -> list[Symptom]:
+        """See :meth:`Objective.symptoms`."""
+        kl_real, kl_fake = usual("kl_real"), usual("kl_fake")
+        beside = "rec" if math.isnan(kl_fake) else "kl_fake"
+        if not kl_real > FAR * usual(beside):
+            return []
+        against = f"(kl_real {kl_real:.4g} against {usual(beside):.4g})"
+        return [Symptom(f"the KL of real samples is far above {beside} {against}", "raise --beta-kl, to double")]
+
+    def scaled(self, neg_factor: float) -> ElboObjective:
+        """The objective with beta_neg multiplied by a factor, where it has one."""
+        return self
+
+    def step_class(self) -> Callable[..., Step]:
+        """The class of the step after the warm-up."""
+        raise NotImplementedError
+
+    def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
+        """See :meth:`Objective.make_step`."""
+        if warm_up:
+            return self.for_warm_up().make_step(*pair, **options)
+        return self.step_class()(*pair, self.scaled(neg_factor), **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClassWeight(ElboObjective):
+    """An ELBO whose kl may have another weight for the class than for the rest."""
+
+    beta_kl_class: float | None = setting(
+        None,
+        help="Weight of the class's part of the KL divergence; --beta-kl then is the weight of the content's part.",
+        within=NOT_NEGATIVE,
+        need=OF_CLASSES,
+        unset="--beta-kl",
+        since=None,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_class_weight("beta_kl_class", "beta_kl")
+
+    def _check_class_weight(self, of_class: str, of_content: str) -> None:
+        if getattr(self, of_class) is not None and getattr(self, of_content) == 0:
+            raise ConfigError(
+                f"{of_content} = 0: {of_class} is counted against it where both are given; make it small instead"
+            )
+
+    @property
+    def class_kl_share(self) -> float:
+        """See :attr:`Objective.class_kl_share`."""
+        return _share(self.beta_kl_class, self.beta_kl)
+
+    def score(self, record: Mapping[str, Any]) -> float | None:
+        """See :meth:`ElboObjective.score`."""
+        score = super().score(record)
+        if score is None or self.beta_kl_class is None:
+            return score
+        return score + (self.beta_kl_class - self.beta_kl) * float(record.get("kl_real_class", 0.0))
+
+    def for_warm_up(self) -> VAEObjective:
+        """See :meth:`Objective.for_warm_up`."""
+        return super().for_warm_up().changed(beta_kl_class=self.beta_kl_class)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEObjective(_ClassWeight):
+    """The negative ELBO, beta_rec rec + beta_kl kl, averaged over the batch.
+
+    Args:
+        beta_rec, beta_kl: weights, at least 0.
+        beta_kl_class: weight of the class's part of the kl, for models that separate the class from the content;
+            beta_kl is then the content's weight. None: beta_kl.
+        kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
+        perceptual: file of VGG-16's weights, for a perceptual error instead of `kind`.
+
+    Raises:
+        ConfigError: a value, by name, with what is expected.
+    """
+
+    NAME: ClassVar[str] = "vae"
+    WARMS_UP: ClassVar[bool] = False
+
+    def loss(self, rec: Tensor, kl: Tensor) -> Tensor:
+        """rec, kl [B] -> scalar."""
+        return self.beta_rec * rec.mean() + self.beta_kl * kl.mean()
+
+    def loss_of(self, rec: Tensor, kl: Tensor, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a scalar, and what else the record shows, detached scalars by name.
+
+        Args:
+            rec, kl: [B].
+            latents: what kl was computed from.
+        """
+        return self.loss(rec, kl), {}
+
+    def step_class(self) -> Callable[..., Step]:
+        """See :meth:`ElboObjective.step_class`."""
+        from sivae.method.vae import VAEStep
+
+        return VAEStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntroObjective(ElboObjective):
+    """IntroVAE's hinge (Huang et al., NeurIPS 2018, Eqs. 11 and 12), on each sample before the batch mean.
+
+    encoder: beta_kl kl(real) + alpha sum_f [margin - kl(f)]+ + beta_rec rec
+    decoder: alpha sum_f kl(f) + beta_rec rec
+
+    Args:
+        beta_rec, beta_kl: weights of the real sample's terms.
+        margin: m, the kl in nats up to which a fake is pushed away. The default is for 2D data with a latent of 2,
+            where it did best of those tried (docs/experiments.md); for images it grows with the latent (IntroVAE used
+            90 to 110 for 512).
+        alpha: weight of the fakes, above 0.
+        fakes: the fakes that enter, out of "prior" and "reconstruction".
+        kind, perceptual: the reconstruction error, as for :class:`VAEObjective`.
+
+    Raises:
+        ConfigError: a value, by name, with what is expected.
+    """
+
+    NAME: ClassVar[str] = "intro"
+    SHARES_PASSES: ClassVar[bool] = True
+    class_neg_share: ClassVar[float] = 1.0
+    semantics: ClassVar[Semantics] = "official"
+    needs_fake_rec: ClassVar[bool] = False
+    decoder_fake_kl_matters: ClassVar[bool] = True
+    decoder_fake_rec_matters: ClassVar[bool] = False
+
+    fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
+    alpha: float = setting(0.25, help="Weight of the adversarial terms.", within=POSITIVE)
+    margin: float = setting(
+        5.0, help="KL divergence in nats that the encoder gives every fake at least.", within=NOT_NEGATIVE
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_fakes(self.fakes)
+
+    def scale_for(self, elements: int) -> float:
+        """The constant that multiplies every ELBO: 1."""
+        return 1.0
+
+    def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, None]:
+        """The fakes' part of the encoder's loss, a scalar."""
+        return self.alpha * (self.margin - kl_fakes).relu().mean(1).sum(), None
+
+    def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
+        """The fakes' part of the decoder's loss, a scalar."""
+        return self.alpha * kl_fakes.mean(1).sum()
+
+    def symptoms(self, usual: Usual) -> list[Symptom]:
+        """See :meth:`Objective.symptoms`."""
+        return [*_running_away(usual, "lower --margin, or --alpha"), *super().symptoms(usual)]
+
+    def step_class(self) -> Callable[..., Step]:
+        """See :meth:`ElboObjective.step_class`."""
+        from sivae.method.soft_intro import IntroStep
+
+        return IntroStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftIntroObjective(_ClassWeight):
+    """Soft-IntroVAE (Daniel & Tamar 2021, Algorithm 1), written as losses to minimise.
+
+    encoder: s (beta_rec rec + beta_kl kl) + mean_f (1/alpha) exp(-alpha s (beta_rec rec(f) + beta_neg kl(f)))
+    decoder: s beta_rec rec + gamma s mean_f (beta_kl kl(f) + gamma_r beta_rec rec(f))
+
+    Args:
+        beta_rec, beta_kl: weights of the reconstruction error and of the kl.
+        beta_neg: weight of the fakes' kl in the encoder's exponential.
+        beta_kl_class, beta_neg_class: weights of the class's part of the kl, for models that separate the class from
+            the content; beta_kl and beta_neg are then the content's weights. None: the same.
+        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. Terms below 2^-24 of the term beside
+            them (the default is) are not computed.
+        gamma: weight of the fakes in the decoder's loss. With gamma_r 1 it is the paper's, by which the optimum
+            minimises KL(p_data || p_d) + gamma H(p_d).
+        alpha: sharpness of the exponential.
+        scale: the constant s; None is 1 / (elements of one sample).
+        semantics: "official", as the authors' program, or "paper", as Algorithm 1. They differ in two gradients.
+            In the encoder's rec(f) of a reconstruction, official lets a gradient through the target x_f; paper does
+            not. In the decoder's gamma_r term, official detaches x_f and z and trains the outer decode x_ff; paper
+            detaches x_ff and trains x_f.
+        fakes: the fakes that enter; Algorithm 1 has ("prior",), the authors' program both.
+        kind, perceptual: the reconstruction error, as for :class:`VAEObjective`.
+
+    Raises:
+        ConfigError: a value, by name, with what is expected.
+    """
+
+    NAME: ClassVar[str] = "soft-intro"
+    SHARES_PASSES: ClassVar[bool] = True
+
+    beta_neg: float = setting(
+        256.0, help="Weight of the KL divergence of fakes in the encoder's update.", within=NOT_NEGATIVE
+    )
+    beta_neg_class: float | None = setting(
+        None,
+        help="Weight of the class's part of the KL divergence of fakes; --beta-neg then is the weight of the "
+        "content's part.",
+        within=NOT_NEGATIVE,
+        need=OF_CLASSES,
+        unset="--beta-neg",
+        since=None,
+    )
+    gamma_r: float = setting(
+        1e-8, help="Weight of the fakes' reconstruction error in the decoder's update.", within=NOT_NEGATIVE
+    )
+    gamma: float = setting(1.0, help="Weight of the fakes in the decoder's update.", within=NOT_NEGATIVE, since=1.0)
+    alpha: float = setting(2.0, help="Sharpness of the exponential.", within=POSITIVE)
+    scale: float | None = setting(
+        None,
+        help="The constant that multiplies every ELBO.",
+        within=POSITIVE,
+        unset="1 / (values of one sample)",
+    )
+    semantics: Semantics = setting(
+        "official", help="Whose gradients to compute, where the published code and the paper's Algorithm 1 differ."
+    )
+    fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_fakes(self.fakes)
+        self._check_class_weight("beta_neg_class", "beta_neg")
+
+    @property
+    def needs_fake_rec(self) -> bool:
+        """Whether the encoder's loss depends on the fakes' reconstruction error."""
+        return self.beta_rec > 0.0
+
+    @property
+    def decoder_fake_rec_matters(self) -> bool:
+        """Whether the fakes' reconstruction error changes the decoder's loss in float32."""
+        return self.gamma_r > NEGLIGIBLE and self.beta_rec > 0.0 and self.gamma > 0.0
+
+    @property
+    def decoder_fake_kl_matters(self) -> bool:
+        """Whether the decoder's loss depends on the fakes' kl."""
+        return self.beta_kl > 0.0 and self.gamma > 0.0
+
+    @property
+    def class_neg_share(self) -> float:
+        """What a nat of the class counts for one of the content in the encoder's exponential."""
+        return _share(self.beta_neg_class, self.beta_neg)
+
+    def scale_for(self, elements: int) -> float:
+        """s for samples of that many elements."""
+        return 1.0 / elements if self.scale is None else self.scale
+
+    def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """The fakes' part of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F]."""
+        from sivae import ops
+
+        rec = kl_fakes.new_zeros(kl_fakes.shape) if rec_fakes is None else rec_fakes  # absent where beta_rec is 0
+        exp_elbo = ops.exp_elbo(
+            rec.flatten(),
+            kl_fakes.flatten(),
+            scale=scale,
+            beta_rec=self.beta_rec,
+            beta_kl=self.beta_neg,
+            alpha=self.alpha,
+            reduction="none",
+        )
+        per_kind = exp_elbo.view_as(kl_fakes).mean(1)  # [F]
+        return per_kind.mean(), per_kind
+
+    def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
+        """The fakes' part of the decoder's loss, a scalar."""
+        loss = scale * self.beta_kl * kl_fakes.mean()
+        if rec_fakes is not None:
+            loss = loss + scale * self.gamma_r * self.beta_rec * rec_fakes.mean()
+        return loss if self.gamma == 1.0 else self.gamma * loss
+
+    def symptoms(self, usual: Usual) -> list[Symptom]:
+        """See :meth:`Objective.symptoms`."""
+        exp_elbo = usual("exp_elbo_fake")
+        if exp_elbo < SATURATED:
+            cause = f"the exp-ELBO of fakes is saturated at 0 (lately {exp_elbo:.2g}), so the encoder learns nothing"
+            own = [Symptom(f"{cause} from them", "lower --beta-neg, to a quarter")]
+        else:
+            own = _running_away(usual, "raise --beta-neg, to double: the exponential then lets go of fakes sooner")
+        return [*own, *super().symptoms(usual)]
+
+    def scaled(self, neg_factor: float) -> SoftIntroObjective:
+        """See :meth:`ElboObjective.scaled`."""
+        of_class = self.beta_neg_class
+        return dataclasses.replace(
+            self,
+            beta_neg=self.beta_neg * neg_factor,
+            beta_neg_class=None if of_class is None else of_class * neg_factor,
+        )
+
+    def step_class(self) -> Callable[..., Step]:
+        """See :meth:`ElboObjective.step_class`."""
+        from sivae.method.soft_intro import SoftIntroStep
+
+        return SoftIntroStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class LordObjective(Objective):
+    """LORD (Gabbay & Hoshen, ICLR 2020): disentanglement with the class of every image known, in two stages.
+
+    codes: s rec(x, D(c + sigma eps, y)) + content_decay |c|^2, over a code c of each image and y of each class
+    encoders: s rec(x, D(E_c(x), E_y(x))) + code_weight (mean (E_c(x) - c)^2 + mean (E_y(x) - y)^2)
+
+    Args:
+        content_noise: sigma, which limits the information in a content code.
+        content_decay: weight of the content codes' squared length.
+        code_weight: weight of the encoders' distance from the codes of the first stage.
+        scale: the constant s; None is 1 / (elements of one sample), which makes the error a mean as LORD's.
+        kind, perceptual: the reconstruction error, as for :class:`VAEObjective`. LORD's own is perceptual.
+
+    Raises:
+        ConfigError: a value, by name, with what is expected.
+    """
+
+    NAME: ClassVar[str] = "lord"
+    DEFAULT_KIND: ClassVar[ErrorKind] = "l1"
+    TAKES_PAIRS: ClassVar[bool] = False
+    USES_CODES: ClassVar[bool] = True
+
+    content_noise: float = setting(1.0, help="Noise on the content codes.", within=NOT_NEGATIVE)
+    content_decay: float = setting(1e-3, help="Weight of the content codes' squared length.", within=NOT_NEGATIVE)
+    code_weight: float = setting(10.0, help="Weight of the encoders' distance from the codes.", within=NOT_NEGATIVE)
+    scale: float | None = setting(
+        None,
+        help="The constant that multiplies the reconstruction error.",
+        within=POSITIVE,
+        unset="1 / (values of one sample)",
+    )
+
+    def scale_for(self, elements: int) -> float:
+        """s for samples of that many elements."""
+        return 1.0 / elements if self.scale is None else self.scale
+
+    def check(self, config: Any) -> None:
+        """See :meth:`Objective.check`; the warm-up is LORD's first stage."""
+        super().check(config)
+        if not config.model.HAS_CODES:
+            raise ConfigError(
+                f"objective = 'lord': the model {config.model.name!r} has no codes of classes; choose another objective"
+            )
+        share, steps = config.warmup_fraction, config.steps
+        both = 0 < share < 1 if steps is None else 0 < round(share * steps) < steps
+        if not both:
+            raise ConfigError(
+                f"warmup_fraction = {share}: it is the share of LORD's first stage, and both of its stages have to "
+                "train; choose one between 0 and 1"
+            )
+
+    def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
+        """See :meth:`Objective.make_step`."""
+        from sivae.method.lord import LordStep
+
+        return LordStep(*pair, self, stage="codes" if warm_up else "encoders", **options)
+
+
+def _running_away(usual: Usual, remedy: str) -> list[Symptom]:
+    kl_real, kl_fake = usual("kl_real"), usual("kl_fake")
+    if not kl_fake > FAR * kl_real:
+        return []
+    return [Symptom(f"the KL of fakes runs away (kl_fake {kl_fake:.4g} against kl_real {kl_real:.4g})", remedy)]
+
+
+def _share(of_class: float | None, of_content: float) -> float:
+    return 1.0 if of_class is None else of_class / of_content
+
+
+def _check_fakes(fakes: tuple[Fake, ...]) -> None:
+    if not fakes or len(set(fakes)) != len(fakes):
+        raise ConfigError(f"fakes = {show(list(fakes))}: name prior, reconstruction, or both, each once")

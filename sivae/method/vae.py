@@ -1,0 +1,41 @@
+"""The step of a VAE, and of objectives like it: one joint update of encoder and decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sivae import ops
+from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics, mean_of
+from sivae.method.noise import NO_NOISE, StepNoise
+from sivae.method.objectives import Latents
+
+
+class VAEStep(BaseStep[Any]):
+    """One joint update of encoder and decoder; also the warm-up of the other steps.
+
+    The objective is a VAE's or one like it: its `loss_of(rec, kl, latents)` makes the loss.
+    """
+
+    def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
+        """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
+        self._zero_gradients()
+        metrics = []
+        parts = self._parts(batch, noise, condition)
+        for part in parts:
+            with FORWARD:
+                mu, logvar = self._encode(part.x, part.condition)
+                z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
+                recon = self._decode(self.model.latents_to_decode(z), part, "reconstruction", part.condition)
+                rec = self._rec(recon, part.x)
+                weighted_kl, kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
+                latents = Latents(z, mu, logvar, self.options.data_size)
+                loss, more = self.objective.loss_of(rec, weighted_kl, latents)
+            with UPDATE:
+                (loss / len(parts)).backward()
+            metrics.append({"loss": loss.detach(), "rec": rec.detach().mean(), **kl_metrics, **more})
+        with UPDATE:
+            self.apply(self.encoder_optimizer)
+            self.apply(self.decoder_optimizer)
+        return mean_of(metrics)

@@ -1,0 +1,165 @@
+"""The settings of the networks: a record for each architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, setting
+
+if TYPE_CHECKING:
+    from sivae.models import VAEModel
+
+Samples = Literal["points", "images"]
+Norm = Literal["batch", "group", "none"]
+Supervision = Literal["none", "pairs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Choice):
+    """An architecture.
+
+    Class attributes:
+        SAMPLES: what it is for.
+        GROWS: whether it can grow with the images.
+        HAS_STAGES: whether its activations can be kept stage by stage (`checkpoint_activations`).
+        TELLS_CLASS: whether its latents are a class and a content.
+        HAS_CODES: whether it can have codes of images and classes, for LORD.
+    """
+
+    LABEL: ClassVar[str] = "model"
+    SAMPLES: ClassVar[Samples] = "images"
+    GROWS: ClassVar[bool] = False
+    HAS_STAGES: ClassVar[bool] = False
+    TELLS_CLASS: ClassVar[bool] = False
+    HAS_CODES: ClassVar[bool] = False
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether encoder and decoder get the class of an image."""
+        return False
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether it learns from pairs of images of one class."""
+        return False
+
+    def build(self, **sample: Any) -> VAEModel:
+        """The networks, initialised from the global generator.
+
+        Args:
+            sample: what the data decides: `data_dim` of points; `image_size` and `channels` of images, `condition_dim`
+                of a conditional model, and what else the architecture takes.
+        """
+        from sivae.models import build_model
+
+        return build_model(self.NAME, **{key: getattr(self, key) for key in self.key_names()}, **sample)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP(Model):
+    """Fully connected networks for points in the plane."""
+
+    NAME: ClassVar[str] = "mlp"
+    SAMPLES: ClassVar[Samples] = "points"
+
+    z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
+    hidden: int = setting(help="Width of the linear layers.", within=AT_LEAST_1)
+    layers: int = setting(help="Number of inner layers.", within=AT_LEAST_1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Model):
+    """The residual convolutional networks of IntroVAE and Soft-IntroVAE."""
+
+    NAME: ClassVar[str] = "conv"
+    HAS_STAGES: ClassVar[bool] = True
+
+    z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
+    widths: tuple[int, ...] = setting(
+        help="Channels from the image inwards; the resolution halves at each.", within=COUNTS
+    )
+    norm: Norm = setting("batch", help="Normalisation: batch as published, group, or none.")
+    conditional: bool = setting(False, help="Give the networks the class of an image, where the data has classes.")
+
+    @property
+    def is_conditional(self) -> bool:
+        """See :attr:`Model.is_conditional`."""
+        return self.conditional
+
+    def build(self, **sample: Any) -> VAEModel:
+        """See :meth:`Model.build`."""
+        from sivae.models import build_model
+
+        return build_model(self.NAME, z_dim=self.z_dim, widths=self.widths, norm=self.norm, **sample)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style(Model):
+    """The style-based networks, which can grow with the images."""
+
+    NAME: ClassVar[str] = "style"
+    GROWS: ClassVar[bool] = True
+    HAS_STAGES: ClassVar[bool] = True
+
+    z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
+    start_channels: int = setting(
+        help="Width of the outermost blocks; each further one is twice as wide.", within=AT_LEAST_1
+    )
+    max_channels: int = setting(help="Largest width of a block.", within=AT_LEAST_1)
+    mapping_layers: int = setting(help="Layers from a latent to its style.", within=AT_LEAST_1)
+    style_mixing: float = setting(
+        0.9, help="Share of the training passes over prior samples that mix two styles.", within=SHARE
+    )
+
+    def build(self, **sample: Any) -> VAEModel:
+        """See :meth:`Model.build`."""
+        from sivae.models import StyleVAE
+
+        keys = ("z_dim", "start_channels", "max_channels", "mapping_layers")
+        model = StyleVAE(**sample, **{key: getattr(self, key) for key in keys})
+        model.style_mixing = self.style_mixing
+        return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation(Model):
+    """Two encoders, one for the class of an image and one for its content, and one decoder."""
+
+    NAME: ClassVar[str] = "translation"
+    TELLS_CLASS: ClassVar[bool] = True
+    HAS_CODES: ClassVar[bool] = True
+
+    content_dim: int = setting(help="Latent dimensions of the content.", within=AT_LEAST_1)
+    class_dim: int = setting(help="Latent dimensions of the class.", within=AT_LEAST_1)
+    width: int = setting(
+        help="Channels at the images' resolution; inner layers have up to four times as many.", within=AT_LEAST_1
+    )
+    hidden: int = setting(help="Width of the linear layers.", within=AT_LEAST_1)
+    supervision: Supervision = setting(
+        help="pairs: a batch consists of pairs of images of one class, and each image is decoded with the class code "
+        "of the other. none: the networks learn without labels. The objective lord knows every label and takes no "
+        "pairs."
+    )
+
+    @property
+    def wants_pairs(self) -> bool:
+        """See :attr:`Model.wants_pairs`."""
+        return self.supervision == "pairs"
+
+    def build(self, *, exchanges: bool = False, **sample: Any) -> VAEModel:
+        """See :meth:`Model.build`.
+
+        Args:
+            exchanges: whether a training step decodes each image with its partner's class.
+            sample: as for other models.
+        """
+        from sivae.models import TranslationVAE
+
+        keys = ("content_dim", "class_dim", "width", "hidden")
+        model = TranslationVAE(**{key: getattr(self, key) for key in keys}, **sample)
+        model.exchanges = exchanges
+        return model
+
+
+MODEL_KINDS: dict[str, type[Model]] = {kind.NAME: kind for kind in (MLP, Conv, Style, Translation)}

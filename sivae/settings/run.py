@@ -1,0 +1,401 @@
+"""The settings of a run, as one frozen record that is written to `config.json` and read back unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sivae import fields
+from sivae.errors import ConfigError
+from sivae.fields import AT_LEAST_1, POSITIVE, SEED, SHARE, SHARES, Choice, Need, about, setting, settings_of
+from sivae.method.objectives import OF_IMAGES, Objective
+from sivae.objectives import OBJECTIVES
+from sivae.settings.data import DATA_KINDS, Data
+from sivae.settings.growth import GROWTH_KINDS, FixedSize, Growing, Growth, Stage
+from sivae.settings.models import MODEL_KINDS, Model
+
+Precision = Literal["fp32", "tf32", "bf16"]
+MemoryFormat = Literal["channels-last", "contiguous"]
+Automatic = Literal["auto", "on", "off"]
+Passes = Literal["shared", "fresh"]
+WARM_UP = "warm-up"
+
+FORMAT = 3  # of config.json; raised when an old reader would misread a new file
+
+_NOT_GROWING = Need(lambda config: not config.growth.grows, "the model grows, and each of its stages has its own value")
+_WARMS_UP = Need(
+    lambda config: not config.growth.grows and config.objective.WARMS_UP,
+    "a plain VAE needs no warm-up, and a growing model has warmup_epochs",
+)
+_HAS_EPOCHS = Need(lambda config: not config.data.ENDLESS, "points of a density have no epochs")
+_SHARES_PASSES = Need(
+    lambda config: config.objective.SHARES_PASSES,
+    "the objective {config.objective.name!r} updates both networks at once",
+)
+_HAS_STAGES = Need(
+    lambda config: config.model.HAS_STAGES,
+    "the networks of the model {config.model.name!r} have no stages",
+    strict=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings that decide what a run computes, and how often it writes.
+
+    Attributes:
+        preset: the preset that it was made from; a name for people.
+        data: where the samples come from.
+        model: the networks.
+        objective: what is minimised.
+        growth: whether the model grows with the images, and when.
+        others: each field says in its help.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range, or the parts do not fit each other.
+    """
+
+    preset: str
+    data: Data
+    model: Model
+    objective: Objective
+    growth: Growth = field(default_factory=FixedSize)
+    steps: int | None = setting(
+        None,
+        help="Training iterations, the warm-up's included. The schedule of a growing model is stretched to them.",
+        within=AT_LEAST_1,
+        unset="by --epochs",
+        found=True,
+    )
+    epochs: float | None = setting(
+        None,
+        help="Passes over the images, instead of --steps.",
+        within=POSITIVE,
+        need=_HAS_EPOCHS,
+        unset="by --steps",
+    )
+    batch_size: int = setting(
+        512, help="Samples per iteration, of all processes together.", within=AT_LEAST_1, need=_NOT_GROWING
+    )
+    learning_rate: float = setting(
+        2e-4, help="Adam's rate for encoder and decoder before the first milestone.", within=POSITIVE
+    )
+    warmup_fraction: float = setting(
+        0.0,
+        help="Share of the steps that train a plain VAE before the objective takes over; with lord, of its first "
+        "stage.",
+        within=SHARE,
+        need=_WARMS_UP,
+    )
+    milestones: tuple[float, ...] = setting(
+        (), help="Shares of the steps after which the rate drops, ascending.", within=SHARES
+    )
+    rate_factor: float = setting(0.1, help="Factor of the rate at each milestone.", within=POSITIVE)
+    ema_half_life: float | None = setting(
+        None,
+        help="Number of images after which a weight's share in the averaged copy has halved. The averaged copy then "
+        "makes pictures and metrics.",
+        within=POSITIVE,
+        unset="no average",
+    )
+    precision: Precision = setting(
+        "fp32",
+        help="Of the networks; weights and losses stay float32. tf32 rounds products on NVIDIA GPUs.",
+    )
+    memory_format: MemoryFormat = setting(
+        "channels-last", help="The order of an image's values in memory.", need=OF_IMAGES._replace(strict=False)
+    )
+    compile: bool = setting(False, help="Compile the networks with torch.compile.")
+    cuda_graph: Automatic = setting("auto", help="Run iterations as one CUDA graph; auto: on a GPU, for small images.")
+    decoder_passes: Passes = setting(
+        "shared",
+        help="shared: the decoder's update uses the encoder's forward passes. fresh: it draws other noise and encodes "
+        "the images again, as the authors' style-based program does.",
+        need=_SHARES_PASSES,
+    )
+    accumulate: int = setting(
+        1, help="Number of parts that a batch is cut into, so that only one is in memory at a time.", within=AT_LEAST_1
+    )
+    checkpoint_activations: bool = setting(
+        False,
+        help="Keep only each stage's input and compute the rest again in the backward pass: less memory, more time.",
+        need=_HAS_STAGES,
+    )
+    seed: int = setting(0, help="Decides weights, data, noise and the metrics' samples.", within=SEED)
+    device: str = setting("auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...", metavar="NAME")
+    ops: str | None = setting(
+        None,
+        help="Backend of the fused ops; sivae info lists them.",
+        unset="the fastest that is there",
+        metavar="NAME",
+    )
+    threads: int | None = setting(None, help="CPU threads.", within=AT_LEAST_1, unset="torch's choice")
+    log_every: int = setting(
+        25, help="Iterations between two records of the losses. Updates are checked as often.", within=AT_LEAST_1
+    )
+    checkpoint_every: int = setting(
+        1_000, help="Iterations between two checkpoints.", within=AT_LEAST_1, resumable=True
+    )
+    keep_checkpoints: int = setting(
+        2, help="How many of the last checkpoints stay, beside the best.", within=AT_LEAST_1, resumable=True
+    )
+    sample_every: int | None = setting(
+        None,
+        help="Iterations between two pictures of samples.",
+        within=AT_LEAST_1,
+        unset="a tenth of the steps",
+        found=True,
+    )
+
+    def __post_init__(self) -> None:
+        fields.conform(self)
+        if list(self.milestones) != sorted(self.milestones):
+            raise ConfigError(f"milestones = {fields.show(list(self.milestones))}: give them in ascending order")
+        if not self.growth.grows and self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate = {self.accumulate}: it must divide the batch_size, {self.batch_size}; "
+                "choose one that does"
+            )
+        if self.data.SAMPLES != self.model.SAMPLES:
+            raise ConfigError(f"model = {self.model.name!r}: it does not fit the data {self.data.name!r}")
+        if self.data.ENDLESS and self.epochs is not None:
+            raise ConfigError(f"epochs = {self.epochs}: points of a density have none; give steps")
+        for part in (self, *self.parts.values()):
+            for one in settings_of(part):
+                need = about(one).need
+                if need and need.strict and getattr(part, one.name) != one.default and not need.holds(self):
+                    raise ConfigError(f"{one.name}: {need.why_not.format(config=self)}; leave it out")
+        self.objective.check(self)
+        if self.paired and self.batch_size % (2 * self.accumulate):
+            raise ConfigError(
+                f"batch_size = {self.batch_size}: pairs want an even number in each of {self.accumulate} parts"
+            )
+        if self.growth.grows and not self.model.GROWS:
+            raise ConfigError(f"growth = 'grow': the model {self.model.name!r} does not grow; leave it out")
+        if self.growth.grows and self.epochs is None:
+            raise ConfigError("epochs: how long a growing run takes to grow is counted in them; give them")
+        if self.growth.grows and self.warmup_fraction:
+            raise ConfigError(
+                f"warmup_fraction = {self.warmup_fraction}: a growing model has warmup_epochs instead; leave it out"
+            )
+        if self.steps is None and self.epochs is None:
+            raise ConfigError("steps: say how long to train, by steps or by epochs")
+
+    @property
+    def parts(self) -> dict[str, Choice]:
+        """Data, model, objective and growth, by their labels."""
+        return {label: getattr(self, label) for label in PARTS}
+
+    def value(self, key: str) -> Any:
+        """A setting of the run or of one of its parts, by its key.
+
+        Raises:
+            ConfigError: the run has no such setting.
+        """
+        for part in (self, *self.parts.values()):
+            if key in [one.name for one in settings_of(part)]:
+                return getattr(part, key)
+        raise ConfigError(self._misplaced(key, None))
+
+    @property
+    def paired(self) -> bool:
+        """Whether batches consist of pairs of one class."""
+        return self.model.wants_pairs and self.objective.TAKES_PAIRS
+
+    @property
+    def total_steps(self) -> int:
+        """Training iterations.
+
+        Raises:
+            ConfigError: only epochs are known yet.
+        """
+        if self.steps is None:
+            raise ConfigError("steps: how many iterations the epochs make is known once the data is open")
+        return self.steps
+
+    @property
+    def warmup_steps(self) -> int:
+        """Iterations that train a plain VAE first."""
+        if isinstance(self.growth, Growing):
+            return self.growth.warmup_steps
+        return round(self.warmup_fraction * self.total_steps)
+
+    def phase_at(self, step: int) -> str:
+        """The phase of iteration `step`, counted from 1: "warm-up", or the objective's name."""
+        return WARM_UP if step <= self.warmup_steps else self.objective.name
+
+    def learning_rate_at(self, step: int) -> float:
+        """Adam's rate in iteration `step`, counted from 1."""
+        passed = sum(step > round(milestone * self.total_steps) for milestone in self.milestones)
+        stage = self.stage_at(step)
+        of_stage = 1.0 if stage is None else stage.rate_factor
+        return self.learning_rate * of_stage * self.rate_factor**passed
+
+    def stage_at(self, step: int) -> Stage | None:
+        """The stage of growth in iteration `step`, counted from 1; None where the model does not grow."""
+        return self.growth.stage_at(step)
+
+    def samples_after(self, steps: int) -> int:
+        """Samples seen in the first `steps` iterations, by all processes together."""
+        return self.growth.images_after(steps) if isinstance(self.growth, Growing) else steps * self.batch_size
+
+    def to_json(self) -> str:
+        """Indented JSON with every key."""
+        content: dict[str, Any] = {"format": FORMAT}
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            content[one.name] = value.to_dict() if isinstance(value, Choice) else fields.plain(value)
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ConfigError: it is not JSON or of another format, a key is unknown or missing, a value is wrong.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"not JSON ({error}); restore the file as the run wrote it") from None
+        if not isinstance(values, dict):
+            raise ConfigError("not a JSON object; restore the file as the run wrote it")
+        if values.get("format") != FORMAT:
+            raise ConfigError(
+                f"format = {fields.show(values.get('format'))}: this version reads format {FORMAT}; "
+                "use the version of sivae that wrote the run"
+            )
+        values.pop("format")
+        fields.check_keys(values, [one.name for one in dataclasses.fields(cls)], "")
+        parts = {label: fields.choice_from_dict(kinds, values[label]) for label, kinds in PARTS.items()}
+        return cls(**{**values, **parts})
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """Read a `config.json`.
+
+        Raises:
+            ConfigError: as for :meth:`from_json`, with the file's name.
+            OSError: the file cannot be read.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """A copy with other values. The parts' settings are given flat, beside the run's own.
+
+        Steps replace epochs, and epochs replace steps.
+
+        Raises:
+            ConfigError: a key is unknown or has no effect here, or a value is wrong.
+        """
+        own = {key: changes.pop(key) for key in list(changes) if key in _OWN_KEYS}
+        for label, part in self.parts.items():
+            part = own.get(label, part)
+            inside = {key: changes.pop(key) for key in list(changes) if key in part.key_names()}
+            if inside:
+                own[label] = part.changed(**inside)
+        for key, value in changes.items():
+            if value is not None or not _homes(key):
+                raise ConfigError(self._misplaced(key, value))
+        if "epochs" in own and "steps" not in own:
+            own["steps"] = None
+        grows = own.get("growth", self.growth).grows  # then steps compress the epochs' schedule
+        if "steps" in own and own["steps"] is not None and "epochs" not in own and not grows:
+            own["epochs"] = None
+        return dataclasses.replace(self, **own)
+
+    def _misplaced(self, key: str, value: Any) -> str:
+        homes = _homes(key)
+        if not homes:
+            return fields.unknown(key, every_key())
+        label, names = homes
+        shown = fields.show(list(value) if isinstance(value, tuple) else value)
+        return (
+            f"{key} = {shown}: it has no effect with the {label} {self.parts[label].name!r}; "
+            f"leave it out, or choose the {label} {' or '.join(names)}"
+        )
+
+
+PARTS: Mapping[str, Mapping[str, type[Any]]] = {
+    "data": DATA_KINDS,
+    "model": MODEL_KINDS,
+    "objective": OBJECTIVES,
+    "growth": GROWTH_KINDS,
+}
+_OWN_KEYS = tuple(one.name for one in dataclasses.fields(RunConfig))
+
+
+class Placed(NamedTuple):
+    """A setting, with where it is.
+
+    Attributes:
+        part: "run", or the label of a part.
+        field: the setting.
+        value: what the run has; MISSING where there is no run.
+    """
+
+    part: str
+    field: dataclasses.Field[Any]
+    value: Any
+
+    @property
+    def option(self) -> str:
+        """Its name on the command line, without dashes; empty where it is no option."""
+        named = about(self.field).option
+        return self.field.name.replace("_", "-") if named is None else named
+
+
+def placed_settings(config: RunConfig, *, effective: bool = True) -> Iterator[Placed]:
+    """The settings of a run, the run's own first.
+
+    Args:
+        config: the run's.
+        effective: leave out those that have no effect there.
+    """
+    for label, part in [("run", config), *config.parts.items()]:
+        for one in settings_of(part):
+            need = about(one).need
+            if not effective or need is None or need.holds(config):
+                yield Placed(label, one, getattr(part, one.name))
+
+
+def every_setting() -> Iterator[Placed]:
+    """The settings of every kind of run; one that several kinds of a part have comes once."""
+    seen = set()
+    kinds = [("run", RunConfig), *((label, kind) for label, of_part in PARTS.items() for kind in of_part.values())]
+    for label, kind in kinds:
+        for one in settings_of(kind):
+            if one.name not in seen:
+                seen.add(one.name)
+                yield Placed(label, one, MISSING)
+
+
+def every_key() -> list[str]:
+    """The names of all settings, and of the parts."""
+    return [*_OWN_KEYS, *(one.field.name for one in every_setting() if one.field.name not in _OWN_KEYS)]
+
+
+def resumable_keys() -> list[str]:
+    """The names of the settings that a resumed run may change."""
+    return [one.field.name for one in every_setting() if about(one.field).resumable]
+
+
+def found_keys() -> list[str]:
+    """The names of the settings that a run fills in when it starts, from the data and the processes."""
+    return [one.field.name for one in every_setting() if about(one.field).found]
+
+
+def _homes(key: str) -> tuple[str, list[str]] | None:
+    """The part that has a setting, and the names of its kinds that have it."""
+    for label, kinds in PARTS.items():
+        names = [name for name, kind in kinds.items() if key in kind.key_names()]
+        if names:
+            return label, names
+    return None

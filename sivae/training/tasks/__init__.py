@@ -1,0 +1,1 @@
+"""The tasks: what a run trains on, draws and measures."""

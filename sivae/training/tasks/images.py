@@ -1,0 +1,248 @@
+"""The task of learning a set of images."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sivae.data.images import ImageBatches, at_resolution
+from sivae.data.images.parts import Images, Parts
+from sivae.errors import ConfigError
+from sivae.models import MODELS, VAEModel
+from sivae.models.style.resampling import doubled, halved, mixed
+from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
+from sivae.settings.growth import Growing, Stage
+from sivae.settings.run import RunConfig
+from sivae.training.feature_files import NO_FILES, FeatureFiles
+from sivae.training.measured_images import MeasuredImages, spread
+from sivae.training.parallel import Processes
+from sivae.training.seeds import derived_seed
+from sivae.training.task_metrics import measure
+from sivae.training.tasks.base import Task
+
+_SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
+_LOOKED_AT = 64  # images that a fingerprint is made of
+
+
+class ImageTask(Task):
+    """A set of images to learn.
+
+    Metrics and reconstructions are of the test images where the data has a test part, else of the training images.
+
+    Args:
+        config, device, processes: see :class:`Task`.
+        data: a map-style dataset of images, instead of the configuration's data.
+        show: show progress while images are decoded.
+        for_training: False leaves the training images unopened where there are test images.
+
+    Raises:
+        ConfigError: the data is not there, damaged, or not what the settings say.
+    """
+
+    counts_images = True
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        processes: Processes,
+        *,
+        data: Any = None,
+        show: bool = False,
+        for_training: bool = True,
+    ) -> None:
+        super().__init__(config, device, processes)
+        self._show = show
+        self._batches: ImageBatches | None = None
+        self._stage: Stage | None = None
+        self._value_range = MODELS[config.model.name].value_range or (0.0, 1.0)
+        perceptual = config.objective.perceptual
+        if perceptual is not None:
+            try:
+                load_vgg16(perceptual)  # refuses it before anything is written
+            except (ValueError, OSError) as error:
+                raise ConfigError(f"perceptual: {error}; name VGG-16's weights, {VGG16_WEIGHTS}") from None
+        try:
+            self._train, self._test = self._open(data, for_training)
+            self.config = self._completed(config)
+            self._measured = self._measured_at(self._test.resolution)
+            self._fingerprint = None if self._train is None else _fingerprint(self._train, labels=self._uses_labels)
+            with torch.device("meta"):
+                self.build_model()  # refuses what does not fit, before anything is written
+            if self._train is not None and not config.growth.grows:
+                self._batches = self._open_batches(self._train, config.batch_size)
+        except ConfigError:
+            raise
+        except (ValueError, OSError) as error:
+            raise ConfigError(str(error)) from error
+
+    def _open(self, data: Any, for_training: bool) -> Parts:
+        source = self.config.data
+        if data is not None:
+            raise NotImplementedError
+        source.check_is_named(self.config.preset)
+        return source.open_parts(for_training=for_training, show=self._show)
+
+    @property
+    def _uses_labels(self) -> bool:
+        """Whether the batches depend on the images' classes."""
+        return False
+
+    def _completed(self, config: RunConfig) -> RunConfig:
+        growth = config.growth
+        if not isinstance(growth, Growing) or growth.stage_steps is not None or self._train is None:
+            return config
+        assert config.epochs is not None
+        growth = growth.planned(
+            epochs=config.epochs,
+            side=self._train.resolution,
+            images=len(self._train),
+            processes=self._processes.count,
+            accumulate=config.accumulate,
+            total_steps=config.steps,
+        )
+        assert growth.stage_batches is not None
+        return config.replace(growth=growth, batch_size=growth.stage_batches[-1])
+
+    def _open_batches(self, images: Images, batch_size: int, side: int = 0) -> ImageBatches:
+        config = self.config
+        return ImageBatches(
+            images,
+            batch_size=batch_size // self._processes.count,
+            seed=derived_seed(config.seed, f"data at {side}" if side else "data"),
+            device=self._device,
+            **config.data.batch_options(),
+            value_range=self._value_range,
+            channels_last=config.memory_format == "channels-last",
+            rank=self._processes.rank,
+            world_size=self._processes.count,
+            pairs=config.paired,
+            progress=self._show,
+        )
+
+    def _measured_at(self, side: int) -> MeasuredImages:
+        return MeasuredImages(
+            at_resolution(self._test, side),
+            self._device,
+            conditional=self.config.model.is_conditional,
+            value_range=self._value_range,
+        )
+
+    def _measured_for(self, model: VAEModel) -> MeasuredImages:
+        """The images at the resolution that the model has now."""
+        side = model.sample_shape[1]
+        if self._measured.images.resolution != side:
+            self._measured = self._measured_at(side)
+        return self._measured
+
+    @property
+    def steps_per_epoch(self) -> int:  # type: ignore[override] # read-only
+        """Whole batches in the training images."""
+        assert self._batches is not None
+        return self._batches.steps_per_epoch
+
+    @property
+    def data_size(self) -> int | None:  # type: ignore[override] # read-only
+        """Number of training images."""
+        return None if self._train is None else len(self._train)
+
+    def build_model(self) -> VAEModel:
+        """See :meth:`Task.build_model`."""
+        images = self._test
+        return self.config.model.build(image_size=images.resolution, channels=images.channels, **self._model_facts())
+
+    def _model_facts(self) -> dict[str, Any]:
+        """What the data decides of the networks beside the images' shape."""
+        return {"condition_dim": self._measured.classes} if self.config.model.is_conditional else {}
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """This process's images of iteration `step`, [B, C, H, W] in the model's range, and their conditions."""
+        stage = self.config.stage_at(step)
+        if stage is not None:
+            return self._batch_of(stage), None
+        assert self._batches is not None
+        images, labels = self._batches.batch(step - 1)
+        return images, self._condition(step, labels)
+
+    def _condition(self, step: int, labels: Tensor | None) -> Tensor | None:
+        """The conditions of iteration `step`: the classes, one-hot, where the networks get them."""
+        return self._measured.condition(labels)
+
+    def _batch_of(self, stage: Stage) -> Tensor:
+        """Images of a stage; while it blends in, blended with their own copies of half the resolution."""
+        if self._stage is None or self._stage.lod != stage.lod:
+            self.close()
+            assert self._train is not None
+            images = at_resolution(self._train, stage.side, progress=self._show)
+            self._batches = self._open_batches(images, stage.batch_size, stage.side)
+        self._stage = stage
+        assert self._batches is not None
+        batch = self._batches.batch(stage.index)[0]
+        return batch if stage.blend == 1.0 else mixed(doubled(halved(batch)), batch, stage.blend)
+
+    def state(self) -> dict[str, Any]:
+        """What the data was; the batches themselves follow from seed and step."""
+        return {"images": self._fingerprint}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Check that the data is what it was.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if state["images"] != self._fingerprint:
+            raise ValueError(
+                f"its images were {state['images']}, and {self.config.data.title} holds "
+                f"{self._fingerprint}: count, side, channels and checksum"
+            )
+
+    def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
+        """See :func:`measure`."""
+        return measure(model, self._measured_for(model), seed, files)
+
+    def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
+        """Draw samples at fixed noise to `path`, and beside it test images and what is made of them."""
+        from sivae.figures.grids import reconstruction_grid, sample_grid
+
+        generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
+        measured = self._measured_for(model)
+        originals, conditions = measured.some(measured.spread(_RECONSTRUCTIONS))
+        of_samples = None if conditions is None else conditions.repeat(-(-_SAMPLES // len(conditions)), 1)[:_SAMPLES]
+        samples = model.sample(_SAMPLES, generator=generator, condition=of_samples)
+        again = model.reconstruct(originals, condition=conditions)
+        beside = path.with_name(path.name.replace(path.stem, f"{path.stem}-reconstructions"))
+        sample_grid(path, samples, value_range=measured.value_range)
+        reconstruction_grid(beside, originals, again, value_range=measured.value_range)
+        return [path, beside]
+
+    def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
+        """Draw `samples.png` and what belongs beside it, and `curves.png`."""
+        from sivae.figures.charts import plot_curves
+
+        pictures = self.picture_samples(folder / "samples.png", model, step)
+        plot_curves(
+            folder / "curves.png", records, f"{self.config.preset}, {self.config.objective.name}, {step:,} steps"
+        )
+        return [*pictures, folder / "curves.png"]
+
+    def close(self) -> None:
+        """Stop the threads and processes that fetch batches."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def _fingerprint(images: Images, *, labels: bool) -> str:
+    """Count, side, channels and a checksum of some images, spread over all of them; of every label where asked."""
+    checksum = 0
+    for index in spread(len(images), _LOOKED_AT):
+        checksum = zlib.crc32(images.read(index).tobytes(), checksum)
+    if labels:
+        checksum = zlib.crc32(np.array(images.labels).tobytes(), checksum)
+    return f"{len(images)} x {images.resolution} x {images.channels}, {checksum:08x}"
