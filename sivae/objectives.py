@@ -12,6 +12,7 @@ from sivae.method.objectives import (
     SoftIntroObjective,
     VAEObjective,
 )
+from sivae.method.tc_vae import TCVAEObjective
 
 __all__ = [
     "FAKES",
@@ -22,9 +23,10 @@ __all__ = [
     "LordObjective",
     "Objective",
     "SoftIntroObjective",
+    "TCVAEObjective",
     "VAEObjective",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    kind.NAME: kind for kind in (SoftIntroObjective, IntroObjective, VAEObjective, LordObjective)
+    kind.NAME: kind for kind in (SoftIntroObjective, IntroObjective, VAEObjective, TCVAEObjective, LordObjective)
 }

@@ -1,0 +1,114 @@
+"""β-TC-VAE (Chen et al., NeurIPS 2018): a VAE with a price on the dependence between latent values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sivae.errors import ConfigError
+from sivae.fields import NOT_NEGATIVE, setting
+from sivae.method.objectives import ElboObjective, Latents, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_LOG_2_PI = math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TCVAEObjective(ElboObjective):
+    """beta_rec rec + beta_kl (MI + dimension-wise KL) + beta_tc TC (Chen et al. 2018, Eq. 4).
+
+    With q(z) the mixture of all training samples' posteriors, the batch mean of the kl is the sum of the three:
+    MI = E log q(z|x) / q(z), TC = E log q(z) / prod_d q(z_d), dimension-wise KL = E log prod_d q(z_d) / p(z). So with
+    beta_tc = beta_kl the objective estimates that of a VAE.
+
+    q(z) is estimated by minibatch-weighted sampling (Eq. S3): for a batch of M out of N training samples,
+    log q(z_i) = log sum_j q(z_i | x_j) - log(N M). The rows that one process passes through the networks at a time are
+    the batch: those of other processes, and of other parts of an accumulated batch, do not enter.
+
+    Args:
+        beta_rec: weight of the reconstruction error.
+        beta_kl: weight of MI and dimension-wise KL.
+        beta_tc: weight of the total correlation.
+        kind, perceptual: the reconstruction error, as for :class:`sivae.objectives.VAEObjective`.
+
+    Raises:
+        ConfigError: a value, by name, with what is expected.
+    """
+
+    NAME: ClassVar[str] = "tc-vae"
+
+    beta_tc: float = setting(
+        6.0,
+        help="Weight of the total correlation, the dependence between latent values; as much as --beta-kl makes a "
+        "plain VAE.",
+        within=NOT_NEGATIVE,
+    )
+
+    def loss_of(self, rec: Tensor, kl: Tensor, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, a scalar, and its parts mutual_information, total_correlation and dimension_kl, batch means.
+
+        Args:
+            rec, kl: [B]; kl is not used: its parts are estimated from the draws.
+            latents: z, mu and logvar [B, z_dim], and the number of training samples.
+
+        Raises:
+            ValueError: that number is not known.
+        """
+        if latents.data_size is None:
+            raise ValueError("TCVAEObjective: the number of training samples is needed; give StepOptions(data_size=N)")
+        of_posterior, of_mixture, of_product, of_prior = log_densities(*latents[:3], latents.data_size)
+        mutual_information = (of_posterior - of_mixture).mean()
+        total_correlation = (of_mixture - of_product).mean()
+        dimension_kl = (of_product - of_prior).mean()
+        loss = (
+            self.beta_rec * rec.mean()
+            + self.beta_kl * (mutual_information + dimension_kl)
+            + self.beta_tc * total_correlation
+        )
+        return loss, {
+            "mutual_information": mutual_information.detach(),
+            "total_correlation": total_correlation.detach(),
+            "dimension_kl": dimension_kl.detach(),
+        }
+
+    def check(self, config: Any) -> None:
+        """See :meth:`sivae.objectives.Objective.check`."""
+        super().check(config)
+        if config.data.ENDLESS:
+            raise ConfigError(
+                f"objective = {self.NAME!r}: it needs the number of training samples, and the data "
+                f"{config.data.name!r} is endless; choose another objective, or a preset of images"
+            )
+
+    def step_class(self) -> Callable[..., Step]:
+        """See :meth:`ElboObjective.step_class`."""
+        from sivae.method.vae import VAEStep
+
+        return VAEStep
+
+
+def log_densities(z: Tensor, mu: Tensor, logvar: Tensor, data_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log q(z|x), log q(z), log prod_d q(z_d) and log p(z) of draws z, [B] each.
+
+    Args:
+        z: draws from N(mu, exp(logvar)), [B, z_dim].
+        mu, logvar: of the posteriors, [B, z_dim].
+        data_size: N, the number of training samples that the B are taken from.
+    """
+    # log q(z_i,d | x_j,d) of each draw i under each posterior j.
+    pairs = _log_normal(z[:, None], mu[None], logvar[None])  # [B, B, z_dim]
+    of_batch = math.log(data_size * len(z))
+    of_posterior = pairs.diagonal(dim1=0, dim2=1).sum(0)
+    of_mixture = pairs.sum(2).logsumexp(1) - of_batch
+    of_product = (pairs.logsumexp(1) - of_batch).sum(1)
+    of_prior = -0.5 * (z.square() + _LOG_2_PI).sum(1)
+    return of_posterior, of_mixture, of_product, of_prior
+
+
+def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    return -0.5 * ((z - mu).square() * (-logvar).exp() + logvar + _LOG_2_PI)
