@@ -1,35 +1,4 @@
-"""Measure trained models.
+"""Measure trained models: densities, images, likelihoods, out-of-distribution detection, translations.
 
-The metrics of densities are imported here. The other modules import larger libraries: see
-:mod:`sivae.evaluation.image_metrics` for images.
+Nothing is imported here, as some of the modules import large libraries.
 """
-
-from sivae.evaluation.density import (
-    DensityModel,
-    ModeCoverage,
-    density_grid,
-    density_histogram,
-    evaluate_density,
-    grid_normalised_elbo,
-    js_divergence,
-    kl_divergence,
-    mode_coverage,
-    negative_elbo,
-    official_js_divergence,
-    official_kl_divergence,
-)
-
-__all__ = [
-    "DensityModel",
-    "ModeCoverage",
-    "density_grid",
-    "density_histogram",
-    "evaluate_density",
-    "grid_normalised_elbo",
-    "js_divergence",
-    "kl_divergence",
-    "mode_coverage",
-    "negative_elbo",
-    "official_js_divergence",
-    "official_kl_divergence",
-]

@@ -1,9 +1,9 @@
-"""How well a model fits a two-dimensional density.
+"""Measure how well a model fits a two-dimensional density.
 
-``gnelbo``, ``official_kl`` and ``official_jsd`` are computed as the program published with Soft-IntroVAE
-(Daniel and Tamar, CVPR 2021) computes them, so that they can be set beside the paper's tables. ``kl`` and
-``jsd`` are the same two divergences on probabilities, in nats, the latter with the standard direction of its
-arguments. Networks run in their own dtype; everything after them is float64.
+``gnelbo``, ``official_kl`` and ``official_jsd`` are computed as the program published with Soft-IntroVAE (Daniel and
+Tamar, CVPR 2021) computes them, so that they can be compared with the paper's tables. ``kl`` and ``jsd`` are the same
+two divergences on probabilities, in nats, the latter with the standard direction of its arguments. Networks run in
+their own dtype; everything after them is float64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG_FLOOR = 1e-14
 
 
 class DensityModel(Protocol):
-    """What the metrics ask of a model: an ``nn.Module`` that encodes and decodes points in the plane."""
+    """An ``nn.Module`` that encodes and decodes points in the plane."""
 
     @property
     def z_dim(self) -> int:
@@ -44,18 +44,18 @@ class DensityModel(Protocol):
 
 
 class ModeCoverage(NamedTuple):
-    """Which modes of a mixture a set of points reaches; see :func:`mode_coverage`."""
+    """How many modes of a mixture a set of points reaches, and how precisely; see :func:`mode_coverage`."""
 
     captured: int
     precision: float
 
 
 def density_histogram(points: Tensor, extent: float, bins: int = 100) -> Tensor:
-    """Normalised density of points on the square ``[-2·extent, 2·extent]²``.
+    """Estimate the density of points on the square ``[-2·extent, 2·extent]²`` by a normalised histogram.
 
     Equals ``numpy.histogram2d(x, y, bins, range, density=True)[0]``: points outside the square (and NaNs) are
     dropped before normalising, a point on an inner edge belongs to the bin above it, and the square's upper
-    edges are closed.
+    edges belong to the last bins.
 
     Args:
         points: ``[N, 2]``, any real floating-point dtype.
@@ -64,7 +64,7 @@ def density_histogram(points: Tensor, extent: float, bins: int = 100) -> Tensor:
 
     Returns:
         float64 ``[bins, bins]``; the first index follows the first coordinate. The sum times the area of a
-        bin is 1; all NaN if no point lies in the square.
+        bin is 1; all NaN if no point is in the square.
 
     Raises:
         ValueError: ``points`` is not ``[N, 2]``, ``extent`` is not positive or ``bins`` is below 1.
@@ -87,7 +87,7 @@ def density_histogram(points: Tensor, extent: float, bins: int = 100) -> Tensor:
 
 
 def _log_ratio_sum(p: Tensor, q: Tensor, floor: float) -> Tensor:
-    # xlogy is 0 where p is 0, whatever q is there; that leaves out the bins with p = 0.
+    # xlogy is 0 where p is 0, so that bins with p = 0 count nothing.
     return (torch.xlogy(p, p) - torch.xlogy(p, q + floor)).sum()
 
 
@@ -95,8 +95,8 @@ def official_kl_divergence(p: Tensor, q: Tensor) -> float:
     """The published program's KL: ``(1/100)·Σ p·(log p − log(q + 1e-14))`` over the bins with p > 0.
 
     It sums densities, not probabilities: with bins of area ``a`` it is ``1/(100·a)`` times the discrete KL,
-    which is 6.25 for extent 1 and 1.5625 for extent 2. With a number of bins per axis other than 100 that
-    number takes the place of 100.
+    which is 6.25 for extent 1 and 1.5625 for extent 2. With another number of bins per axis than 100, that
+    number replaces 100.
 
     Args:
         p: density histogram ``[bins, bins]`` as :func:`density_histogram` makes it; for the metric, of the
@@ -113,7 +113,7 @@ def official_kl_divergence(p: Tensor, q: Tensor) -> float:
 def official_js_divergence(p: Tensor, q: Tensor) -> float:
     """The published program's JSD: ``½·[KL(M‖p) + KL(M‖q)]`` with M = ½(p + q) and KL the official one.
 
-    The arguments run the other way round than in the Jensen–Shannon divergence, so ln 2 does not bound it.
+    The arguments have the opposite order to that of the Jensen–Shannon divergence, so ln 2 is no upper bound.
 
     Args:
         p, q: density histograms ``[bins, bins]``; the result is symmetric in them.
@@ -129,8 +129,8 @@ def kl_divergence(p: Tensor, q: Tensor) -> float:
     """KL(P‖Q) in nats between the bin probabilities of two density histograms.
 
     It is ``Σ p·(log p − log(q + 1e-14)) / Σ p`` over the bins with p > 0: exactly
-    :func:`official_kl_divergence` over its factor 6.25 or 1.5625. The floor is a density, as it is there, and
-    keeps the result finite where q is 0.
+    :func:`official_kl_divergence` over its factor 6.25 or 1.5625. The floor is a density, as in that function,
+    and keeps the result finite where q is 0.
 
     Args:
         p, q: density histograms ``[bins, bins]``.
@@ -160,7 +160,7 @@ def grid_normalised_elbo(data_nelbo: Tensor, grid_nelbo: Tensor) -> float:
     """gnELBO: mean NELBO of data points over the sum of NELBO of the grid and of those same points.
 
     Lower is better: the model puts the data lower than the rest of the plane. The value shrinks with the
-    number of grid points, so only figures from equal grids compare.
+    number of grid points, so only values from equal grids can be compared.
 
     Args:
         data_nelbo: negative ELBO of data points, ``[N]``.
@@ -205,14 +205,14 @@ def negative_elbo(
     beta_kl: float = 1.0,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """``beta_rec·rec + beta_kl·kl`` of each point, with z = mu instead of a draw, in eval mode and in chunks.
+    """Compute ``beta_rec·rec + beta_kl·kl`` of each point, with z = mu instead of a draw, in eval mode and in chunks.
 
     Args:
         model: see :class:`DensityModel`; its mode is restored.
         points: ``[N, 2]``; cast to the dtype of the model's parameters.
         beta_rec: weight of the squared error ``Σ (x − x̂)²``.
         beta_kl: weight of the divergence from the standard normal prior.
-        device: where the model is; None asks its parameters.
+        device: the model's; None: that of its parameters.
 
     Returns:
         float64 ``[N]`` on the CPU.
@@ -249,17 +249,17 @@ def evaluate_density(
     grid_resolution: int = 1024,
     sample_points: int = 5000,
 ) -> dict[str, float]:
-    """The two-dimensional metrics of a model.
+    """Compute the two-dimensional metrics of a model.
 
     Data and prior noise are drawn in float64 on the CPU from generators that are made from ``seed``, so the
-    points are the same on every device and the global generators are left alone. The model runs in eval mode,
+    points are the same on every device and the global generators do not change. The model runs in eval mode,
     without gradients, and gets its mode back.
 
     Args:
         model: see :class:`DensityModel`; its prior is the standard normal.
         density: what it was trained on.
         seed: 0 or more.
-        device: where the model is; None asks its parameters.
+        device: the model's; None: that of its parameters.
         elbo_points: data points for ``gnelbo``. The defaults of this and the next two are the published
             protocol.
         grid_resolution: points along each axis of the ``gnelbo`` grid, which includes the square's edges.
@@ -268,12 +268,12 @@ def evaluate_density(
     Returns:
         ``gnelbo``, ``official_kl``, ``official_jsd``, ``kl`` and ``jsd``; for a Gaussian mixture also
         ``modes_captured`` (an int) and ``mode_precision``. In all but the last two, lower is better. The four
-        divergences are NaN if no generated point lies in the square.
+        divergences are NaN if no generated point is in the square.
 
     Raises:
         ValueError: ``seed`` is negative.
     """
-    # Mixing the seed keeps these streams apart from those of a training run that was given the same number.
+    # Mixing the seed makes these streams differ from those of a training run with the same seed.
     elbo_rng, real_rng, prior_rng = (
         torch.Generator().manual_seed(int(state)) for state in np.random.SeedSequence(seed).generate_state(3, np.uint64)
     )
@@ -310,11 +310,11 @@ def density_grid(
     beta_kl: float = 1.0,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The density that the model's ELBO implies, normalised over the plotting square.
+    """Compute the density that the model's ELBO implies, normalised over the plotting square.
 
-    ``softmax(−NELBO)`` over the cells of a grid, divided by the area of a cell. The ELBO bounds the
-    log-likelihood from below and knows no normalising constant, so this is a normalised ELBO-based estimate,
-    not the density of generated points. With the default weights a point's likelihood has variance ½ around
+    ``softmax(−NELBO)`` over the cells of a grid, divided by the area of a cell. The ELBO is a lower bound of
+    the log-likelihood without a normalising constant, so this is an estimate that is normalised afterwards, not
+    the density of generated points. With the default weights a point's likelihood has variance ½ around
     its reconstruction; a larger ``beta_rec`` (``1/(2·variance)``) sharpens the picture.
 
     Args:
@@ -322,7 +322,7 @@ def density_grid(
         density: gives the square ``[-2·extent, 2·extent]²``.
         resolution: cells along each axis; the NELBO is taken at their centres.
         beta_rec, beta_kl: weights in the NELBO.
-        device: where the model is; None asks its parameters.
+        device: the model's; None: that of its parameters.
 
     Returns:
         float64 ``[resolution, resolution]`` on the CPU; the first index follows the first coordinate. The sum

@@ -1,7 +1,7 @@
-"""Fréchet and kernel Inception distance between real and generated images, by torchmetrics, by the standard protocol.
+"""Compute the Fréchet and the kernel Inception distance of real and generated images by the standard protocol.
 
-Images are rounded to uint8, the feature network is in eval mode, and so is the decoder that made them. The network's
-weights come from a file that the user names; nothing is ever downloaded.
+torchmetrics computes them. Images are rounded to uint8, the feature network is in eval mode, and so is the decoder that
+made them. The network's weights come from a file that the user names; nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _KID_SUBSETS, _KID_SUBSET = 100, 1000
 
 
 class FeatureDistance:
-    """FID and KID between two sets of images that come batch by batch.
+    """FID and KID between two sets of images that are added batch by batch.
 
-    Real images are added as they come from the data; generated ones have to be made with the decoder in eval mode.
-    Statistics are float64. FID needs memory for d x d of them; KID keeps the features of every image, on the CPU.
+    The decoder has to be in eval mode. Statistics are float64. FID needs memory for d x d values; KID keeps the
+    features of every image on the CPU.
 
     Args:
         features: uint8 images [B, 3, H, W] -> [B, d]: :func:`inception`, or any other network. It is moved to the
@@ -58,17 +58,17 @@ class FeatureDistance:
         self.generated_count = 0
 
     def add_real(self, images: Tensor) -> None:
-        """Take images of the data in, [B, C, H, W]; C is 1 or 3."""
+        """Add images of the data, [B, C, H, W]; C is 1 or 3."""
         self._add(images, real=True)
         self.real_count += len(images)
 
     def add_generated(self, images: Tensor) -> None:
-        """Take images of the model in, [B, C, H, W]; C is 1 or 3."""
+        """Add images of the model, [B, C, H, W]; C is 1 or 3."""
         self._add(images, real=False)
         self.generated_count += len(images)
 
     def compute(self, *, seed: int) -> dict[str, float]:
-        """The distances between what was added so far.
+        """Compute the distances between the images added so far.
 
         Args:
             seed: of KID's random subsets.
@@ -76,7 +76,7 @@ class FeatureDistance:
         Returns:
             fid: Fréchet distance between Gaussians fitted to the two sets of features (Heusel et al., NeurIPS 2017),
                 ``|m - m'|² + tr(C + C' - 2 (C C')^½)`` with unbiased covariances; 0 or more, lower is better. It is
-                biased upwards for few images, so only figures of equal counts compare.
+                too high for few images, so only values of equal counts can be compared.
             kid_mean, kid_std: mean and standard deviation, over 100 random subsets of 1000 images each (of all of
                 them, if there are fewer), of the unbiased squared MMD with the kernel ``(x·y/d + 1)³`` (Bińkowski et
                 al., ICLR 2018); around 0 for equal distributions, lower is better.
@@ -102,7 +102,7 @@ class FeatureDistance:
             mean, deviation = self._kid.compute()
         finally:
             torch.set_rng_state(before)
-        # Not every build of torch has the eigenvalues of a general matrix on a GPU.
+        # Some builds of torch cannot compute the eigenvalues of a general matrix on a GPU.
         fid = self._fid.to("cpu").compute()
         self._fid.to(self._device)
         return {"fid": float(fid), "kid_mean": float(mean), "kid_std": float(deviation), "fid_images": count}
@@ -113,7 +113,7 @@ class FeatureDistance:
             raise ValueError(f"images are {list(images.shape)}, expected [B, C, H, W] with 1 or 3 channels")
         if len(images) == 0:
             return
-        # torchmetrics and KID would raise, from deep inside, at the end.
+        # torchmetrics would raise at the end, with a message that does not name the images.
         self._finite = self._finite and bool(images.isfinite().all())
         pixels = to_uint8(images.to(self._device), self._value_range).expand(-1, 3, -1, -1)
         with evaluating(self._features):
@@ -133,29 +133,29 @@ class FeatureDistance:
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.kid import KernelInceptionDistance
 
-        # The features are computed once, here, for both metrics, which take them for images.
+        # Both metrics get the features, computed once, instead of images.
         given = nn.Identity()
         given.num_features = features  # type: ignore[assignment]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # KID's about its memory, which the docstring states
+            warnings.simplefilter("ignore")  # KID warns about its memory, which the docstring states
             self._fid = FrechetInceptionDistance(feature=given).to(self._device)
-            # A value that is kept would be that of the first seed.
+            # A cached value would be that of the first seed.
             self._kid = KernelInceptionDistance(feature=given, subsets=_KID_SUBSETS, compute_with_cache=False)
 
 
 def inception(weights: str | os.PathLike[str] | None) -> nn.Module:
-    """The Inception network of FID and KID, as torch-fidelity ports it from the original program.
+    """Load the Inception network of FID and KID, as torch-fidelity ports it from the original program.
 
     Args:
-        weights: file of its weights as torch or safetensors saves them, by :data:`INCEPTION_WEIGHTS`' name in
-            torch-fidelity's releases. It is read without executing anything in it.
+        weights: file of its weights as torch or safetensors saves them, :data:`INCEPTION_WEIGHTS` in torch-fidelity's
+            releases. It is read without executing anything in it.
 
     Returns:
         A network in eval mode, uint8 [B, 3, H, W] -> float32 [B, 2048], the features before the classifier. It resizes
         images to 299 x 299 as the original does.
 
     Raises:
-        FeaturesError: torch-fidelity is missing, or no file is named, or it does not hold these weights.
+        FeaturesError: torch-fidelity is missing, or no file is named, or it holds other weights.
         OSError: the file cannot be read.
     """
     if weights is None:
@@ -174,7 +174,7 @@ def inception(weights: str | os.PathLike[str] | None) -> nn.Module:
             f"FID and KID need torch-fidelity, which cannot be imported here ({error}): pip install 'sivae[fid]', "
             f"with the torchvision that fits torch {torch.__version__}"
         ) from None
-    # It would unpickle whatever file it is given, so it is given a clean copy.
+    # It would unpickle any file, so it gets a clean copy.
     clean = io.BytesIO()
     torch.save(state, clean)
     clean.seek(0)

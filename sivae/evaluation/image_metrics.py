@@ -1,8 +1,8 @@
-"""How well a model of images reproduces them, as means over images, and the one call that measures all of it.
+"""Measure a model of images: how well it reconstructs images, and how close its samples are to them.
 
-MSE, PSNR and SSIM compare pictures as they would be shown: values are mapped from the model's range to [0, 1] and
-clipped there, since decoders may overshoot. `rec` and `kl` are the terms of the ELBO, in the model's own units.
-Networks run in eval mode and in their own dtype; everything after them is float64, but for SSIM's convolutions.
+MSE, PSNR and SSIM compare images as they are shown: values are mapped from the model's range to [0, 1] and clipped
+there, since decoders may overshoot. `rec` and `kl` are the terms of the ELBO, in the model's own units. Networks run in
+eval mode and in their own dtype; everything after them is float64, but for SSIM's convolutions.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
     Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, borders reflected, the mean over all pixels and
     channels. Where the shorter side s is below 11 the window is the largest odd one that fits and sigma shrinks in
     proportion, so that the window keeps its shape: 7 x 7 with sigma 0.95 for 8 x 8 images. Values of different windows
-    do not compare. It is computed in float32, a tenth of float64's time, whose rounding moves an image's value by about
-    1e-7, and by 2e-4 where the image is all but flat and bright.
+    are not comparable. It is computed in float32, in a tenth of float64's time; the rounding changes a value by about
+    1e-7, and by 2e-4 where the image is almost flat and bright.
 
     Args:
         images, others: [B, C, H, W] of one shape, in [0, 1].
@@ -86,7 +86,7 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
     similarity = structural_similarity_index_measure(
         images.float(),
         others.float(),
-        # From sigma torchmetrics derives the width of a Gaussian window, 2 int(3.5 sigma + 0.5) + 1: this one's.
+        # torchmetrics derives the width of the window from sigma, as 2 int(3.5 sigma + 0.5) + 1.
         sigma=_SSIM_SIGMA * window / _SSIM_WINDOW,
         reduction="none",
         data_range=1.0,
@@ -96,10 +96,10 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
 
 
 class ReconstructionMeter:
-    """Means of the reconstruction metrics over images that come batch by batch, in constant memory.
+    """Sums up the reconstruction metrics of batches, and returns their means; it needs constant memory.
 
     Args:
-        model: of images; it is used as it stands, so put it into eval mode.
+        model: of images; it runs in the mode that it has, so put it into eval mode.
     """
 
     def __init__(self, model: VAEModel) -> None:
@@ -110,10 +110,10 @@ class ReconstructionMeter:
 
     @torch.no_grad()
     def add(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Reconstruct images through the posterior mean and take them into the means.
+        """Reconstruct images through the posterior mean, and add their metrics to the sums.
 
         Args:
-            x: [B, C, H, W] in the model's value range, where the model is.
+            x: [B, C, H, W] in the model's value range, on its device.
             condition: [B, condition_dim], for a conditional model.
 
         Returns:
@@ -137,43 +137,14 @@ class ReconstructionMeter:
         return again
 
     def compute(self) -> dict[str, float]:
-        """The means of what was added so far: `mse`, `psnr`, `ssim`, `rec` and `kl`.
+        """The means over the images added so far: `mse`, `psnr`, `ssim`, `rec` and `kl`.
 
         Raises:
             ValueError: nothing was added.
         """
         if self.count == 0:
-            raise ValueError("reconstruction metrics need at least one image; the batches held none")
+            raise ValueError("the metrics need at least one image, and the batches held none")
         return {name: float(total) / self.count for name, total in self._sums.items()}
-
-
-def reconstruction_metrics(
-    model: VAEModel, batches: Iterable[Batch], *, device: torch.device | str | None = None
-) -> dict[str, float]:
-    """How well a model reproduces images, as means over them.
-
-    Args:
-        model: of images; it runs in eval mode without gradients, and every part of it gets its mode back.
-        batches: x [B, C, H, W] in the model's value range, or (x, condition) with condition [B, condition_dim] or
-            whole-numbered labels [B], which a conditional model gets one-hot and another does without. Batches may
-            differ in size; they are read once, one at a time.
-        device: where the model is; None asks its parameters.
-
-    Returns:
-        mse: mean squared error per element, of pictures in [0, 1]; lower is better.
-        psnr: mean over images of -10 log10(mse), in dB; higher is better. Infinite if an image is reproduced exactly.
-        ssim: see :func:`ssim`; higher is better.
-        rec, kl: the ELBO's terms, the squared error summed over an image in the model's units, and the divergence of
-            its posterior from N(0, 1) in nats; the reconstruction is decoded from the posterior mean.
-
-    Raises:
-        ValueError: the batches are not of the model's images, or hold none.
-    """
-    with evaluating(model):
-        meter = ReconstructionMeter(model)
-        for x, condition in prepared(model, batches, device):
-            meter.add(x, condition)
-        return meter.compute()
 
 
 def evaluate_images(
@@ -183,22 +154,27 @@ def evaluate_images(
     seed: int,
     fid_features: nn.Module | None = None,
     fid_count: int = 50_000,
-    device: torch.device | str | None = None,
 ) -> dict[str, float]:
-    """All metrics of a model of images, in one pass over the batches.
+    """Compute all metrics of a model of images, in one pass over the batches.
 
     Args:
         model: of images; it runs in eval mode without gradients, and every part of it gets its mode back.
-        batches: see :func:`reconstruction_metrics`.
-        seed: decides the prior's samples, and nothing else does: 0 or more.
+        batches: x [B, C, H, W] in the model's value range, or (x, condition) with condition [B, condition_dim] or
+            labels [B], whole numbers, that a conditional model needs and another ignores. Batches may differ in size;
+            they are read once, one at a time.
+        seed: of the prior's samples: 0 or more.
         fid_features: the network whose features FID and KID compare, see :class:`sivae.evaluation.fid.FeatureDistance`;
             None leaves them out.
-        fid_count: images at most for FID and KID; as many are generated as real ones are there.
-        device: where the model is; None asks its parameters.
+        fid_count: real images at most for FID and KID; the same number is generated.
 
     Returns:
-        What :func:`reconstruction_metrics` returns and, with `fid_features`, what
-        :meth:`sivae.evaluation.fid.FeatureDistance.compute` does.
+        mse: mean squared error per element, of pictures in [0, 1]; lower is better.
+        psnr: mean over images of -10 log10(mse), in dB; higher is better. Infinite if one image is exact.
+        ssim: see :func:`ssim`; higher is better.
+        rec, kl: the ELBO's terms, the squared error summed over an image in the model's units, and the divergence of
+            its posterior from N(0, 1) in nats; the reconstruction is decoded from the posterior mean.
+
+        With `fid_features` also what :meth:`sivae.evaluation.fid.FeatureDistance.compute` returns.
 
     Raises:
         ValueError: the batches are not of the model's images, or hold none (for FID, fewer than two).
@@ -207,7 +183,7 @@ def evaluate_images(
         meter = ReconstructionMeter(model)
         distance = None
         conditions = []
-        for x, condition in prepared(model, batches, device):
+        for x, condition in _prepared(model, batches):
             meter.add(x, condition)
             if fid_features is None:
                 continue
@@ -224,35 +200,33 @@ def evaluate_images(
             passes = itertools.count(_FIRST_NOISE, model.OFFSETS_PER_PASS)
 
             def decode(z: Tensor, condition: Tensor | None) -> Tensor:
-                # In eval mode that is decoding, with noise of its own for every image where a model has any.
+                # In eval mode this decodes, with other noise for every image where the model adds noise.
                 noise = ops.PhiloxNoise(seed, next(passes))
                 return model.decode_for_training(z, condition, noise=noise, prior=True)
 
             count = distance.real_count
-            for images in generate(model, count, seed=seed, condition=condition, decode=decode, device=device):
+            for images in generate(model, count, seed=seed, condition=condition, decode=decode):
                 distance.add_generated(images)
             metrics |= distance.compute(seed=seed)
         return metrics
 
 
-def prepared(
-    model: VAEModel, batches: Iterable[Batch], device: torch.device | str | None = None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches as the model takes them: checked, in its dtype, where it is, with a condition where it needs one."""
-    place, dtype = device_and_dtype(model, device)
+def _prepared(model: VAEModel, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches as the model needs them: checked, on its device, in its dtype, with a condition where it takes one."""
+    device, dtype = device_and_dtype(model)
     for batch in batches:
         x, given = batch if isinstance(batch, tuple | list) else (batch, None)
         if tuple(x.shape[1:]) != tuple(model.sample_shape):
             raise ValueError(
                 f"a batch is {list(x.shape)}, expected [B, {', '.join(map(str, model.sample_shape))}] for this model"
             )
-        yield x.to(place, dtype), _condition(model, given, len(x), place, dtype)
+        yield x.to(device, dtype), _condition(model, given, len(x), device, dtype)
 
 
 def _condition(
     model: VAEModel, given: Tensor | None, count: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor | None:
-    size = getattr(model, "condition_dim", 0)
+    size = model.condition_dim
     if size == 0:
         return None
     if given is None:

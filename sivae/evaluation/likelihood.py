@@ -1,4 +1,4 @@
-"""How likely a model holds data to be: the importance-weighted bound, the ELBO, and the divergence from the prior.
+"""Estimate the log-likelihood of data under a model: the importance-weighted bound, the ELBO, and the KL to the prior.
 
 With a p(x|z) around the decoded x̂ = D(z) that is Gaussian, of variance sigma² and independent over the n elements,
 
@@ -7,15 +7,15 @@ With a p(x|z) around the decoded x̂ = D(z) that is Gaussian, of variance sigma�
 
 Training minimises beta_rec rec + beta_kl kl. Divided by beta_kl that is (beta_rec / beta_kl) rec + kl, which is -ELBO
 up to the constant n/2 log(2 pi sigma²) where 1 / (2 sigma²) = beta_rec / beta_kl: sigma² = beta_kl / (2 beta_rec). So
-with this variance a trained model has maximised the ELBO that is computed here. The absolute error in the place of the
-squared one makes p(x|z) a Laplace density of width b = beta_kl / beta_rec, by the same argument.
+with this variance a trained model has maximised the ELBO that is computed here. By the same argument the absolute error
+instead of the squared one makes p(x|z) a Laplace density of width b = beta_kl / beta_rec.
 
 The importance-weighted bound (Burda, Grosse & Salakhutdinov, ICLR 2016, Eq. 8) averages K weights before the logarithm:
 
     L_K(x) = E log (1/K) sum_k w_k        w_k = p(x|z_k) p(z_k) / q(z_k|x),  z_k ~ q(z|x)
 
-L_1 is the ELBO, L_K never falls with K, and it goes to log p(x). All of it is in nats, of densities over the model's
-own units: values of models of other image sizes or value ranges do not compare.
+L_1 is the ELBO, L_K never falls with K, and it goes to log p(x). All values are in nats, of densities in the model's
+own units: values of models of other image sizes or value ranges cannot be compared.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ NUMBER_LIMIT = 1 << (63 - _BLOCK_BITS)  # image numbers are below it
 
 @dataclass(frozen=True)
 class PixelDensity:
-    """p(x|z) of each element around its decoded value.
+    """p(x|z), the density of each element around its decoded value.
 
     Attributes:
-        precision: what multiplies the reconstruction error in -log p(x|z), above 0: 1 / (2 sigma²) of a Gaussian, 1 / b
+        precision: the factor of the reconstruction error in -log p(x|z), above 0: 1 / (2 sigma²) of a Gaussian, 1 / b
             of a Laplace density.
         kind: "mse" is a Gaussian, "l1" a Laplace density.
 
     Raises:
-        ValueError: the precision is not a finite number above 0, or the kind is another.
+        ValueError: the precision is not a finite number above 0, or there is no such kind.
     """
 
     precision: float
@@ -64,7 +64,7 @@ class PixelDensity:
         """The density whose ELBO a training with these weights maximises.
 
         Raises:
-            ValueError: a weight is not a finite number above 0, so there is none.
+            ValueError: a weight is not a finite number above 0, so there is no such density.
         """
         for name, value in (("beta_rec", beta_rec), ("beta_kl", beta_kl)):
             if not (math.isfinite(value) and value > 0):
@@ -97,7 +97,7 @@ class PixelDensity:
 
 
 class Estimates(NamedTuple):
-    """What :func:`estimate` returns; float64 [N] on the CPU, in nats.
+    """The result of :func:`estimate`; float64 [N] on the CPU, in nats.
 
     Attributes:
         kl: KL(q(z|x) || p(z)), exact.
@@ -111,7 +111,7 @@ class Estimates(NamedTuple):
 
 
 def kl_to_prior(model: VAEModel, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
-    """KL(q(z|x) || N(0, 1)) of each sample, without decoding anything; arguments as for :func:`estimate`.
+    """Compute KL(q(z|x) || N(0, 1)) of each sample, without decoding; arguments as for :func:`estimate`.
 
     Returns:
         float64 [N] on the CPU, in nats; infinite where the encoder's output is not finite.
@@ -133,10 +133,10 @@ def estimate(
 ) -> Estimates:
     """Estimate log p(x) of each sample under a model with the prior N(0, 1).
 
-    Images and samples of z are taken in portions of a few million values, and the weights summed as logarithms, so
-    neither a large K nor a small sigma matters. Networks run in their own dtype, in eval mode and without gradient, and
-    the error of each decoded image is summed in it too (float32: to a relative 2e-5 at worst); everything after that
-    is float64. A sample whose weight is not a number, since a network's output was not, counts as impossible.
+    Images and samples of z are processed in portions of a few million values, so that a large K needs no memory, and
+    the weights are summed as logarithms, so that a small sigma does not underflow. Networks run in their own dtype, in
+    eval mode and without gradient, and the error of each decoded image is summed in it too (float32: to a relative 2e-5
+    at worst); everything after that is float64. A sample whose weight is not a number counts as impossible.
 
     Args:
         model: it gets its mode back.
@@ -144,12 +144,12 @@ def estimate(
         density: p(x|z).
         samples: K, at least 1.
         seed: of the noise, from 0 to 2^63 - 1.
-        numbers: of the samples, below `NUMBER_LIMIT`: the noise of one is a function of the seed and of its number, so
-            that it does not matter beside which others it stands. None: 0, 1, 2 …
+        numbers: of the samples, below `NUMBER_LIMIT`: the noise of one depends on the seed and on its number alone.
+            None: 0, 1, 2 …
         condition: [N, condition_dim], for a conditional model.
 
     Returns:
-        See :class:`Estimates`. K samples of a larger number of them are the same K.
+        See :class:`Estimates`. A larger K begins with the samples of a smaller one.
 
     Raises:
         ValueError: shapes, numbers or the count of samples are wrong.

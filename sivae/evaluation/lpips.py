@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look, by VGG-16 and weights that were fitted to people's judgements."""
+"""LPIPS, a distance of images by VGG-16's features and weights that were fitted to people's judgements."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LPIPS(nn.Module):
 
     The original maps images to [-1, 1] and normalises them by the shift (-0.030, -0.088, -0.188) and the scale (0.458,
     0.448, 0.450). In [0, 1] these are the mean (1 + shift) / 2 = (0.485, 0.456, 0.406) and the deviation scale / 2 =
-    (0.229, 0.224, 0.225): ImageNet's, by which the network here normalises. The two differ by rounding alone.
+    (0.229, 0.224, 0.225): ImageNet's, by which the network here normalises. The two differ only by rounding.
 
     Args:
         network: as :func:`sivae.models.vgg.load_vgg16` reads it, for the images' value range; its taps are not used.
@@ -58,7 +58,7 @@ class LPIPS(nn.Module):
         *,
         value_range: tuple[float, float] = (0.0, 1.0),
     ) -> Self:
-        """With the weights of two files, neither of which is executed.
+        """Read the weights from two files, without executing anything in them.
 
         Args:
             vgg: as for :func:`sivae.models.vgg.load_vgg16`.
@@ -72,7 +72,7 @@ class LPIPS(nn.Module):
 
         Raises:
             OSError: a file cannot be read.
-            ModelFileError: a file is damaged, or another's.
+            ModelFileError: a file is damaged, or holds other weights.
             ValueError: the range is empty or runs backwards.
         """
         with torch.device("meta"):

@@ -1,7 +1,7 @@
-"""Telling what a model was trained on from what it was not, by one score per image; out of distribution is positive.
+"""Measure out-of-distribution detection by one score per image; images out of distribution are the positive class.
 
-A score is larger the less an image looks like the training data: the divergence of its posterior from the prior, the
-negative ELBO, or the negative importance-weighted log-likelihood, in nats. The metrics are scikit-learn's.
+A score is larger for images less like the training data: the divergence of the posterior from the prior, the negative
+ELBO, or the negative importance-weighted log-likelihood, in nats. The metrics are scikit-learn's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Ints = NDArray[np.intp]
 
 
 def describe(score: Score, samples: int) -> str:
-    """A score as an axis names it."""
+    """The label of a score on an axis."""
     return {
         "kl": "KL(q(z|x) ‖ p(z)), nats",
         "elbo": f"negative ELBO, mean of {samples} samples, nats",
@@ -43,7 +43,7 @@ def describe(score: Score, samples: int) -> str:
 
 
 def anomaly(estimates: Estimates, score: Score) -> Tensor:
-    """Estimates as scores that are larger for what is less likely; infinite for what is impossible.
+    """Turn estimates into scores, larger for less likely images and infinite for impossible ones.
 
     Args:
         estimates: of N images.
@@ -56,7 +56,7 @@ def anomaly(estimates: Estimates, score: Score) -> Tensor:
 
 
 class Interval(NamedTuple):
-    """A figure, and the percentiles 2.5 and 97.5 of what it is over resamples of the images."""
+    """A metric, and its percentiles 2.5 and 97.5 over resamples of the images."""
 
     value: float
     low: float
@@ -64,10 +64,10 @@ class Interval(NamedTuple):
 
 
 def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> dict[str, Interval]:
-    """How well scores tell two sets apart, the one outside being the positive class.
+    """Measure how well scores separate two sets of images.
 
-    Only the order of the scores matters, so infinite ones are welcome. Intervals are bootstrap percentiles: both sets
-    are resampled with replacement, each for itself; they hold the chance of the images, not that of the training.
+    Only the order of the scores matters, so they may be infinite. Intervals are bootstrap percentiles: both sets are
+    resampled with replacement, each separately; they include the chance of the images, not that of the training.
 
     Args:
         inside, outside: scores [N] and [M] of images in and out of distribution.
@@ -75,10 +75,10 @@ def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0, resample
         resamples: how many.
 
     Returns:
-        auroc: area under the ROC curve: the chance that an image outside scores higher than one inside. 0.5 is
-            guessing; below it, the set outside looks more familiar than the set inside.
+        auroc: area under the ROC curve: the probability that an image outside scores higher than one inside. 0.5 is
+            guessing; below it, images outside score lower.
         aupr: average precision. Guessing gives the share of images that are outside, so it depends on M / N.
-        fpr95: share of the images inside that are taken for outside where 95 % of those outside are found.
+        fpr95: share of the images inside that are wrongly detected at the threshold that detects 95 % of the others.
 
     Raises:
         ValueError: a set is empty, or a score is NaN.
@@ -104,9 +104,9 @@ def separation(inside: ArrayLike, outside: ArrayLike, *, seed: int = 0, resample
 
 
 def metrics_of_counts(inside: Floats, outside: Floats) -> tuple[float, float, float]:
-    """What scikit-learn's functions compute, from how many images of each set there are at each score.
+    """Compute scikit-learn's metrics from the number of images of each set at each score.
 
-    A bootstrap needs it thousands of times, and there scikit-learn's checks of its arguments take nearly all the time.
+    For the bootstrap: with thousands of resamples scikit-learn's checks of its arguments would take most of the time.
 
     Args:
         inside, outside: counts [K] at the same K scores, the highest first.
@@ -123,12 +123,12 @@ def metrics_of_counts(inside: Floats, outside: Floats) -> tuple[float, float, fl
 
 
 def threshold_at(scores: ArrayLike, quantile: float) -> float:
-    """The score above which an image counts as out of distribution, from the scores of images that are not.
+    """Choose the score above which an image counts as out of distribution, from scores of images in distribution.
 
     Args:
         scores: [N] of images in distribution.
-        quantile: the share of them that has to be at or below it, between 0 and 1; the largest of as many is taken, so
-            at most the other share is taken for outside.
+        quantile: the threshold is the smallest score such that this share of them, above 0 and at most 1, is at or
+            below it.
 
     Raises:
         ValueError: there are no scores, one is NaN, the quantile is none, or the threshold would be infinite.
@@ -147,7 +147,7 @@ def threshold_at(scores: ArrayLike, quantile: float) -> float:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where to part images, and of which scores; a file of JSON.
+    """A threshold, and the scores that it belongs to; stored as a file of JSON.
 
     Attributes:
         threshold: the score above which an image is out of distribution.
@@ -156,9 +156,9 @@ class Threshold:
         seed: of the score's noise.
         precision, kind: of p(x|z), see :class:`sivae.evaluation.likelihood.PixelDensity`.
         quantile: the share of the calibration's images at or below the threshold.
-        images: how many there were.
-        data: their name.
-        model: a digest of the model, whose scores do not compare with another's.
+        images: number of images in the calibration.
+        data: name of their set.
+        model: a digest of the model, as scores of other models cannot be compared.
     """
 
     threshold: float
@@ -173,16 +173,16 @@ class Threshold:
     model: str
 
     def write(self, path: Path) -> None:
-        """Write it, atomically; missing folders are made."""
+        """Write the file atomically; missing folders are made."""
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, {"format": _FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, path: Path) -> Threshold:
-        """The inverse of :meth:`write`.
+        """Read a file that :meth:`write` wrote.
 
         Raises:
-            ThresholdError: it is not such a file.
+            ThresholdError: there is no such file, or it holds something else.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

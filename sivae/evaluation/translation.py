@@ -1,8 +1,8 @@
-"""How well a translation model exchanges contents, and how well it keeps class and content apart.
+"""Measure how well a translation model recombines images, and how well it separates class and content.
 
 The pixels of a recombined image are compared with the true image of that class in that content, where the data has it.
-That comparison is blind to a content code which also names its class as long as the decoder ignores it, so linear
-probes look into the codes themselves.
+That comparison does not detect a content code that also holds the class, as long as the decoder ignores it. So linear
+probes measure what the codes hold.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PAIRS, _RECONSTRUCTIONS, _CLASS_PROBE, _CONTENT_PROBE, _EXAMPLES, _CLASS_DRAWS,
 
 
 class TransferPairs(NamedTuple):
-    """Rows of images, int64 [P] each: what gives the content, what gives the class, and what should come out."""
+    """Rows of images, int64 [P] each: those that give the content, those that give the class, and the true results."""
 
     content: Whole
     of_class: Whole
@@ -41,16 +41,16 @@ class TransferPairs(NamedTuple):
 
 
 def transfer_pairs(labels: ArrayLike, contents: ArrayLike | None, count: int, seed: int) -> TransferPairs:
-    """Pairs of images of different class and different content whose true recombined image is in the set.
+    """Draw pairs of images of different class and different content whose true recombined image is in the set.
 
-    Every such ordered pair (content image, class image) is equally likely and comes once at most. Where several images
-    show the class in the content (the frames of an action), no one of them is the truth, and there is no pair.
+    Every such ordered pair (content image, class image) is equally likely and drawn once at most. Where several images
+    show the class in the content (the frames of an action), none of them is the one truth, and there is no pair.
 
     Args:
         labels: class of each image, [N], whole numbers.
         contents: content of each, likewise; None: unknown, and there are no pairs.
-        count: pairs at most; fewer where there are fewer.
-        seed: decides which: 0 or more.
+        count: pairs at most.
+        seed: of the draw: 0 or more.
 
     Returns:
         Rows of the set, P of each.
@@ -68,7 +68,7 @@ def transfer_pairs(labels: ArrayLike, contents: ArrayLike | None, count: int, se
     table = np.zeros((classes.max() + 1, poses.max() + 1), np.int64)  # images of each class in each content
     np.add.at(table, (classes, poses), 1)
     there, of_class = table == 1, table.sum(1)
-    # For content c, images of another content whose class is there in c; for image i its own class is no partner.
+    # For content c, images of another content whose class also has an image in c; image i has no partner of its class.
     partners = there.T @ of_class - (there * table).sum(0)
     partners = partners[poses] - there[classes, poses] * (of_class[classes] - table[classes, poses])
     ends = partners.cumsum()
@@ -93,13 +93,13 @@ def _partners(there: NDArray[np.bool_], classes: Whole, poses: Whole, row: int) 
 def example_rows(
     total: int, labels: ArrayLike | None, contents: ArrayLike | None, count: int, seed: int
 ) -> tuple[Whole, Whole]:
-    """Rows of a set to show: images that give a content, and others of different classes that give their class.
+    """Choose rows of a set to show: images that give a content, and others of different classes that give their class.
 
     Args:
         total: images in the set.
-        labels, contents: of each image, [total], whole numbers; None: unknown, and any image may come.
+        labels, contents: of each image, [total], whole numbers; None: unknown, and any image may be chosen.
         count: of either, at most: fewer where there are fewer contents, or classes.
-        seed: decides which: 0 or more.
+        seed: of the draw: 0 or more.
 
     Returns:
         Rows that give the content, of different contents where these are known, and rows that give the class.
@@ -130,43 +130,42 @@ def measure_translation(
     count: int = 1_000,
     lpips: Distance | None = None,
 ) -> dict[str, float]:
-    """All metrics of a translation model on images that it was not trained on.
+    """Compute all metrics of a translation model on images that it was not trained on.
 
-    Codes are posterior means, but for the draws below. A figure that non-finite codes enter is NaN.
+    Codes are posterior means, but for the draws below. A metric of codes that are not finite is NaN.
 
     **Transfer.** For `count` pairs of :func:`transfer_pairs`, the decoded image of one image's content and another's
-    class is compared with the true one, in [0, 1] and clipped there. `reconstruction_*` are of the very images that are
-    the truths, encoded and decoded whole, so that a gap between the two is what recombining costs. Without pairs there
-    are no `transfer_*`, and the reconstructions are of `count` images drawn at random, or of all.
+    class is compared with the true one, in [0, 1] and clipped there. `reconstruction_*` are of the true
+    images themselves, encoded and decoded, so that the difference between the two is the loss by recombining. Without
+    pairs there are no `transfer_*`, and the reconstructions are of `count` images drawn at random, or of all.
 
     **Probes.** `class_from_content` is the accuracy of a linear probe of the class in the content code, and the other
     three likewise: `class_from_class` and `content_from_content` should be high, `class_from_content` and
-    `content_from_class` at chance. A probe looks at the classes (contents) that two images or more show, at most 100
+    `content_from_class` at chance. A probe uses the classes (contents) that have two images or more, at most 100
     of them and at most 4,000 of their images, drawn by the seed. Half of each class's images, drawn likewise, train
-    it, an odd one more or less at random; accuracy is on the other half. Features are standardised by mean and
+    it, with an odd image in either half at random; accuracy is on the other half. Features are standardised by mean and
     deviation of the training half; the probe is scikit-learn's `LogisticRegression` with an L2 penalty of C = 1 and at
     most 1,000 iterations. Both codes are probed on the same images. `class_chance` is the accuracy there of always
-    naming the class most frequent in the training half; the figures about content have `content_chance`. An accuracy of
-    twice the chance means that a linear reader of the code guesses as well as one for whom half of the equally frequent
-    classes have been ruled out. A nonlinear reader may find more.
+    naming the class most frequent in the training half; for the content it is `content_chance`. A nonlinear probe may
+    find more.
 
-    **Draws.** A probe reads means however small they are beside the posterior's deviation: latent values that the
-    decoder has learnt to pass over, with a kl of next to nothing, may tell all of the class. So the two leaks are also
-    taken from one draw of each image's posterior, as `class_from_content_draws` and `content_from_class_draws`: what
-    the decoder gets in training. Not where the model's encoders have no posterior (`has_posterior`).
+    **Draws.** A probe reads a mean even where it is far smaller than the posterior's deviation: latent values that the
+    decoder has learnt to ignore, with a kl of almost 0, may hold all of the class. So the two leaks are also measured
+    on one draw of each image's posterior, which is what the decoder gets in training, as `class_from_content_draws` and
+    `content_from_class_draws`; not where the model's encoders have no posterior (`has_posterior`).
 
     Args:
         model: it runs in eval mode without gradients, and every part of it gets its mode back.
-        images: [N, C, H, W] in the model's value range, or what reads rows of them: row numbers -> [B, C, H, W].
+        images: [N, C, H, W] in the model's value range, or a function that reads rows: row numbers -> [B, C, H, W].
         labels: class of each image, [N], whole numbers.
         contents: content of each, likewise; None: unknown.
-        seed: decides pairs, images and halves: 0 or more.
+        seed: of pairs, images and halves: 0 or more.
         count: pairs at most, or images that are reconstructed.
         lpips: two batches of images in [0, 1] -> the distance of each pair, [B].
 
     Returns:
         `transfer_mse`, `transfer_ssim`, `transfer_lpips` (with `lpips`), the same of `reconstruction_`, and the probes:
-        those of the class where there are two classes or more, those of the content where there are so many contents.
+        those of the class with two classes or more, those of the content with two contents or more.
 
     Raises:
         ValueError: there are no images, the count is not positive, or labels and contents do not fit the images.
@@ -211,7 +210,7 @@ def measure_translation(
 
 
 class _Codes:
-    """The posteriors of some rows of a set, and decoded images beside others of its rows."""
+    """The posteriors of some rows of a set, and comparisons of decoded images with others of its rows."""
 
     def __init__(self, model: TranslationVAE, images: Images, rows: Whole) -> None:
         self._model, self._images, self._rows = model, images, rows
@@ -245,7 +244,7 @@ class _Codes:
             values = {"mse": mse(shown, true), "ssim": ssim(shown, true)}
             if lpips is not None:
                 values["lpips"] = lpips(shown, true).double()
-            # A decoder that saturates makes an ordinary image of an infinite code.
+            # A decoder that saturates makes a finite image of an infinite code.
             lost = ~latents.isfinite().all(1)
             parts.append({key: one.masked_fill(lost, torch.nan) for key, one in values.items()})
         return {f"{name}_{key}": float(torch.cat([part[key] for part in parts]).mean()) for key in parts[0]}
@@ -257,7 +256,7 @@ class _Codes:
 
 
 def _halves(named: Whole, stream: np.random.Generator) -> tuple[Whole, Whole] | None:
-    """Rows to train a probe and rows to test it, each name in both; None where fewer than two names can be."""
+    """Rows to train a probe and rows to test it, each name in both; None with fewer than two names."""
     repeated = np.flatnonzero(np.bincount(named) > 1)
     kept = stream.permutation(repeated)[:PROBED_NAMES]
     rows = stream.permutation(np.flatnonzero(np.isin(named, kept)))[:PROBED_IMAGES]
@@ -283,7 +282,7 @@ def _probe(x: NDArray[np.float64], named: Whole, held_out: NDArray[np.float64], 
         return float("nan")
     probe: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol says how many iterations
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol fixes the iterations
         probe.fit(x, named)
     return float(probe.score(held_out, expected))
 

@@ -164,7 +164,7 @@ def plot_density(path: str | os.PathLike[str], grid: Tensor, extent: float, titl
     Args:
         path: PNG file to write.
         grid: density per unit area ``[R, R]``, the first index along the first coordinate, as
-            :func:`sivae.evaluation.density_grid` and :func:`sivae.evaluation.density_histogram` return it.
+            :func:`sivae.evaluation.density.density_grid` and its `density_histogram` return it.
         extent: a quarter of the square's side.
         title: shown as it is.
 

@@ -1,4 +1,4 @@
-"""Points of the latent space: samples of the prior, and paths between two of them."""
+"""Make points of the latent space, samples of the prior and paths between two points, and decode samples."""
 
 from __future__ import annotations
 
@@ -32,30 +32,28 @@ def generate(
     seed: int,
     condition: Tensor | None = None,
     decode: Callable[[Tensor, Tensor | None], Tensor] | None = None,
-    device: torch.device | str | None = None,
 ) -> Iterator[Tensor]:
-    """Decode samples of the prior, batch by batch; image i is a function of the seed and of i.
+    """Decode samples of the prior, batch by batch; image i depends only on the seed and on i.
 
     Args:
-        model: of images, in the mode that it is to run in; gradients are left out.
+        model: of images; it runs in the mode that it has, without gradients.
         count: how many images.
         seed: 0 or more; the latents are those of :func:`prior_noise`, equal on every device.
         condition: [count, condition_dim], for a conditional model.
         decode: latents and conditions -> images; None: the model's `render`.
-        device: where the model is; None asks its parameters.
 
     Yields:
-        [B, C, H, W] in the model's value range, where the model is. B keeps a batch below four million values.
+        [B, C, H, W] in the model's value range, on its device. B keeps a batch below four million values.
     """
-    place, dtype = device_and_dtype(model, device)
+    device, dtype = device_and_dtype(model)
     noise = prior_noise(seed, count, model.z_dim)
     size = samples_at_once(model.sample_shape)
     decode = decode or model.render
     for start in range(0, count, size):
         rows = slice(start, start + size)
-        given = None if condition is None else condition[rows].to(place, dtype)
+        given = None if condition is None else condition[rows].to(device, dtype)
         with torch.no_grad():
-            images = decode(noise[rows].to(place, dtype), given)
+            images = decode(noise[rows].to(device, dtype), given)
         yield images
 
 

@@ -140,7 +140,7 @@ def _draw(path: Path, runs: Mapping[str, Trained], seed: int) -> None:
     import torch
 
     from sivae.data import get_density
-    from sivae.evaluation import density_grid
+    from sivae.evaluation.density import density_grid
     from sivae.figures.charts import new_figure, show_density, show_points, show_text, small_plane, write_figure
     from sivae.figures.look import BLUE, INK, ORANGE
 

@@ -123,7 +123,7 @@ def _outcome(run: Trained) -> Outcome:
     import torch
 
     from sivae.data import get_density
-    from sivae.evaluation import density_histogram, js_divergence
+    from sivae.evaluation.density import density_histogram, js_divergence
     from sivae.models.storage import load_model
     from sivae.training.checkpoint import list_checkpoints
     from sivae.training.folder import CHECKPOINTS

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sivae.data import DENSITIES, Density, get_density
-from sivae.evaluation import (
+from sivae.evaluation.density import (
     density_grid,
     density_histogram,
     evaluate_density,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sivae.evaluation.image_metrics import evaluate_images, mse, psnr, reconstruction_metrics, ssim
+from sivae.evaluation.image_metrics import Batch, evaluate_images, mse, psnr, ssim
 from tests.evaluation.painter import Painter
 
 # torchmetrics takes a variance for E[x²] − E[x]² in float32: sums of 121 terms that add up to less than 1 err by some
@@ -19,6 +20,10 @@ SSIM_ROUNDING = 1e-4
 
 def images(count: int, shape: tuple[int, int, int] = (3, 8, 8), seed: int = 0) -> Tensor:
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def metrics_of(model: Painter, batches: Iterable[Batch]) -> dict[str, float]:
+    return evaluate_images(model, batches, seed=0)
 
 
 def numpy_ssim(x: np.ndarray, y: np.ndarray, window: int, sigma: float) -> float:
@@ -89,7 +94,7 @@ class TestReconstructions:
         model = Painter((1, 12, 12), value_range=value_range)
         low, high = value_range
         x = images(11, (1, 12, 12)) * (high - low) + low
-        metrics = reconstruction_metrics(model, [x[:4], x[4:5], x[5:]])
+        metrics = metrics_of(model, [x[:4], x[4:5], x[5:]])
         model.eval()
         with torch.no_grad():
             mu, logvar = (part.double().numpy() for part in model.encode(x))
@@ -114,7 +119,7 @@ class TestReconstructions:
         model.decoder.eval()
         before = [module.training for module in model.modules()]
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        reconstruction_metrics(model, [images(4)])
+        metrics_of(model, [images(4)])
         assert model.seen_training == 0
         assert [module.training for module in model.modules()] == before
         assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
@@ -122,7 +127,7 @@ class TestReconstructions:
     def test_a_mode_is_restored_after_a_failure(self) -> None:
         model = Painter().train()
         with pytest.raises(ValueError, match=r"a batch is \[2, 1, 8, 8\], expected \[B, 3, 8, 8\] for this model"):
-            reconstruction_metrics(model, [images(2, (1, 8, 8))])
+            metrics_of(model, [images(2, (1, 8, 8))])
         assert model.training and model.encoder.training
 
     def test_batches_are_read_once_and_one_at_a_time(self) -> None:
@@ -136,42 +141,42 @@ class TestReconstructions:
                 alive -= 1
             assert alive == 0
 
-        assert math.isfinite(reconstruction_metrics(Painter(), batches())["psnr"])
+        assert math.isfinite(metrics_of(Painter(), batches())["psnr"])
 
     def test_no_image_is_no_metric(self) -> None:
         with pytest.raises(ValueError, match="at least one image"):
-            reconstruction_metrics(Painter(), [])
+            metrics_of(Painter(), [])
         with pytest.raises(ValueError, match="at least one image"):
-            reconstruction_metrics(Painter(), [images(0)])
+            metrics_of(Painter(), [images(0)])
 
     def test_a_value_that_is_not_a_number_shows(self) -> None:
         x = images(2)
         x[0, 0, 0, 0] = math.nan
-        assert all(math.isnan(value) for value in reconstruction_metrics(Painter(), [x]).values())
+        assert all(math.isnan(value) for value in metrics_of(Painter(), [x]).values())
 
     def test_half_precision_models_are_measured_in_float64(self) -> None:
         model = Painter().bfloat16()
-        exact = reconstruction_metrics(Painter(), [images(6)])
+        exact = metrics_of(Painter(), [images(6)])
         # bfloat16 has 8 bits: a few roundings of 0.4 % each in a value of the networks.
-        assert reconstruction_metrics(model, [images(6)])["psnr"] == pytest.approx(exact["psnr"], rel=0.05)
+        assert metrics_of(model, [images(6)])["psnr"] == pytest.approx(exact["psnr"], rel=0.05)
 
     def test_points_are_no_images(self) -> None:
         model = Painter()
         model.sample_shape = (2,)  # type: ignore[assignment]
         with pytest.raises(ValueError, match="makes points of 2 values, not images"):
-            reconstruction_metrics(model, [images(1)])
+            metrics_of(model, [images(1)])
 
 
 class TestConditions:
     def test_labels_become_conditions(self) -> None:
         model, x, labels = Painter(condition_dim=3), images(4), torch.tensor([0, 2, 1, 2])
-        by_label = reconstruction_metrics(model, [(x, labels)])
-        assert by_label == reconstruction_metrics(model, [(x, torch.eye(3)[labels])])
-        assert by_label != reconstruction_metrics(model, [(x, torch.zeros(4, dtype=torch.long))])
+        by_label = metrics_of(model, [(x, labels)])
+        assert by_label == metrics_of(model, [(x, torch.eye(3)[labels])])
+        assert by_label != metrics_of(model, [(x, torch.zeros(4, dtype=torch.long))])
 
     def test_an_unconditional_model_does_without(self) -> None:
         x = images(4)
-        assert reconstruction_metrics(Painter(), [(x, torch.arange(4))]) == reconstruction_metrics(Painter(), [x])
+        assert metrics_of(Painter(), [(x, torch.arange(4))]) == metrics_of(Painter(), [x])
 
     def test_what_is_missing_or_unknown_is_said(self) -> None:
         model = Painter(condition_dim=3)
@@ -182,9 +187,4 @@ class TestConditions:
             (torch.zeros(2, 4), r"conditions are \[2, 4\], expected \[2, 3\], or labels \[2\]"),
         ):
             with pytest.raises(ValueError, match=message):
-                reconstruction_metrics(model, [(images(2), given)])
-
-
-def test_without_a_feature_network_evaluation_is_reconstruction() -> None:
-    x = images(5)
-    assert evaluate_images(Painter(), [x], seed=0) == reconstruction_metrics(Painter(), [x])
+                metrics_of(model, [(images(2), given)])
