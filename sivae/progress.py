@@ -80,10 +80,6 @@ class Progress:
             self._last_line = None
             self._show("", detail)
 
-    def restart_clock(self) -> None:
-        """Measure the speed from here on: what was done so far took no time of this process."""
-        self._first, self._started = self._done, time.monotonic()
-
     def notice(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
         if self._live is not None:

@@ -8,39 +8,19 @@ their own dtype; everything after them is float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sivae import ops
 from sivae.data import Density
+from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype, evaluating
 
 _CHUNK = 8192
 _LOG_FLOOR = 1e-14
-
-
-class DensityModel(Protocol):
-    """An ``nn.Module`` that encodes and decodes points in the plane."""
-
-    @property
-    def z_dim(self) -> int:
-        """Latent dimensions."""
-
-    def encode(self, x: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Points ``[N, 2]`` to ``mu`` and ``logvar``, each ``[N, z_dim]``."""
-
-    def decode(self, z: Tensor, /) -> Tensor:
-        """Latents ``[N, z_dim]`` to points ``[N, 2]``."""
-
-    def eval(self) -> object: ...
-
-    def modules(self) -> Iterator[nn.Module]: ...
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class ModeCoverage(NamedTuple):
@@ -198,7 +178,7 @@ def mode_coverage(points: Tensor, modes: Tensor, sigma: float) -> ModeCoverage:
 
 
 def negative_elbo(
-    model: DensityModel,
+    model: VAEModel,
     points: Tensor,
     *,
     beta_rec: float = 1.0,
@@ -208,7 +188,7 @@ def negative_elbo(
     """Compute ``beta_rec·rec + beta_kl·kl`` of each point, with z = mu instead of a draw, in eval mode and in chunks.
 
     Args:
-        model: see :class:`DensityModel`; its mode is restored.
+        model: of points in the plane; its mode is restored.
         points: ``[N, 2]``; cast to the dtype of the model's parameters.
         beta_rec: weight of the squared error ``Σ (x − x̂)²``.
         beta_kl: weight of the divergence from the standard normal prior.
@@ -229,7 +209,7 @@ def negative_elbo(
     return torch.cat(values)
 
 
-def _decode(model: DensityModel, z: Tensor, device: torch.device | str | None) -> Tensor:
+def _decode(model: VAEModel, z: Tensor, device: torch.device | str | None) -> Tensor:
     place, dtype = device_and_dtype(model, device)
     with evaluating(model):
         return torch.cat([model.decode(part.to(place, dtype)).double().cpu() for part in torch.split(z, _CHUNK)])
@@ -240,7 +220,7 @@ def _grid(axis: Tensor) -> Tensor:
 
 
 def evaluate_density(
-    model: DensityModel,
+    model: VAEModel,
     density: Density,
     *,
     seed: int,
@@ -256,7 +236,7 @@ def evaluate_density(
     without gradients, and gets its mode back.
 
     Args:
-        model: see :class:`DensityModel`; its prior is the standard normal.
+        model: of points in the plane; its prior is the standard normal.
         density: what it was trained on.
         seed: 0 or more.
         device: the model's; None: that of its parameters.
@@ -302,7 +282,7 @@ def evaluate_density(
 
 
 def density_grid(
-    model: DensityModel,
+    model: VAEModel,
     density: Density,
     resolution: int = 256,
     *,
@@ -318,7 +298,7 @@ def density_grid(
     its reconstruction; a larger ``beta_rec`` (``1/(2·variance)``) sharpens the picture.
 
     Args:
-        model: see :class:`DensityModel`.
+        model: of points in the plane.
         density: gives the square ``[-2·extent, 2·extent]²``.
         resolution: cells along each axis; the NELBO is taken at their centres.
         beta_rec, beta_kl: weights in the NELBO.

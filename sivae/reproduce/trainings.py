@@ -62,24 +62,34 @@ def train_all(
     outcomes = {one.name: _outcome(one, folder) for one in trainings}
     waiting = [one for one in trainings if outcomes[one.name] is None]
     running: list[_Running] = []
-    with _Shares(title, trainings, outcomes, show) as shares, StopSignals() as stop, _ended(running):
+
+    def done() -> float:
+        """The number of trainings that are done, with the share of iterations of the others."""
+        return sum(_share(one, folder) if outcomes[one.name] is None else 1.0 for one in trainings)
+
+    display = Progress(
+        title, len(trainings), done=done(), percent=True, line_seconds=_LINE_SECONDS, enabled=show and bool(waiting)
+    )
+    if show and waiting:
+        display.notice(f"{title}: {len(waiting)} of {len(trainings)} trainings to do")
+    with display, StopSignals() as stop, _ended(running):
         looked = 0.0
         while waiting or running:
             while waiting and len(running) < workers and stop.signal is None:
                 running.append(_start(waiting.pop(0), folder))
-            for one in [one for one in running if one.process.poll() is not None]:
+            ended = [one for one in running if one.process.poll() is not None]
+            for one in ended:
                 running.remove(one)
                 one.log.close()
                 outcomes[one.training.name] = _finish(one, folder, stopped=stop.signal is not None)
-                if outcomes[one.training.name] is not None:
-                    shares.put({one.training.name: 1.0})
             if stop.signal is not None:
-                shares.display.notice(f"{stop.signal.name}: {len(running)} trainings write a checkpoint and stop")
+                display.notice(f"{stop.signal.name}: {len(running)} trainings write a checkpoint and stop")
                 _stop(running)
                 raise RunInterrupted(f"stopped by {stop.signal.name}; go on with: {again}")
-            if time.monotonic() - looked > _LOOK_SECONDS:
+            if ended or time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
-                shares.put({one.training.name: _share(one.training, folder) for one in running})
+                finished = len(trainings) - len(waiting) - len(running)
+                display.update(done(), status=f"{finished}/{len(trainings)} trainings")
             if running:
                 time.sleep(_POLL_SECONDS)
     return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
@@ -93,38 +103,6 @@ def _share(training: Training, folder: Path) -> float:
     """The share of a training's iterations that is done."""
     steps = training.config.steps
     return min(last_step(_run(training, folder)) / steps, 0.99) if steps else 0.0  # metrics and pictures come last
-
-
-class _Shares:
-    """Shows how many trainings are done, and the share of all their iterations."""
-
-    def __init__(
-        self, title: str, trainings: Sequence[Training], outcomes: Mapping[str, Trained | None], show: bool
-    ) -> None:
-        self._shares = {one.name: float(outcomes[one.name] is not None) for one in trainings}
-        left = sum(share < 1.0 for share in self._shares.values())
-        done = sum(self._shares.values())
-        self.display = Progress(
-            title, len(trainings), done=done, percent=True, line_seconds=_LINE_SECONDS, enabled=show and left > 0
-        )
-        if show and left:
-            self.display.notice(f"{title}: {left} of {len(trainings)} trainings to do")
-        self._looked = False
-
-    def __enter__(self) -> _Shares:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.display.close()
-
-    def put(self, shares: Mapping[str, float]) -> None:
-        """Show new shares of some trainings."""
-        self._shares |= shares
-        finished = sum(share == 1.0 for share in self._shares.values())
-        self.display.update(sum(self._shares.values()), status=f"{finished}/{len(self._shares)} trainings")
-        if not self._looked:  # earlier calls did the rest, so it says nothing of the speed
-            self.display.restart_clock()
-            self._looked = True
 
 
 def _outcome(training: Training, folder: Path) -> Trained | None:
