@@ -71,6 +71,10 @@ def train(
         config: what to train; with `resume` None, or the run's own configuration with a change that
             :func:`sivae.settings.run.resumable_keys` allows.
         out: the run's folder; None: `runs/PRESET-seedN`, with `-2`, `-3` … where that is taken.
+        data: a map-style dataset of images, instead of the configuration's path: any object with `len(data)` and
+            `data[index]`, whose items are images with or without labels, see
+            :func:`sivae.data.images.loading.dataset.read_dataset`; or a dict of two such, "train" and "test". All
+            items are read into memory once. A resumed run needs the same dataset again.
         resume: continue the run in `out` from its last whole checkpoint.
         progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
 

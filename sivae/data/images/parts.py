@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from sivae.data.images import (
     FittedImages,
@@ -14,6 +14,7 @@ from sivae.data.images import (
     load_packed,
     open_images,
 )
+from sivae.data.images.loading.dataset import read_dataset
 from sivae.errors import NoSuchSplitError
 
 Images = PackedImages | FittedImages
@@ -81,6 +82,23 @@ def open_parts(
     train = part("train") or open_images(path, skip_damaged=skip_damaged)
     fitted = in_shape(train)
     return Parts(fitted, fitted if test is None else in_shape(test))
+
+
+def read_parts(data: Any, *, resolution: int, channels: int, show: bool = False) -> Parts:
+    """Read the parts of a map-style dataset into memory.
+
+    Args:
+        data: a dataset as :func:`read_dataset` takes it; or a dict of such under "train" and maybe "test".
+        resolution, channels, show: as for :func:`open_parts`.
+
+    Raises:
+        DataError: as for :func:`read_dataset`.
+    """
+    parts = data if isinstance(data, Mapping) and "train" in data else {"train": data}
+    train = read_dataset(parts["train"], resolution=resolution, channels=channels, progress=show)
+    if "test" not in parts:
+        return Parts(train, train)
+    return Parts(train, read_dataset(parts["test"], resolution=resolution, channels=channels, progress=show))
 
 
 def open_split(

@@ -49,7 +49,7 @@ def decode(content: bytes, where: str) -> Image.Image:
         if "exif" in picture.info:
             with contextlib.suppress(Exception):  # a damaged EXIF note does not damage the image
                 ImageOps.exif_transpose(picture, in_place=True)
-        return _eight_bit(picture, where)
+        return eight_bit(picture, where)
     except (MemoryError, DamagedImageError):
         raise
     except Image.DecompressionBombError as error:
@@ -65,7 +65,12 @@ def decode(content: bytes, where: str) -> Image.Image:
         raise DamagedImageError(f"{where} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
-def _eight_bit(picture: Image.Image, where: str) -> Image.Image:
+def eight_bit(picture: Image.Image, where: str) -> Image.Image:
+    """Convert a Pillow image to mode L or RGB, see :func:`decode`.
+
+    Raises:
+        DamagedImageError: its values are of unknown range.
+    """
     if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
         return picture
     if picture.mode.startswith("I"):

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from sivae.data.images import ImageBatches, at_resolution
-from sivae.data.images.parts import Images, Parts
+from sivae.data.images.parts import Images, Parts, read_parts
 from sivae.errors import ConfigError
 from sivae.models import MODELS, VAEModel
 from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
+from sivae.settings.data import ImageData
 from sivae.settings.growth import Growing, Stage
 from sivae.settings.run import RunConfig
 from sivae.training.feature_files import NO_FILES, FeatureFiles
@@ -85,7 +86,9 @@ class ImageTask(Task):
     def _open(self, data: Any, for_training: bool) -> Parts:
         source = self.config.data
         if data is not None:
-            raise NotImplementedError
+            if not isinstance(source, ImageData):
+                raise ConfigError(f"data: the preset {self.config.preset} has images of its own; leave data out")
+            return read_parts(data, resolution=source.resolution, channels=source.channels, show=self._show)
         source.check_is_named(self.config.preset)
         return source.open_parts(for_training=for_training, show=self._show)
 
