@@ -1,7 +1,7 @@
 """The `sivae` command: finds the verb, parses its options, runs it, and turns errors into one line and an exit code.
 
 A verb is a module of this package with `options(parser)`, which adds its options, and `run(given)`, which does the
-work. A verb whose options depend on the command line has `parse(words)` in addition, and uses that instead.
+work. A verb whose options depend on the command line has `parse(words)`, which is called instead.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM; 141 the reader of the output
 has closed it. torch is imported by the verb that needs it, so that help appears at once.
@@ -9,14 +9,10 @@ has closed it. torch is imported by the verb that needs it, so that help appears
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import difflib
 import importlib
 import io
-import itertools
 import os
-import re
 import signal
 import sys
 import traceback
@@ -75,10 +71,6 @@ sivae VERB --help lists the options of a verb. --debug, with any verb, shows whe
 """
 
 
-# No options are called that.
-_POSITIONAL = ("experiment", "preset", "run", "model", "images", "a", "b", "file", "source", "destination")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit the process with a code above 0 if it fails.
 
@@ -120,12 +112,8 @@ def _run(given: list[str]) -> None:
         _fail(f"{verb!r} is not a verb; {hint} see sivae --help", 2)
     try:
         module = _module(verb)
-        if hasattr(module, "Arguments"):
-            module.run(_parse(module.Arguments, verb, given[1:]))
-        elif hasattr(module, "parse"):
-            module.run(module.parse(given[1:]))
-        else:
-            module.run(parser_of(verb).parse(given[1:]))
+        parse = module.parse if hasattr(module, "parse") else parser_of(verb).parse
+        module.run(parse(given[1:]))
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -162,45 +150,6 @@ def parser_of(verb: str) -> Parser:
 
 def _module(verb: str) -> Any:
     return importlib.import_module(f"sivae.cli.{verb.replace('-', '_')}")
-
-
-def _parse(arguments_type: type, verb: str, arguments: list[str]) -> Any:
-    import tyro
-
-    parsed: Any
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            parsed, unknown = tyro.cli(arguments_type, prog=f"sivae {verb}", args=arguments, return_unknown_args=True)
-    except SystemExit as stop:
-        if stop.code:
-            _fail(f"{_without_frame(printed.getvalue())}; see sivae {verb} --help", 2)
-        raise
-    if unknown:
-        _fail(f"unknown: {' '.join(unknown)};{_suggestion(unknown, arguments_type)} see sivae {verb} --help", 2)
-    return parsed
-
-
-def _suggestion(unknown: Sequence[str], arguments_type: type) -> str:
-    names = [field.name for field in dataclasses.fields(arguments_type) if field.name not in _POSITIONAL]
-    options = [f"--{name.strip('_').replace('_', '-')}" for name in names]
-    for word in unknown:
-        close = difflib.get_close_matches(word.split("=")[0], options, n=1)
-        if word.startswith("--") and close:
-            return f" did you mean {close[0]}?"
-    return ""
-
-
-def _without_frame(box: str) -> str:
-    """What tyro says of a value that is missing or cannot be read, without title, frame and help."""
-
-    def is_rule(line: str) -> bool:
-        return not line.strip("─-")
-
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
-    said = " ".join(itertools.takewhile(lambda line: not is_rule(line), itertools.dropwhile(is_rule, lines)))
-    said = said.removeprefix("Error parsing ").rstrip(".") or "the arguments cannot be understood"
-    return said[0].lower() + said[1:]
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -260,7 +260,7 @@ def test_nothing_but_torch_and_the_standard_library_is_needed(tmp_path):
     """A machine with a GPU may lack the rest; rich and matplotlib are asked for when they are used."""
     script = (
         "import sys; sys.modules.update({name: None for name in "
-        "('rich', 'numpy', 'scipy', 'sklearn', 'tyro', 'matplotlib', 'PIL', 'safetensors', 'tensorboard')}); "
+        "('rich', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'PIL', 'safetensors', 'tensorboard')}); "
         "from benchmarks.command import main; out = sys.argv[1]; "
         "words = ['--quick', '--no-compile', '--ops', 'exp_elbo', '--rounds', '1', '--out', out]; "
         "sys.exit(main(words, 'bench') or main(['report', out], 'bench'))"

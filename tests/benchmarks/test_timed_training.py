@@ -71,7 +71,7 @@ def test_packages_of_the_command_line_and_of_other_data_are_not_needed(tmp_path)
     for index in range(8):
         Image.new("RGB", (32, 32), (30 * index, 0, 200)).save(folder / f"{index}.png")
     script = (
-        "import sys; sys.modules.update(dict.fromkeys(('tyro', 'google_crc32c', 'nvtx', 'av')));"
+        "import sys; sys.modules.update(dict.fromkeys(('google_crc32c', 'nvtx', 'av')));"
         "from pathlib import Path;"
         "from benchmarks import gpu_check, gpu_speed, gpu_train, timed_training;"
         "from sivae.training import preset_config;"
