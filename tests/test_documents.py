@@ -1,4 +1,4 @@
-"""What the documents show is there and runs."""
+"""Links of the documents lead somewhere, and their examples run."""
 
 from __future__ import annotations
 
@@ -19,28 +19,16 @@ def test_links_lead_somewhere(document):
     assert not missing
 
 
-def test_the_examples_of_the_readme_run():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-
-
-def test_the_example_of_the_training_guide_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("README.md", 2), ("docs/training.md", 3), ("docs/ood.md", 1), ("docs/translation.md", 1)],
+)
+def test_the_examples_of_a_document_run(name, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), flags=re.DOTALL)
-    exec(compile(block, "training.md", "exec"), {})
-    assert (tmp_path / "runs" / "example" / "samples.png").exists()
-
-
-def test_the_example_of_the_guide_to_detection_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ood.md").read_text(), flags=re.DOTALL)
-    exec(compile(block, "ood.md", "exec"), {})
-
-
-def test_the_example_of_the_guide_to_translation_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "translation.md").read_text(), flags=re.DOTALL)
-    exec(compile(block, "translation.md", "exec"), {})
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+    assert len(blocks) == count
+    for block in blocks:
+        exec(compile(block, name, "exec"), {})
 
 
 def test_one_version():

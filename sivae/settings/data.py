@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sivae.data.images.formats.table import titles
 from sivae.errors import ConfigError
 from sivae.fields import AT_LEAST_1, Choice, setting
 from sivae.settings.models import Samples
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 Cache = Literal["auto", "device", "host", "none"]
 Split = Literal["train", "test"]
 Notice = Callable[[str], None]
-_SOURCES = "a folder or archive of images, a release of CIFAR, MNIST, SVHN, Cars3D or KTH, or what sivae prepare made"
 
 
 def _cache() -> Any:
@@ -183,7 +183,7 @@ class ImageData(Data):
 
     path: str | None = setting(
         None,
-        help=f"The images: {_SOURCES}.",
+        help=f"The images: a folder, archive or file of {titles()}.",
         option="data",
         unset="none; it must be given",
         metavar="PATH",
@@ -210,7 +210,9 @@ class ImageData(Data):
     def check_is_named(self, preset: str) -> None:
         """See :meth:`Data.check_is_named`."""
         if self.path is None:
-            raise ConfigError(f"the preset {preset} needs images; name them by --data PATH: {_SOURCES}")
+            raise ConfigError(
+                f"the preset {preset} needs images; name them by --data PATH: a folder, archive or file of {titles()}"
+            )
 
     def batch_options(self) -> dict[str, Any]:
         """See :meth:`Data.batch_options`."""
