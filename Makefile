@@ -1,9 +1,9 @@
 # make demo    build everything, train a Soft-IntroVAE on eight Gaussians for about three minutes, draw pictures
 # make test    the tests
 # make lint    ruff and mypy
-# make gpu-check OUT=DIR    on a machine with a GPU, with its own Python: build, tests, sanitizer, throughput
-# make gpu-speed OUT=DIR    likewise: images per second of both models, up to 1024x1024, and where the time goes
-# make gpu-train OUT=DIR DATA=PATH    likewise: CIFAR-10's model for six MINUTES, in two processes
+# make gpu-check OUT=DIR    on a machine with a GPU: build, test, look for memory errors, measure the ops
+# make gpu-speed OUT=DIR    on a machine with a GPU: build, measure and profile training on images up to 1024x1024
+# make gpu-train OUT=DIR DATA=PATH    on a machine with a GPU: build, train CIFAR-10's model for six MINUTES
 # make venv    only the environment: .venv with torch, the dependencies and the package, rebuilt where out of date
 #
 # TORCH picks another torch (make demo TORCH=torch), PYTHON another interpreter, SIVAE_BUILD what is compiled.
@@ -33,11 +33,11 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# No environment of their own: torch with CUDA, nvcc and what builds are the machine's.
+# With the machine's own Python, torch, CUDA and compilers.
 gpu-check gpu-speed gpu-train:
 	@test -n '$(OUT)' || { echo 'make $@ OUT=DIR: name a folder for logs and results'; exit 2; }
 	@test $@ != gpu-train || test -n '$(DATA)' || { echo 'make $@ OUT=DIR DATA=PATH: name the images'; exit 2; }
-	$(PYTHON) -m benchmarks.$(subst -,_,$@) '$(OUT)' $(if $(filter gpu-train,$@),--data '$(DATA)' $(if $(MINUTES),--minutes $(MINUTES)))
+	$(PYTHON) -m benchmarks.gpu $(@:gpu-%=%) '$(OUT)' $(if $(filter gpu-train,$@),--data '$(DATA)' $(if $(MINUTES),--minutes $(MINUTES)))
 
 clean:
 	rm -rf build $(VENV) sivae.egg-info sivae/_C.*.so sivae/_build_status.py

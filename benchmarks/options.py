@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, NAMES, OF_IMAGES
-from sivae.cli.parsing import Parser, at_least
+from sivae.cli.parsing import Parser, at_least, positive
 
 RESULTS = Path(__file__).parent / "results"
 REPORT, PROFILE = "report", "profile"  # what the first word may ask for instead of a run
@@ -73,7 +72,7 @@ def _run_parser(program: str) -> Parser:
     parser.add_argument("--no-compile", action="store_true", help="Leave torch.compile out.")
     parser.add_argument("--rounds", type=at_least(1), metavar="N", help="Samples of each variant in each case.")
     parser.add_argument(
-        "--minutes", type=_above_0, metavar="X", help="Start no new case after this time. (default: no limit)"
+        "--minutes", type=positive, metavar="X", help="Start no new case after this time. (default: no limit)"
     )
     return parser
 
@@ -140,13 +139,3 @@ def _op(word: str) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         raise argparse.ArgumentTypeError(f"{word!r} is not measured; {hint}there are {', '.join(NAMES)}")
     return word
-
-
-def _above_0(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not value > 0.0:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
-    return value

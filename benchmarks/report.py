@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cases import ITERATIONS, MODES
+from benchmarks.gpu.schedule_hours import hours_table
 from benchmarks.iteration_profile import PROFILE_SUFFIX
 from benchmarks.measure import Spread
 from benchmarks.ops_suite import COMPILED, EAGER
 from benchmarks.results import Row, newest, read_rows, spread_of
-from benchmarks.schedule_hours import hours_table
 from benchmarks.tables import Table, markdown, tables, with_quartiles
 from sivae.errors import ConfigError
 from sivae.files import atomic_file, write_text

@@ -170,6 +170,14 @@ def number(word: str) -> float:
         raise argparse.ArgumentTypeError(f"{word!r} is not a number") from None
 
 
+def positive(word: str) -> float:
+    """A number above 0."""
+    value = number(word)
+    if not value > 0.0:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return value
+
+
 def switch(word: str) -> bool:
     """on or off."""
     if word not in ("on", "off"):

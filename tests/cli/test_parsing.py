@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sivae.cli.parsing import Parser, at_least, file, number, seed, switch, whole
+from sivae.cli.parsing import Parser, at_least, file, number, positive, seed, switch, whole
 from sivae.errors import UsageError
 
 HELP = """\
@@ -109,6 +109,9 @@ def test_a_choice_that_does_not_exist_is_answered_by_those_that_do(parser: Parse
     [
         (at_least(2), "1", "1 is too small; expected at least 2"),
         (at_least(2), "two", "'two' is not a whole number"),
+        (positive, "0", "'0' is not a number above 0"),
+        (positive, "nan", "'nan' is not a number above 0"),
+        (positive, "soon", "'soon' is not a number"),
         (seed, "-1", "-1 is not a seed; expected 0 to 2^63 - 1"),
         (seed, str(1 << 63), f"{1 << 63} is not a seed; expected 0 to 2^63 - 1"),
     ],

@@ -1,6 +1,6 @@
-"""Every kernel of a backend, forward and backward, on small tensors: what compute-sanitizer watches.
+"""Run every op of a backend forward and backward on small tensors, for compute-sanitizer or a profiler to watch.
 
-`python -m benchmarks.exercise DEVICE BACKEND ...`; the shapes are odd and of more than one block.
+`python -m benchmarks.gpu.exercise DEVICE BACKEND ...`. The shapes are odd, and each needs more than one block.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ STYLED = ((3, 5, 7, 9), (1, 8, 128, 132))  # a plane in one segment, and in seve
 
 
 def exercise(backend: str, device: torch.device) -> int:
-    """Run the ops on a backend.
+    """Run the ops on a backend, in every dtype.
 
     Returns:
-        How many calls were made, backward included.
+        The number of calls; a forward with its backward counts as two.
     """
     with torch.device(device):
         calls = _latents(backend) + _images(backend) + _exponentials(backend) + _styled(backend)
@@ -106,7 +106,7 @@ def _styled(backend: str) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Exercise the backends named after the device."""
+    """Run the backends that are named after the device."""
     device = torch.device(arguments[0])
     for backend in arguments[1:]:
         print(f"{backend}: {exercise(backend, device)} calls")

@@ -1,17 +1,16 @@
-"""A training of so many minutes in two processes: the first is stopped half-way, the second goes on with its run.
+"""Train for some minutes in two processes: the first stops halfway, the second continues its run.
 
-    python -m benchmarks.timed_training first DIR --preset cifar10 --data PATH --minutes 8
-    python -m benchmarks.timed_training second DIR
+    python -m benchmarks.gpu.timed_training first DIR --preset cifar10 --data PATH --minutes 8
+    python -m benchmarks.gpu.timed_training second DIR
 
-The first process trains for a short while elsewhere, to learn the speed and how many iterations the minutes allow. Then
-it begins the run and stops itself half-way by SIGTERM, as a queue of jobs would. The second trains to the end, with
-metrics and pictures. What each did is appended to DIR/processes.jsonl, and DIR/report.md says it in words. DIR/run is
-the run. Nothing of sivae's command line is needed, so this runs where its packages are missing.
+The first process measures the speed with a short pilot training, and computes how many iterations fit into the minutes.
+It then starts the run and stops it halfway by SIGTERM, as a job queue does. The second process trains to the end, with
+metrics and pictures. DIR/run is the run. Each process appends a line to DIR/processes.jsonl, and the second writes a
+summary, DIR/report.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 
+from sivae.cli.parsing import Parser, positive
 from sivae.errors import CheckpointError, RunFolderError, RunInterrupted, SivaeError
 from sivae.files import write_text
 from sivae.machine import git_commit
@@ -35,18 +35,18 @@ from sivae.training.folder import CHECKPOINTS, read_config
 from sivae.training.recorder import last_step, read_records
 
 PILOT_STEPS = 400
-MARGIN = 0.8  # of the minutes are trained in; starting twice, checkpoints, metrics and pictures take the rest
+TRAINING_SHARE = 0.8  # of the minutes; starting twice, checkpoints, metrics and pictures take the rest
 RUN, PROCESSES, REPORT = "run", "processes.jsonl", "report.md"
 
 
 def first(out: Path, config: RunConfig, minutes: float, pilot_steps: int = PILOT_STEPS) -> None:
-    """Begin the run and stop it half-way.
+    """Start the run and stop it halfway.
 
     Args:
-        out: a folder that is new or empty.
-        config: of the preset, with its epochs.
+        out: a new or empty folder.
+        config: of the run; its epochs are the upper limit.
         minutes: for both processes together.
-        pilot_steps: iterations that tell the speed, by their second half.
+        pilot_steps: iterations of the pilot, whose second half gives the speed.
 
     Raises:
         SivaeError: as :func:`sivae.training.train` does.
@@ -57,7 +57,7 @@ def first(out: Path, config: RunConfig, minutes: float, pilot_steps: int = PILOT
         _train_until(pilot_steps, config, pilot)
         rate = _iterations_per_second(pilot)
         whole = read_config(pilot).total_steps
-    steps = max(2, min(whole, int(60 * minutes * MARGIN * rate)))
+    steps = max(2, min(whole, int(60 * minutes * TRAINING_SHARE * rate)))
     print(f"{steps:,} of the preset's {whole:,} iterations, at {rate:.1f} a second", file=sys.stderr, flush=True)
     started = time.perf_counter()
     _train_until(steps // 2, config.replace(steps=steps, epochs=None), out / RUN)
@@ -65,17 +65,19 @@ def first(out: Path, config: RunConfig, minutes: float, pilot_steps: int = PILOT
 
 
 def second(out: Path) -> dict[str, Any]:
-    """Go on with the run to its end, and write the report.
+    """Continue the run to its end, and write the report.
 
     Returns:
         The run's summary.
 
     Raises:
-        RunFolderError: the run is not one that a first process has left half-way.
+        RunFolderError: the folder has no run that one process has started and none has continued.
         SivaeError: as :func:`sivae.training.train` does.
     """
-    if len(_processes(out)) != 1:
-        raise RunFolderError(f"{out}: it holds no run that a first process has begun, and no second one gone on with")
+    if (count := len(_processes(out))) != 1:
+        raise RunFolderError(
+            f"{out}: expected the run of one process, found {count}; run first, then second, on a new folder"
+        )
     started = time.perf_counter()
     summary = train(resume=True, out=out / RUN)
     _note(out, started)
@@ -89,7 +91,7 @@ def _processes(out: Path) -> list[dict[str, Any]]:
 
 
 def _train_until(step: int, config: RunConfig, folder: Path) -> None:
-    """Train, and stop by SIGTERM once the run's records have come so far."""
+    """Train, and stop by SIGTERM when the run's records reach this step."""
 
     def watch() -> None:
         while not done.wait(0.1):
@@ -99,7 +101,7 @@ def _train_until(step: int, config: RunConfig, folder: Path) -> None:
 
     done = threading.Event()
     watcher = threading.Thread(target=watch, daemon=True)
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for one that comes when the training is over
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for a signal that comes after the training's end
     watcher.start()
     try:
         train(config, folder)
@@ -112,17 +114,17 @@ def _train_until(step: int, config: RunConfig, folder: Path) -> None:
 
 
 def _iterations_per_second(folder: Path) -> float:
-    """Of the second half of a run's records; libraries choose their kernels in the first."""
+    """The speed in the second half of a run's records; libraries choose their kernels in the first."""
     records = read_records(folder)
     begin, end = records[len(records) // 2 - 1], records[-1]
     return float((end["step"] - begin["step"]) / (end["seconds"] - begin["seconds"]))
 
 
 def _note(out: Path, started: float) -> None:
-    """What this process did.
+    """Append what this process did to the list of processes.
 
     Raises:
-        CheckpointError: it left no checkpoint, as it was stopped in the middle of what may become a divergence.
+        CheckpointError: it saved no checkpoint, as its losses seemed to diverge when it was stopped.
     """
     checkpoints = list_checkpoints(out / RUN / CHECKPOINTS)
     if not checkpoints:
@@ -139,7 +141,7 @@ def _note(out: Path, started: float) -> None:
 
 
 def report(summary: Mapping[str, Any], config: RunConfig, processes: Sequence[Mapping[str, Any]]) -> str:
-    """A page in Markdown of a finished run."""
+    """A Markdown page about a finished run."""
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     images = config.samples_after(summary["steps"])
     lines = [
@@ -166,25 +168,28 @@ def report(summary: Mapping[str, Any], config: RunConfig, processes: Sequence[Ma
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str]) -> int:
     """Be the first or the second process.
 
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.timed_training",
-        description="A training of so many minutes in two processes: the second goes on with what the first began.",
+    parser = Parser("python -m benchmarks.gpu.timed_training")
+    parser.describe(
+        "Train for some minutes in two processes: the second continues the run of the first.",
+        [f"{parser.prog} first out --data cifar-10-python.tar.gz --minutes 8", f"{parser.prog} second out"],
     )
-    parser.add_argument("process", choices=("first", "second"))
-    parser.add_argument("out", type=Path, metavar="DIR", help="first: a folder that is new or empty; second: the same")
-    parser.add_argument("--preset", default="cifar10", help="default: cifar10")
-    parser.add_argument("--data", metavar="PATH", help="the preset's images")
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="bf16", help="default: bf16")
-    parser.add_argument("--device", default="cuda", help="default: cuda")
-    parser.add_argument("--minutes", type=float, default=8.0, help="for both processes together; default: 8")
-    options = parser.parse_args(arguments)
+    parser.add_argument("process", nargs="?", choices=("first", "second"), metavar="PROCESS", help="first or second")
+    parser.add_argument("out", nargs="?", type=Path, metavar="DIR", help="A new or empty folder; the same for both.")
+    parser.require("process", "name the process: first or second")
+    parser.require("out", "name a folder for the run")
+    parser.add_argument("--preset", default="cifar10", metavar="NAME", help="What to train.")
+    parser.add_argument("--data", metavar="PATH", help="The preset's images.")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="bf16", help="Of the products.")
+    parser.add_argument("--device", default="cuda", metavar="NAME", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--minutes", type=positive, default=8.0, metavar="X", help="For both processes together.")
     try:
+        options = parser.parse(words)
         if options.process == "second":
             second(options.out)
             print((options.out / REPORT).read_text())
@@ -199,4 +204,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The hours that a published schedule takes on one GPU: computed from the measured rate at each of its resolutions."""
+"""Compute the hours that a published schedule takes on one GPU from the rates measured at its resolutions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sivae.settings.growth import SMALLEST, Growing
 from sivae.training import preset_config
 
 FFHQ_IMAGES = 70_000
-SCHEDULES = ("ffhq256", "ffhq1024")  # presets, whose sides and batches `style_step_suite.CUDA_CASES` has from 64 on
+SCHEDULES = ("ffhq256", "ffhq1024")  # presets; from 64x64 on, their sides and batches are measured
 
 
 def hours_table(rows: Sequence[Row], images: int = FFHQ_IMAGES) -> Table:
-    """Stage by stage: the images to train on over the rate of our fastest variant at its side and batch.
+    """A line for each stage: its images divided by the rate of our fastest variant at its side and batch.
 
-    A side below those measured has the rate of the smallest one that was, which it outruns, so its hours are at most
-    those. A schedule with a side of which there is no measurement at its batch is left out. So are pictures, metrics
-    and checkpoints, and the reading of images from a disk that is slower than the GPU.
+    Sides below the smallest measured one train faster than it; they get its rate, and their hours are upper bounds. A
+    schedule is left out if a larger side was not measured at its batch. The hours do not include pictures, metrics,
+    checkpoints, or waiting for a slow disk.
 
     Args:
-        rows: of one device; those of a CPU are of narrower networks and do not count.
-        images: of the data set.
+        rows: of one device; those of a CPU do not count, as their networks are narrower.
+        images: in the data set.
     """
     rates = _rates(rows)
     lines = []
@@ -66,7 +66,7 @@ def _millions(images: int) -> str:
 
 
 def _rates(rows: Sequence[Row]) -> dict[tuple[int, int], tuple[float, str]]:
-    """By side and batch the images per second of our fastest variant, and which that is."""
+    """(side, batch) -> images per second of our fastest variant, and its name."""
     rates: dict[tuple[int, int], tuple[float, str]] = {}
     for row in rows:
         if row["op"] != STYLE_STEP or row["device_type"] != "cuda" or row["seconds"] is None:
@@ -79,6 +79,7 @@ def _rates(rows: Sequence[Row]) -> dict[tuple[int, int], tuple[float, str]]:
 
 
 def _rate_at(rates: dict[tuple[int, int], tuple[float, str]], side: int, batch: int) -> tuple[int, float, str] | None:
+    """The side that was measured for this one, its rate and its variant; None: there is no such side."""
     if (side, batch) in rates:
         return side, *rates[side, batch]
     smallest = min(rates, default=None)
