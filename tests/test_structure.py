@@ -28,6 +28,7 @@ FLOORS = (
     "evaluation",
     "figures",
     "training",
+    "detection",
     "reproduce",
     "cli",
     "__main__",

@@ -19,7 +19,8 @@ from sivae.cli.printing import notice, print_separation
 from sivae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sivae.training.detection import Detector, NamedImages
+    from sivae.detection.detector import Detector
+    from sivae.detection.sets import NamedImages
 
 _COUNT, _K, _QUANTILE = 10_000, 5, 0.95
 _SCORES = ("kl", "elbo", "likelihood")
@@ -153,7 +154,8 @@ def _check_combination(given: argparse.Namespace) -> None:
 
 
 def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:
-    from sivae.training.detection import Detector, density_of, run_of
+    from sivae.detection.detector import Detector, density_of
+    from sivae.training.folder import run_of
 
     run = run_of(opened.source)
     weights = {"sigma": given.sigma, "beta_rec": given.beta_rec, "beta_kl": given.beta_kl}
@@ -163,9 +165,11 @@ def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:
 
 def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
     from sivae import files
+    from sivae.detection.comparison import comparison, write_set_scores
+    from sivae.detection.sets import score_set
+    from sivae.detection.thresholds import calibrate
     from sivae.evaluation.ood import describe
     from sivae.figures.charts import plot_scores
-    from sivae.training.detection import calibrate, comparison, score_set, write_set_scores
 
     detector = _detector(given, opened)
     inside = _open(given, opened, "in")
@@ -210,7 +214,8 @@ def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
 
 
 def _open(given: argparse.Namespace, opened: ImageModel, which: str) -> NamedImages:
-    from sivae.training.detection import open_set, run_of
+    from sivae.detection.sets import open_set
+    from sivae.training.folder import run_of
 
     source, split = (given.in_, given.in_split) if which == "in" else (given.out, given.out_split)
     if source is None:
@@ -223,9 +228,9 @@ def _open(given: argparse.Namespace, opened: ImageModel, which: str) -> NamedIma
 
 
 def _score_files(given: argparse.Namespace, opened: ImageModel) -> None:
+    from sivae.detection.file_scores import score_files, write_file_scores
+    from sivae.detection.thresholds import detector_of
     from sivae.evaluation.ood import Threshold
-    from sivae.training.detection import detector_of
-    from sivae.training.file_scores import score_files, write_file_scores
 
     threshold = None
     if given.threshold is None:

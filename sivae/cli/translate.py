@@ -130,7 +130,8 @@ def _translation_model(opened: ImageModel) -> TranslationVAE:
 def _open(given: argparse.Namespace, opened: ImageModel) -> ImageSet:
     """The images to choose from."""
     from sivae.data.images.builtin.shapes import open_shapes
-    from sivae.training.detection import open_set, run_of
+    from sivae.detection.sets import open_set
+    from sivae.training.folder import run_of
 
     split, source = given.split, given.data
     if source is None:

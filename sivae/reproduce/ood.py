@@ -13,7 +13,8 @@ from sivae.reproduce.markdown import figure, listed, mean, mean_and_spread, over
 if TYPE_CHECKING:
     import numpy as np
 
-    from sivae.training.detection import NamedImages, Scores
+    from sivae.detection.detector import Scores
+    from sivae.detection.sets import NamedImages
 
     Found = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]  # score -> for each seed metric -> interval
 
@@ -49,9 +50,9 @@ def trainings(settings: Settings) -> list[Training]:
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """Scores of the test images and of each other set, their separation, and the histograms of the first seed."""
+    from sivae.detection.sets import open_set
     from sivae.evaluation.ood import SCORES, describe, separation
     from sivae.figures.charts import plot_scores
-    from sivae.training.detection import open_set
 
     samples, count, resamples = settings.pick(quick=(5, 300, 200), full=(100, 10_000, 1_000))
     seeds = seeds_of(runs)
@@ -124,7 +125,7 @@ def _others(settings: Settings, side: int) -> list[NamedImages]:
     import numpy as np
 
     from sivae.data.images import PackedImages
-    from sivae.training.detection import DIGITS, NamedImages, open_set
+    from sivae.detection.sets import DIGITS, NamedImages, open_set
 
     named = [] if settings.against is None else [open_set(settings.against)]
     if settings.data is not None:
@@ -148,7 +149,8 @@ def _patches() -> np.ndarray:
 
 
 def _scores(run: Trained, images: NamedImages, samples: int, count: int) -> Scores:
-    from sivae.training.detection import Detector, density_of, score_set
+    from sivae.detection.detector import Detector, density_of
+    from sivae.detection.sets import score_set
 
     detector = Detector(run.load(), density_of(run.config.objective), samples=samples)
     return score_set(detector, images.images, count, title=f"scoring {images.name} by {run.name}")

@@ -79,6 +79,22 @@ def read_config(folder: str | os.PathLike[str]) -> RunConfig:
     return RunConfig.read(folder / CONFIG)
 
 
+def run_of(source: Path) -> RunConfig | None:
+    """Read the settings of the run that a model belongs to.
+
+    Args:
+        source: a run's folder, one of its checkpoints, or any other model folder.
+
+    Returns:
+        The run's settings; None for a model without a run.
+
+    Raises:
+        ConfigError: the run's `config.json` is wrong.
+    """
+    folder = source.parent.parent if source.parent.name == CHECKPOINTS else source
+    return read_config(folder) if (folder / CONFIG).is_file() else None
+
+
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of a run that is finished; None where it is not."""
     try:

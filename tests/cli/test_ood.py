@@ -105,7 +105,7 @@ def test_scores_go_beside_the_model_and_damaged_files_are_printed(
         ("ood points --out noise.npy", "this model makes points, not images"),
         (
             "ood classes --in noise.npy --out rgb.npy",
-            "this model knows 3 classes, and an image from elsewhere is of none",
+            "this model is conditional on 3 classes, and an image out of distribution belongs to none",
         ),
         ("ood model --out noise.npy", "is a model without a run; name images like its own by --in PATH"),
         ("ood run --score kl", "--score names a folder of images; the kind of score is --by kl"),
@@ -121,7 +121,7 @@ def test_scores_go_beside_the_model_and_damaged_files_are_printed(
         ("ood run --out noise.npy --count 0", "--count: 0 is too small; expected at least 1"),
         ("ood run --out noise.npy --by fid", "--by: invalid choice: 'fid'"),
         ("ood run --out noise.npy --sigma 0", "sigma is 0.0, expected a finite number above 0"),
-        ("ood run --out noise.npy --sigma 1 --beta-kl 1", "sigma takes the place of beta_rec and beta_kl"),
+        ("ood run --out noise.npy --sigma 1 --beta-kl 1", "sigma replaces beta_rec and beta_kl"),
         ("ood run --in_ noise.npy", "did you mean --in?"),
     ],
 )

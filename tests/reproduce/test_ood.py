@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sivae.detection.detector import Scores
+from sivae.detection.sets import NamedImages
 from sivae.errors import ConfigError
 from sivae.evaluation.ood import SCORES
 from sivae.reproduce import get_experiment
@@ -16,7 +18,6 @@ from sivae.reproduce import ood as experiment
 from sivae.reproduce.experiment import Settings, Trained
 from sivae.reproduce.markdown import for_json
 from sivae.training import train
-from sivae.training.detection import NamedImages, Scores
 
 _TINY = {"widths": (4, 8), "z_dim": 4, "batch_size": 8}
 

@@ -1,4 +1,4 @@
-"""One score for each image file: of a folder or an archive, into a table."""
+"""Score every image file of a folder or archive, and write the scores to a table."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from sivae import files
 from sivae.data.images.pixels import SUFFIXES, decode
 from sivae.data.images.stores import is_archive, open_store
+from sivae.detection.detector import Detector
 from sivae.errors import DamagedImageError, DataError
 from sivae.models.base import samples_at_once
 from sivae.progress import counting
-from sivae.training.detection import Detector
 
 
 class FileScore(NamedTuple):
-    """An image file's score, None where the file is damaged: `problem` then says how."""
+    """The score of an image file; None where the file is damaged, and `problem` then gives the reason."""
 
     name: str
     score: float | None
@@ -27,15 +27,15 @@ class FileScore(NamedTuple):
 
 
 def score_files(detector: Detector, folder: Path, *, progress: bool = True) -> list[FileScore]:
-    """The score of every image file in a folder and below it, or in a zip or tar, in the order of names.
+    """Score every image file in a folder and its subfolders, or in a zip or tar, in the order of names.
 
     Raises:
-        DataError: there is nothing, no image file, or not one that can be read.
+        DataError: the folder is missing, holds no image file, or none that can be read.
     """
     if not folder.exists():
         raise DataError(f"{folder}: there is no such folder")
     if folder.is_file() and folder.name.lower().endswith(SUFFIXES):
-        raise DataError(f"{folder} is a single image; name the folder that it lies in")
+        raise DataError(f"{folder} is a single image; name the folder that holds it")
     if folder.is_file() and not is_archive(folder):
         raise DataError(f"{folder} is neither a folder nor a zip or tar of image files")
     store = open_store(folder)
@@ -67,7 +67,7 @@ def score_files(detector: Detector, folder: Path, *, progress: bool = True) -> l
 
 
 def write_file_scores(path: Path, rows: Sequence[FileScore], threshold: float | None) -> None:
-    """CSV, written atomically: file name, score, and the verdict in, out (above the threshold) or damaged."""
+    """Write a CSV atomically: file name, score, and a verdict: in, out (above the threshold) or damaged."""
 
     def verdict(row: FileScore) -> str:
         if row.score is None:

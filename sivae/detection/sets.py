@@ -1,0 +1,95 @@
+"""Open sets of images, and score them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sivae.data.images import ImageSet
+from sivae.data.images.base import Split
+from sivae.data.images.builtin.digits import open_digits
+from sivae.data.images.parts import open_split
+from sivae.data.images.pixels import as_picture
+from sivae.detection.detector import Detector, Notice, Scores
+from sivae.errors import DamagedImageError, DataError
+from sivae.models.base import samples_at_once
+from sivae.progress import counting
+from sivae.settings.data import Data, ImageData
+
+DIGITS = "digits"  # names the digits that scikit-learn ships, where a path is expected
+
+
+class NamedImages(NamedTuple):
+    """A set of images, and its name for people."""
+
+    name: str
+    images: ImageSet
+
+
+def open_set(
+    source: str | os.PathLike[str] | Data,
+    *,
+    split: Split | None = None,
+    skip_damaged: bool = False,
+    notice: Notice = lambda text: None,
+) -> NamedImages:
+    """Open a set of images.
+
+    Args:
+        source: the path of any data set of images, the word "digits", or a run's data.
+        split: the part; None: the test images where there are some, else all (of a run's data the train images).
+        skip_damaged: leave out image files that cannot be decoded; else they are an error.
+        notice: called with a line about the chosen part, where there was a choice.
+
+    Raises:
+        DataError: the set is missing or damaged, or has no such part.
+        ConfigError: the run's data is points.
+    """
+    if isinstance(source, Data):
+        images = source.open_split(split, skip_damaged=skip_damaged, notice=notice)
+        return NamedImages(images.name if isinstance(source, ImageData) else source.name, images)
+    if str(source) == DIGITS and not Path(source).exists():
+        return NamedImages(DIGITS, open_digits(split or "test"))
+    images = open_split(str(source), split, skip_damaged=skip_damaged, notice=notice)
+    return NamedImages(images.name, images)
+
+
+def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, progress: bool = True) -> Scores:
+    """Score `count` images spread evenly over a set, or all images where there are fewer.
+
+    Args:
+        detector: computes the scores.
+        images: the set.
+        count: number of images at most.
+        title: title of the progress display.
+        progress: whether to show it.
+
+    Returns:
+        Scores in the order of the set, float64 [N] each; images that are skipped have none.
+
+    Raises:
+        DataError: the set is empty, none of its images can be read, or an image is damaged and the set was not opened
+            with `skip_damaged`.
+    """
+    if not len(images):
+        raise DataError(f"{images.name} holds no images")
+    rows = [int(row) for row in np.linspace(0, len(images) - 1, min(count, len(images))).round()]
+    portions: list[Scores] = []
+    with counting(title, len(rows), enabled=progress) as counter:
+        for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):
+            pixels = []
+            for row in rows[start : start + size]:
+                try:
+                    pixels.append(detector.fitted(as_picture(images.read(row)), images.where(row)))
+                except DamagedImageError:
+                    if not images.skip_damaged:
+                        raise
+            if pixels:
+                portions.append(detector.of_pixels(np.stack(pixels)))
+            counter.advance(min(size, len(rows) - start))
+    if not portions:
+        raise DataError(f"{images.name}: none of its images can be read")
+    return {score: np.concatenate([portion[score] for portion in portions]) for score in portions[0]}
