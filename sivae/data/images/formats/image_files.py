@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sivae.data.images.base import ImageSet, Notice, Split, no_such_split
+from sivae.data.images.formats.releases import choose_part
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.pixels import SUFFIXES, decode
 from sivae.data.images.stores import Store, fingerprint
@@ -84,21 +85,15 @@ def find(store: Store, only: str | None = None) -> list[Found]:
 
 
 def _open(store: Store, files: list[str], request: Request) -> EncodedImages:
-    split, notice = request.split, request.notice
-    paths = _released_folder(_without_common_folder({file: _parts(file) for file in files}), notice)
+    paths = _released_folder(_without_common_folder({file: _parts(file) for file in files}), request.notice)
     groups = _splits(paths)
     part: Split | None = None
     if groups:
-        part = split or ("train" if groups["train"] else "test")
-        chosen = groups[part]
-        if not chosen:
-            raise no_such_split(str(store.path), part, f"only {'test' if part == 'train' else 'train'} ones")
-        if split is None and all(groups.values()):
-            notice(f"{store.path}: reading its train images, not the test images")
+        part = choose_part(str(store.path), groups, request)
         inside = {file: parts[1:] for file, parts in paths.items() if parts[0] in (*groups["train"], *groups["test"])}
-        names = [file for file, parts in paths.items() if parts[0] in chosen]
-    elif split is not None:
-        raise no_such_split(str(store.path), split, "it has no train and test folders, so leave the split out")
+        names = [file for file, parts in paths.items() if parts[0] in groups[part]]
+    elif request.split is not None:
+        raise no_such_split(str(store.path), request.split, "it has no train and test folders, so leave the split out")
     else:
         inside, names = paths, list(paths)
     class_of = _classes(inside)
@@ -133,7 +128,7 @@ def _released_folder(paths: dict[str, tuple[str, ...]], notice: Notice) -> dict[
     return paths
 
 
-def _splits(paths: dict[str, tuple[str, ...]]) -> dict[Split, list[str]]:
+def _splits(paths: dict[str, tuple[str, ...]]) -> dict[Split | None, list[str]]:
     """The folders at the top by part; empty where there are also others."""
     tops = {parts[0] if len(parts) > 1 else "" for parts in paths.values()}
     if not tops <= {top for top in tops if top.lower() in (*_TRAIN, *_TEST)}:

@@ -88,7 +88,7 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
 
 def test_a_missing_part_is_refused(tmp_path: Path) -> None:
     path = write_files(tmp_path / "a", pngs(["train/1.png"]))
-    with pytest.raises(DataError, match="a has no test images; only train ones"):
+    with pytest.raises(DataError, match="a has no test images; it has train"):
         open_images(path, split="test")
     path = write_files(tmp_path / "b", pngs(["1.png"]))
     with pytest.raises(DataError, match="b has no train images; it has no train and test folders"):
