@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sivae.data.images.pixels import fit
+from sivae.data.images.pixels import fit_square
 from sivae.data.images.prepared import image_digest
 from sivae.errors import ConfigError
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
@@ -92,7 +92,7 @@ class Detector:
             name: its name in error messages.
         """
         channels, side, _ = self.model.sample_shape
-        return fit(picture, resolution=side, crop="center", channels=channels, where=name)
+        return fit_square(picture, side, channels, name)
 
     def digest(self) -> str:
         """Hash the model: its name, its hyperparameters and its weights."""

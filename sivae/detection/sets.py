@@ -12,7 +12,6 @@ from sivae.data.images import ImageSet
 from sivae.data.images.base import Split
 from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.parts import open_split
-from sivae.data.images.pixels import as_picture
 from sivae.detection.detector import Detector, Notice, Scores
 from sivae.errors import DamagedImageError, DataError
 from sivae.models.base import samples_at_once
@@ -83,7 +82,7 @@ def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, p
             pixels = []
             for row in rows[start : start + size]:
                 try:
-                    pixels.append(detector.fitted(as_picture(images.read(row)), images.where(row)))
+                    pixels.append(detector.fitted(images.picture(row), images.where(row)))
                 except DamagedImageError:
                     if not images.skip_damaged:
                         raise

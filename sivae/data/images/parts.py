@@ -1,20 +1,17 @@
-"""Open the two parts of a set of images: those to train on and those to measure on."""
+"""Open the train and test parts of a set of images, all in one shape."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from sivae.data.images import (
-    FittedImages,
-    ImageSet,
-    PackedImages,
-    at_resolution,
-    load_packed,
-    open_images,
-)
+from sivae.data.images.base import ImageSet, Notice, PackedImages, Split
+from sivae.data.images.levels import at_resolution
 from sivae.data.images.loading.dataset import read_dataset
+from sivae.data.images.loading.decoding import load_packed
+from sivae.data.images.loading.fitting import FittedImages
+from sivae.data.images.opening import open_images
 from sivae.errors import NoSuchSplitError
 
 Images = PackedImages | FittedImages
@@ -24,8 +21,8 @@ class Parts(NamedTuple):
     """Images of one shape.
 
     Attributes:
-        train: to train on; None where only the others were asked for and there are such.
-        test: to measure on; the training images where there are no others.
+        train: images for training; None where only test images were requested and there are some.
+        test: images for measuring; the training images where there are no test images.
     """
 
     train: Images | None
@@ -45,18 +42,18 @@ def open_parts(
     """Open the parts of a data set.
 
     Args:
-        path: what :func:`open_images` reads.
-        resolution, channels: of the images; others are resized and converted.
-        skip_damaged: leave out images that cannot be decoded, and say how many; else they are an error.
-        from_disk: read images when they are needed, instead of decoding all of them now.
+        path: any data set that :func:`open_images` reads.
+        resolution, channels: shape of the images; others are resized and converted.
+        skip_damaged: leave out images that cannot be decoded, and print their number; else they are an error.
+        from_disk: decode images when they are read, instead of all of them now.
         for_training: False leaves the training images unopened where there are test images.
         show: show progress while images are decoded.
 
     Raises:
-        DataError: they are not there, or damaged, or do not fit the memory.
+        DataError: the images are missing or damaged, or do not fit the memory.
     """
 
-    def part(split: Literal["train", "test"]) -> ImageSet | None:
+    def part(split: Split) -> ImageSet | None:
         try:
             return open_images(path, split=split, skip_damaged=skip_damaged)
         except NoSuchSplitError:
@@ -67,7 +64,7 @@ def open_parts(
             shape = (resolution, resolution, channels)
             for array in (images.array, images.levels.get(resolution)):
                 if array is not None and array.shape[1:] == shape:
-                    return at_resolution(images, resolution)  # mapped, not read, where it is on the disk
+                    return at_resolution(images, resolution)  # mapped from the disk, if it is there
         if from_disk:
             return FittedImages(images, resolution=resolution, channels=channels)
         packed = load_packed(images, resolution=resolution, channels=channels, progress=show)
@@ -101,19 +98,17 @@ def read_parts(data: Any, *, resolution: int, channels: int, show: bool = False)
     return Parts(train, read_dataset(parts["test"], resolution=resolution, channels=channels, progress=show))
 
 
-def open_split(
-    path: str, split: Literal["train", "test"] | None, *, skip_damaged: bool, notice: Callable[[str], None]
-) -> ImageSet:
+def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: Notice) -> ImageSet:
     """Open one part of a data set, as it is.
 
     Args:
-        path: what :func:`open_images` reads.
+        path: any data set that :func:`open_images` reads.
         split: the part; None: the test images where there are some, else all.
         skip_damaged: leave out images that cannot be decoded; else they are an error.
-        notice: called with the choice, where there was one.
+        notice: called with a line about the chosen part.
 
     Raises:
-        DataError: nothing is there, it is damaged, or has no such part.
+        DataError: the images are missing or damaged, or there is no such part.
     """
     if split is not None:
         return open_images(path, split=split, skip_damaged=skip_damaged)

@@ -137,9 +137,9 @@ class ProcessPrefetcher:
         self._batches: Any = None  # the DataLoader's iterator
 
     def take(self, step: int) -> Tensor:
-        if self._batches is None or step != self._next:
-            self._start(step)
         try:
+            if self._batches is None or step != self._next:
+                self._start(step)
             pixels = next(self._batches)
         except RuntimeError as error:  # raised by the DataLoader itself
             self.close()

@@ -321,6 +321,7 @@ class _Deadly(ImageSet):
 
     def read(self, index: int) -> np.ndarray:
         if os.getpid() != self._owner:
+            time.sleep(0.5)  # until the batches wait: torch may keep a lock if it is interrupted while it sends work
             os.kill(os.getpid(), signal.SIGKILL)
         return pixels(index)
 
