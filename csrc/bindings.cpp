@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 
+#include "cpu/denormals.h"
 #include "cpu/kernels.h"
 #include "philox.h"
 
@@ -27,6 +28,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
   m.def("cpu_isa", [] { return sivae::cpu::kernels().name; }, "The instruction set that the CPU kernels run with.");
+  m.def("set_flush_denormal", &sivae::cpu::set_flush_denormal, pybind11::arg("on"),
+        "Flush denormal numbers to zero, or not, in the calling thread and in torch's pool.");
   m.def("philox4x32_10", &philox4x32_10, pybind11::arg("counter"), pybind11::arg("key"),
         "The raw generator: four 32-bit words from a counter of four and a key of two.");
 }

@@ -125,6 +125,16 @@ def native_build() -> dict[str, str] | None:
     return {"compiler": extension.compiler, "instructions": extension.cpu_isa(), "CUDA kernels": cuda}
 
 
+def flush_denormals(on: bool) -> None:
+    """Have the CPU treat denormal numbers as zero, or not, in this thread and, by the native build, in torch's pool.
+
+    Products of denormals take a hundred times as long as others, and an exponential that saturates makes many.
+    """
+    torch.set_flush_denormal(on)
+    if _native is not None:
+        importlib.import_module("sivae._C").set_flush_denormal(on)
+
+
 def available_backends(device: torch.device | str = "cpu") -> list[str]:
     """Names of the backends that can run on `device`, the fastest first."""
     device_type = torch.device(device).type

@@ -7,10 +7,32 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sivae.method.objectives import Objective, Symptom
+from sivae.method.objectives import SATURATED, Objective, Symptom
+from sivae.settings.run import RunConfig
 
 _RECENT = 20  # records that show how the training was before
+_SATURATED_RECORDS = 10  # in a row
 _GROWN = 3.0  # a reconstruction error this many times its best has exploded
+
+
+class Saturation:
+    """Notices that the exp-ELBO of fakes has stayed at 0 for several records, once a run."""
+
+    def __init__(self) -> None:
+        self._records, self._noticed = 0, False
+
+    def begins(self, record: Mapping[str, Any]) -> bool:
+        """Whether this record is the last of the several."""
+        exp_elbo = record.get("exp_elbo_fake")
+        self._records = self._records + 1 if exp_elbo is not None and exp_elbo < SATURATED else 0
+        begins = self._records >= _SATURATED_RECORDS and not self._noticed
+        self._noticed = self._noticed or begins
+        return begins
+
+    def words(self, config: RunConfig, record: Mapping[str, Any]) -> str:
+        """The cause and the remedy."""
+        cause, remedy = config.objective.symptoms(lambda name: record.get(name, math.nan))[0]
+        return f"{cause}; {remedy}, in a new run (docs/tuning.md)"
 
 
 def diagnose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -14,9 +15,14 @@ import torch
 
 
 class StopSignals:
-    """Inside, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once."""
+    """Inside, SIGINT and SIGTERM only ask the work to stop; a second SIGINT interrupts it at once.
 
-    def __init__(self) -> None:
+    Args:
+        words: printed to stderr at the first signal, after its name; empty: nothing is printed.
+    """
+
+    def __init__(self, words: str = "") -> None:
+        self._words = words
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -33,7 +39,11 @@ class StopSignals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = self.signal or signal.Signals(number)
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+            if self._words:
+                # Not by print: the signal may have come while stderr's buffer was being written.
+                os.write(2, f"\n{self.signal.name}: {self._words}\n".encode())
 
 
 class Clock:

@@ -21,7 +21,7 @@ from sivae.settings.growth import SMALLEST, Growing
 from sivae.settings.run import WARM_UP, RunConfig, found_keys, placed_settings, resumable_keys
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
 from sivae.training.devices import find_device
-from sivae.training.diagnosis import diagnose
+from sivae.training.diagnosis import Saturation, diagnose
 from sivae.training.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -48,6 +48,8 @@ _BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "bl
 
 # What a person sees of a record while the run goes on.
 _SHOWN = {"rec": "rec", "kl_real": "kl real", "kl_fake": "kl fake", "exp_elbo_fake": "exp-ELBO"}
+
+_STOPPING = "finishing the iteration, then writing a checkpoint; Ctrl-C stops at once"
 
 ROLLBACK_RATE = 0.5  # what a divergence multiplies the rest of a run's learning rate by
 
@@ -176,7 +178,7 @@ class _Run:
             self.checkpoints.mkdir(exist_ok=True)
             files.remove_leftovers(self.checkpoints)
         self.processes.wait()
-        with StopSignals() as stop:
+        with StopSignals(_STOPPING if self.processes.first else "") as stop:
             while True:
                 trainer = Trainer(self.config, self.task, self.device, self.processes)
                 try:
@@ -209,12 +211,15 @@ class _Run:
             display = stack.enter_context(Progress(self.folder.name, self.steps, done=start, enabled=self.show))
             recorder: Recorder | None = None
             if self.processes.first:
+                if checkpoint is not None and self.show:
+                    notices.append(f"{self.folder.name} continues after step {start:,} of {self.steps:,}")
                 for text in notices:
                     display.notice(text)
                 set_aside_after(self.checkpoints, start)
                 recorder = Recorder(self.folder, start, display.notice)
                 stack.callback(recorder.close)
             alone = self.processes.count == 1
+            saturation = Saturation()
             scores: list[float] = [] if checkpoint is None else list(checkpoint.state["scores"])
 
             logged, logged_seconds = start, self.clock.seconds
@@ -243,6 +248,8 @@ class _Run:
                             **_stage_record(config, step),
                         )
                         scores += _score(config, record)
+                        if saturation.begins(record):
+                            display.notice(f"from step {step:,} on: {saturation.words(config, record)}")
                         status = _speed(config, step, milliseconds, images=task.counts_images)
                         display.update(step, status=status, detail=_losses(record))
                 # Not in the middle of what may become a divergence: a way back has to lead out of it.

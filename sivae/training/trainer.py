@@ -23,7 +23,12 @@ from sivae.training.optimizers import make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks.base import Task
-from sivae.training.torch_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
+from sivae.training.torch_settings import (
+    convolutions_are_tried,
+    denormals_flushed,
+    float32_products,
+    networks_may_be_compiled,
+)
 
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
 
@@ -238,6 +243,7 @@ def settings_of(config: RunConfig) -> Iterator[None]:
         if config.compile:
             stack.enter_context(networks_may_be_compiled())
         torch.set_num_threads(config.threads or threads)
+        stack.enter_context(denormals_flushed())  # in as many threads as the run has
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ import pytest
 
 from sivae.objectives import OBJECTIVES, SoftIntroObjective, VAEObjective
 from sivae.settings.presets import preset_config
-from sivae.training.diagnosis import diagnose
+from sivae.training.diagnosis import Saturation, diagnose
 
 _HEALTHY = {"rec": 100.0, "kl_real": 50.0, "kl_fake": 60.0, "exp_elbo_fake": 1e-2}
 
@@ -67,3 +67,14 @@ def test_the_advice_is_what_the_objective_accepts(objective: str) -> None:
         options = set(re.findall(r"--([a-z-]+)", words)) - {"precision"}
         assert options
         config.replace(**{option.replace("-", "_"): 0.5 for option in options})  # refuses what has no effect
+
+
+def test_a_saturated_run_is_noticed_once() -> None:
+    saturation, config = Saturation(), preset_config("rings")
+    records = [{**_HEALTHY, "exp_elbo_fake": value} for value in [0.0] * 9 + [1e-2] + [0.0] * 30]
+    begins = [saturation.begins(record) for record in records]
+    assert begins.index(True) == 19 and sum(begins) == 1  # nine in a row may be an accident, ten are not
+    words = saturation.words(config, records[-1])
+    assert "saturated at 0" in words and "lower --beta-neg" in words
+    vae = Saturation()
+    assert not any(vae.begins({"rec": 1.0, "kl_real": 1.0}) for _ in range(30))

@@ -511,6 +511,7 @@ def test_a_live_process_stops_at_ctrl_c(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 0, errors
+    assert "\nSIGINT: finishing the iteration, then writing a checkpoint; Ctrl-C stops at once\n" in errors
     last = errors.strip().splitlines()[-1]
     assert last.startswith("sivae: stopped at step ")
     assert last.endswith(f"by SIGINT; go on with: sivae train --resume {folder}")
