@@ -31,7 +31,7 @@ from benchmarks.step_suite import StepResult
 from benchmarks.tables import print_tables, tables
 from sivae.errors import ConfigError, SivaeError
 from sivae.progress import Progress, naming
-from sivae.training.memory import keep_freed_memory
+from sivae.training.process_settings import keep_freed_memory
 
 __all__ = ["main", "parse", "perform"]
 

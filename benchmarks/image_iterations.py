@@ -24,7 +24,7 @@ from benchmarks.measure import CPU, Call, Effort, Measurement, measure, peak_ext
 from benchmarks.ops_suite import EAGER, reason_of
 from sivae.training import SoftIntroStep
 from sivae.training.graph import EAGER_CALLS, GraphedCall
-from sivae.training.torch_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
+from sivae.training.process_settings import convolutions_are_tried, float32_products, networks_may_be_compiled
 
 Network = TypeVar("Network", bound=nn.Module)
 Step = Callable[[Tensor], object]

@@ -32,7 +32,7 @@ from benchmarks.measure import Spread, synchronize
 from sivae.data.images import ImageBatches, ImageSet, open_images
 from sivae.machine import device_name
 from sivae.progress import Progress, naming
-from sivae.training.memory import keep_freed_memory
+from sivae.training.process_settings import keep_freed_memory
 
 Next = Callable[[], object]
 

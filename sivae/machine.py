@@ -1,6 +1,6 @@
-"""What computes here: the facts about a machine and its software that go with every figure.
+"""Find devices, and describe the machine and the software that a result was made with.
 
-Needs torch and the standard library only, and imports torch where a fact comes from it.
+torch is imported only by the functions that need it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sivae.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,14 +21,14 @@ COMMIT_VARIABLE = "SIVAE_COMMIT"  # the commit of a copy of the checkout that ha
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with "+changes" where tracked files differ from it; None where nothing tells."""
+    """Return the checkout's commit, with "+changes" if tracked files differ from it; None if it is unknown."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may lie in somebody's checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may be inside another checkout
         commit = git("rev-parse", "HEAD")
         return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.CalledProcessError):
@@ -34,7 +36,7 @@ def git_commit() -> str | None:
 
 
 def cpu_model() -> str:
-    """As the system names it."""
+    """Return the CPU's model, as the system names it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -46,15 +48,41 @@ def cpu_model() -> str:
     return model + family
 
 
+def find_device(name: str) -> torch.device:
+    """Parse a device name, and check that the device exists.
+
+    Args:
+        name: a name of torch, or "auto": a GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the device is missing, or cannot compute.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it cannot compute")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"device = {name!r} is not there ({reason}); use cpu, or auto to take what there is"
+        ) from None
+    return device
+
+
 def device_name(device: torch.device) -> str:
-    """The model of a device of torch."""
+    """Return the model of a device of torch."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of sivae, torch and Python."""
     import torch
 
     from sivae import __version__
@@ -63,10 +91,10 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine has to offer: versions, devices by name, threads, and the ops' backends.
+    """Describe this machine: versions, devices by name, threads, and the backends of the ops.
 
-    `ops` maps backend and device to None where it runs, and to the reason where it does not; `native` says how the
-    native backend was compiled, None where it is missing.
+    `ops` maps backend and device to None where the backend runs, else to the reason why it does not. `native` describes
+    how the native backend was compiled; None where it is missing.
     """
     import torch
 

@@ -209,7 +209,7 @@ def open_model(given: argparse.Namespace) -> ImageModel:
         ConfigError: the model makes no images or has no such class, or the device is missing.
     """
     import sivae
-    from sivae.training.devices import find_device
+    from sivae.machine import find_device
 
     chosen = getattr(given, "class_", None)
     device = find_device(given.device)

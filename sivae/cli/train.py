@@ -89,7 +89,7 @@ def help_of(preset: str | None, objective: str | None = None, growth: str | None
 
 def run(given: argparse.Namespace) -> None:
     """Train, and print the figures and the pictures' files."""
-    from sivae.training.memory import keep_freed_memory
+    from sivae.training.process_settings import keep_freed_memory
 
     changes = {}
     for placed in every_setting():

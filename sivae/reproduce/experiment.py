@@ -142,8 +142,8 @@ class Trained:
 
     def load(self) -> VAEModel:
         """The trained model, in eval mode, on the device of its training."""
+        from sivae.machine import find_device
         from sivae.pretrained import from_pretrained
-        from sivae.training.devices import find_device
 
         return from_pretrained(self.folder).to(find_device(self.config.device))
 

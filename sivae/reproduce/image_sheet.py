@@ -47,11 +47,11 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     import torch
 
     from sivae.figures.grids import image_grid, write_sheet
+    from sivae.machine import find_device
     from sivae.models.base import evaluating
     from sivae.models.latent import generate
     from sivae.models.pixels import image_range
     from sivae.pretrained import from_pretrained
-    from sivae.training.devices import find_device
     from sivae.training.folder import read_config, read_summary
 
     if any(run.summary is None for run in runs.values()):

@@ -23,12 +23,11 @@ import torch
 from sivae import files
 from sivae.errors import RunFolderError
 from sivae.fields import show
-from sivae.machine import device_name, git_commit, versions
+from sivae.machine import device_name, find_device, git_commit, versions
 from sivae.reproduce import get_experiment
 from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
 from sivae.reproduce.markdown import duration, for_json, listed, plural
 from sivae.reproduce.trainings import describe, train_all
-from sivae.training.devices import find_device
 
 SETTINGS, PAGE, RESULTS = "settings.json", "page.md", "results.json"
 _CLOCK = "elapsed.json"

@@ -73,7 +73,7 @@ def trainings(settings: Settings) -> list[Training]:
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """The metrics of every run on the test images, and a grid of each method's first seed."""
-    from sivae.training.task_metrics import translation_metrics
+    from sivae.training.measured_images import translation_metrics
     from sivae.training.tasks.translation import draw_translations
 
     config = next(iter(runs.values())).config
@@ -124,8 +124,8 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
 
 def _test(config: Any) -> MeasuredImages:
     """The images to measure on."""
+    from sivae.machine import find_device
     from sivae.models import MODELS
-    from sivae.training.devices import find_device
     from sivae.training.measured_images import MeasuredImages
 
     images = config.data.open_parts(for_training=False).test

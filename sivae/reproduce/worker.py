@@ -27,7 +27,7 @@ def main() -> None:
     from sivae.files import write_json
     from sivae.settings.run import RunConfig
     from sivae.training.folder import CONFIG
-    from sivae.training.memory import keep_freed_memory
+    from sivae.training.process_settings import keep_freed_memory
     from sivae.training.run import train
 
     keep_freed_memory()

@@ -15,12 +15,11 @@ import torch
 
 from sivae import files, ops
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
-from sivae.machine import device_name, versions
+from sivae.machine import device_name, find_device, versions
 from sivae.progress import Progress
 from sivae.settings.growth import SMALLEST, Growing
 from sivae.settings.run import WARM_UP, RunConfig, found_keys, placed_settings, resumable_keys
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
-from sivae.training.devices import find_device
 from sivae.training.diagnosis import Saturation, diagnose
 from sivae.training.folder import (
     CHECKPOINTS,
@@ -38,10 +37,11 @@ from sivae.training.folder import (
 from sivae.training.guard import Trouble
 from sivae.training.interruption import Clock, StopSignals
 from sivae.training.parallel import Processes, claim_gpu, joined
+from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, read_records
 from sivae.training.run_metrics import for_json
 from sivae.training.tasks.base import Task, open_task
-from sivae.training.trainer import Trainer, settings_of
+from sivae.training.trainer import Trainer
 
 # Keys of a record that are no losses.
 _BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "blend", "images")
@@ -126,7 +126,7 @@ def train(
                 f"cannot share it equally; choose a multiple of {processes.count * config.accumulate}"
             )
         device = _device_of(config, processes)
-        stack.enter_context(settings_of(config))
+        stack.enter_context(process_settings(config))
         task = open_task(config, device, processes, data=data, show=show)
         stack.callback(task.close)
         config = _with_steps(task)

@@ -11,13 +11,13 @@ from typing import Any
 
 from sivae import ops
 from sivae.errors import ConfigError, RunFolderError
+from sivae.machine import find_device
 from sivae.models.storage import DESCRIPTION, load_model
 from sivae.training.checkpoint import load_latest
-from sivae.training.devices import find_device
-from sivae.training.feature_files import FeatureFiles
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
-from sivae.training.tasks.base import open_task
-from sivae.training.trainer import at_step, place, settings_of
+from sivae.training.process_settings import process_settings
+from sivae.training.tasks.base import FeatureFiles, open_task
+from sivae.training.trainer import at_step, place
 
 Notice = Callable[[str], None]
 
@@ -76,7 +76,7 @@ def evaluate(
         fastest = ops.available_backends(where)[0]
         notice(f"the run's ops backend {config.ops!r} is not there on {where}; evaluating with {fastest!r}")
         config = config.replace(ops=fastest)
-    with settings_of(config), contextlib.ExitStack() as stack:
+    with process_settings(config), contextlib.ExitStack() as stack:
         checkpoint = load_latest(folder / CHECKPOINTS, notice)
         if checkpoint is None:
             raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
@@ -93,8 +93,7 @@ def _of_model(
     folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, asked: FeatureFiles
 ) -> dict[str, Any]:
     from sivae.data.images.parts import open_parts
-    from sivae.training.measured_images import MeasuredImages
-    from sivae.training.task_metrics import measure
+    from sivae.training.measured_images import MeasuredImages, measure
 
     where = find_device(device)
     model = load_model(folder).to(where)

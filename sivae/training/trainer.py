@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sivae import ops
 from sivae.errors import CheckpointError, ConfigError
 from sivae.method.base import Distance, Metrics, StepOptions
 from sivae.models import VAEModel
@@ -23,12 +21,6 @@ from sivae.training.optimizers import make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks.base import Task
-from sivae.training.torch_settings import (
-    convolutions_are_tried,
-    denormals_flushed,
-    float32_products,
-    networks_may_be_compiled,
-)
 
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
 
@@ -229,22 +221,3 @@ def place(model: VAEModel, config: RunConfig, device: torch.device) -> None:
     model.to(device)
     if config.memory_format == "channels-last":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-@contextlib.contextmanager
-def settings_of(config: RunConfig) -> Iterator[None]:
-    """The run's threads, ops backend and precision inside, the caller's afterwards."""
-    threads = torch.get_num_threads()
-    assert config.ops is not None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(ops.use_backend(config.ops))
-        stack.enter_context(float32_products(rounded=config.precision != "fp32"))
-        stack.enter_context(convolutions_are_tried())
-        if config.compile:
-            stack.enter_context(networks_may_be_compiled())
-        torch.set_num_threads(config.threads or threads)
-        stack.enter_context(denormals_flushed())  # in as many threads as the run has
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

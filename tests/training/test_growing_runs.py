@@ -21,11 +21,12 @@ from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 from sivae.training.parallel import Processes
+from sivae.training.process_settings import process_settings
 from sivae.training.recorder import read_records
 from sivae.training.run import resolve, train
 from sivae.training.run_metrics import evaluate
 from sivae.training.tasks.images import ImageTask
-from sivae.training.trainer import Trainer, settings_of
+from sivae.training.trainer import Trainer
 from tests.training.image_runs import assert_same, outcome, stopping
 
 CPU = torch.device("cpu")
@@ -226,7 +227,7 @@ def _trainer(config: RunConfig) -> tuple[Trainer, ImageTask]:
 
 def test_optimizers_start_over_at_a_switch_and_only_there(images: Path) -> None:
     config = resolve(_config(images))
-    with settings_of(config):
+    with process_settings(config):
         trainer, task = _trainer(config)
         ages = []
         for step in range(1, 15):
@@ -240,7 +241,7 @@ def test_optimizers_start_over_at_a_switch_and_only_there(images: Path) -> None:
 def test_an_iteration_has_its_stage_s_rate_and_beta_neg(images: Path) -> None:
     config = resolve(_config(images, learning_rate=0.004, stage_rate_factors=(1.0, 0.5)))
     seen = []
-    with settings_of(config):
+    with process_settings(config):
         trainer, task = _trainer(config)
         for step in (5, 6, 7, 18):
             trainer.iterate(step, *task.batch(step))
@@ -259,7 +260,7 @@ def test_an_iteration_has_its_stage_s_rate_and_beta_neg(images: Path) -> None:
 
 def test_blending_changes_no_host_value_that_a_compiled_or_captured_pass_would_keep(images: Path) -> None:
     config = resolve(_config(images))
-    with settings_of(config):
+    with process_settings(config):
         trainer, task = _trainer(config)
         model = trainer.model
         assert isinstance(model, StyleVAE)
@@ -278,7 +279,7 @@ def test_compiled_networks_stay_compiled_through_all_stages(images: Path) -> Non
     from torch._dynamo.utils import counters
 
     config = resolve(_config(images, compile=True))
-    with settings_of(config):
+    with process_settings(config):
         trainer, task = _trainer(config.replace(compile=False))
         trainer.model.encoder.compile(dynamic=False, backend="eager")
         trainer.model.decoder.compile(dynamic=False, backend="eager")

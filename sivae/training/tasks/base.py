@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,25 @@ from torch import Tensor
 from sivae.errors import ConfigError
 from sivae.models import VAEModel
 from sivae.settings.run import RunConfig
-from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.parallel import Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureFiles:
+    """Files of the networks that some metrics of images need. A metric is computed if its file is given.
+
+    Attributes:
+        fid: Inception's weights, for FID and KID.
+        fid_count: number of images at most that FID and KID compare.
+        lpips: VGG-16's weights and LPIPS' own weights, for LPIPS of translations.
+    """
+
+    fid: Path | None = None
+    fid_count: int = 50_000
+    lpips: tuple[Path, Path] | None = None
+
+
+NO_FILES = FeatureFiles()
 
 
 class Task(ABC):

@@ -20,12 +20,10 @@ from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
 from sivae.settings.data import ImageData
 from sivae.settings.growth import Growing, Stage
 from sivae.settings.run import RunConfig
-from sivae.training.feature_files import NO_FILES, FeatureFiles
-from sivae.training.measured_images import MeasuredImages, spread
+from sivae.training.measured_images import MeasuredImages, measure, spread
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
-from sivae.training.task_metrics import measure
-from sivae.training.tasks.base import Task
+from sivae.training.tasks.base import NO_FILES, FeatureFiles, Task
 
 _SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
 _LOOKED_AT = 64  # images that a fingerprint is made of

@@ -14,10 +14,9 @@ from sivae.errors import ConfigError
 from sivae.evaluation.density import density_grid, evaluate_density
 from sivae.models.base import VAEModel
 from sivae.settings.run import RunConfig
-from sivae.training.feature_files import NO_FILES, FeatureFiles
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
-from sivae.training.tasks.base import Task
+from sivae.training.tasks.base import NO_FILES, FeatureFiles, Task
 
 _PICTURED = 5_000  # points of each kind in a picture
 
