@@ -19,9 +19,11 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"the kernels cannot
 
 IDENTITY = "from sivae import _C, ops; print(_C.cpu_isa(), *ops.available_backends(), _C.__file__, sep='\\n')"
 
-# Left out of tests/ops: what takes no kernel or is not about one (which backend is chosen, other backends, opcheck,
-# torch.compile), threads and instruction sets of the CPU, and what would repeat itself at length: of the tests that
-# count allocations only one layout is left, of these and of megapixel images one kind, of large gradients one offset.
+# Left out of tests/ops: what runs no kernel or is not about one (the choice of a backend, other backends, opcheck,
+# torch.compile), threads and instruction sets of the CPU, finite differences (gradients are compared with the
+# reference's), and long repetitions: of the tests that count allocations all but one layout, of these and of megapixel
+# images all kinds but one, of large gradients all offsets but one, and of styled norms with every operand all dtypes
+# but one (test_styled_norm_kernels has the others).
 FILES = [
     f"tests/ops/test_{name}.py"
     for name in (
@@ -38,10 +40,11 @@ FILES = [
     )
 ]
 CHOICE = (
-    "native and not TestThreads and not opcheck and not compile and not Compiled and not inductor"
-    " and not dynamic_shapes and not weights_that_change"
-    " and not (TestViewsAreReadInPlace and (not chunk or l1 or bce))"
-    " and not (megapixel and (l1 or bce)) and not (larger_than_the_caches and not 1) and not past_the_caches"
+    "native and not opcheck and not compile and not Compiled and not inductor and not dynamic_shapes"
+    " and not weights_that_change and not TestThreads and not number_of_threads and not gradcheck and not TestGradients"
+    " and not (TestViewsAreReadInPlace and (not chunk or l1 or bce)) and not (megapixel and (l1 or bce))"
+    " and not (larger_than_the_caches and not native-1) and not past_the_caches"
+    " and not (everything_given and not float32)"
 )
 
 # The same bits whatever order the threads of a block, and the blocks, take: every needed barrier is there.

@@ -14,3 +14,9 @@ target_sources(_C PRIVATE ${CUDA_OPS} ${EMULATION}/no_cpu_kernels.cpp)
 target_compile_definitions(_C PRIVATE SIVAE_CUDA_EMULATED)
 target_link_libraries(_C PRIVATE emulated_kernels)
 target_link_options(_C PRIVATE ${SIVAE_EMULATION_FLAGS})
+# The emulator, which every test waits for, is not what the sanitizer looks at.
+set_source_files_properties(${EMULATION}/emulator.cpp PROPERTIES COMPILE_OPTIONS "-O2;-fno-sanitize=undefined")
+# torch's headers are parsed once for several sources.
+set_target_properties(_C PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+set_source_files_properties(csrc/autograd.cpp csrc/autograd_styled_norm.cpp PROPERTIES UNITY_GROUP autograd)
+set_source_files_properties(csrc/operands.cpp ${CUDA_OPS} PROPERTIES UNITY_GROUP ops)

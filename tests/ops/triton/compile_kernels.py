@@ -1,21 +1,20 @@
-"""Compiles the Triton kernels for a GPU that need not be there; prints what became of each as one line of JSON.
+"""Compile the Triton kernels for a GPU that need not be present; print a line of JSON for each kernel.
 
 The ops are called with CPU tensors; every launch compiles its kernel, specialised as a launch has it, and runs nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
@@ -23,7 +22,7 @@ import sivae.ops.triton  # noqa: F401 (registers torch.ops.sivae_triton)
 
 
 class Absent:
-    """Of Triton's driver what compiling asks for."""
+    """The part of Triton's driver that compiling needs."""
 
     def __init__(self, arch: int) -> None:
         self.target = GPUTarget("cuda", arch, 32)
@@ -91,22 +90,16 @@ def styled_norms(x: torch.Tensor, parameters: torch.dtype) -> None:
     )
 
 
-def report(kernel: Any, name: str, dtype: torch.dtype, arch: int) -> dict[str, Any]:
+def report(kernel: Any, name: str, log: str, dtype: str) -> dict[str, Any]:
+    """What the assembler's log and the PTX say of one kernel."""
     ptx = kernel.asm["ptx"]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
-        target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
-        assert target is not None
-        command = [get_ptxas(arch).path, "-v", f"--gpu-name={target[1]}", str(source), "-o", str(source) + ".cubin"]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    spills = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told)
-    registers = re.search(r"Used (\d+) registers", told)
-    assert spills is not None
-    assert registers is not None
+    spills = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    registers = re.search(r"Used (\d+) registers", log)
+    assert spills is not None, log
+    assert registers is not None, log
     return {
         "kernel": name,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype,
         "registers": int(registers[1]),
         "stack and spills": [int(number) for number in spills.groups()],
         "local memory": ".local" in ptx,
@@ -119,21 +112,24 @@ def report(kernel: Any, name: str, dtype: torch.dtype, arch: int) -> dict[str, A
 def main() -> None:
     arch, *names = sys.argv[1:]
     driver.set_active(Absent(int(arch)))
+    os.environ["TRITON_DUMP_PTXAS_LOG"] = "1"  # Triton prints what the assembler says of a kernel that it compiles
+    logs: dict[str, str] = {}  # by the kernel's hash; two dtypes may share a kernel, which is compiled once
     for name in names:
-        dtype = getattr(torch, name)
         compiled: dict[str, tuple[Any, str]] = {}
 
         def compile_only(self: JITFunction, grid: Any, compiled: dict[str, tuple[Any, str]] = compiled) -> Any:
             def launch(*args: Any, **constants: Any) -> None:
-                kernel = self.run(*args, grid=grid, warmup=True, **constants)
+                with contextlib.redirect_stdout(io.StringIO()) as log:
+                    kernel = self.run(*args, grid=grid, warmup=True, **constants)
+                logs.setdefault(kernel.hash, log.getvalue())
                 compiled[kernel.hash] = (kernel, self.fn.__name__)
 
             return launch
 
         JITFunction.__getitem__ = compile_only
-        compile_calls(dtype)
-        for kernel, kernel_name in compiled.values():
-            print(json.dumps(report(kernel, kernel_name, dtype, int(arch))))
+        compile_calls(getattr(torch, name))
+        for key, (kernel, kernel_name) in compiled.items():
+            print(json.dumps(report(kernel, kernel_name, logs[key], name)))
 
 
 if __name__ == "__main__":
