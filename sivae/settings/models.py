@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sivae.errors import ConfigError
 from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, setting
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ class Model(Choice):
     def wants_pairs(self) -> bool:
         """Whether it learns from pairs of images of one class."""
         return False
+
+    def check(self, config: Any) -> None:
+        """Refuse a run that the networks cannot train in.
+
+        Args:
+            config: the run's settings, a :class:`sivae.settings.run.RunConfig`.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+
+    def check_processes(self, count: int, device: str) -> None:
+        """Refuse a number of processes that the networks cannot train in.
+
+        Raises:
+            ConfigError: they cannot.
+        """
 
     def build(self, **sample: Any) -> VAEModel:
         """The networks, initialised from the global generator.
@@ -86,6 +104,24 @@ class Conv(Model):
     def is_conditional(self) -> bool:
         """See :attr:`Model.is_conditional`."""
         return self.conditional
+
+    def check(self, config: Any) -> None:
+        """See :meth:`Model.check`; batch norm needs more than one value of each channel."""
+        side = config.data.side >> len(self.widths)
+        rows = config.batch_size // config.accumulate
+        if self.norm == "batch" and rows == 1 and side == 1:
+            raise ConfigError(
+                f"norm = 'batch': with batch_size = {config.batch_size} and accumulate = {config.accumulate} one image "
+                "passes at a time, and its innermost maps have one pixel, so there is nothing to normalise over; "
+                "choose a larger batch_size, fewer parts, or norm group"
+            )
+
+    def check_processes(self, count: int, device: str) -> None:
+        """See :meth:`Model.check_processes`."""
+        if self.norm == "batch" and count > 1 and device == "cpu":
+            raise ConfigError(
+                "norm = 'batch': several processes share its statistics only on GPUs; choose norm group or none"
+            )
 
     def build(self, **sample: Any) -> VAEModel:
         """See :meth:`Model.build`."""

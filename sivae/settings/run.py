@@ -170,6 +170,7 @@ class RunConfig:
                 if need and need.strict and getattr(part, one.name) != one.default and not need.holds(self):
                     raise ConfigError(f"{one.name}: {need.why_not.format(config=self)}; leave it out")
         self.objective.check(self)
+        self.model.check(self)
         if self.paired and self.batch_size % (2 * self.accumulate):
             raise ConfigError(
                 f"batch_size = {self.batch_size}: pairs want an even number in each of {self.accumulate} parts"
@@ -184,6 +185,26 @@ class RunConfig:
             )
         if self.steps is None and self.epochs is None:
             raise ConfigError("steps: say how long to train, by steps or by epochs")
+
+    def check_processes(self, count: int) -> None:
+        """Refuse a number of processes that cannot train this together.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        self.model.check_processes(count, self.device)
+        if isinstance(self.growth, Growing):
+            if self.growth.stage_steps is not None:  # a resumed run, perhaps with another number of processes
+                self.growth.check_shared(count, self.accumulate)
+            return
+        multiple, what = count * self.accumulate, "it"
+        if self.paired:
+            multiple, what = 2 * multiple, "its pairs"
+        if self.batch_size % multiple:
+            raise ConfigError(
+                f"batch_size = {self.batch_size}: {count} processes with accumulate = {self.accumulate} cannot share "
+                f"{what} equally; choose a multiple of {multiple}"
+            )
 
     @property
     def parts(self) -> dict[str, Choice]:

@@ -111,20 +111,7 @@ def train(
                 if show:
                     print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
                 return {**finished, "run": str(folder)}
-        growth = config.growth
-        if isinstance(growth, Growing):
-            if growth.stage_steps is not None:  # a run that goes on, perhaps with another number of processes
-                growth.check_shared(processes.count, config.accumulate)
-        elif config.paired and config.batch_size % (2 * processes.count * config.accumulate):
-            raise ConfigError(
-                f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
-                f"cannot share its pairs equally; choose a multiple of {2 * processes.count * config.accumulate}"
-            )
-        elif config.batch_size % (processes.count * config.accumulate):
-            raise ConfigError(
-                f"batch_size = {config.batch_size}: {processes.count} processes with accumulate = {config.accumulate} "
-                f"cannot share it equally; choose a multiple of {processes.count * config.accumulate}"
-            )
+        config.check_processes(processes.count)
         device = _device_of(config, processes)
         stack.enter_context(process_settings(config))
         task = open_task(config, device, processes, data=data, show=show)

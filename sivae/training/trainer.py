@@ -46,10 +46,6 @@ class Trainer:
             model = task.build_model()
         place(model.train(), config, device)
         if processes.count > 1 and model.mixes_samples:
-            if device.type != "cuda":
-                raise ConfigError(
-                    "norm = 'batch': several processes share its statistics only on GPUs; choose --norm group or none"
-                )
             model.encoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
             model.decoder = nn.SyncBatchNorm.convert_sync_batchnorm(model.decoder)
         if config.checkpoint_activations:

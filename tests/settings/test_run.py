@@ -321,3 +321,31 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
             RunConfig.read(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert message in str(caught.value)
+
+
+def test_batch_norm_over_one_value_is_refused_before_anything_is_written() -> None:
+    small = {"resolution": 8, "widths": (4, 8, 8)}  # innermost maps of one pixel
+    with pytest.raises(ConfigError, match="norm = 'batch': with batch_size = 1 and accumulate = 1 one image passes"):
+        preset_config("cifar10", batch_size=1, **small)
+    with pytest.raises(ConfigError, match="with batch_size = 4 and accumulate = 4 one image passes"):
+        preset_config("cifar10", batch_size=4, accumulate=4, **small)
+    preset_config("cifar10", batch_size=4, accumulate=2, **small)
+    preset_config("cifar10", batch_size=1)  # maps of 4x4
+    preset_config("cifar10", batch_size=1, norm="group", **small)
+
+
+def test_processes_that_cannot_train_together_are_refused() -> None:
+    cases = {
+        "norm = 'batch': several processes share its statistics only on GPUs": preset_config("cifar10", device="cpu"),
+        "batch_size = 30: 4 processes with accumulate = 1 cannot share it equally": preset_config(
+            "rings", batch_size=30
+        ),
+        "batch_size = 12: 4 processes with accumulate = 1 cannot share its pairs": preset_config(
+            "translation-shapes", batch_size=12
+        ),
+    }
+    for message, config in cases.items():
+        config.check_processes(1)
+        with pytest.raises(ConfigError, match=message):
+            config.check_processes(4)
+    preset_config("cifar10", device="cuda").check_processes(4)
