@@ -1,4 +1,4 @@
-"""What training, evaluation and the command line ask of a model."""
+"""The base class of all models, and helpers for any model."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class VAEModel(nn.Module):
     """An encoder and a decoder over a Gaussian latent of `z_dim` values.
 
     Attributes:
-        name: of the architecture, its key in :data:`sivae.models.MODELS`.
+        name: name of the architecture, its key in :data:`sivae.models.MODELS`.
         encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim]; a conditional model's also takes the condition.
         decoder: z [B, z_dim] -> x [B, ...]; likewise.
-        z_dim: latent values per sample.
-        sample_shape: of one sample, without the batch.
-        value_range: of the values that samples have, None where they have no bounds.
-        condition_dim: values of the condition vector that goes with each sample; 0 where the model takes none.
-        mixes_samples: whether a sample's output in training mode depends on the batch around it (batch norm). Real and
-            fake batches then have to pass apart.
+        z_dim: number of latent values per sample.
+        sample_shape: shape of one sample, without the batch.
+        value_range: lowest and highest value of the samples; None if they have no bounds.
+        condition_dim: length of the condition vector of each sample; 0 for a model without conditions.
+        mixes_samples: whether a sample's output in training mode depends on the rest of its batch (batch norm). Then
+            real and fake batches must pass the networks separately.
         hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
             same architecture.
-        tells_class: whether its latents are a content and a class, so that images can be translated.
-        has_styles: whether it makes images from styles, which can be mixed and truncated.
-        OFFSETS_PER_PASS: offsets of Philox noise that a training pass of the decoder may use.
-        ADAM_BETAS: of the optimizer's moments.
+        tells_class: whether the latents consist of a content and a class, so that images can be translated.
+        has_styles: whether the model makes images from styles, which can be mixed and truncated.
+        OFFSETS_PER_PASS: number of Philox offsets that a training pass of the decoder may use.
+        ADAM_BETAS: betas of Adam.
     """
 
     name: ClassVar[str]
@@ -52,20 +52,20 @@ class VAEModel(nn.Module):
     hyperparameters: dict[str, Any]
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
+        """Compute mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
 
         Args:
             x: [B, *sample_shape].
-            condition: [B, condition_dim], for a conditional model and only there.
+            condition: [B, condition_dim] for a conditional model, else None.
 
         Raises:
-            ValueError: a condition is missing, not taken, or of the wrong shape.
+            ValueError: the condition is missing, has the wrong shape, or is given to a model without conditions.
         """
         mu, logvar = self._call(self.encoder, x, condition).chunk(2, dim=1)
         return mu, logvar
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The mean of p(x|z), [B, *sample_shape].
+        """Compute the mean of p(x|z), [B, *sample_shape].
 
         Args:
             z: [B, z_dim].
@@ -83,11 +83,11 @@ class VAEModel(nn.Module):
     def sample(
         self, count: int, *, generator: torch.Generator | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        """Decode draws from the prior N(0, 1), in eval mode whatever mode the model is in.
+        """Decode draws from the prior N(0, 1). The model runs in eval mode and gets its own mode back.
 
         Args:
-            count: how many.
-            generator: of the noise, on any device: a CPU generator gives the same draws wherever the model is.
+            count: number of samples.
+            generator: generator of the noise, on any device: a CPU generator gives the same draws on every device.
             condition: [count, condition_dim], for a conditional model.
 
         Returns:
@@ -103,7 +103,7 @@ class VAEModel(nn.Module):
             return self._in_pieces(lambda x, c: self.render(self.encode(x, c)[0], c), x, condition)
 
     def render(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Decode as a function of z alone, where decoding draws noise of its own; else as :meth:`decode`."""
+        """Decode as a function of z alone: a model whose `decode` draws noise uses fixed noise here."""
         return self.decode(z, condition)
 
     def decode_for_training(
@@ -114,40 +114,40 @@ class VAEModel(nn.Module):
         Args:
             z: [B, z_dim].
             condition: as for :meth:`encode`.
-            noise: seed and first offset of what the pass may draw, up to `OFFSETS_PER_PASS` offsets.
+            noise: seed and first offset of the pass's random numbers; it may use `OFFSETS_PER_PASS` offsets.
             prior: whether z is drawn from the prior.
         """
         return self.decode(z, condition)
 
     def latents_to_decode(self, z: Tensor) -> Tensor:
-        """What a training step decodes to reconstruct a batch whose posterior draws are z, [B, z_dim]: z itself."""
+        """Turn the posterior draws z [B, z_dim] of a batch into the latents that a training step decodes: z itself."""
         return z
 
     def class_part(self, of_z: Tensor) -> Tensor | None:
-        """The columns of z, mu or logvar [B, z_dim] that stand for the class, where the model tells it apart."""
+        """Select the columns of z, mu or logvar [B, z_dim] that hold the class; None if the model separates none."""
         return None
 
     def grow(self, lod: int, blend: float = 1.0) -> None:
-        """Set the stage of a model that grows.
+        """Set the stage of a growing model.
 
         Args:
             lod: the stage, from 0.
-            blend: how far the stage is blended in, from 0 to 1.
+            blend: share of the stage's new layers, from 0 to 1.
 
         Raises:
-            ValueError: the model does not grow, or there is no such stage.
+            ValueError: the model does not grow, or it has no such stage.
         """
         raise ValueError(f"{type(self).__name__}: it does not grow")
 
     def follow(self, other: VAEModel) -> None:
-        """Take over the state of `other` that is neither weights nor buffers: the stage of a model that grows."""
+        """Copy the state of `other` that is neither weights nor buffers: the stage of a growing model."""
 
     def rate_scales(self) -> dict[str, float]:
-        """What the optimizer multiplies its steps by, for the parameters (by name) where that is not 1."""
+        """Factors of the learning rate by parameter name; a parameter that is not listed has the factor 1."""
         return {}
 
     def prior_draws(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws from the prior N(0, 1), [count, z_dim], where and as the weights are."""
+        """Draw from the prior N(0, 1): [count, z_dim], on the device and in the dtype of the weights."""
         weight = next(self.parameters())
         source = weight.device if generator is None else generator.device
         return torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
@@ -179,7 +179,7 @@ class VAEModel(nn.Module):
 
 
 def samples_at_once(sample_shape: tuple[int, ...]) -> int:
-    """How many samples to run together where nothing asks for a batch size: a few GB of activations at most."""
+    """Choose a batch size for passes without gradients, such that activations take a few GB at most."""
     most = max(1, _VALUES_AT_ONCE // math.prod(sample_shape))
     return most if len(sample_shape) < 3 else min(_IMAGES_AT_ONCE, most)
 
@@ -187,7 +187,7 @@ def samples_at_once(sample_shape: tuple[int, ...]) -> int:
 def device_and_dtype(
     model: HasParameters, device: torch.device | str | None = None
 ) -> tuple[torch.device, torch.dtype]:
-    """The device of a model's parameters, or the one given, and their dtype."""
+    """Return the device of a model's parameters, unless `device` is given, and their dtype."""
     parameter = next(model.parameters(), None)
     if parameter is None:
         return torch.device(device or "cpu"), torch.get_default_dtype()
@@ -203,7 +203,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         raise ValueError(
             f"labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}, "
-            f"as the model knows {classes} classes"
+            f"as the model has {classes} classes"
         )
     return F.one_hot(labels.long(), classes).float()
 
@@ -224,7 +224,7 @@ class HasMode(Protocol):
 
 @contextlib.contextmanager
 def evaluating(model: HasMode) -> Iterator[None]:
-    """Inside, the model is in eval mode and makes no gradients; afterwards every module has its own mode again."""
+    """Put a model into eval mode without gradients inside; afterwards every module has its own mode again."""
     # Part of a model may be in eval mode while the rest trains.
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -237,7 +237,7 @@ def evaluating(model: HasMode) -> Iterator[None]:
 
 
 def checked_counts(owner: str, least: int, **values: object) -> None:
-    """Raise ValueError where a hyperparameter is not a whole number of at least `least`."""
+    """Raise ValueError if a hyperparameter is not a whole number of at least `least`."""
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{owner}: {name} is {value!r}, expected a whole number of at least {least}")

@@ -1,4 +1,4 @@
-"""The residual convolutional pair of IntroVAE and Soft-IntroVAE."""
+"""The model `conv`: the residual convolutional networks of IntroVAE and Soft-IntroVAE."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _SLOPE = 0.2
 class ConvVAE(VAEModel):
     """Residual encoder and decoder for square images in [0, 1], as published with IntroVAE and Soft-IntroVAE.
 
-    The encoder halves the side once per width, the decoder doubles it as often. The last pass has no non-linearity:
-    decoded values may lie outside [0, 1].
+    The encoder halves the side once per width, and the decoder doubles it as often. The last layer has no
+    non-linearity: decoded values may be outside [0, 1].
 
     Args:
         image_size: side of the images, a multiple of 2^len(widths).
-        channels: of the images.
-        widths: channels of the encoder's stages, from the image to the latent; the decoder's are these in reverse.
-        z_dim: latent values per image.
-        norm: "batch" as published; "group" treats each sample alone (see :func:`sivae.models.norm.make_norm`); "none"
-            gives the convolutions a bias instead.
-        condition_dim: of the vector that a conditional model sees beside the features and beside z; 0: none.
+        channels: channels of the images.
+        widths: channels of the encoder's stages, from the image to the latent; the decoder has them in reverse.
+        z_dim: number of latent values per image.
+        norm: "batch" as published; "group" normalizes each sample alone (see :func:`sivae.models.norm.make_norm`);
+            "none" gives the convolutions a bias instead.
+        condition_dim: length of the condition, a vector that is joined to the features and to z; 0: none.
 
     Attributes:
-        checkpoint_activations: keep only each stage's input for the backward pass and compute the rest again there: a
-            fraction of the memory for about a third more time. Off at first; results are the same.
+        checkpoint_activations: keep only each stage's input for the backward pass, and compute the rest again there.
+            This needs a fraction of the memory and about a third more time; results are the same. False by default.
 
     Raises:
-        ValueError: an argument, by name, with what would do.
+        ValueError: an argument is out of range; the message names it and the accepted values.
     """
 
     name = "conv"
@@ -86,7 +86,7 @@ class ConvVAE(VAEModel):
 
 
 class _ConvNetwork(nn.Module):
-    """A pass through stages, whose activations may be computed again instead of kept."""
+    """A network of stages. In the backward pass it may compute the activations of a stage again."""
 
     checkpoint_activations = False
 
@@ -116,7 +116,7 @@ class ConvEncoder(_ConvNetwork):
         x = self._through(self.entry, x)
         for stage in self.stages:
             x = self._through(stage, x)
-        # Of channels-last features this is a copy, of the smallest tensor on the way; the weight is in this order.
+        # The weight expects this order. Channels-last features are copied here, where they are smallest.
         features = x.flatten(1)
         if condition is not None:
             features = torch.cat([features, condition.to(features.dtype)], dim=1)
@@ -146,7 +146,7 @@ class ConvDecoder(_ConvNetwork):
             z = torch.cat([z, condition.to(z.dtype)], dim=1)
         x = F.relu_(self.head(z)).unflatten(1, self._features)  # [B, widths[-1], side, side]
         if _is_channels_last(self.predict.weight):
-            x = x.contiguous(memory_format=torch.channels_last)  # so that it stays so from here on
+            x = x.contiguous(memory_format=torch.channels_last)  # the layers below keep this format
         for stage in self.stages:
             x = self._through(stage, x)
         predicted: Tensor = self.predict(x)
@@ -166,11 +166,11 @@ class _Entry(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity, or beside a 1x1 convolution where the widths differ.
+    """Two 3x3 convolutions, added to the identity or, where the widths differ, to a 1x1 convolution.
 
     Args:
-        fan_in, fan_out: channels.
-        norm: after each convolution of the branch; never on the sum.
+        fan_in, fan_out: channels of input and output.
+        norm: the norm after each 3x3 convolution; the sum has none.
         upsample: double the side first, by nearest neighbours.
         pool: halve the side at the end, by averages.
     """
@@ -187,9 +187,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.expand is None else self.expand(x)
-        if self.upsample:  # a 1x1 convolution before it costs a quarter, and is the same
+        if self.upsample:  # the 1x1 convolution comes first: the result is the same, at a quarter of the cost
             identity = F.interpolate(identity, scale_factor=2.0, mode="nearest")
-        # In place: neither norms nor convolutions keep their output, and leaky ReLU tells its gradient from its own.
+        # In place: norms and convolutions do not need their output for backward, and leaky ReLU needs only its own.
         hidden = F.leaky_relu_(self.norm1(self.conv1(x)), _SLOPE)
         branch = self.norm2(self.conv2(hidden))
         branch += identity
@@ -219,5 +219,5 @@ def _check_side(side: int, halvings: int) -> None:
     remedy = f"take image_size {sizes}" + (f", or at most {fitting} width{'s' * (fitting > 1)}" if fitting else "")
     raise ValueError(
         f"ConvVAE: image_size is {side}, not a multiple of {multiple} = 2^{halvings} for {halvings} widths, so the "
-        f"decoder would not come back to it; {remedy}"
+        f"decoder would not return to it; {remedy}"
     )

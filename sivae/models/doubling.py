@@ -1,7 +1,7 @@
-"""A 3x3 convolution of an image that is doubled by nearest neighbours first, without making the large image.
+"""Compute "double by nearest neighbours, then convolve 3x3" without making the large image.
 
-Where neighbours are equal their weights can be summed: what an output pixel sees are 2x2 pixels of the small image.
-That is a transposed convolution with stride 2 and a 4x4 kernel of such sums: 16 products instead of 36.
+Equal neighbours share the sum of their weights, so an output pixel depends on 2x2 pixels of the small image. This is a
+transposed convolution with stride 2 and a 4x4 kernel of such sums: 16 products per output pixel instead of 36.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_WORTH_SUMMING = 512  # pixels in a batch, from which on sums of weights cost less than the products that they save
+_WORTH_SUMMING = 512  # pixels in a batch; with fewer, summing the weights costs more than the products it saves
 
 
 class DoublingConv2d(nn.Conv2d):
-    """A 3x3 convolution, padded by 1, of an image whose side is doubled first. [B, C, H, W] -> [B, C', 2H, 2W]."""
+    """Double the side of images, then convolve 3x3 with a padding of 1: [B, C, H, W] -> [B, C', 2H, 2W]."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] * x.shape[2] * x.shape[3] < _WORTH_SUMMING:
@@ -24,12 +24,12 @@ class DoublingConv2d(nn.Conv2d):
 
 
 def doubling_kernel(weight: Tensor) -> Tensor:
-    """The kernel of the transposed convolution, [C, C', 4, 4], from a convolution's, [C', C, 3, 3]."""
+    """Turn the kernel of the convolution, [C', C, 3, 3], into that of the transposed one, [C, C', 4, 4]."""
     kernel = _pair_sums(_pair_sums(weight.permute(2, 3, 0, 1), 0), 1)  # [4, 4, C', C]
     return kernel.permute(3, 2, 0, 1)
 
 
 def _pair_sums(weight: Tensor, dim: int) -> Tensor:
-    """Three weights in a row -> the four that the transposed convolution has for them."""
+    """Turn three weights along `dim` into the four weights of the transposed convolution."""
     before, at, after = weight.unbind(dim)
     return torch.stack([after, at + after, before + at, before], dim)

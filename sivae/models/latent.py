@@ -10,14 +10,16 @@ from torch import Tensor
 from sivae import ops
 from sivae.models.base import VAEModel, device_and_dtype, samples_at_once
 
-_UNDEFINED = 1e-8  # sine of the angle; below it rounding decides the plane of the arc, and a chord is as good
+_UNDEFINED = 1e-8  # sine of the angle; below it the arc's plane is rounding error, and its chord is as good
 
 
 def prior_noise(seed: int, count: int, z_dim: int) -> Tensor:
-    """Samples of N(0, 1) on the CPU, the same on every machine. Row i does not depend on how many rows there are.
+    """Draw from N(0, 1) on the CPU, the same on every machine. Row i does not depend on the number of rows.
 
     Args:
         seed: 0 or more, below 2^63.
+        count: number of rows.
+        z_dim: values per row.
 
     Returns:
         float32 [count, z_dim].
@@ -36,11 +38,11 @@ def generate(
     """Decode samples of the prior, batch by batch; image i depends only on the seed and on i.
 
     Args:
-        model: of images; it runs in the mode that it has, without gradients.
-        count: how many images.
+        model: a model of images; it runs in its current mode, without gradients.
+        count: number of images.
         seed: 0 or more; the latents are those of :func:`prior_noise`, equal on every device.
         condition: [count, condition_dim], for a conditional model.
-        decode: latents and conditions -> images; None: the model's `render`.
+        decode: a function of latents and conditions that returns images; None: the model's `render`.
 
     Yields:
         [B, C, H, W] in the model's value range, on its device. B keeps a batch below four million values.
@@ -58,11 +60,11 @@ def generate(
 
 
 def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Points at equal distances on the straight line from one latent to another.
+    """Interpolate two latents linearly, at equal distances.
 
     Args:
         start, end: [z_dim], floating point.
-        steps: how many points, both ends included; 1 gives the start.
+        steps: number of points, both ends included; 1 gives the start.
 
     Returns:
         [steps, z_dim] in their dtype; the first row is `start`, the last `end`.
@@ -75,17 +77,17 @@ def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Points at equal angles on the arc from one latent to another, their lengths going evenly from one to the other.
+    """Interpolate two latents along an arc, at equal angles.
 
     Directions are interpolated on the unit sphere (Shoemake, SIGGRAPH 1985) and lengths linearly. Samples of N(0, 1)
-    in many dimensions all have nearly the same length, which this path keeps and a straight one does not: its middle
-    is shorter by sqrt(2), where the decoder has seen nothing. Where no arc is defined (one end is zero, or the
-    directions are parallel) the path is the straight line. Between opposite directions, where every arc is as short as
-    any other, it turns through the axis along which `start` is smallest.
+    in many dimensions all have nearly the same length. This path keeps that length; the middle of a straight line is
+    shorter by sqrt(2), and the decoder was not trained there. If no arc is defined (one end is zero, or the directions
+    are parallel), the path is the straight line. Between opposite directions all arcs are equally short, and the path
+    turns through the axis along which `start` is smallest.
 
     Args:
         start, end: [z_dim], floating point.
-        steps: how many points, both ends included; 1 gives the start.
+        steps: number of points, both ends included; 1 gives the start.
 
     Returns:
         [steps, z_dim] in their dtype; the first row is `start`, the last `end`.
@@ -100,12 +102,12 @@ def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
         return _between(start, end, 1.0 - t, t)
     u, v = a / length_a, b / length_b
     across = v - u * (u @ v)
-    angle = torch.atan2(across.norm(), u @ v)  # acos of the product would lose half the digits near 0 and pi
+    angle = torch.atan2(across.norm(), u @ v)  # acos of the product has half the digits near 0 and pi
     if across.norm() < _UNDEFINED and u @ v < 0:
         axis = torch.zeros_like(u)
         axis[u.abs().argmin()] = 1.0
         across = axis - u * (u @ axis)
-    if across.norm() < _UNDEFINED:  # parallel; or opposite in one dimension, where no way leads around zero
+    if across.norm() < _UNDEFINED:  # parallel; or opposite in one dimension, where every path crosses zero
         return _between(start, end, 1.0 - t, t)
     across = across / across.norm()
     turn = t * angle
@@ -115,7 +117,7 @@ def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 
 def _parameter(name: str, start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """0 to 1 in equal steps, float64 [steps, 1]."""
+    """Check the arguments, and return the numbers from 0 to 1 in equal steps, float64 [steps, 1]."""
     if start.ndim != 1 or start.shape != end.shape:
         raise ValueError(f"{name}: ends are {list(start.shape)} and {list(end.shape)}, expected two equal [z_dim]")
     if steps < 1:

@@ -1,4 +1,4 @@
-"""The fully connected model for points."""
+"""The model `mlp`: fully connected networks for points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sivae.models.base import VAEModel, checked_counts
 
 
 def relu_network(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them. `sizes` are the features of the input, each hidden layer and the output."""
-    # In place: a linear layer does not keep its output for backward, and fresh memory costs more than ReLU.
+    """Make linear layers with ReLU between them; `sizes` are the features of input, hidden layers and output."""
+    # In place: a linear layer does not need its output for backward, and allocating memory costs more than ReLU.
     modules: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         modules += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]

@@ -1,4 +1,4 @@
-"""The norms of convolutional networks, and when batch norm's running statistics move."""
+"""Make the norms of convolutional networks, and control when batch norm updates its running statistics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _GROUP_WIDTH = 16
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:
-    """A norm over `width` channels, with a scale and a shift for each; "none" is the identity.
+    """Make a norm over `width` channels, with a scale and a shift for each; "none" is the identity.
 
-    "group" takes groups of at least 16 channels (of all where there are fewer), as many as divide the width evenly:
-    64 -> 4 of 16, 40 -> 2 of 20, 24 -> 1 of 24. Wu & He, "Group Normalization" (ECCV 2018) find 16 channels to a group
-    as good as 32 groups, and narrow layers keep more than one channel to a group, unlike by 32 groups.
+    "group" makes groups of at least 16 channels, and as many as divide the width evenly; fewer than 16 channels are one
+    group: 64 -> 4 of 16, 40 -> 2 of 20, 24 -> 1 of 24. Wu & He, "Group Normalization" (ECCV 2018) find 16 channels per
+    group as good as 32 groups, which would leave narrow layers one channel per group.
     """
     if norm == "batch":
         return nn.BatchNorm2d(width)
@@ -32,7 +32,7 @@ def make_norm(norm: Norm, width: int) -> nn.Module:
 
 
 def group_count(width: int) -> int:
-    """How many groups "group" makes of `width` channels."""
+    """Compute the number of groups that "group" makes of `width` channels."""
     return next((count for count in range(width // _GROUP_WIDTH, 1, -1) if width % count == 0), 1)
 
 
@@ -40,7 +40,7 @@ _found: WeakKeyDictionary[nn.Module, tuple[_BatchNorm, ...]] = WeakKeyDictionary
 
 
 def batch_norms(network: nn.Module) -> tuple[_BatchNorm, ...]:
-    """The batch norms in `network`, looked up once: convert them (to synchronised ones) before its first pass."""
+    """Find the batch norms in `network`, and cache the result: convert to SyncBatchNorm before the first pass."""
     if isinstance(network, _BatchNorm):
         return (network,)
     found = _found.get(network)
@@ -52,19 +52,19 @@ def batch_norms(network: nn.Module) -> tuple[_BatchNorm, ...]:
 
 @contextlib.contextmanager
 def batch_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
-    """Whether passes of `network` in training mode, made inside, move batch norm's running statistics.
+    """Choose whether passes of `network` in training mode update batch norm's running statistics.
 
-    With `update=False` they normalise by the batch's statistics all the same, but leave running_mean, running_var and
-    num_batches_tracked alone. With `update=True`, as outside, each pass moves them once. The eval mode's passes use the
-    running statistics and never move them, inside or out. Any of torch's batch norms will do, synchronised ones
-    included. A compiled network is compiled once for each of the two; with torch 2.11, run it inside
+    With `update=False` they still normalize by the batch's statistics, but leave running_mean, running_var and
+    num_batches_tracked as they are. With `update=True`, as outside this context, each pass updates them once. Passes in
+    eval mode use the running statistics and never update them. This works for all batch norms of torch, SyncBatchNorm
+    included. A compiled network is compiled once for each value; with torch 2.11, run it inside
     :func:`switches_seen_by_compiler`.
     """
     norms = batch_norms(network)
     before = [norm.track_running_stats for norm in norms]
-    # Past nn.Module's check of attributes, which costs more than all else here.
+    # Not by setattr: nn.Module's checks there cost more than the rest of this function.
     for norm in norms:
-        norm.__dict__["track_running_stats"] = update and norm.running_mean is not None  # nothing to move without
+        norm.__dict__["track_running_stats"] = update and norm.running_mean is not None
     try:
         yield
     finally:
@@ -74,9 +74,9 @@ def batch_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def switches_seen_by_compiler() -> Iterator[None]:
-    """Inside, networks that are compiled notice :func:`batch_statistics`, in every version of torch.
+    """Make compiled networks respond to :func:`batch_statistics` inside, in every version of torch.
 
-    torch 2.11 looks for changes in the modules below a compiled one by a shortcut that misses them.
+    torch 2.11 checks the submodules of a compiled module for changes by a shortcut that misses this one.
     """
     if torch.__version__ >= "2.12":
         yield

@@ -1,4 +1,4 @@
-"""Use one's own encoder and decoder as a model."""
+"""Use any encoder and decoder as a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PairVAE(VAEModel):
     Args:
         encoder: x [B, ...] -> mu and logvar, as a tuple of [B, z_dim] each or side by side, [B, 2 z_dim].
         decoder: z [B, z_dim] -> x [B, ...].
-        encode, decode: what is called instead of the modules, where a pass is more than a call of them.
+        encode, decode: functions to call instead of the modules, for passes that do more than call the module.
     """
 
     name = "pair"
@@ -36,27 +36,27 @@ class PairVAE(VAEModel):
         self.mixes_samples = bool(batch_norms(encoder) or batch_norms(decoder))
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and logvar [B, z_dim]; the condition is the second argument where there is one."""
+        """Compute mu and logvar, each [B, z_dim]; a condition is passed as the second argument."""
         heads = self._calls[0](x) if condition is None else self._calls[0](x, condition)
         mu, logvar = heads.chunk(2, dim=1) if isinstance(heads, Tensor) else heads
         return mu, logvar
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x [B, ...]; the condition is the second argument where there is one."""
+        """Compute x [B, ...]; a condition is passed as the second argument."""
         x: Tensor = self._calls[1](z) if condition is None else self._calls[1](z, condition)
         return x
 
 
 def as_model(model: Any, owner: str) -> VAEModel:
-    """A model for a training step.
+    """Turn a model, a pair of modules or a module with an encoder and a decoder into a `VAEModel`.
 
     Args:
         model: a :class:`VAEModel`; a pair (encoder, decoder) of modules; or a module with `encoder` and `decoder`,
-            whose methods `encode` and `decode` are called where it has them.
-        owner: of the argument, for messages.
+            whose methods `encode` and `decode` are called if it has them.
+        owner: name of the class or function with this argument, for the error message.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: `model` is none of these.
     """
     if isinstance(model, VAEModel):
         return model

@@ -1,4 +1,4 @@
-"""A reconstruction error that also compares what a trained network sees."""
+"""The perceptual distance: a reconstruction error in pixels and in the activations of VGG-16."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from sivae.models.vgg import VGG16Features, load_vgg16, taps_within
 
 
 class PerceptualDistance(nn.Module):
-    """L1 between images and between their activations in VGG-16, which LORD trains with (Gabbay & Hoshen, ICLR 2020).
+    """L1 between images and between their activations in VGG-16, the loss of LORD (Gabbay & Hoshen, ICLR 2020).
 
-    For each pair, with D the elements of one image, φ_l the activations at the taps, and means over all elements::
+    For each pair, with D the number of elements of an image, φ_l the activations at the taps, and means over all
+    elements::
 
         rec = D (mean |x - x'| + Σ_l mean |φ_l(x) - φ_l(x')|)
 
-    so that it is in the units of :func:`sivae.ops.reconstruction_error` with kind "l1", which is its first term.
+    Its unit is that of :func:`sivae.ops.reconstruction_error` with kind "l1", which is its first term.
 
-    Images of fewer than 16 x 16 pixels have no map at the last taps. There the sum is over the taps that have one
-    (:func:`sivae.models.vgg.taps_within`), as a model that is grown from small images needs it: distances between
-    images of different sizes below 16 do not compare.
+    Images of fewer than 16 x 16 pixels have no map at the last taps. The sum then contains only the taps with a map
+    (:func:`sivae.models.vgg.taps_within`), for models that grow from small images. So distances of images below 16 x 16
+    compare only with distances at the same size.
 
     Args:
-        network: as :func:`sivae.models.vgg.load_vgg16` reads it; its taps are not used. Its parameters are frozen, and
-            it is part of the state dict, with 59 MB.
+        network: a network of :func:`sivae.models.vgg.load_vgg16`; its own taps are not used. Its parameters are frozen,
+            and it is part of the state dict, with 59 MB.
     """
 
     def __init__(self, network: VGG16Features) -> None:
@@ -36,19 +37,22 @@ class PerceptualDistance(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], value_range: tuple[float, float] = (0.0, 1.0)) -> Self:
-        """With the weights of a file.
+        """Read the weights of VGG-16 from a file.
 
         Args:
-            path: as for :func:`sivae.models.vgg.load_vgg16`, which tells what it raises too.
-            value_range: the values that stand for black and for white in the images.
+            path: as for :func:`sivae.models.vgg.load_vgg16`.
+            value_range: the values of black and of white in the images.
+
+        Raises:
+            OSError, ModelFileError, ValueError: as :func:`sivae.models.vgg.load_vgg16`.
         """
         return cls(load_vgg16(path, value_range=value_range))
 
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
-        """The distance of each pair.
+        """Compute the distance of each pair.
 
-        The network runs once over both, or where only one of them has a gradient over each, so that nothing is kept
-        and nothing computed for a gradient that nobody asks for.
+        The network runs once over both batches together. If only one of them needs a gradient, it runs over each
+        separately, so that no activation is kept and no gradient computed for the other.
 
         Args:
             recon, target: [B, C, H, W] of one shape and dtype, in the value range; C is 1 or 3.

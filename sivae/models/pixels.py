@@ -9,10 +9,10 @@ from sivae.models.base import VAEModel
 
 
 def image_range(model: VAEModel) -> tuple[float, float]:
-    """The values that stand for black and for white in a model's images.
+    """Return the values of black and of white in a model's images.
 
     Raises:
-        ValueError: the model makes no images.
+        ValueError: the model makes points, not images.
     """
     value_range = getattr(model, "value_range", None)
     if len(model.sample_shape) != 3 or value_range is None:
@@ -26,7 +26,7 @@ def unit_range(images: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) ->
 
     Args:
         images: any shape, floating point.
-        value_range: the values that stand for black and for white.
+        value_range: the values of black and of white.
 
     Returns:
         The same shape and dtype.
@@ -59,7 +59,7 @@ def from_uint8(pixels: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) ->
 
     Args:
         pixels: uint8 [N, H, W, C].
-        value_range: the values that stand for black and for white.
+        value_range: the values of black and of white.
 
     Returns:
         float32 [N, C, H, W], on the device of the pixels.

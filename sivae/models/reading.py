@@ -1,4 +1,4 @@
-"""Reading files that come from somewhere else: tensors and plain containers, and nothing else."""
+"""Read model files of other programs safely: tensors and plain containers are read, and no code is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sivae.errors import ModelFileError
 
 
 class _Nothing:
-    """In the place of an object of a class that is not known here; it keeps nothing of it."""
+    """Replaces an object of an unknown class, and keeps none of its data."""
 
     __slots__ = ()
 
@@ -31,14 +31,18 @@ class _Nothing:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors by name of a file that holds nothing else, on the CPU and finite.
+    """Read a file of named tensors.
 
     Args:
-        path: of safetensors where it ends so, else of `torch.save`. Nothing in it is executed.
+        path: a file in the format safetensors if its name ends in `.safetensors`, else of `torch.save`. Nothing in it
+            is executed.
+
+    Returns:
+        The tensors by name, on the CPU, with finite values.
 
     Raises:
-        OSError: it cannot be read.
-        ModelFileError: it is no such file, is damaged, or holds something else.
+        OSError: the file cannot be read.
+        ModelFileError: the file has another format, is damaged, or contains anything but named tensors.
     """
     if path.suffix == ".safetensors":
         try:
@@ -53,18 +57,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """The content of a file of `torch.save`, its tensors on the CPU, and something empty in the place of other objects.
+    """Read a file of `torch.save`: tensors on the CPU and plain containers; other objects become empty ones.
 
     Raises:
-        OSError: it cannot be read.
-        ModelFileError: it is no such file, is damaged, or asks for what could act on the system.
+        OSError: the file cannot be read.
+        ModelFileError: the file has another format, is damaged, or names functions that could act on the system.
     """
     return _read(path, stand_ins=True)
 
 
 def _read(path: Path, *, stand_ins: bool) -> Any:
     with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch wonders at foreign files before it refuses them
+        warnings.simplefilter("ignore")  # torch warns about foreign files before it refuses them
         try:
             _check_size(file)
             foreign = _foreign_names(file) if stand_ins else []
@@ -73,19 +77,19 @@ def _read(path: Path, *, stand_ins: bool) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except OSError:
             raise
-        except Exception as error:  # what a damaged file makes the reader stumble over can be anything
+        except Exception as error:  # a damaged file can make the reader raise any exception
             raise ModelFileError(f"{path}: {_reason(error)}") from None
 
 
 def _foreign_names(file: IO[bytes]) -> list[str]:
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except ValueError:  # the old format, in which they are not listed
+    except ValueError:  # the format before torch 1.6 does not list them
         return []
 
 
 def _check_size(file: IO[bytes]) -> None:
-    """Refuse what would not fit its own size once read: torch.save packs nothing, and a packed bomb is large then."""
+    """Refuse a file that would unpack to more than its size: torch.save does not compress, a zip bomb does."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             claimed = sum(entry.file_size for entry in archive.infolist())
@@ -96,16 +100,18 @@ def _check_size(file: IO[bytes]) -> None:
 
 
 def checked_tensors(table: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
-    """A table of names and tensors that are all there in memory, with finite values.
+    """Check that a table contains only named dense tensors, whole and with finite values, and return it.
 
     Raises:
-        ModelFileError: something else is in it.
+        ModelFileError: the table contains anything else.
     """
     for name, value in table.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
             raise ModelFileError(f"{where}: expected names and dense tensors, got {described({name: value})}")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ModelFileError(f"{where}: {name} claims {value.numel():,} values, and holds fewer; it is damaged")
+            raise ModelFileError(
+                f"{where}: {name} claims {value.numel():,} values and contains fewer; the file is damaged"
+            )
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise ModelFileError(
                 f"{where}: {name} has infinite or NaN values; take one from before its training diverged"
@@ -114,7 +120,7 @@ def checked_tensors(table: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
 
 
 def described(content: Any) -> str:
-    """In a few words, for errors."""
+    """Describe a content in a few words, for errors."""
     if not isinstance(content, Mapping):
         return f"one {type(content).__name__}"
     names = [str(name)[:40] for name in content]
@@ -125,14 +131,14 @@ def _reason(error: Exception) -> str:
     foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
     if foreign:
         return (
-            f"refused, as it holds more than tensors and plain containers (it asks for {foreign[1]}, which could run "
-            "code); save the state_dict alone, where you trust the file"
+            f"refused, because it holds more than tensors and plain containers (it names {foreign[1]}, which could run "
+            "code); if you trust the file, load it with its own program and save the state_dict alone"
         )
     if re.search(r"Can only (SETITEMS?|append|extend|APPENDS?)\b", str(error)):
         return (
-            "refused, as objects that are not known here act as lists or tables in it; save the table of tensors "
-            "alone, where you trust the file"
+            "refused, because objects of unknown classes act as lists or tables in it; if you trust the file, load it "
+            "with its own program and save the table of tensors alone"
         )
-    # What torch writes before that is advice to load the file with its code.
+    # Before that torch writes advice to load the file and run its code.
     first = " ".join(str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0].split())[:200]
     return f"not a checkpoint of torch.save, or damaged ({type(error).__name__}: {first})"

@@ -1,4 +1,4 @@
-"""Activation checkpointing of stages that may hold batch norm and may be frozen for single passes."""
+"""Activation checkpointing for stages that may contain batch norm and may be frozen for single passes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sivae.models.norm import batch_norms
 
 
 def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
-    """`stage(*inputs)`, of which only the inputs are kept for the backward pass; the rest is computed again there.
+    """Compute `stage(*inputs)`, keep only the inputs for the backward pass, and compute the rest again there.
 
-    Gradients and running statistics are those of `stage(*inputs)`, bit for bit, whatever is frozen by the time of the
-    backward pass and whatever :func:`sivae.models.norm.batch_statistics` then says. The stage draws no random numbers,
-    and is in the same mode then as now.
+    Gradients and running statistics are those of `stage(*inputs)`, bit for bit. It does not matter which parameters are
+    frozen at the time of the backward pass, or whether :func:`sivae.models.norm.batch_statistics` is active then. The
+    stage must not draw random numbers, and must be in the same mode in both passes.
     """
     if torch.compiler.is_compiling():
-        # The compiler repeats arithmetic only, never what moves a buffer.
+        # The compiler repeats only arithmetic, never an update of a buffer.
         return checkpoint(stage, *inputs, use_reentrant=False, preserve_rng_state=False)
     again = _AsInFirstPass(stage)
     return checkpoint(
@@ -34,10 +34,10 @@ def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
 
 
 class _AsInFirstPass:
-    """Around a repeated pass: the second keeps for the backward pass just what the first did, and moves no statistics.
+    """Makes a repeated pass save the same tensors for backward as the first one, without updating statistics.
 
-    What is kept depends on which parameters train, and on whether batch norm has running statistics to move: those it
-    then moves here are copies.
+    The saved tensors depend on which parameters train, and on whether batch norm updates its running statistics. So
+    both are as in the first pass; the repeated pass updates copies of the statistics.
     """
 
     def __init__(self, stage: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Architectures by name."""
+"""The architectures by name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, Con
 
 
 def build_model(name: str, **hyperparameters: Any) -> VAEModel:
-    """A new model of an architecture in :data:`MODELS`.
+    """Build a new model of an architecture in :data:`MODELS`.
 
     Raises:
-        ValueError: there is no such architecture, or it has no such hyperparameter, or a value cannot be.
+        ValueError: the architecture or a hyperparameter is unknown, or a value is out of range.
     """
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(MODELS)}")

@@ -1,8 +1,8 @@
-"""Models as folders.
+"""Save and load models as folders.
 
-    model.json          {"format": 1, "name": …, "hyperparameters": {…}, "source": {…} where it was imported}
+    model.json          {"format": 1, "name": …, "hyperparameters": {…}, "source": {…} of an imported model}
     model.safetensors   parameters and buffers
-    ema.safetensors     in a run's checkpoints, where there is one: those of the averaged copy
+    ema.safetensors     averaged parameters and buffers, in the checkpoints of a run that keeps them
 
 Reading a model executes nothing, and takes no more memory than its files.
 """
@@ -33,15 +33,15 @@ def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mappi
     """Write a model folder, whole or not at all.
 
     Args:
-        folder: made, or replaced where it holds a model and nothing else.
-        model: of any device.
-        source: where the weights come from, in types of JSON.
+        folder: is made; a folder that holds a model and nothing else is replaced.
+        model: on any device.
+        source: the origin of the weights, in types of JSON.
 
     Raises:
-        ModelFileError: `folder` holds other things.
-        OSError: it cannot be written.
+        ModelFileError: `folder` holds other files.
+        OSError: the folder cannot be written.
     """
-    folder = Path(os.path.abspath(folder))  # a relative one may have no name of its own
+    folder = Path(os.path.abspath(folder))  # a relative path, such as ".", may have no name
     if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {DESCRIPTION, MODEL}):
         raise ModelFileError(f"{folder} holds other files than a model's; choose another folder, or empty it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,13 +52,13 @@ def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mappi
 def write_model(
     folder: Path, model: VAEModel, *, averaged: VAEModel | None = None, source: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the files of a model folder into a folder that the caller makes appear as a whole.
+    """Write the files of a model folder. The caller makes sure that the folder appears whole or not at all.
 
     Args:
-        folder: where.
-        model: of any device.
-        averaged: the averaged copy, where there is one.
-        source: where the weights come from, in types of JSON.
+        folder: an existing folder.
+        model: on any device.
+        averaged: the averaged copy, if the run keeps one.
+        source: the origin of the weights, in types of JSON.
     """
     description = {"format": _FORMAT, "name": model.name, "hyperparameters": model.hyperparameters}
     if source is not None:
@@ -73,8 +73,8 @@ def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAE
     """Read a model folder.
 
     Args:
-        folder: with model.json and the weights.
-        averaged: take the averaged weights, which have to be there.
+        folder: holds model.json and the weights.
+        averaged: read the averaged weights, which must exist.
 
     Returns:
         The model in float32, on the CPU, in eval mode.
@@ -96,21 +96,21 @@ def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAE
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, names: Mapping[str, str] | None = None) -> None:
-    """Give a model that was built on the meta device memory on the CPU, its whole state, and eval mode.
+    """Fill a model that was built on the meta device: it gets memory on the CPU, the given state, and eval mode.
 
     Args:
-        model: every buffer of which is part of its state.
+        model: all of its buffers must be part of its state dict.
         tensors: the state.
-        where: they come from, for errors.
-        names: what the tensors are called there, by the names of the model's state dict; None: the same.
+        where: the file of the tensors, for errors.
+        names: the names of the tensors by the names of the model's state dict; None: they are the same.
 
     Raises:
-        ModelFileError: a tensor is missing, unknown, or of another shape or kind.
+        ModelFileError: a tensor is missing or unknown, or has another shape or kind.
     """
     expected = {(name if names is None else names[name]): tensor for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in tensors]
     if missing:
-        raise ModelFileError(f"{where} lacks {_listed(missing)}; it is damaged, or another model's")
+        raise ModelFileError(f"{where} lacks {_listed(missing)}; it is damaged, or belongs to another model")
     unknown = [name for name in tensors if name not in expected]
     if unknown:
         raise ModelFileError(f"{where} holds {_listed(unknown)}, which this model does not have")
@@ -126,7 +126,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, names: Map
 
 
 def _described_model(path: Path) -> VAEModel:
-    """The architecture that model.json names, without memory."""
+    """Build the architecture that model.json names, on the meta device."""
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

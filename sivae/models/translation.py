@@ -1,8 +1,8 @@
-"""Two encoders and one decoder: an image as its class and its content, which recombine.
+"""The model `translation`: two encoders separate an image into content and class, and one decoder recombines them.
 
-The networks are those of LORD (Gabbay & Hoshen, "Demystifying Inter-Class Disentanglement", ICLR 2020), their encoders
-ending in mu and logvar. The class enters the decoder through the scales and shifts of instance norms alone, which are
-the same for the whole image; where things are has to come from the content.
+The networks are those of LORD (Gabbay & Hoshen, "Demystifying Inter-Class Disentanglement", ICLR 2020), with encoders
+that end in mu and logvar. The class enters the decoder only through scales and shifts of instance norms, which are the
+same for the whole image; so positions have to come from the content.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from sivae.models.doubling import DoublingConv2d
 
 _SLOPE, _EPS = 0.2, 1e-5
 _SMALLEST = 4  # pixels, the side of the decoder's first map
-_MOST = 4  # widths of the entry that the widest layer has
+_MOST = 4  # the widest layer has this many times the entry's width
 
 
 class TranslationVAE(VAEModel):
     """Two encoders, of content and of class, and a decoder, for square images in [0, 1].
 
-    A latent z [B, z_dim] is the content c, [B, content_dim], beside the class y, [B, class_dim]; mu and logvar are too.
+    A latent z [B, z_dim] is the content c, [B, content_dim], and the class y, [B, class_dim], side by side; so are mu
+    and logvar.
 
     Args:
-        image_size: side of the images: 4 times a power of two, 8 at least. 64 is LORD's.
-        channels: of the images.
-        content_dim, class_dim: latent values of c and of y.
-        width: channels at the images' own resolution; inner layers have up to four times as many.
+        image_size: side of the images, a power of two from 8 on. LORD's is 64.
+        channels: channels of the images.
+        content_dim, class_dim: number of values of c and of y.
+        width: channels at the images' resolution; inner layers have up to four times as many.
         hidden: width of the linear layers.
-        coded_images, coded_classes: images and classes that have codes of their own (:class:`Codes`), for training by
-            LORD's two stages; 0: none.
+        coded_images, coded_classes: number of training images and of classes with learned codes (:class:`Codes`), for
+            training by LORD's two stages; 0: none.
 
     Attributes:
-        exchanges: whether a training step decodes the class of each sample's neighbour, see
-            :meth:`latents_to_decode`.
+        exchanges: whether a training step exchanges the classes within each pair, see :meth:`latents_to_decode`.
 
     Raises:
-        ValueError: an argument cannot be.
+        ValueError: an argument is out of range.
     """
 
     name = "translation"
@@ -92,19 +92,19 @@ class TranslationVAE(VAEModel):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether the encoders' logvar means something: LORD's stages train their means alone."""
+        """Whether the encoders have a trained logvar: LORD's stages train only their means."""
         return self.encoder.codes is None
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Content [B, content_dim] and class [B, class_dim] of latents, or of mu or logvar, [B, z_dim]: views."""
+        """Split latents, mu or logvar [B, z_dim] into content [B, content_dim] and class [B, class_dim]: views."""
         content, of_class = z.split([self.content_dim, self.class_dim], dim=1)
         return content, of_class
 
     def codes_of(self, images: Tensor, classes: Tensor) -> Tensor:
-        """The codes of training images and of classes, by their numbers, int64 [B] -> [B, z_dim].
+        """Look up the codes of training images and classes by their numbers, int64 [B] -> [B, z_dim].
 
         Raises:
-            ValueError: the model has none.
+            ValueError: the model has no codes.
         """
         if self.encoder.codes is None:
             raise ValueError("TranslationVAE: it has no codes; build it with coded_images and coded_classes")
@@ -116,10 +116,10 @@ class TranslationVAE(VAEModel):
         return self.split(of_z)[1]
 
     def latents_to_decode(self, z: Tensor) -> Tensor:
-        """With `exchanges` each content beside the class of its pair's other sample, rows 2 i and 2 i + 1 being a pair.
+        """Exchange the classes of each pair, rows 2 i and 2 i + 1, if `exchanges` is set; else return z.
 
-        Where the two show one class, a class code then has to serve both images, and what only one of them shows has to
-        come from its content.
+        Both samples of a pair show one class. With the other sample's class code, the decoder has to take everything
+        that differs between the two images from the content.
 
         Raises:
             ValueError: the batch has an odd number of samples.
@@ -132,17 +132,17 @@ class TranslationVAE(VAEModel):
         return torch.cat([content, of_class.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)], dim=1)
 
     def translate(self, content: Tensor, of_class: Tensor) -> Tensor:
-        """The content of some images with the class of others, through the posterior means, in eval mode.
+        """Combine the content of some images with the class of others, by posterior means, in eval mode.
 
         Args:
-            content: images that give their content, [B, *sample_shape].
-            of_class: images that give their class, likewise.
+            content: images that give the content, [B, *sample_shape].
+            of_class: images that give the class, likewise.
 
         Returns:
             [B, *sample_shape], without gradient.
 
         Raises:
-            ValueError: the images are not of the model's shape, or not as many of one as of the other.
+            ValueError: the images have another shape than the model's, or their numbers differ.
         """
         self._check(content=content, of_class=of_class)
         if len(content) != len(of_class):
@@ -151,7 +151,7 @@ class TranslationVAE(VAEModel):
             return self._in_pieces(self.decode, self.recombined(self._means(content), self._means(of_class)), None)
 
     def translations(self, content: Tensor, of_class: Tensor) -> Tensor:
-        """As :meth:`translate`, every content with every class: [R, K, *sample_shape] for R and K images."""
+        """Combine every content with every class, as :meth:`translate`: R and K images -> [R, K, *sample_shape]."""
         self._check(content=content, of_class=of_class)
         with evaluating(self):
             rows, columns = len(content), len(of_class)
@@ -168,7 +168,7 @@ class TranslationVAE(VAEModel):
         return self._in_pieces(lambda x, _: self.encode(x)[0], images, None)
 
     def recombined(self, content: Tensor, of_class: Tensor) -> Tensor:
-        """Latents with the content of some and the class of others, [B, z_dim] all."""
+        """Combine the content of some latents with the class of others, all [B, z_dim]."""
         return torch.cat([self.split(content)[0], self.split(of_class)[1]], dim=1)
 
     def rate_scales(self) -> dict[str, float]:
@@ -179,11 +179,11 @@ class TranslationVAE(VAEModel):
 
 
 class Codes(nn.Module):
-    """A content for each training image and a class for each class, learned as they are, without an encoder.
+    """Learned codes: a content for each training image and a class code for each class, without an encoder.
 
     Args:
-        images, classes: how many.
-        content_dim, class_dim: values of each.
+        images, classes: number of each.
+        content_dim, class_dim: values of a code.
     """
 
     def __init__(self, images: int, classes: int, content_dim: int, class_dim: int) -> None:
@@ -192,7 +192,7 @@ class Codes(nn.Module):
         self.of_class = nn.Parameter(torch.empty(classes, class_dim).uniform_(-0.05, 0.05))
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Numbers of images and of classes, int64 [B] -> [B, content_dim + class_dim]."""
+        """Look up codes by numbers of images and of classes, int64 [B] -> [B, content_dim + class_dim]."""
         return torch.cat([F.embedding(images, self.content), F.embedding(classes, self.of_class)], dim=1)
 
 
@@ -240,7 +240,7 @@ class TranslationDecoder(nn.Module):
 
 
 def _encoder(channels: int, width: int, halvings: int, hidden: int, z_dim: int) -> nn.Sequential:
-    """Images -> mu and logvar side by side, [B, 2 z_dim]."""
+    """Make an encoder: images -> mu and logvar side by side, [B, 2 z_dim]."""
     widths = [width * min(2**index, _MOST) for index in range(halvings + 1)]
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 7, padding=3), nn.LeakyReLU(_SLOPE)]
     for fan_in, fan_out in itertools.pairwise(widths):
@@ -249,7 +249,7 @@ def _encoder(channels: int, width: int, halvings: int, hidden: int, z_dim: int) 
 
 
 def _mlp(fan_in: int, hidden: int, fan_out: int) -> nn.Sequential:
-    """Two hidden layers."""
+    """Make a linear network with two hidden layers."""
     return nn.Sequential(
         nn.Linear(fan_in, hidden),
         nn.LeakyReLU(_SLOPE),

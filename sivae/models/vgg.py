@@ -1,4 +1,4 @@
-"""The convolutions of VGG-16, whose activations measure how alike two images look."""
+"""The convolutions of VGG-16; perceptual distances compare their activations."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class VGG16Features(nn.Module):
     """The 13 convolutions of VGG-16 (Simonyan & Zisserman, ICLR 2015, table 1, D), each with ReLU.
 
-    The layers are called `features.0` to `features.29`, as in torchvision. Its last pooling is left out, as nothing
-    comes after it.
+    The layers are called `features.0` to `features.29`, as in torchvision. The last pooling is left out, because no
+    layer follows it.
 
     Args:
         taps: the activations that a call returns, some of :data:`TAPS` in any order.
-        value_range: the values that stand for black and for white in the images.
+        value_range: the values of black and of white in the images.
 
     Raises:
         ValueError: a tap is unknown, none is named, or the range is empty or runs backwards.
@@ -65,25 +65,25 @@ class VGG16Features(nn.Module):
                 incoming = channels
             self._ends[len(layers) - 1] = tap
         self.features = nn.Sequential(*layers)
-        # In the images' values. The device is named as these have values even where the weights have no memory yet.
+        # In the unit of the images. On the CPU also under torch.device("meta"), since no file holds these values.
         for name, shift, values in (("mean", low, _MEAN), ("deviation", 0.0, _DEVIATION)):
             scaled = torch.tensor([shift + (high - low) * value for value in values], device="cpu")
             self.register_buffer(name, scaled.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, taps: Sequence[str] | None = None) -> tuple[Tensor, ...]:
-        """The activations of the images, normalised by ImageNet's mean and deviation.
+        """Compute the activations of images, which are normalized by ImageNet's mean and deviation first.
 
         Args:
             images: floating point [B, C, H, W] in `value_range`, which is not enforced; C is 1 or 3, and a grey image
-                is repeated into three channels. Brought to the weights' dtype.
-            taps: some of :data:`TAPS`, None: those of the constructor. No layer behind the last of them runs.
+                is repeated into three channels. They are converted to the weights' dtype.
+            taps: some of :data:`TAPS`; None: those of the constructor. Layers after the last of them do not run.
 
         Returns:
-            One map [B, channels, H // 2^k, W // 2^k] for each tap in the order of `taps`, k = 0 … 4 the poolings before
-            it, in the weights' dtype or autocast's.
+            One map [B, channels, H // 2^k, W // 2^k] for each tap in the order of `taps`, where k = 0 … 4 is the number
+            of poolings before the tap, in the weights' dtype or autocast's.
 
         Raises:
-            ValueError: the images are of another shape, or so small that a tap's map is empty; a tap is unknown, or
+            ValueError: the images have another shape, or are so small that a tap's map is empty; a tap is unknown, or
                 none is named.
             TypeError: the images are not floating point.
         """
@@ -115,20 +115,23 @@ class VGG16Features(nn.Module):
 
 
 def taps_within(height: int, width: int) -> tuple[str, ...]:
-    """Those of :data:`TAPS` whose map of an image is not empty: all of them from 16 x 16 pixels on, one fewer for each
-    halving of the shorter side, relu1_2 alone for a side of 1."""
+    """Return those of :data:`TAPS` whose map is not empty for an image of this size.
+
+    From 16 x 16 pixels on these are all taps; each halving of the shorter side loses one, and a side of 1 leaves
+    relu1_2.
+    """
     return tuple(tap for tap in TAPS if min(height, width) >= _LEAST_SIDE[tap])
 
 
 def load_vgg16(
     path: str | os.PathLike[str], taps: Sequence[str] = TAPS, *, value_range: tuple[float, float] = (0.0, 1.0)
 ) -> VGG16Features:
-    """Read the network from a file of torchvision's layout.
+    """Read the network from a file in torchvision's layout.
 
     Args:
-        path: torchvision's :data:`VGG16_WEIGHTS`, or another file of `torch.save` or (where it ends so) safetensors
-            with `features.0.weight` to `features.28.bias`; those of the classifier are ignored. Nothing in it is
-            executed, and no random number is drawn.
+        path: torchvision's :data:`VGG16_WEIGHTS`, or another file of `torch.save` or safetensors (recognized by its
+            ending) with `features.0.weight` to `features.28.bias`; tensors of the classifier are ignored. Nothing in it
+            is executed, and no random number is drawn.
         taps, value_range: as for :class:`VGG16Features`.
 
     Returns:
@@ -136,7 +139,7 @@ def load_vgg16(
 
     Raises:
         OSError: the file cannot be read.
-        ModelFileError: it is no such file, or damaged, or of another layout.
+        ModelFileError: the file has another format or layout, or is damaged.
         ValueError: as for :class:`VGG16Features`.
     """
     with torch.device("meta"):

@@ -12,7 +12,7 @@ from sivae.models.base import device_and_dtype, one_hot
 def test_labels_become_conditions() -> None:
     assert one_hot(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert one_hot(torch.zeros(0, dtype=torch.long), 3).shape == (0, 3)
-    with pytest.raises(ValueError, match="labels run from 0 to 3, expected 0 to 2, as the model knows 3 classes"):
+    with pytest.raises(ValueError, match="labels run from 0 to 3, expected 0 to 2, as the model has 3 classes"):
         one_hot(torch.tensor([0, 3]), 3)
 
 

@@ -96,7 +96,9 @@ def test_objects_are_refused_and_not_made(tmp_path: Path, monkeypatch: pytest.Mo
     trap = tmp_path / "sprung"
     monkeypatch.setenv("SIVAE_TEST_TRAP", str(trap))
     path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv()), "extra": _Foreign()})
-    with pytest.raises(ModelFileError, match=r"x\.pth: refused, as it holds more than .*posix\.mkdir, which could run"):
+    with pytest.raises(
+        ModelFileError, match=r"x\.pth: refused, because it holds more than .*posix\.mkdir, which could run"
+    ):
         import_official(path)
     assert not trap.exists()
 
@@ -140,7 +142,7 @@ def _renamed_norms(state: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_without("encoder.main.0.weight"), r"lacks encoder\.main\.0\.weight; it is damaged, or of another network"),
+        (_without("encoder.main.0.weight"), r"lacks encoder\.main\.0\.weight; it is damaged, or holds another network"),
         (_without("encoder.fc.weight"), r"lacks encoder\.fc\.weight"),
         (_without("decoder.main.predict.bias"), r"lacks decoder\.main\.predict\.bias"),
         (_without("encoder.main.res_in_2.bn2.running_var"), r"lacks encoder\.main\.res_in_2\.bn2\.running_var"),
@@ -160,7 +162,7 @@ def _renamed_norms(state: dict[str, Any]) -> None:
         (_with("encoder.fc.bias", torch.full((10,), torch.nan)), r"encoder\.fc\.bias has infinite or NaN values"),
         (_with("encoder.fc.bias", torch.zeros(10, dtype=torch.int64)), r"encoder\.fc\.bias is torch\.int64, expected"),
         (_with("encoder.fc.bias", torch.zeros(1).expand(10**9)), r"encoder\.fc\.bias claims 1,000,000,000 values"),
-        (_renamed_norms, "a norm without running statistics, and in how many groups"),
+        (_renamed_norms, "a norm without running statistics, and the number of its groups"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -228,7 +230,7 @@ class _Blank:
         ("generator_s", "const", None, r"lacks generator\.const"),
         ("generator_s", "const", torch.zeros(1, 16, 4, 5), r"constant|const has shape \[1, 16, 4, 5\]"),
         ("generator_s", "more", torch.zeros(3), r"holds generator\.more"),
-        ("discriminator_s", "encode_block.0.blur.weight", torch.ones(4, 1, 3, 3), "another blur than"),
+        ("discriminator_s", "encode_block.0.blur.weight", torch.ones(4, 1, 3, 3), r"is not the blur \[1 2 1\]"),
         ("mapping_fl_s", "map_blocks.0.fc.weight", torch.zeros(16), "expected 2 dimensions"),
         ("mapping_tl_s", "map_blocks.2.fc.bias", torch.full((32,), torch.nan), "infinite or NaN"),
         ("dlatent_avg", "buff", torch.zeros(12, 15), r"buff has shape \[12, 15\]"),
@@ -305,7 +307,7 @@ class _List(list[int]):
 @pytest.mark.parametrize("foreign", [_Table(a=1), _Table(a=1, b=2), _List([1]), _List([1, 2])])
 def test_foreign_lists_and_tables_are_refused_with_the_reason(tmp_path: Path, foreign: object) -> None:
     path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv()), "extra": foreign})
-    with pytest.raises(ModelFileError, match=r"x\.pth: refused, as objects that are not known here act as lists or"):
+    with pytest.raises(ModelFileError, match=r"x\.pth: refused, because objects of unknown classes act as lists or"):
         import_official(path)
 
 

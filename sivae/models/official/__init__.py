@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' implementation, as models of this package; one file per format."""
+"""Import checkpoints of the authors' implementation as models of this package; one file per format."""
 
 from sivae.models.official.checkpoint import Imported, import_official
 

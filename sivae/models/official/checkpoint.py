@@ -1,4 +1,4 @@
-"""Which format a checkpoint of the authors' implementation has."""
+"""Detect the format of a checkpoint of the authors' implementation, and import it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Imported:
 
     Attributes:
         model: in float32, on the CPU, in eval mode.
-        source: where it comes from, in types of JSON.
+        source: the checkpoint's format, file name and details, in types of JSON.
     """
 
     model: VAEModel
@@ -26,16 +26,16 @@ class Imported:
 
 
 def import_official(path: Path, *, averaged: bool = True) -> Imported:
-    """Read a checkpoint as the authors' programs save it; the architecture is found in its names and shapes.
+    """Read a checkpoint of the authors' programs. Its architecture follows from its names and shapes.
 
     Args:
-        path: a file of `torch.save`. Nothing in it is executed: in the place of objects beside tensors and plain
-            containers stand empty ones.
-        averaged: of a checkpoint that holds the weights as trained and averaged ones, take these.
+        path: a file of `torch.save`. Nothing in it is executed: tensors and plain containers are read, and any other
+            object becomes an empty one.
+        averaged: read the averaged weights of a checkpoint that holds averaged and trained weights.
 
     Raises:
         OSError: the file cannot be read.
-        ModelFileError: it is no such checkpoint, or a damaged one, or of a network that this package does not have.
+        ModelFileError: the file is no such checkpoint, is damaged, or holds a network that this package does not have.
     """
     content = read_checkpoint(path)
     for form in (conv, style):

@@ -1,7 +1,7 @@
-"""The authors' conv checkpoints: `{"epoch": …, "model": state dict}`.
+"""Import the authors' conv checkpoints: `{"epoch": …, "model": state dict}`.
 
-Their names say the side of the features where a residual block works: encoder.main.res_in_SIZE has the true one, and
-decoder.main.res_in_SIZE counts 4, 8, 16, … whatever it is.
+The names contain the side of a residual block's features: the true one in encoder.main.res_in_SIZE, while in
+decoder.main.res_in_SIZE the sides are always 4, 8, 16, ….
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ _IN_STAGES = {"expand": "conv_expand", "conv1": "conv1", "norm1": "bn1", "conv2"
 
 
 def recognises(content: Any) -> bool:
-    """Whether a checkpoint is meant to be one of these."""
+    """Return whether a checkpoint has the names of this format."""
     return any(re.match(r"(module\.)?(encoder|decoder)\.main\.", str(name)) for name in _state_dict(content))
 
 
 def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[ConvVAE, dict[str, Any]]:
-    """The model of a recognised checkpoint, and what it says of itself.
+    """Build the model of a recognized checkpoint.
 
     Args:
         content: as read.
-        where: it was read from, for errors.
-        averaged: without effect; these files hold one set of weights.
+        where: the file, for errors.
+        averaged: has no effect; these files hold one set of weights.
+
+    Returns:
+        The model, and the epoch that the checkpoint names.
 
     Raises:
-        ModelFileError: something is missing, too much, or of another shape than the rest implies.
+        ModelFileError: a tensor is missing, unknown, or of another shape than the others imply.
     """
     tensors = checked_tensors(_state_dict(content), where)
     if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
@@ -55,10 +58,10 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[ConvVAE
         with torch.device("meta"):
             model = ConvVAE(**hyperparameters)
     except ValueError as error:
-        raise ModelFileError(f"{where} is of a network that is not supported: {error}") from None
+        raise ModelFileError(f"{where} holds a network that is not supported: {error}") from None
     names = official_names(model)
     if hyperparameters["norm"] == "none":
-        # Ours has biases where a norm is left out.
+        # Without norms our convolutions have biases.
         for ours, parameter in model.named_parameters():
             if ours.endswith(".bias"):
                 tensors.setdefault(names[ours], torch.zeros(parameter.shape))
@@ -68,7 +71,7 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[ConvVAE
 
 
 def official_names(model: ConvVAE) -> dict[str, str]:
-    """The names of a model's parameters and buffers in the authors' state dict, by ours. Shapes are the same."""
+    """Map the names of a model's parameters and buffers to those in the authors' state dict. Shapes are the same."""
     side = model.hyperparameters["image_size"]
 
     def official(name: str) -> str:
@@ -93,7 +96,9 @@ def _state_dict(content: Any) -> Mapping[Any, Any]:
 def _hyperparameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         if name not in tensors:
-            raise ModelFileError(f"{where} lacks {name}; it is damaged, or of another network ({described(tensors)})")
+            raise ModelFileError(
+                f"{where} lacks {name}; it is damaged, or holds another network ({described(tensors)})"
+            )
         if tensors[name].dim() != dimensions:
             raise ModelFileError(
                 f"{where}: {name} has shape {list(tensors[name].shape)}, expected {dimensions} dimensions"
@@ -104,7 +109,7 @@ def _hyperparameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any
     found = (re.match(r"encoder\.main\.res_in_(\d{1,6})\.", name) for name in tensors)
     sizes = sorted({int(match[1]) for match in found if match}, reverse=True)
     if not sizes:
-        raise ModelFileError(f"{where} lacks encoder.main.res_in_…; it is damaged, or of another network")
+        raise ModelFileError(f"{where} lacks encoder.main.res_in_…; it is damaged, or holds another network")
     outs = [shape(f"encoder.main.res_in_{size}.conv1.weight", 4)[0] for size in sizes]
     widths = [entry, *outs[:-1]]
     head, head_in = shape("encoder.fc.weight", 2)
@@ -130,7 +135,7 @@ def _norm(tensors: Mapping[str, Tensor], where: str) -> Norm:
         return "none"
     if not any(name.endswith("running_mean") for name in norms):
         raise ModelFileError(
-            f"{where}: {norms[0]} is of a norm without running statistics, and in how many groups it normalises the "
-            "file does not say; only batch norm and no norm can be imported"
+            f"{where}: {norms[0]} belongs to a norm without running statistics, and the number of its groups is not in "
+            "the file; only networks with batch norm or without norms can be imported"
         )
     return "batch"

@@ -1,6 +1,7 @@
-"""Style-based checkpoints: `{"models": {tables of tensors by network}, "auxiliary": …, "iteration": …}`.
+"""Import the authors' style-based checkpoints.
 
-Every network is there twice, as trained and, with the suffix `_s`, averaged over the training.
+They are `{"models": {tables of tensors by network}, "auxiliary": …, "iteration": …}`. Each network is stored twice: as
+trained and, with the suffix `_s`, averaged over the training.
 """
 
 from __future__ import annotations
@@ -26,21 +27,24 @@ _TRANSPOSED_FROM = 128  # pixels of a block's output, from which on its first co
 
 
 def recognises(content: Any) -> bool:
-    """Whether a checkpoint is meant to be one of these."""
+    """Return whether a checkpoint has the tables of this format."""
     tables = content.get("models") if isinstance(content, Mapping) else None
     return isinstance(tables, Mapping) and {_ENCODER, _DECODER} <= {str(name).removesuffix("_s") for name in tables}
 
 
 def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[StyleVAE, dict[str, Any]]:
-    """The model of a recognised checkpoint, and what it says of itself.
+    """Build the model of a recognized checkpoint.
 
     Args:
         content: as read.
-        where: it was read from, for errors.
-        averaged: take the averaged networks.
+        where: the file, for errors.
+        averaged: read the averaged networks.
+
+    Returns:
+        The model, and `averaged` with the iteration that the checkpoint names.
 
     Raises:
-        ModelFileError: something is missing, too much, or of another shape than the rest implies.
+        ModelFileError: a tensor is missing, unknown, or of another shape than the others imply.
     """
     tables = content["models"]
     suffix = "_s" if averaged else ""
@@ -58,7 +62,7 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[StyleVA
         with torch.device("meta"):
             model = StyleVAE(**hyperparameters)
     except ValueError as error:
-        raise ModelFileError(f"{where} is of a network that is not supported: {error}") from None
+        raise ModelFileError(f"{where} holds a network that is not supported: {error}") from None
     for key in [key for key in tensors if key.endswith(".blur.weight")]:
         _check_blur(tensors.pop(key), f"{where}: {key}")
     names = official_names(model)
@@ -73,7 +77,7 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[StyleVA
 
 
 def official_names(model: StyleVAE) -> dict[str, str]:
-    """The names of a model's parameters and buffers in the authors' tables, behind the network's, by ours."""
+    """Map the names of a model's parameters and buffers to those in the authors' tables, after the network's name."""
 
     def official(name: str) -> str:
         if name == "average_style":
@@ -102,7 +106,7 @@ def _as_ours(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
     if block and 4 << int(block[1]) >= _TRANSPOSED_FROM and tensor.dim() == 4:
         return tensor.transpose(0, 1).flip(2, 3)
     flat = [size for size in tensor.shape if size != 1]
-    # Biases and the constant have dimensions of 1 around them there.
+    # The authors store biases and the constant with extra dimensions of 1.
     return tensor.reshape(shape) if flat == [size for size in shape if size != 1] else tensor
 
 
@@ -110,7 +114,9 @@ def _check_blur(kernel: Tensor, where: str) -> None:
     line = torch.tensor([1.0, 2.0, 1.0])
     expected = torch.outer(line, line) / 16.0
     if kernel.shape[1:] != (1, 3, 3) or not torch.allclose(kernel.float(), expected.expand_as(kernel), atol=1e-6):
-        raise ModelFileError(f"{where} is another blur than [1 2 1] x [1 2 1] / 16; such networks are not supported")
+        raise ModelFileError(
+            f"{where} is not the blur [1 2 1] x [1 2 1] / 16; networks with another blur are not supported"
+        )
 
 
 def _hyperparameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
@@ -120,7 +126,9 @@ def _hyperparameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any
 
     def size(name: str, dimensions: int, axis: int) -> int:
         if name not in tensors:
-            raise ModelFileError(f"{where} lacks {name}; it is damaged, or of another network ({described(tensors)})")
+            raise ModelFileError(
+                f"{where} lacks {name}; it is damaged, or holds another network ({described(tensors)})"
+            )
         if tensors[name].dim() != dimensions:
             raise ModelFileError(
                 f"{where}: {name} has shape {list(tensors[name].shape)}, expected {dimensions} dimensions"
@@ -129,7 +137,7 @@ def _hyperparameters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any
 
     layers = count(rf"{_DECODER}\.to_rgb\.(\d{{1,2}})\.")
     if layers == 0:
-        raise ModelFileError(f"{where} lacks {_DECODER}.to_rgb.…; it is damaged, or of another network")
+        raise ModelFileError(f"{where} lacks {_DECODER}.to_rgb.…; it is damaged, or holds another network")
     start = size(f"{_ENCODER}.from_rgb.0.from_rgb.weight", 4, 0)
     return {
         "image_size": 2 << layers,

@@ -1,4 +1,4 @@
-"""The style-based, progressively grown pair of ALAE and Soft-IntroVAE."""
+"""The model `style`: the style-based, progressively grown networks of ALAE and Soft-IntroVAE."""
 
 from sivae.models.style.model import StyleVAE, Truncation
 

@@ -1,4 +1,4 @@
-"""Latents to images, through styles."""
+"""Decode latents to images through styles."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SMALLEST = 4  # pixels, the side of the learned constant
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise maps of a pass: map k, counted through the blocks, has the offset `source.offset` + k.
+    """The noise maps of a pass. Map k, counted through all blocks, is drawn at the offset `source.offset` + k.
 
     Attributes:
         source: seed and first offset.
-        common: one set of maps for the whole batch.
+        common: use one set of maps for the whole batch.
     """
 
     source: ops.PhiloxNoise
     common: bool = False
 
     def map(self, k: int, batch: int, side: int, like: Tensor) -> Tensor:
-        """[batch or 1, 1, side, side], in float32 (float64 for float64)."""
-        # The constant is the same for all samples when the first noise comes, and so is that noise.
+        """Draw a map, [batch or 1, 1, side, side], in float32 (float64 for float64)."""
+        # The first noise is added to the constant, and is the same for all samples, like the constant.
         rows = 1 if self.common or k == 0 else batch
         dtype = torch.float64 if like.dtype is torch.float64 else torch.float32
         return ops.philox_normal(
@@ -47,10 +47,10 @@ class StyleDecoder(nn.Module):
     """Styles [B, 2 n, z_dim] -> images [B, C, 4 * 2^lod, 4 * 2^lod].
 
     Args:
-        channels: of the images.
-        widths: of the blocks, from 4 x 4 on.
-        z_dim: latent values, as many as a style has.
-        mapping_layers: from latents to styles.
+        channels: channels of the images.
+        widths: channels of the blocks, from 4 x 4 on.
+        z_dim: number of values of a latent, and of a style.
+        mapping_layers: number of layers from latents to styles.
     """
 
     checkpoint_activations = False
@@ -129,7 +129,7 @@ class DecoderBlock(nn.Module):
         )
 
     def _bump(self, x: Tensor) -> Tensor:
-        """What the published networks add where they draw no noise."""
+        """Compute the term that the published networks add instead of noise."""
         return 0.8 / math.sqrt(2.0 * math.pi) * self._sigma * torch.exp(-x * x / (2.0 * self._sigma**2))
 
 

@@ -1,4 +1,4 @@
-"""Images to the parameters of the posterior, through styles."""
+"""Encode images to the parameters of the posterior through styles."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class StyleEncoder(nn.Module):
     """Images [B, C, S, S] -> mu and logvar side by side, [B, 2 z_dim].
 
     Args:
-        channels: of the images.
-        widths: of the entrances, the highest resolution first; the last is that of the final block's output.
-        z_dim: latent values.
+        channels: channels of the images.
+        widths: channels of the entrances, the highest resolution first, then those of the last block's output.
+        z_dim: number of latent values.
     """
 
     checkpoint_activations = False
@@ -43,7 +43,7 @@ class StyleEncoder(nn.Module):
         return posterior
 
     def styles(self, x: Tensor, lod: int, blend: float | Tensor) -> Tensor:
-        """The sum of the styles of all resolutions, [B, z_dim]."""
+        """Sum the styles of all resolutions, [B, z_dim]."""
         first = len(self.blocks) - 1 - lod
         features, total = self._through(first, self._enter(first, x))
         if lod > 0 and not is_whole(blend):
@@ -55,7 +55,7 @@ class StyleEncoder(nn.Module):
         return total
 
     def _enter(self, index: int, x: Tensor) -> Tensor:
-        # Twice a leaky ReLU is one with the square of the slope.
+        # The published networks apply leaky ReLU twice, which equals one with the square of the slope.
         return F.leaky_relu_(self.entrances[index](x), _SLOPE * _SLOPE)
 
     def _through(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class StyleEncoder(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """[B, C, S, S] -> [B, C', S/2, S/2], and the sum of two styles [B, z_dim]."""
+    """Features [B, C, S, S] -> features [B, C', S/2, S/2] and the sum of two styles [B, z_dim]."""
 
     def __init__(self, fan_in: int, fan_out: int, z_dim: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Layers with an equalised learning rate.
 
 Weights are stored at their true scale, N(0, gain / sqrt(fan_in)), and the optimizer multiplies their steps by that
-scale; Karras et al. 2018 (section 4.1) multiply the weights in each pass instead, to the same effect.
+scale. Karras et al. 2018 (section 4.1) multiply the weights in each pass instead, which has the same effect.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _GAIN = math.sqrt(2.0)
 
 
 class EqualisedLinear(nn.Linear):
-    """A linear layer.
+    """A linear layer with an equalised learning rate.
 
     Args:
-        fan_in, fan_out: values.
-        gain: of the initial weights.
-        rate: by which all of its steps are multiplied.
+        fan_in, fan_out: features of input and output.
+        gain: gain of the initial weights.
+        rate: factor of all of its steps.
     """
 
     def __init__(self, fan_in: int, fan_out: int, *, gain: float = _GAIN, rate: float = 1.0) -> None:
@@ -33,13 +33,13 @@ class EqualisedLinear(nn.Linear):
 
 
 class EqualisedConv2d(nn.Conv2d):
-    """A convolution that keeps the side.
+    """A convolution with an equalised learning rate that keeps the side of its input.
 
     Args:
-        fan_in, fan_out: channels.
+        fan_in, fan_out: channels of input and output.
         kernel: 3 or 1.
-        gain: of the initial weights.
-        bias: whether it adds one.
+        gain: gain of the initial weights.
+        bias: whether it adds a bias.
     """
 
     def __init__(self, fan_in: int, fan_out: int, kernel: int, *, gain: float = _GAIN, bias: bool = False) -> None:
@@ -53,7 +53,7 @@ class EqualisedConv2d(nn.Conv2d):
 
 
 def rate_scales(network: nn.Module) -> dict[str, float]:
-    """What the optimizer multiplies the steps of each parameter by, for those where it is not 1."""
+    """Collect the factors of the learning rate by parameter name; parameters with the factor 1 are left out."""
     scales = {}
     for name, layer in network.named_modules():
         if isinstance(layer, EqualisedLinear | EqualisedConv2d):
@@ -65,10 +65,10 @@ def rate_scales(network: nn.Module) -> dict[str, float]:
 
 
 def zeros(*shape: int) -> nn.Parameter:
-    """A parameter of zeros, whose rate is not scaled."""
+    """Make a parameter of zeros with an ordinary learning rate."""
     return nn.Parameter(torch.zeros(shape))
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """x [B, N] with a mean square of 1 (Karras et al. 2018, section 4.2)."""
+    """Scale x [B, N] to a mean square of 1 (Karras et al. 2018, section 4.2)."""
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()

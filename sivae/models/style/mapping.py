@@ -1,4 +1,4 @@
-"""From styles to the latent's posterior, and from latents to styles."""
+"""Map styles to the parameters of the posterior, and latents to styles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POSTERIOR_LAYERS = 3
 
 
 class PosteriorMapping(nn.Module):
-    """The encoder's styles, summed [B, N] -> mu and logvar side by side, [B, 2 N]."""
+    """The sum of the encoder's styles [B, N] -> mu and logvar side by side, [B, 2 N]."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The style-based pair as a model, with its stage of growth."""
+"""The style-based encoder and decoder as one model, with its stage of growth."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sivae.models.style.equalised import rate_scales
 
 LARGEST = 1024  # pixels
 _AVERAGE_DECAY = 0.995
-_FIXED_SEED = 0  # of the noise where decoding is to be a function of the latent
-# Of a pass: two noise maps for each of up to nine blocks, then the second latent and the place where it takes over.
+_FIXED_SEED = 0  # of the noise in `render`
+# Offsets of a pass: two noise maps for each of up to nine blocks, then the second latent and its first style input.
 _SECOND_LATENT, _CROSSOVER = 20, 21
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """Styles drawn towards the average style: fewer surprises, less variety (Karras et al. 2019, section B).
+    """Settings of truncation: styles move towards the average style, for more typical images (Karras et al. 2019, B).
 
     Attributes:
-        psi: what remains of the distance to the average.
-        cutoff: how many of the style inputs, from 4 x 4 on.
+        psi: remaining share of the distance to the average.
+        cutoff: number of style inputs that are truncated, from 4 x 4 on.
     """
 
     psi: float = 0.7
@@ -38,29 +38,29 @@ class Truncation:
 class StyleVAE(VAEModel):
     """Style-based encoder and decoder of ALAE, as published with Soft-IntroVAE, for square images in [-1, 1].
 
-    The pair may be grown: at the stage `lod` it works on images of 4 * 2^lod pixels a side, and while the stage blends
-    in, its outermost blocks count by `blend`. Everything but `encode` and `decode` with arguments of their own, the
-    model's `sample_shape` included, is of the current stage; a new model is at its last.
+    The model can grow. At the stage `lod` it works on images of 4 * 2^lod pixels a side, and while the stage blends in,
+    `blend` is the share of its outermost blocks. All methods and `sample_shape` follow the current stage; only `encode`
+    and `decode` can be called for another one. A new model is at its last stage.
 
     Args:
         image_size: side of the images at the last stage, a power of two from 4 to 1024.
-        channels: of the images.
-        start_channels: width of the blocks at the last stage; each stage below has twice as many.
-        max_channels: but no more than this.
-        z_dim: latent values per image, and values of a style.
-        mapping_layers: from a latent to its style.
+        channels: channels of the images.
+        start_channels: channels of the blocks at the last stage; each stage below has twice as many.
+        max_channels: largest number of channels.
+        z_dim: number of latent values per image, and of values of a style.
+        mapping_layers: number of layers from a latent to its style.
         lod: current stage, from 0 (4 x 4) to log2(image_size) - 2; None: the last.
-        blend: how far the stage has been blended in, from 0 to 1.
+        blend: share of the stage's blocks, from 0 to 1.
 
     Attributes:
-        layer_count: stages, log2(image_size) - 1.
+        layer_count: number of stages, log2(image_size) - 1.
         lod, blend: see :meth:`grow`.
-        average_style: running average of the style, one for each of the 2 layer_count inputs.
-        style_mixing: how likely a training pass over prior samples takes its finer styles from other latents.
-        checkpoint_activations: keep only each block's inputs for the backward pass and compute the rest again there.
+        average_style: running average of the style, for each of the 2 layer_count style inputs.
+        style_mixing: probability that a training pass over prior samples takes its finer styles from other latents.
+        checkpoint_activations: keep only each block's inputs for the backward pass, and compute the rest again there.
 
     Raises:
-        ValueError: an argument, by name, with what would do.
+        ValueError: an argument is out of range; the message names it and the accepted values.
     """
 
     name = "style"
@@ -116,13 +116,13 @@ class StyleVAE(VAEModel):
         self.grow(self.layer_count - 1 if lod is None else lod, blend)
 
     def grow(self, lod: int, blend: float = 1.0) -> None:
-        """Set the stage: the resolution, 4 * 2^lod, and how far its blocks have been blended in, from 0 to 1.
+        """Set the stage: the resolution, 4 * 2^lod, and the share of its blocks, `blend` from 0 to 1.
 
-        While it is below 1, `self.blend` is one tensor on the model's device: compiled and captured passes see it
-        change.
+        While blend is below 1, `self.blend` is one tensor on the model's device, so compiled and captured passes follow
+        its changes.
 
         Raises:
-            ValueError: there is no such stage, or blend lies outside [0, 1].
+            ValueError: there is no such stage, or blend is outside [0, 1].
         """
         self._check_stage(lod, blend)
         self.lod = lod
@@ -137,11 +137,11 @@ class StyleVAE(VAEModel):
         self.hyperparameters = {**self.hyperparameters, "lod": lod, "blend": float(blend)}
 
     def follow(self, other: VAEModel) -> None:
-        """Take over the stage of another style model."""
+        """Copy the stage of another style model."""
         self.grow(other.hyperparameters["lod"], other.hyperparameters["blend"])
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> StyleVAE:
-        """What moves the parameters moves `blend` with them; from the meta device, where it has no value, too."""
+        """Move `blend` together with the parameters. It gets its value anew, because it has none on the meta device."""
         super()._apply(fn, recurse)
         if isinstance(self.blend, Tensor):
             self.blend = torch.full((), self.hyperparameters["blend"], device=self.average_style.device)
@@ -155,7 +155,7 @@ class StyleVAE(VAEModel):
         lod: int | None = None,
         blend: float | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
+        """Compute mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
 
         Args:
             x: [B, C, S, S] in [-1, 1], S = 4 * 2^lod.
@@ -163,7 +163,7 @@ class StyleVAE(VAEModel):
             lod, blend: a stage to use instead of the current one; with a `lod`, blend is 1 unless it is given.
 
         Raises:
-            ValueError: there is no such stage, or x is not of its resolution.
+            ValueError: there is no such stage, or x has another resolution.
         """
         self._refuse(condition)
         lod, blend = self._stage(lod, blend)
@@ -188,18 +188,18 @@ class StyleVAE(VAEModel):
         truncation: float | Truncation | None = None,
         mixing: tuple[Tensor, int | Tensor] | None = None,
     ) -> Tensor:
-        """The mean of p(x|z), [B, C, S, S] with S = 4 * 2^lod.
+        """Compute the mean of p(x|z), [B, C, S, S] with S = 4 * 2^lod.
 
         Args:
             z: [B, z_dim].
             condition: None; the model takes none.
             lod, blend: as for :meth:`encode`.
-            noise: the noise maps: True draws them, with a seed of the default generator of z's device; a `PhiloxNoise`
-                names them (map k of a pass has its offset + k); False puts the fixed bump of the published networks in
-                their place.
-            common_noise: one set of maps for all images of the batch.
-            truncation: towards the average style; a number is a psi with the usual cutoff.
-            mixing: other latents [B, z_dim] and the number of the first style input that theirs go to.
+            noise: True draws the noise maps, with a seed from the default generator of z's device; a `PhiloxNoise`
+                gives the seed and the first offset (map k of a pass has the offset + k); False uses the fixed bump of
+                the published networks instead of noise.
+            common_noise: use one set of maps for all images of the batch.
+            truncation: truncation towards the average style; a number is a psi with the default cutoff.
+            mixing: other latents [B, z_dim], and the number of the first style input that gets their styles.
 
         Raises:
             ValueError: there is no such stage.
@@ -223,12 +223,14 @@ class StyleVAE(VAEModel):
     def decode_for_training(
         self, z: Tensor, condition: Tensor | None = None, *, noise: ops.PhiloxNoise, prior: bool
     ) -> Tensor:
-        """Decode with noise of its own; in training mode the average style follows, and of prior samples most mix.
+        """Decode in a training step, with noise maps.
+
+        In training mode the average style is updated, and most prior samples mix styles of two latents.
 
         Args:
             z: [B, z_dim].
-            condition: None.
-            noise: every draw of the pass: those with its offset and the next :data:`OFFSETS_PER_PASS`.
+            condition: None; the model takes none.
+            noise: seed and first offset of the pass's random numbers; it uses up to `OFFSETS_PER_PASS` offsets.
             prior: whether z is drawn from the prior.
         """
         self._refuse(condition)
@@ -250,7 +252,7 @@ class StyleVAE(VAEModel):
         truncation: float | Truncation | None = None,
         mixing: tuple[Tensor, int | Tensor] | None = None,
     ) -> Tensor:
-        """Decode as a function of z alone: with one fixed set of noise maps.
+        """Decode with one fixed set of noise maps, so that the result depends on z alone.
 
         Args:
             truncation, mixing: as for :meth:`decode`.
@@ -284,7 +286,7 @@ class StyleVAE(VAEModel):
             return self._in_pieces(decoded, z, condition)
 
     def styles(self, z: Tensor) -> Tensor:
-        """The styles of latents [B, z_dim], one for each input: [B, 2 layer_count, z_dim], all the same at first."""
+        """Map latents [B, z_dim] to styles [B, 2 layer_count, z_dim]: every style input of a latent gets the same."""
         style: Tensor = self.decoder.mapping(z)
         return style[:, None].expand(-1, 2 * self.layer_count, -1)
 
@@ -304,13 +306,13 @@ class StyleVAE(VAEModel):
         return torch.where(inputs < first, styles, self.styles(others))
 
     def _mixed_at_random(self, styles: Tensor, z: Tensor, noise: ops.PhiloxNoise) -> Tensor:
-        """Finer styles from another latent, from an input on that is the same for the batch, or no other at all."""
+        """Mix in the styles of other latents from a random input on, or not at all; the batch shares this choice."""
 
         def normal(shape: tuple[int, ...], draw: int) -> Tensor:
             return ops.philox_normal(noise.seed, shape, offset=noise.offset + draw, device=z.device).to(z.dtype)
 
         whether, where = torch.special.ndtr(normal((2,), _CROSSOVER)).unbind()  # uniform in (0, 1)
-        # From the second input of the stage's to its last.
+        # From the second style input to the last one of the stage.
         first = 1 + (where * (2 * self.lod + 1)).floor()
         first = torch.where(whether < self.style_mixing, first, styles.shape[1])
         return self._mixed(styles, normal(tuple(z.shape), _SECOND_LATENT), first)
