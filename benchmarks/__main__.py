@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what `sivae bench` does, where the command is not installed."""
+"""`python -m benchmarks`: the same as `sivae bench`, also if that command is not installed."""
 
 from __future__ import annotations
 

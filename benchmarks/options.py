@@ -1,4 +1,4 @@
-"""The suite's options: of a run, of a profile, of a report."""
+"""The options of a run, of a profile and of a report. Imports no torch, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cases import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, NAMES, OF_IMAGES
+from benchmarks.names import DEFAULT_DTYPES, DEFAULT_NAMES, DTYPES, NAMES, OF_IMAGES
+from sivae.cli.generation import add_device
 from sivae.cli.parsing import Parser, at_least, positive
 
 RESULTS = Path(__file__).parent / "results"
-REPORT, PROFILE = "report", "profile"  # what the first word may ask for instead of a run
-RUN = "run"
+RUN, PROFILE, REPORT = "run", "profile", "report"
 
 
 def parse(words: Sequence[str], program: str) -> argparse.Namespace:
-    """The options, whose `verb` is `REPORT` or `PROFILE` where the first word is, else `RUN`.
+    """Parse the words after the program's name.
 
     Args:
-        words: without the program's name.
+        words: start with "profile" or "report" for these, else they are options of a run.
         program: how the user called it.
+
+    Returns:
+        The options, with `verb` (`RUN`, `PROFILE` or `REPORT`) and `command` (the whole line).
 
     Raises:
         UsageError: the words cannot be understood.
@@ -57,15 +60,14 @@ def _run_parser(program: str) -> Parser:
         type=_op,
         metavar="OP",
         default=list(DEFAULT_NAMES),
-        help=f"What to time: {', '.join(NAMES)}. (default: {' '.join(DEFAULT_NAMES)})",
+        help=f"What to time: {', '.join(NAMES)}.",
     )
     parser.add_argument("--quick", action="store_true", help="Time fewer shapes, in float32 only, with few rounds.")
     _add_place(parser)
-    _add_sides(parser)
     parser.add_argument(
         "--dtype",
         nargs="+",
-        choices=list(DTYPES),
+        choices=DTYPES,
         metavar="DTYPE",
         help=f"Data types of the ops' inputs: {', '.join(DTYPES)}. (default: {' '.join(DEFAULT_DTYPES)})",
     )
@@ -77,32 +79,12 @@ def _run_parser(program: str) -> Parser:
     return parser
 
 
-def _add_place(parser: Parser) -> None:
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=RESULTS, help="Folder of the rows. (default: benchmarks/results)"
-    )
-    parser.add_argument(
-        "--device", metavar="NAME", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1 ..."
-    )
-    parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads. (default: torch's choice)")
-
-
-def _add_sides(parser: Parser) -> None:
-    parser.add_argument(
-        "--sides",
-        nargs="+",
-        type=at_least(1),
-        metavar="N",
-        help="Time iterations on images at these resolutions only. (default: all for this device)",
-    )
-
-
 def _profile_parser(program: str) -> Parser:
     parser = Parser(f"{program} profile")
     parser.describe(
         """
-        Show where the time of a training iteration on images goes, for the plain loop and for ours: the ten kernels
-        (on a CPU: torch ops) that take most of it, and the time by kinds. Prints tables and writes them to
+        Profile a training iteration on images, with the plain loop and with the package's step: the ten kernels (on a
+        CPU: torch ops) that take most of the time, and the time by kinds. Prints tables and writes them to
         OUT/DEVICE/DATE-COMMIT-profile.md.
         """,
         [f"{program} profile --ops image_step --sides 32"],
@@ -116,7 +98,6 @@ def _profile_parser(program: str) -> Parser:
         help=f"Which iterations: {', '.join(OF_IMAGES)}. (default: all)",
     )
     _add_place(parser)
-    _add_sides(parser)
     return parser
 
 
@@ -131,6 +112,22 @@ def _report_parser(program: str) -> Parser:
     )
     parser.require("folder", "name the folder of results")
     return parser
+
+
+def _add_place(parser: Parser) -> None:
+    """Add --out, --device, --threads and --sides."""
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=RESULTS, help="Folder of the rows. (default: benchmarks/results)"
+    )
+    add_device(parser)
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads. (default: torch's choice)")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        type=at_least(1),
+        metavar="N",
+        help="Time iterations on images at these resolutions only. (default: all for this device)",
+    )
 
 
 def _op(word: str) -> str:

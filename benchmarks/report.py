@@ -1,48 +1,49 @@
-"""A page and plots from the rows of results: `sivae bench report DIR`."""
+"""Write a page with tables and plots of a device's results: `sivae bench report DIR`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks.cases import ITERATIONS, MODES
 from benchmarks.gpu.schedule_hours import hours_table
-from benchmarks.iteration_profile import PROFILE_SUFFIX
-from benchmarks.measure import Spread
-from benchmarks.ops_suite import COMPILED, EAGER
-from benchmarks.results import Row, newest, read_rows, spread_of
+from benchmarks.iterations.profile import PROFILE_SUFFIX
+from benchmarks.names import COMPILED, EAGER, MODES
+from benchmarks.op_timing import GRAPH
+from benchmarks.plots import draw
+from benchmarks.rows import Row, newest, read_rows, spread_of
 from benchmarks.tables import Table, markdown, tables, with_quartiles
+from benchmarks.timing import Spread
 from sivae.errors import ConfigError
-from sivae.files import atomic_file, write_text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from sivae.files import write_text
 
 PAGE = "report.md"
-_GRAPH = "graph"
 
 _EXPLANATION = """\
-All variants of a case are called in turn, round after round, in one process. Ratios are taken within each round;
-figures are medians, with the quartiles in brackets. "of copy" is the least number of bytes that has to be moved, over
-the time taken, over the speed of a large copy in the same rounds; it stands where no cache holds the inputs, and
-passes 1 where a machine reads faster than it copies and a case mostly reads. "of matrix rate" is the operations of an
-iteration's products and convolutions, over the time, over the speed of one large matrix product in the same rounds
-(bfloat16 on a GPU, float32 on a CPU); it passes 1 where a library's convolutions are faster than its products. "memory"
-is what one call holds at its height, results included. The bfloat16 baselines compute and sum in bfloat16, as one would
-first write them; the ops sum in float32. The rows beside this page have all of it."""
+The variants of a case are called in turn, round after round, in one process. Ratios are taken within each round;
+numbers are medians, with the quartiles in brackets.
+
+- **of copy**: the bytes that must at least be moved, divided by the time and by the speed of a large copy in the same
+  rounds. It is given if no cache holds the inputs. It can exceed 1 for a case that mostly reads, on a machine that
+  reads faster than it copies.
+- **of matrix rate**: the operations of an iteration's products and convolutions, divided by the time and by the speed
+  of one large matrix product in the same rounds (bfloat16 on a GPU, float32 on a CPU). It exceeds 1 if a library's
+  convolutions are faster than its products.
+- **memory**: the most that one call holds, with its results.
+
+The bfloat16 baselines compute and sum in bfloat16, as one would write them first; the ops sum in float32. The rows
+beside this page have more numbers."""
 
 
 _HOURS = """\
-Images of a stage over the images per second measured above, with noise and style mixing and random images that are on
-the device. Not measured: blending, pictures, metrics, checkpoints, and reading the images."""
+The images of a stage divided by the images per second measured above, with noise and style mixing, and random images on
+the device. Blending, pictures, metrics, checkpoints, and reading the images are not included."""
 
 
 def device_folders(folder: Path) -> list[Path]:
-    """The folders that hold results: the one given, or those in it.
+    """The folders with results: the one given, or those in it.
 
     Raises:
-        ConfigError: there are none; the message says what to do.
+        ConfigError: there are none.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such folder; name the one that holds the results")
@@ -53,13 +54,13 @@ def device_folders(folder: Path) -> list[Path]:
 
 
 def write_report(folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the page and the plots of one device beside its rows, over those of an earlier report.
+    """Write the page and the plots of one device beside its rows, and replace earlier ones.
 
     Args:
         folder: of one device, see `device_folders`.
 
     Returns:
-        What was written, and notices: lines that are no rows, plots that are missing.
+        The files, and notices: lines that are no rows, why there are no plots.
 
     Raises:
         ConfigError: no line of the files is a row.
@@ -80,11 +81,12 @@ def write_report(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def page(rows: Sequence[Row], plots: Sequence[str] = (), profiles: Sequence[str] = ()) -> str:
-    """A Markdown page: where and with what, the summary that the README quotes, the plots, and every table.
+    """A Markdown page: the machines and software, the summary that the README quotes, the plots, and every table.
 
     Args:
         rows: of one device.
-        plots, profiles: files beside the page, to show and to link.
+        plots: files beside the page, to show.
+        profiles: files beside the page, to link.
     """
     lines = [f"# Throughput on {rows[0]['device']}", "", *_facts(rows), "", _EXPLANATION]
     if any(row["quick"] for row in rows):
@@ -125,11 +127,11 @@ def _facts(rows: Sequence[Row]) -> list[str]:
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """Forward and backward of each case on the fastest backend that was measured, launched from Python."""
+    """Forward and backward of each case on the fastest measured backend, launched from Python."""
     lines = []
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        if row["mode"] == MODES[-1] and row["launch"] != _GRAPH and row["seconds"] is not None:
+        if row["mode"] == MODES[-1] and row["launch"] != GRAPH and row["seconds"] is not None:
             groups.setdefault(row["group"], []).append(row)
     for group in groups.values():
         backends = [row for row in group if row["variant"] not in (EAGER, COMPILED)]
@@ -152,85 +154,3 @@ def summary_table(rows: Sequence[Row]) -> Table:
 
 def _words(spread: Spread | None) -> str:
     return "" if spread is None else with_quartiles(spread)
-
-
-def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """The plots: speed-ups over eager by shape, and shares of the copy speed; for CUDA graphs, ones of their own.
-
-    Raises:
-        ImportError: matplotlib is missing.
-    """
-    written = []
-    timed = [row for row in rows if row["op"] not in ITERATIONS and row["seconds"] is not None]
-    for launch in dict.fromkeys(row["launch"] for row in timed):
-        suffix = f"-{_GRAPH}" if launch == _GRAPH else ""
-        chosen = [row for row in timed if row["launch"] == launch]
-        where = f"{chosen[0]['device']}{', in a CUDA graph' if launch == _GRAPH else ''}"
-        cold = [row for row in chosen if row["cold"]]
-        for name, label, part in (
-            ("speedup", "speedup_over_eager", [row for row in chosen if row["variant"] != EAGER]),
-            ("share-of-copy", "share_of_copy", cold),
-        ):
-            if any(spread_of(row, label) for row in part):
-                path = folder / f"{name}{suffix}.png"
-                _draw_dots(part, label, where, path)
-                written.append(path)
-    return written
-
-
-_AXES = {
-    "speedup_over_eager": ("times faster than eager PyTorch", "log"),
-    "share_of_copy": ("share of the copy speed", "linear"),
-}
-
-
-def _draw_dots(rows: Sequence[Row], field: str, where: str, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    label, scale = _AXES[field]
-    names = list(dict.fromkeys(_case_name(row) for row in rows))
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure = Figure(figsize=(12, 1.6 + 0.32 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(MODES), sharey=True, sharex=True, squeeze=False)[0]
-    for panel, mode in zip(panels, MODES, strict=True):
-        for index, variant in enumerate(variants):
-            offset = 0.5 * ((index + 0.5) / len(variants) - 0.5)
-            part = [row for row in rows if row["mode"] == mode and row["variant"] == variant]
-            _dots(panel, part, field, names, offset, variant, f"C{index}")
-        panel.axvline(1.0, color="0.4", linewidth=1)
-        panel.set(title=mode, xlabel=label, xscale=scale)
-        panel.grid(axis="x", which="both", alpha=0.25)
-    if scale == "linear":
-        panels[0].set_xlim(left=0)
-    else:
-        from matplotlib.ticker import LogLocator, NullFormatter
-
-        for panel in panels:
-            panel.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
-            panel.xaxis.set_major_formatter("{x:g}")
-            panel.xaxis.set_minor_formatter(NullFormatter())
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].invert_yaxis()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(where)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-
-
-def _dots(
-    panel: Axes, rows: Iterable[Row], field: str, names: Sequence[str], offset: float, label: str, colour: str
-) -> None:
-    found = [(names.index(_case_name(row)) + offset, spread_of(row, field)) for row in rows]
-    points = [(height, spread) for height, spread in found if spread is not None]
-    medians = [spread.median for _, spread in points]
-    whiskers = (
-        [spread.median - spread.q1 for _, spread in points],
-        [spread.q3 - spread.median for _, spread in points],
-    )
-    heights = [height for height, _ in points]
-    panel.errorbar(medians, heights, xerr=whiskers, fmt="o", markersize=4, color=colour, label=label)
-
-
-def _case_name(row: Row) -> str:
-    return f"{row['op']} {'x'.join(map(str, row['shape']))} {row['dtype']}"

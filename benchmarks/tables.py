@@ -1,4 +1,4 @@
-"""Rows of results as tables: one per op and launch, a line per shape, dtype and mode, medians."""
+"""Make tables of rows and print them: a table for each op and launch, a line for each shape, dtype and mode."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from benchmarks.cases import ITERATIONS, OF_IMAGES, STYLE_STEP
-from benchmarks.image_iterations import BF16, BF16_COMPILED, CHANNELS_LAST, TF32
-from benchmarks.measure import Spread
-from benchmarks.ops_suite import COMPILED, EAGER
-from benchmarks.results import Row, spread_of
-from benchmarks.step_suite import EAGER_FUSED_ADAM, PRODUCTS
+from benchmarks.iterations.images import BF16, BF16_COMPILED, CHANNELS_LAST, TF32
+from benchmarks.iterations.points import EAGER_FUSED_ADAM, PRODUCTS
+from benchmarks.names import COMPILED, EAGER, ITERATIONS, OF_IMAGES, STYLE_STEP
+from benchmarks.op_timing import CALL, GRAPH, STREAM
+from benchmarks.rows import Row, spread_of
+from benchmarks.timing import Spread
 
-_LAUNCHES = {"call": "", "stream": "launched one by one", "graph": "in a CUDA graph"}
+_LAUNCHES = {CALL: "", STREAM: "launched one by one", GRAPH: "in a CUDA graph"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, headings, and lines of cells; the first `labels` columns are words, the others figures."""
+    """A title, headings, and lines of cells; the first `labels` columns are words, the others numbers."""
 
     title: str
     headings: Sequence[str]
@@ -28,7 +28,7 @@ class Table:
 
 
 def format_seconds(seconds: float) -> str:
-    """Three digits and a unit."""
+    """A duration in three digits and a unit."""
     for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
         if seconds < limit:
             return f"{seconds * factor:.3g} {unit}"
@@ -36,7 +36,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Three digits and a unit."""
+    """A size in three digits and a unit."""
     for limit, unit in ((1e3, "B"), (1e6, "kB"), (1e9, "MB")):
         if count < limit:
             return f"{count * 1e3 / limit:.3g} {unit}"
@@ -44,7 +44,7 @@ def format_bytes(count: float) -> str:
 
 
 def medians(spread: Spread) -> str:
-    """The median alone."""
+    """The median, in two decimals."""
     return f"{spread.median:.2f}"
 
 
@@ -54,15 +54,15 @@ def with_quartiles(spread: Spread) -> str:
 
 
 def tables(rows: Iterable[Row], ratio: Callable[[Spread], str] = medians) -> list[Table]:
-    """All tables of some rows, which hold a contender of a group once.
+    """The tables of some rows, in their order.
 
     Args:
-        rows: in the order in which they are to appear.
-        ratio: how speed-ups and shares are written.
+        rows: at most one of each group, variant and launch.
+        ratio: writes speed-ups and shares.
     """
     parts: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        group = row["group"] if row["op"] in ITERATIONS else ""  # an iteration's table has one batch
+        group = row["group"] if row["op"] in ITERATIONS else ""  # a table for each batch of an iteration
         parts.setdefault((row["op"], row["launch"], group), []).append(row)
     return [
         _step_table(part, ratio) if op in ITERATIONS else _op_table(op, launch, part, ratio)
@@ -165,7 +165,7 @@ def markdown(table: Table) -> list[str]:
 
 
 def print_tables(found: Sequence[Table], stream: TextIO | None = None) -> None:
-    """By rich where it is installed, in plain text where not."""
+    """Print tables with rich, or in plain text if rich is not installed."""
     stream = stream or sys.stdout
     try:
         from rich import box
@@ -185,7 +185,7 @@ def print_tables(found: Sequence[Table], stream: TextIO | None = None) -> None:
 
 
 def print_plain_tables(found: Sequence[Table], stream: TextIO) -> None:
-    """The same in columns of blanks."""
+    """Print tables in plain text, with columns aligned by blanks."""
     for table in found:
         lines = [table.headings, *table.lines]
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]

@@ -1,1 +1,1 @@
-"""What a good practitioner first writes in PyTorch: the other side of every ratio. Nothing here uses sivae.ops."""
+"""Networks, ops and loaders in plain PyTorch, as one would write them first: the other side of every ratio."""

@@ -1,4 +1,4 @@
-"""The published convolutional pair in plain modules, as one would first write it down."""
+"""The published convolutional networks in plain modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class PlainConvVAE(nn.Module):
-    """Encoder and decoder with batch norm; the state dict has the names of `sivae.models.ConvVAE`'s."""
+    """Encoder and decoder with batch norm, with the state dict of `sivae.models.ConvVAE`."""
 
     encoder: nn.Module
     decoder: nn.Module
@@ -21,6 +21,11 @@ class PlainConvVAE(nn.Module):
         side = image_size >> len(widths)
         self.encoder = _Encoder(channels, widths, side, z_dim)
         self.decoder = _Decoder(channels, widths, side, z_dim)
+
+    def optimizers(self, rate: float) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Adam for the encoder and the decoder."""
+        encoder, decoder = (torch.optim.Adam(network.parameters(), lr=rate) for network in (self.encoder, self.decoder))
+        return encoder, decoder
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] -> mu and logvar [B, z_dim]."""

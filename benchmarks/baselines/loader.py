@@ -1,4 +1,4 @@
-"""The plain way to feed images: a Dataset that turns one into a tensor, and a shuffling DataLoader around it."""
+"""Load images with a plain Dataset and a shuffling DataLoader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def _tensor(image: np.ndarray) -> Tensor:
-    """uint8 [H, W, C] -> float32 [C, H, W] in 0 … 1, mirrored half of the time."""
+    """uint8 [H, W, C] -> float32 [C, H, W] in 0 … 1, mirrored at random."""
     x = torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div(255)
     return x.flip(2) if torch.rand(()) < 0.5 else x
 
@@ -33,7 +33,7 @@ class ArrayDataset(Dataset[Tensor]):
 
 
 class FileDataset(Dataset[Tensor]):
-    """Image files in a folder, decoded whenever they are asked for."""
+    """The image files of a folder, each decoded when it is read."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.iterdir())
@@ -51,9 +51,9 @@ def batches(dataset: Dataset[Tensor], *, batch_size: int, workers: int, device: 
 
     Args:
         dataset: the images.
-        batch_size: images in a batch; the last incomplete one of an epoch is left out.
-        workers: processes; 0 reads in this one.
-        device: where batches are wanted.
+        batch_size: images in a batch; an epoch's last batch is left out if it is incomplete.
+        workers: processes that read; 0: this process reads.
+        device: of the batches.
     """
     cuda = device.type == "cuda"
     loader: DataLoader[Any] = DataLoader(

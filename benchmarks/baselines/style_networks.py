@@ -1,4 +1,4 @@
-"""The published style-based pair in plain modules, as one would first write it down."""
+"""The published style-based networks in plain modules."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_FUSED_FROM = 128  # pixels, from where on the published networks resample within a convolution
+from benchmarks.baselines.eager_ops import styled_instance_norm
+
+_FUSED_FROM = 128  # pixels a side; from here on the published networks resample within a convolution
 
 
 class PlainStyleVAE(nn.Module):
-    """Encoder and decoder at their last stage; the state dict has the names of `sivae.models.StyleVAE`'s."""
+    """Encoder and decoder at their last stage, with the state dict of `sivae.models.StyleVAE`."""
 
     average_style: Tensor
 
@@ -42,15 +44,15 @@ class PlainStyleVAE(nn.Module):
         return mu, logvar
 
     def decode(self, z: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """[B, z_dim] -> [B, C, H, W]; `noise` are maps to use instead of random ones, two for each block."""
+        """[B, z_dim] -> [B, C, H, W]; noise: maps to use instead of random ones, two for each block."""
         return self._decode(z, noise, mixing=False)
 
     def decode_prior(self, z: Tensor) -> Tensor:
-        """As `decode`, most often with the finer styles of another latent."""
+        """As `decode`, but most often with the finer styles of another latent."""
         return self._decode(z, None, mixing=True)
 
     def rate_scales(self) -> dict[str, float]:
-        """What the optimizer multiplies the steps of parameters by, where that is not 1."""
+        """Parameter's name -> factor of its learning rate, for those whose factor is not 1."""
         scales = {}
         for name, module in self.named_modules():
             if isinstance(module, _Linear | _Conv):
@@ -58,6 +60,20 @@ class PlainStyleVAE(nn.Module):
             if isinstance(module, _Linear) and module.multiplier != 1.0:
                 scales[f"{name}.bias"] = module.multiplier
         return scales
+
+    def optimizers(self, rate: float) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Adam for the encoder and the decoder, with a group for each rate."""
+        encoder, decoder = (
+            torch.optim.Adam(self._groups(name, rate), betas=(0.0, 0.99)) for name in ("encoder", "decoder")
+        )
+        return encoder, decoder
+
+    def _groups(self, prefix: str, rate: float) -> list[dict[str, object]]:
+        scales = self.rate_scales()
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.get_submodule(prefix).named_parameters():
+            groups.setdefault(scales.get(f"{prefix}.{name}", 1.0), []).append(parameter)
+        return [{"params": parameters, "lr": rate * scale} for scale, parameters in groups.items()]
 
     def _decode(self, z: Tensor, noise: Sequence[Tensor] | None, *, mixing: bool) -> Tensor:
         styles = self._styles(z)
@@ -210,8 +226,8 @@ class _Decoder(nn.Module):
     def forward(self, styles: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
         x = self.constant.unsqueeze(0)
         for index, block in enumerate(self.blocks):
-            maps = None if noise is None else noise[2 * index : 2 * index + 2]
-            x = block(x, styles[:, 2 * index], styles[:, 2 * index + 1], maps)
+            maps = () if noise is None else noise[2 * index : 2 * index + 2]
+            x = block(x, styles[:, 2 * index], styles[:, 2 * index + 1], *maps)
         image: Tensor = self.exits[-1](x)
         return image
 
@@ -229,21 +245,15 @@ class _DecoderBlock(nn.Module):
         self.bias2 = nn.Parameter(torch.zeros(fan_out))
         self.style2 = _Linear(z_dim, 2 * fan_out, gain=1.0)
 
-    def forward(self, x: Tensor, style1: Tensor, style2: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
+    def forward(
+        self, x: Tensor, style1: Tensor, style2: Tensor, noise1: Tensor | None = None, noise2: Tensor | None = None
+    ) -> Tensor:
         if self.conv1 is not None and self.blur is not None:
             x = self.blur(self.conv1(x))
-        x = self._activated(x, self.noise_weight1, self.bias1, None if noise is None else noise[0])
-        x = _styled(x, self.style1(style1))
-        x = self._activated(self.conv2(x), self.noise_weight2, self.bias2, None if noise is None else noise[1])
-        return _styled(x, self.style2(style2))
+        x = self._styled(x, self.noise_weight1, self.bias1, self.style1(style1), noise1)
+        return self._styled(self.conv2(x), self.noise_weight2, self.bias2, self.style2(style2), noise2)
 
-    def _activated(self, x: Tensor, weight: Tensor, bias: Tensor, noise: Tensor | None) -> Tensor:
+    def _styled(self, x: Tensor, noise_weight: Tensor, bias: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             noise = torch.randn(x.shape[0], 1, x.shape[2], x.shape[3], device=x.device, dtype=x.dtype)
-        x = x + noise * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-        return F.instance_norm(F.leaky_relu(x, 0.2), eps=1e-8)
-
-
-def _styled(x: Tensor, style: Tensor) -> Tensor:
-    scale, shift = style.unsqueeze(2).unsqueeze(3).chunk(2, dim=1)
-    return x * (1.0 + scale) + shift
+        return styled_instance_norm(x, noise, noise_weight, bias, *style.chunk(2, dim=1))

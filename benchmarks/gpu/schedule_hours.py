@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.cases import STYLE_STEP
-from benchmarks.image_iterations import OURS
-from benchmarks.results import Row
+from benchmarks.iterations.images import OURS
+from benchmarks.names import STYLE_STEP
+from benchmarks.rows import Row
 from benchmarks.tables import Table
 from sivae.settings.growth import SMALLEST, Growing
 from sivae.training import preset_config

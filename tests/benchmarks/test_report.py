@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.measure import Spread
-from benchmarks.results import Row, RowFile, group_rows
+from benchmarks.rows import Row, RowFile, group_rows, read_rows, spread_of
 from benchmarks.tables import format_bytes, format_seconds, markdown, print_tables, tables, with_quartiles
+from benchmarks.timing import Spread
 from sivae.errors import ConfigError
-from tests.benchmarks.test_results import COPY_SPEED, FACTS, group
+from tests.benchmarks.small import FACTS
+from tests.benchmarks.test_rows import COPY_SPEED, group
 
 
 @pytest.fixture
@@ -125,6 +126,6 @@ class TestReport:
     def test_spreads_survive_the_way_through_a_file(self, tmp_path, rows):
         file = RowFile(tmp_path, "cpu", FACTS)
         file.append(rows)
-        read, _ = report.read_rows(file.path.parent)
+        read, _ = read_rows(file.path.parent)
         assert read == rows
-        assert report.spread_of(read[1], "share_of_copy") == Spread(0.5, 0.5, 0.5)
+        assert spread_of(read[1], "share_of_copy") == Spread(0.5, 0.5, 0.5)

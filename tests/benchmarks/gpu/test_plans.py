@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import image_step_suite, style_step_suite
 from benchmarks.gpu import plans
 from benchmarks.gpu.plans import Plan
 from benchmarks.gpu.stages import MINUTES_LEFT, ROOT, groups
+from benchmarks.iterations import conv, style
 from benchmarks.options import parse
 
 TESTS = ["tests", "tests-large", *(f"tests-triton-{part}" for part in range(8))]
@@ -70,7 +70,7 @@ def test_a_sanitizer_on_the_path_is_used(tmp_path, monkeypatch):
 
 
 def test_the_sides_to_compile_and_to_profile_are_measured_on_a_gpu():
-    sides = {case.side for suite in (image_step_suite, style_step_suite) for case in suite.CUDA_CASES}
+    sides = {case.side for module in (conv, style) for case in module.CASES["cuda"]}
     assert {int(side) for side in (*plans.COMPILED_SIDES, *plans.PROFILED_SIDES)} <= sides
 
 

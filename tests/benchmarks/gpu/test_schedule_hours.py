@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cases import STYLE_STEP
 from benchmarks.gpu.schedule_hours import hours_table
+from benchmarks.names import STYLE_STEP
 
 RATES = {(64, 16): 1000.0, (128, 8): 500.0, (256, 4): 200.0, (512, 4): 50.0, (1024, 4): 20.0}
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import loader_suite
+from benchmarks import loaders
 from benchmarks.baselines import loader
-from benchmarks.loader_suite import LoaderCase, Turns
+from benchmarks.loaders import LoaderCase, Turns
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def test_the_plain_loader_delivers_every_image_once_an_epoch(tmp_path: Path) -> 
 def test_every_contender_delivers_batches_of_one_shape(tmp_path: Path) -> None:
     case = LoaderCase(side=16, count=40, files=20, batch_size=4)
     with ExitStack() as closing:
-        for name, call in loader_suite.contenders(case, tmp_path, CPU, closing).items():
+        for name, call in loaders.contenders(case, tmp_path, CPU, closing).items():
             batch = call()
             x = batch[0] if isinstance(batch, tuple) else batch
             assert isinstance(x, torch.Tensor) and x.shape == (4, 3, 16, 16), name
@@ -45,8 +45,8 @@ def test_every_contender_delivers_batches_of_one_shape(tmp_path: Path) -> None:
 
 def test_a_table_has_a_row_for_each(capsys) -> None:
     case = LoaderCase(side=16, count=40, files=20, batch_size=4)
-    results = loader_suite.run([case], Turns(rounds=2, seconds=0.0, uncounted=1), CPU)
+    results = loaders.run([case], Turns(rounds=2, seconds=0.0, uncounted=1), CPU)
     assert all(len(taken) == 2 and min(taken) > 0 for taken in results[case].values())
-    table = loader_suite.table(case, results[case])
-    assert table.row_count == len(results[case]) == 6
+    table = loaders.table(case, results[case])
+    assert len(table.lines) == len(results[case]) == 6
     assert capsys.readouterr().err.count("cache host") == 2

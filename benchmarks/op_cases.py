@@ -1,44 +1,33 @@
-"""What is measured: the one list of ops, their plain counterparts, shapes and dtypes."""
+"""The ops that are measured, with their plain counterparts, shapes, dtypes and random inputs."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import losses, styled_norm
+from benchmarks.baselines import eager_ops
+from benchmarks.names import DEFAULT_DTYPES, DEFAULT_NAMES
 from sivae import ops
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
 Shape = tuple[int, ...]
 
-MODES = ("forward", "backward", "forward+backward")
-# The ops' names of whole training iterations: in 2D (`step_suite`), on images (`image_step_suite`), and on images with
-# the style model (`style_step_suite`).
-STEP, IMAGE_STEP, STYLE_STEP = "step", "image_step", "style_step"
-OF_IMAGES = (IMAGE_STEP, STYLE_STEP)
-ITERATIONS = (STEP, *OF_IMAGES)
-DTYPES: Mapping[str, torch.dtype] = {
-    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-}
-DEFAULT_DTYPES = ("float32", "bfloat16")
-
 _SCALE, _BETA_REC, _BETA_NEG = 0.5, 0.2, 0.9  # of exp_elbo: the settings of 8gaussians
-_LOSS_Z = 512  # latents of the whole loss
-_LOSS_BETA_NEG = 256.0
+_LOSS_Z, _LOSS_BETA_NEG = 512, 256.0  # of the whole loss: latents of an image, and the weight of their kl
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one call works on.
+    """The tensors of one call.
 
     Attributes:
         arguments: of the function, in order.
-        leaves: those that gradients are taken to.
+        leaves: the arguments that get gradients.
         upstream: the gradients of the function's results.
     """
 
@@ -58,16 +47,14 @@ class Sampler:
     generator: torch.Generator
     dtype: torch.dtype
 
-    @classmethod
-    def of(cls, device: torch.device, dtype: torch.dtype) -> Sampler:
-        return cls(torch.Generator(device).manual_seed(0), dtype)
-
     def normal(self, *shape: int, leaf: bool = False) -> Tensor:
-        values = torch.randn(shape, generator=self.generator, device=self.generator.device)
-        return values.to(self.dtype).requires_grad_(leaf)
+        return self._made(torch.randn, shape, leaf)
 
     def uniform(self, *shape: int, leaf: bool = False) -> Tensor:
-        values = torch.rand(shape, generator=self.generator, device=self.generator.device)
+        return self._made(torch.rand, shape, leaf)
+
+    def _made(self, draw: Callable[..., Tensor], shape: Shape, leaf: bool) -> Tensor:
+        values = draw(shape, generator=self.generator, device=self.generator.device)
         return values.to(self.dtype).requires_grad_(leaf)
 
 
@@ -76,16 +63,15 @@ class Operation:
     """One op and its plain counterpart.
 
     Attributes:
-        name: what the user calls it.
+        name: one of `benchmarks.names.OPS`.
         eager: the baseline.
-        fused: the op on a backend; its noise, if it draws any: None, or a seed drawn before.
+        fused: (backend, noise) -> the op; noise, for an op that draws some: None, or a seed drawn before.
         inputs: makes random inputs of a shape.
-        moved: how many elements of the inputs' dtype any implementation has to read and write, forward and backward.
-        shapes: those that people train with.
-        large_shapes: further ones, for a GPU.
-        quick_shapes: those of a quick run.
-        dtypes: those in which it comes to be called; None: any.
-        default: whether it is measured unless asked for by name.
+        moved: shape -> elements of the inputs' dtype that any implementation must read and write, forward and backward.
+        shapes: shapes of real trainings.
+        large_shapes: more of them, for a GPU.
+        quick_shapes: shapes of a quick run.
+        dtypes: dtypes that the op is called with; None: any.
     """
 
     name: str
@@ -97,7 +83,6 @@ class Operation:
     quick_shapes: tuple[Shape, ...]
     large_shapes: tuple[Shape, ...] = ()
     dtypes: tuple[str, ...] | None = None
-    default: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,11 +97,22 @@ class Case:
     def name(self) -> str:
         return f"{self.operation.name} {list(self.shape)} {self.dtype}"
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
     def moved_bytes(self, mode: str) -> int:
-        """The least that any implementation moves to and from memory in one call."""
+        """The bytes that any implementation must read and write in one call."""
         forward, backward = self.operation.moved(self.shape)
         elements = {"forward": forward, "backward": backward, "forward+backward": forward + backward}[mode]
-        return elements * DTYPES[self.dtype].itemsize
+        return elements * self.torch_dtype.itemsize
+
+    def random_inputs(self, device: torch.device) -> Iterator[Inputs]:
+        """Set after set of random inputs, without end."""
+        sampler = Sampler(torch.Generator(device).manual_seed(0), self.torch_dtype)
+        while True:
+            yield self.operation.inputs(self.shape, sampler)
 
 
 def _reconstruction_inputs(shape: Shape, sample: Sampler) -> Inputs:
@@ -142,8 +138,8 @@ def _loss_inputs(shape: Shape, sample: Sampler) -> Inputs:
 
 
 def _eager_loss(recon: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    z, kl = losses.reparameterize_kl(mu, logvar)
-    return z, losses.exp_elbo(losses.mse(recon, target), kl, 1 / recon[0].numel(), beta_kl=_LOSS_BETA_NEG)
+    z, kl = eager_ops.reparameterize_kl(mu, logvar)
+    return z, eager_ops.exp_elbo(eager_ops.mse(recon, target), kl, 1 / recon[0].numel(), beta_kl=_LOSS_BETA_NEG)
 
 
 def _fused_loss(backend: str, noise: ops.PhiloxNoise | None) -> Function:
@@ -187,12 +183,15 @@ def _loss_moved(shape: Shape) -> tuple[int, int]:
     return 2 * images + 3 * latents, 3 * images + 5 * latents
 
 
-_IMAGES: tuple[Shape, ...] = ((32, 3, 32, 32), (32, 3, 256, 256), (4, 3, 1024, 1024), (16, 3, 512, 512))
-_LATENTS: tuple[Shape, ...] = ((512, 2), (32, 128), (32, 512), (4096, 512), (8, 4, 128, 128))
-_QUICK_LATENTS: tuple[Shape, ...] = ((512, 2), (32, 512))
-_LARGE_LATENTS: tuple[Shape, ...] = ((65536, 512),)
+_IMAGE_SHAPES: tuple[Shape, ...] = ((32, 3, 32, 32), (32, 3, 256, 256), (4, 3, 1024, 1024), (16, 3, 512, 512))
+_LatentOperation = functools.partial(
+    Operation,
+    shapes=((512, 2), (32, 128), (32, 512), (4096, 512), (8, 4, 128, 128)),
+    large_shapes=((65536, 512),),
+    quick_shapes=((512, 2), (32, 512)),
+)
 
-# `moved`, in elements; vectors of one value per sample are left out where the shape has more dimensions than the batch.
+# `moved` counts these elements. Vectors of one value per sample do not count, unless they are all that there is.
 #   reconstruction_error: forward reads recon, target; backward reads both and writes recon's gradient.
 #   reparameterize_kl: forward reads mu, logvar and writes z; backward reads mu, logvar, z's gradient and writes two
 #       gradients. The noise is computed, not moved.
@@ -201,7 +200,7 @@ _LARGE_LATENTS: tuple[Shape, ...] = ((65536, 512),)
 #   exp_elbo: forward reads rec, kl; backward reads both and writes two gradients.
 #   loss: an image's and a latent's together.
 #   styled_instance_norm: forward reads x twice and writes y; backward reads x and y's gradient twice and writes x's.
-#       Where a plane stays in a cache between the two readings, less comes from memory.
+#       If a cache keeps a plane between the two readings, less is read from memory.
 OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
@@ -216,60 +215,49 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         Operation(
             "exp_elbo",
-            functools.partial(losses.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG),
+            functools.partial(eager_ops.exp_elbo, scale=_SCALE, beta_rec=_BETA_REC, beta_kl=_BETA_NEG),
             _fused_exp_elbo,
             _exp_elbo_inputs,
             _per_element(2, 4),
             shapes=((512,), (32,)),
             quick_shapes=((512,),),
-            dtypes=("float32",),  # what rec and kl come in, whatever the images' dtype
+            dtypes=("float32",),  # rec and kl have it, whatever the images' dtype
         ),
         Operation(
             "reconstruction_error",
-            losses.mse,
+            eager_ops.mse,
             lambda backend, noise: functools.partial(ops.reconstruction_error, backend=backend),
             _reconstruction_inputs,
             _per_element(2, 3),
-            shapes=_IMAGES,
+            shapes=_IMAGE_SHAPES,
             large_shapes=((64, 3, 512, 512),),
             quick_shapes=((32, 3, 32, 32), (32, 3, 256, 256)),
         ),
-        Operation(
+        _LatentOperation(
             "reparameterize_kl",
-            losses.reparameterize_kl,
+            eager_ops.reparameterize_kl,
             lambda backend, noise: functools.partial(ops.reparameterize_kl, noise=noise, backend=backend),
             functools.partial(_latent_inputs, z=True, kl=True),
             _per_element(3, 5),
-            shapes=_LATENTS,
-            large_shapes=_LARGE_LATENTS,
-            quick_shapes=_QUICK_LATENTS,
         ),
-        Operation(
+        _LatentOperation(
             "reparameterize",
-            losses.reparameterize,
+            eager_ops.reparameterize,
             lambda backend, noise: functools.partial(ops.reparameterize, noise=noise, backend=backend),
             functools.partial(_latent_inputs, z=True, kl=False),
             _per_element(3, 4),
-            shapes=_LATENTS,
-            large_shapes=_LARGE_LATENTS,
-            quick_shapes=_QUICK_LATENTS,
-            default=False,
         ),
-        Operation(
+        _LatentOperation(
             "gaussian_kl",
-            losses.gaussian_kl,
+            eager_ops.gaussian_kl,
             lambda backend, noise: functools.partial(ops.gaussian_kl, backend=backend),
             functools.partial(_latent_inputs, z=False, kl=True),
             _per_element(2, 4),
-            shapes=_LATENTS,
-            large_shapes=_LARGE_LATENTS,
-            quick_shapes=_QUICK_LATENTS,
-            default=False,
         ),
         *(
             Operation(
                 name,
-                styled_norm.styled_instance_norm,
+                eager_ops.styled_instance_norm,
                 _fused_styled_norm,
                 functools.partial(_styled_norm_inputs, memory_format=memory_format),
                 _per_element(3, 5),
@@ -285,9 +273,6 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
     )
 }
-NAMES = (*OPERATIONS, *ITERATIONS)  # what a user may ask for
-# Iterations on images take minutes on a GPU, where there are six sizes of them, so they have to be asked for.
-DEFAULT_NAMES = tuple(name for name in NAMES if name == STEP or (name in OPERATIONS and OPERATIONS[name].default))
 
 
 def cases(
@@ -300,10 +285,10 @@ def cases(
     """The cases of some ops, in the list's order, dtype by dtype.
 
     Args:
-        names: of `NAMES`; the training step has no case here.
-        dtypes: None is float32 and bfloat16, or float32 where quick.
+        names: of ops; other names have no case here.
+        dtypes: None is float32 and bfloat16, or float32 if quick.
         quick: fewer shapes.
-        large: with those that are meant for a GPU, where not quick.
+        large: with the shapes for a GPU, unless quick.
     """
     wanted = dtypes or (("float32",) if quick else DEFAULT_DTYPES)
     return [

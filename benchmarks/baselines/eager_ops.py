@@ -1,9 +1,19 @@
-"""The memory-bound half of a block of a style-based network, in eager PyTorch."""
+"""The ops in eager PyTorch, with the arguments and results of the ops of the same name in `sivae.ops`."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from sivae.method.plain import exp_elbo, gaussian_kl, mse
+from sivae.method.plain import sample as reparameterize
+
+__all__ = ["exp_elbo", "gaussian_kl", "mse", "reparameterize", "reparameterize_kl", "styled_instance_norm"]
+
+
+def reparameterize_kl(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+    """mu, logvar [B, ...] -> z [B, ...], kl [B]."""
+    return reparameterize(mu, logvar), gaussian_kl(mu, logvar)
 
 
 def styled_instance_norm(

@@ -1,4 +1,4 @@
-"""Rows: what they say, that they are whole, and that nothing that was written is ever lost."""
+"""Rows: their fields, and that none is lost once written."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import environment, step_suite
-from benchmarks.cases import OPERATIONS, Case
-from benchmarks.measure import Measurement, Spread
-from benchmarks.ops_suite import COPY, EMPTY, Contender, GroupResult
-from benchmarks.results import RowFile, group_rows, newest, read_rows, spread_of, step_rows
+from benchmarks import environment
+from benchmarks.iterations.base import IterationResult
+from benchmarks.iterations.points import CASE
+from benchmarks.op_cases import OPERATIONS, Case
+from benchmarks.op_timing import COPY, EMPTY, Contender, GroupResult
+from benchmarks.rows import RowFile, group_rows, iteration_rows, newest, read_rows, spread_of
+from benchmarks.timing import Measurement, Spread
 from sivae.errors import ConfigError
+from tests.benchmarks.small import FACTS
 
-FACTS: dict[str, Any] = environment.environment(torch.device("cpu")) | {"quick": False, "command": "sivae bench"}
 COPY_SPEED = Spread(100.0, 90.0, 110.0)  # bytes per second
 
 
@@ -36,7 +38,7 @@ def group(*, cold: bool = False) -> GroupResult:
     )
 
 
-def test_a_row_says_everything():
+def test_fields_of_a_row():
     eager, native, compiled = group_rows(group(), FACTS, COPY_SPEED)
     assert (native["op"], native["shape"], native["dtype"], native["mode"]) == (
         "gaussian_kl",
@@ -87,10 +89,10 @@ def test_graphs_are_compared_with_graphs_and_with_an_empty_one():
     assert rows["triton", "stream"]["time_over_empty_graph"] is None
 
 
-def test_rows_of_the_step_have_iterations_and_the_same_schema():
+def test_rows_of_an_iteration_have_iterations_and_the_same_schema():
     measurement = Measurement({"eager": [0.5], "native": [0.25]}, {"eager": 1, "native": 1})
-    result = step_suite.StepResult(step_suite.CASE, ("eager", "native"), measurement, {"eager": 10, "native": None})
-    eager, native = step_rows(result, FACTS)
+    result = IterationResult(CASE, ("eager", "native"), measurement, {"eager": 10, "native": None})
+    eager, native = iteration_rows(result, FACTS)
     assert (eager["iterations_per_second"], native["iterations_per_second"]) == (2.0, 4.0)
     assert native["speedup_over_eager"] == 2.0 and eager["speedup_over_eager"] is None
     assert (eager["peak_extra_bytes"], native["peak_extra_bytes"]) == (10, None)
@@ -112,7 +114,7 @@ class TestRowFile:
         assert [row["value"] for row in rows] == [0, 0, 1, -1, 2, -2]
         assert not complaints
 
-    def test_a_line_that_was_never_finished_swallows_nothing(self, tmp_path):
+    def test_an_unfinished_line_does_not_join_the_next_one(self, tmp_path):
         file = RowFile(tmp_path, "cpu", FACTS)
         file.append([{"schema": 1, "value": 1}])
         with file.path.open("a") as broken:
@@ -128,14 +130,14 @@ class TestRowFile:
         rows, complaints = read_rows(tmp_path / "cpu")
         assert len(rows) == 1 and len(complaints) == 2
 
-    def test_numbers_that_json_has_no_word_for_are_refused_before_anything_is_written(self, tmp_path):
+    def test_nan_is_refused_before_anything_is_written(self, tmp_path):
         file = RowFile(tmp_path, "cpu", FACTS)
         with pytest.raises(ValueError, match="JSON"):
             file.append([{"value": 1.0}, {"value": float("nan")}])
         assert not file.path.exists()
 
     @pytest.mark.parametrize("inside", ["", "below"])
-    def test_a_file_in_the_folder_s_place(self, tmp_path, inside):
+    def test_a_file_instead_of_the_folder(self, tmp_path, inside):
         taken = tmp_path / "taken"
         taken.write_text("mine")
         with pytest.raises(ConfigError, match="name a folder for the results"):
@@ -168,7 +170,7 @@ class TestEnvironment:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
         assert environment.device_slug(torch.device("cuda", 0)) == "nvidia-h100-80gb-hbm3"
 
-    def test_what_is_missing_has_a_reason(self):
+    def test_a_missing_backend_has_a_reason(self):
         missing = environment.missing_backends(torch.device("cpu"))
         assert set(missing) | set(FACTS["backends"]) >= {"native", "reference"}
         assert all(missing.values())

@@ -1,20 +1,18 @@
-"""Where the time goes: kinds of kernels, shares from traces and averages, and the page."""
+"""Profiles: kinds of kernels, shares from traces and averages, and the page."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from benchmarks import iteration_profile
-from benchmarks.image_iterations import OURS
-from benchmarks.image_step_suite import ImageCase, makers
-from benchmarks.iteration_profile import PRODUCTS, Profile, Share, shares_of_trace, short, tables
-from benchmarks.measure import Spread
-from benchmarks.ops_suite import EAGER
-from tests.benchmarks.test_results import FACTS
-from tests.benchmarks.test_suites import TINY_EFFORT
-
-SMALL = ImageCase(batch=4, side=16, widths=(8, 16), z_dim=4)
+from benchmarks.iterations import profile
+from benchmarks.iterations.images import OURS
+from benchmarks.iterations.profile import PRODUCTS, Profile, Share, shares_of_trace, short, tables
+from benchmarks.names import EAGER
+from benchmarks.probes import MatrixProbe
+from benchmarks.timing import Spread
+from tests.benchmarks import small
+from tests.benchmarks.small import FACTS
 
 
 @pytest.mark.parametrize(
@@ -64,23 +62,23 @@ def test_shares_of_a_trace_are_those_of_the_gpu():
     ]
 
 
-def profile_of(device_type: str) -> Profile:
+def made_profile(device_type: str) -> Profile:
     shares = [Share(f"kernel {index}", 1e-3, 2.0) for index in range(12)]
-    return Profile(SMALL, OURS, device_type, Spread(20e-3, 19e-3, 21e-3), shares, 10**9, 1e12)
+    return Profile(small.CONV, OURS, device_type, Spread(20e-3, 19e-3, 21e-3), shares, 10**9, 1e12)
 
 
 def test_tables_hold_the_top_ten_and_what_is_left():
-    kinds, top = tables(profile_of("cuda"))
+    kinds, top = tables(made_profile("cuda"))
     assert [line[0] for line in kinds.lines] == ["other", "no kernel runs"]
     assert kinds.lines[1][1:3] == ["8 ms", "40.0 %"]  # 20 ms less 12 of a millisecond each
     assert len(top.lines) == 11
     assert top.lines[0] == ["kernel 0", "1 ms", "5.0 %", "2"]
     assert top.lines[-1] == ["2 others", "2 ms", "10.0 %", "4"]
-    assert "no kernel runs" not in [line[0] for line in tables(profile_of("cpu"))[0].lines]
+    assert "no kernel runs" not in [line[0] for line in tables(made_profile("cpu"))[0].lines]
 
 
-def test_a_sentence_holds_the_products_against_a_large_one():
-    assert iteration_profile.sentence(profile_of("cuda")) == (
+def test_a_sentence_compares_the_products_with_a_large_one():
+    assert profile.sentence(made_profile("cuda")) == (
         "20 ms an iteration without the profiler [19 ms, 21 ms]. Its products and convolutions are 1 GFLOP, which one "
         "large matrix product, at 1 TFLOP/s in the same rounds, would do in 1 ms: 5.0 % of it."
     )
@@ -96,28 +94,29 @@ def test_long_names_keep_both_ends():
     assert short("a | b") == "a / b"  # a cell of a table in Markdown
 
 
-def test_on_a_cpu_it_is_ops_of_torch(monkeypatch, tmp_path):
-    monkeypatch.setattr(iteration_profile, "EFFORT", TINY_EFFORT)
-    monkeypatch.setattr(iteration_profile.MatrixProbe, "side_on_cpu", 16)
-    found = iteration_profile.profiles(SMALL, makers(SMALL))
-    assert [profile.variant for profile in found] == [EAGER, OURS]
-    for profile in found:
-        names = [share.name for share in profile.shares]
+def test_a_profile_on_a_cpu_has_ops_of_torch(monkeypatch, tmp_path):
+    monkeypatch.setattr(profile, "EFFORT", small.ITERATION_EFFORT)
+    monkeypatch.setattr(profile, "_CALLS", 1)
+    monkeypatch.setattr(MatrixProbe, "side_on_cpu", 16)
+    found = profile.profiles(small.CONV)
+    assert [one.variant for one in found] == [EAGER, OURS]
+    for one in found:
+        names = [share.name for share in one.shares]
         assert "aten::convolution_backward" in names
-        assert profile.shares == sorted(profile.shares, key=lambda share: -share.seconds)
-        assert profile.flops > 0 and profile.flops_per_second > 0
+        assert one.shares == sorted(one.shares, key=lambda share: -share.seconds)
+        assert one.flops > 0 and one.flops_per_second > 0
     path = tmp_path / "profile.md"
-    iteration_profile.write_page(path, found, FACTS)
+    profile.write_page(path, found, FACTS)
     page = path.read_text()
     assert page.startswith("# Where an iteration's time goes on ")
-    assert f"## {SMALL.name}, {OURS}" in page
+    assert f"## {small.CONV.name}, {OURS}" in page
     assert "aten::convolution_backward" in page
 
 
-def test_a_variant_without_memory_is_said(monkeypatch):
+def test_a_variant_that_cannot_run_is_an_error(monkeypatch):
     def fails() -> object:
         raise torch.OutOfMemoryError("too large")
 
-    monkeypatch.setattr(iteration_profile.MatrixProbe, "side_on_cpu", 16)
+    monkeypatch.setattr(MatrixProbe, "side_on_cpu", 16)
     with pytest.raises(RuntimeError, match="eager: OutOfMemoryError: too large"):
-        iteration_profile.profiles(SMALL, {EAGER: lambda: fails, OURS: lambda: fails})
+        profile.profile_of(small.CONV, EAGER, lambda: fails)

@@ -1,8 +1,8 @@
-"""Rows of results: what a row says, and the files that rows are appended to.
+"""The rows of results: their fields, and the files that they are appended to.
 
-One row is one contender in one mode of one case; a file is JSON lines, `OUT/DEVICE/DATE-COMMIT.jsonl`. Times are in
-seconds, sizes in bytes. NAME, NAME_q1, NAME_q3 are median and quartiles over the rounds; ratios are taken within each
-round. A contender that could not run has a row without times that says why.
+A row is one contender in one mode of one case. A file has a row in each line, as JSON: `OUT/DEVICE/DATE-COMMIT.jsonl`.
+Times are in seconds, sizes in bytes. NAME, NAME_q1 and NAME_q3 are median and quartiles over the rounds; ratios are
+taken within each round. The row of a contender that could not run has no times, and the reason in `skipped`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import STEP
-from benchmarks.image_iterations import MATRIX, ImageStepResult
-from benchmarks.measure import Measurement, Spread
-from benchmarks.ops_suite import COMPILED, COPY, EAGER, EMPTY, Contender, GroupResult
-from benchmarks.step_suite import StepResult
+from benchmarks.iterations.base import IterationResult
+from benchmarks.iterations.images import MATRIX
+from benchmarks.names import COMPILED, EAGER
+from benchmarks.op_timing import CALL, COPY, EMPTY, GRAPH, Contender, GroupResult
+from benchmarks.timing import Measurement, Spread
 from sivae.errors import ConfigError
 
 SCHEMA = 1
 Row = dict[str, Any]
 
-# What speed-ups are given over, as they are called in a row's keys.
-BASELINES = {EAGER: "eager", COMPILED: "compile"}
+BASELINES = {EAGER: "eager", COMPILED: "compile"}  # variant -> its name in a row's keys
 
 
 def spread_fields(name: str, spread: Spread | None) -> Row:
@@ -45,8 +44,8 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
 
     Args:
         result: the times.
-        facts: what goes with every row of the run: `environment` and the settings.
-        copy_bandwidth: bytes per second, measured in this run; where the case's own rounds have a copy, that counts.
+        facts: fields of every row of the run: `environment` and the settings.
+        copy_bandwidth: bytes per second, measured in this run; used if the case's own rounds have no copy.
     """
     case, measurement = result.case, result.measurement
     moved = case.moved_bytes(result.mode)
@@ -78,7 +77,7 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
                 "iterations_per_second": None,
                 **dict.fromkeys(("flops", "matrix_flops_per_second")),
                 **spread_fields("share_of_matrix", None),
-                **spread_fields("time_over_empty_graph", over_empty if contender.launch == "graph" else None),
+                **spread_fields("time_over_empty_graph", over_empty if contender.launch == GRAPH else None),
                 "skipped": None,
             }
         )
@@ -88,37 +87,32 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
     return rows
 
 
-def step_rows(result: StepResult | ImageStepResult, facts: Row) -> list[Row]:
-    """The rows of a training iteration; eager is the plain loop."""
-    if isinstance(result, ImageStepResult):
-        op, shape = result.case.op, list(result.case.shape)
-    else:
-        op, shape = STEP, [result.case.batch, 2]
+def iteration_rows(result: IterationResult, facts: Row) -> list[Row]:
+    """The rows of a training iteration."""
 
     def identity(variant: str) -> Row:
-        return facts | _identity("step", op, shape, "float32", "iteration", Contender(variant, "call"))
+        contender = Contender(variant, CALL)
+        return facts | _identity("step", result.case.op, list(result.case.shape), "float32", "iteration", contender)
 
     rows = []
     measurement = result.measurement
     for variant in result.variants:
-        seconds = measurement.spread(variant)
         row = _without_times(identity(variant), None, None) | _times(measurement, variant)
         row |= {
-            "iterations_per_second": 1 / seconds.median,
+            "iterations_per_second": 1 / measurement.spread(variant).median,
             "peak_extra_bytes": result.peak_extra_bytes.get(variant),
         }
         if variant != EAGER and EAGER in result.variants:
             row |= spread_fields("speedup_over_eager", measurement.ratio(EAGER, variant))
-        if isinstance(result, ImageStepResult) and variant in result.flops:
+        if variant in result.flops:
             row |= _share_of_matrix(result, variant)
         rows.append(row)
-    if isinstance(result, ImageStepResult):
-        rows += [_without_times(identity(variant), None, reason) for variant, reason in result.skipped.items()]
+    rows += [_without_times(identity(variant), None, reason) for variant, reason in result.skipped.items()]
     return rows
 
 
-def _share_of_matrix(result: ImageStepResult, variant: str) -> Row:
-    """What the iteration's products and convolutions are of what a large matrix product does in the same time."""
+def _share_of_matrix(result: IterationResult, variant: str) -> Row:
+    """The iteration's products and convolutions, relative to a large matrix product in the same time."""
     flops, matrix = result.flops[variant], result.measurement.spread(MATRIX)
     share = result.measurement.ratio(MATRIX, variant).times(flops / result.matrix_flops)
     return {
@@ -176,7 +170,7 @@ def _without_times(row: Row, moved: int | None, reason: str | None) -> Row:
 
 
 def _speedups(measurement: Measurement, contender: Contender, others: Sequence[Contender]) -> Row:
-    """How many times faster than the baselines under the same launch."""
+    """How many times faster a contender is than the baselines that are launched the same way."""
     fields: Row = {}
     for variant, key in BASELINES.items():
         baseline = Contender(variant, contender.launch)
@@ -187,32 +181,33 @@ def _speedups(measurement: Measurement, contender: Contender, others: Sequence[C
 
 
 class RowFile:
-    """Appends rows to `out/DEVICE/DATE-COMMIT.jsonl`; what is there already stays.
+    """Appends rows to `out/DEVICE/DATE-COMMIT.jsonl`; existing rows stay.
 
     Args:
-        out: the folder of all results; made where it is missing.
-        slug: the device as a folder's name.
-        facts: `environment` of the run, of which the date and the commit name the file.
+        out: folder of all results; made if it does not exist.
+        slug: a folder's name for the device.
+        facts: `environment` of the run; its date and commit name the file.
 
     Raises:
-        ConfigError: a file is in the folder's place.
+        ConfigError: the folder's path is a file's, or inside a file.
     """
 
     def __init__(self, out: Path, slug: str, facts: Mapping[str, Any]) -> None:
+        self.facts = dict(facts)
         folder = out / slug
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise ConfigError(f"out = {out}: it is a file, or lies in one; name a folder for the results") from None
+            raise ConfigError(f"out = {out}: it is a file, or inside one; name a folder for the results") from None
         commit = facts["commit"] or "no-commit"
         short = commit[:12] + ("-changes" if commit.endswith("+changes") else "")
         self.path = folder / f"{facts['run'][:10]}-{short}.jsonl"
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows as whole lines, and have the disk hold them."""
+        """Append rows as whole lines, and wait until the disk has them."""
         lines = [json.dumps(row, allow_nan=False) for row in rows]
         with self.path.open("ab+") as file:
-            # A line that an interrupted write left open must not swallow the next one.
+            # An interrupted write may have left an unfinished line, which must not join with the next one.
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -223,7 +218,7 @@ class RowFile:
 
 
 def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
-    """Every row of the files directly in a folder, in order, and a line about each that is none."""
+    """All rows of the files in a folder, in order, and a notice about each line that is no row."""
     rows, complaints = [], []
     for path in sorted(folder.glob("*.jsonl")):
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
@@ -239,7 +234,7 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """For each group, variant and launch the row of the latest run; those of whole runs before those of quick ones."""
+    """The newest row of each group, variant and launch; a quick run's row only if there is no other."""
     chosen: dict[tuple[str, str, str], Row] = {}
     for row in sorted(rows, key=lambda row: (not row["quick"], row["run"])):
         chosen[row["group"], row["variant"], row["launch"]] = row

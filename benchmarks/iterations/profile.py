@@ -1,13 +1,12 @@
-"""Where the time of a training iteration on images goes: the kernels that take most of it, and the time by kinds.
+"""Profile a training iteration on images: the kernels that take most of its time, and the time by kinds of kernels.
 
-On a GPU the profiler's trace says when each kernel ran; on a CPU a "kernel" is an op of torch with the time that is its
-own. What an iteration takes is measured without the profiler, so what the kernels leave of it is time in which the GPU
-has nothing to do.
+On a GPU the kernels and their times come from the profiler's trace. On a CPU a "kernel" is an op of torch, with its own
+time. An iteration's time is measured without the profiler; the part of it without kernels is time in which the GPU
+waits.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,19 +17,21 @@ from typing import Any
 import torch
 from torch.autograd.profiler_util import FunctionEventAvg
 
-from benchmarks.image_iterations import BF16, MATRIX, OURS, OURS_BF16, Case, MatrixProbe, as_trained, timed
-from benchmarks.measure import CPU, Call, Effort, Spread, profiled, synchronize, trace_of
-from benchmarks.ops_suite import EAGER
+from benchmarks.iterations.images import BF16, MATRIX, OURS, OURS_BF16, ImageCase, as_trained, timed, variants
+from benchmarks.names import EAGER
+from benchmarks.probes import MatrixProbe
+from benchmarks.profiler import profiled, trace_of
 from benchmarks.tables import Table, format_seconds, markdown
+from benchmarks.timing import CPU, Call, Effort, Spread, synchronize
 from sivae.files import write_text
 
-PROFILE_SUFFIX = "-profile.md"  # of a page's name, after that of the rows beside it
+PROFILE_SUFFIX = "-profile.md"  # a page has the name of the rows beside it, and this
 TOP = 10
 EFFORT = Effort(rounds=5, sample_seconds=0.0, warmup_calls=2, warmup_seconds=0.0, limit_seconds=20.0, least_rounds=3)
 _CALLS = 3  # that the profiler watches
 
 PRODUCTS = "products and convolutions"
-# The first pattern that a kernel's name holds says its kind; names in torch, cuDNN, cuBLAS and CUTLASS.
+# Kind and pattern; the first pattern found in a kernel's name decides. Names of torch, cuDNN, cuBLAS and CUTLASS.
 _KINDS: tuple[tuple[str, str], ...] = (
     ("ours", r"sivae"),
     ("compiled", r"^triton_"),
@@ -50,7 +51,7 @@ _OTHER = "other"
 
 @dataclass(frozen=True)
 class Share:
-    """One kernel's part of an iteration: seconds and calls of one iteration."""
+    """A kernel, and its seconds and calls in one iteration."""
 
     name: str
     seconds: float
@@ -58,24 +59,24 @@ class Share:
 
     @property
     def kind(self) -> str:
-        """Of `_KINDS`."""
+        """The kernel's kind in `_KINDS`."""
         return next((kind for kind, pattern in _KINDS if re.search(pattern, self.name, re.IGNORECASE)), _OTHER)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What one variant's iteration spends its time on.
+    """The profile of one variant's iteration.
 
     Attributes:
-        case, variant: whose.
+        case, variant: what was profiled.
         device_type: "cpu" or "cuda".
         seconds: of an iteration, without the profiler.
         shares: of every kernel, the longest first.
-        flops: of its products and convolutions.
+        flops: of the iteration's products and convolutions.
         flops_per_second: of one large matrix product.
     """
 
-    case: Case
+    case: ImageCase
     variant: str
     device_type: str
     seconds: Spread
@@ -84,50 +85,44 @@ class Profile:
     flops_per_second: float
 
 
-def profiles(case: Case, makers: Mapping[str, Callable[[], Call]], device: torch.device = CPU) -> list[Profile]:
-    """Of the plain loop and of ours, on a GPU both in bfloat16.
-
-    Args:
-        case: what they are.
-        makers: what makes the call of each variant.
-        device: where.
+def profiles(case: ImageCase, device: torch.device = CPU) -> list[Profile]:
+    """Profile the plain loop and the package's step, on a GPU both in bfloat16.
 
     Raises:
-        RuntimeError: a variant cannot run, or the profiler sees nothing of it.
+        RuntimeError: a variant cannot run, or the profiler sees no kernel of it.
     """
-    found = []
-    for variant in (BF16, OURS_BF16) if device.type == "cuda" else (EAGER, OURS):
-        call = makers[variant]()
-        probe = MatrixProbe(device)
-        result = timed(case, {variant: functools.partial(_itself, call)}, device, EFFORT, probe)
-        if variant in result.skipped:
-            raise RuntimeError(f"{variant}: {result.skipped[variant]}")
-        with as_trained():
-            shares = shares_of(call, device)
-        matrix = result.measurement.spread(MATRIX).median
-        found.append(
-            Profile(
-                case,
-                variant,
-                device.type,
-                result.measurement.spread(variant),
-                shares,
-                result.flops[variant],
-                probe.flops / matrix,
-            )
-        )
-    return found
+    makers = variants(case, device, compiled=False)
+    return [profile_of(case, name, makers[name], device) for name in _variants(device)]
 
 
-def _itself(call: Call) -> Call:
-    return call
+def _variants(device: torch.device) -> tuple[str, str]:
+    return (BF16, OURS_BF16) if device.type == "cuda" else (EAGER, OURS)
+
+
+def profile_of(case: ImageCase, variant: str, make: Callable[[], Call], device: torch.device = CPU) -> Profile:
+    """Profile the call that `make` makes; raises as `profiles`."""
+    call, probe = make(), MatrixProbe(device)
+    result = timed(case, {variant: lambda: call}, EFFORT, device=device, probe=probe)
+    if variant in result.skipped:
+        raise RuntimeError(f"{variant}: {result.skipped[variant]}")
+    with as_trained():
+        shares = shares_of(call, device)
+    return Profile(
+        case,
+        variant,
+        device.type,
+        seconds=result.measurement.spread(variant),
+        shares=shares,
+        flops=result.flops[variant],
+        flops_per_second=probe.flops / result.measurement.spread(MATRIX).median,
+    )
 
 
 def shares_of(call: Call, device: torch.device = CPU) -> list[Share]:
     """The kernels of a call that has run before, the longest first.
 
     Raises:
-        RuntimeError: it is a GPU, and the profiler saw no kernel.
+        RuntimeError: the profiler saw no kernel on a GPU.
     """
 
     def several() -> None:
@@ -145,7 +140,7 @@ def shares_of(call: Call, device: torch.device = CPU) -> list[Share]:
 
 
 def shares_of_trace(events: Iterable[Mapping[str, Any]], calls: int) -> list[Share]:
-    """From the events of a trace: kernels, copies and fills on the GPU, whose durations are in microseconds."""
+    """The kernels, copies and fills on the GPU in a trace's events, whose durations are in microseconds."""
     spans: defaultdict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset"):
@@ -154,7 +149,7 @@ def shares_of_trace(events: Iterable[Mapping[str, Any]], calls: int) -> list[Sha
 
 
 def shares_of_ops(averages: Iterable[FunctionEventAvg], calls: int) -> list[Share]:
-    """From the profiler's averages: ops on the CPU, by their own time."""
+    """The ops in the profiler's averages on the CPU, with their own time."""
     return _sorted(
         Share(str(entry.key), 1e-6 * entry.self_cpu_time_total / calls, entry.count / calls)
         for entry in averages
@@ -167,7 +162,7 @@ def _sorted(shares: Iterable[Share]) -> list[Share]:
 
 
 def tables(profile: Profile) -> list[Table]:
-    """By kinds, and by kernels."""
+    """A table of the kinds, and one of the kernels that take most time."""
     title = f"{profile.case.name}, {profile.variant}"
     whole = profile.seconds.median
     kinds: defaultdict[str, list[Share]] = defaultdict(list)
@@ -202,7 +197,7 @@ def _percent(share: float) -> str:
 
 
 def short(name: str) -> str:
-    """A kernel's name without what its template and its arguments repeat, at most 90 characters."""
+    """A kernel's name without common namespaces and arguments, at most 90 characters."""
     for word in ("void ", "at::native::", "(anonymous namespace)::", "at::", "c10::"):
         name = name.replace(word, "")
     name = re.sub(r"\(.*\)$", "", name).replace("|", "/")
@@ -210,7 +205,7 @@ def short(name: str) -> str:
 
 
 def sentence(profile: Profile) -> str:
-    """What an iteration takes, and what its products would at the speed of a large one."""
+    """An iteration's time, and the time of its products at the speed of a large one."""
     ideal = profile.flops / profile.flops_per_second
     whole = profile.seconds
     return (
@@ -227,7 +222,7 @@ shares can add up to more than 100 %."""
 
 
 def write_page(path: Path, found: Sequence[Profile], facts: Mapping[str, Any]) -> None:
-    """The tables as a Markdown page, over one that is there."""
+    """Write the tables as a Markdown page; replaces the file."""
     versions = f"torch {facts['torch']}" + (f", CUDA {facts['cuda']}" if facts["cuda"] else "")
     lines = [
         f"# Where an iteration's time goes on {facts['device']}",

@@ -1,14 +1,12 @@
-"""Images per second that each cache of `ImageBatches` delivers, beside a plain DataLoader over the same images.
+"""Measure the images per second that each cache of `ImageBatches` delivers, beside a plain DataLoader.
 
-`python -m benchmarks.loader_suite` prints a table, in less than a minute. Nothing trains meanwhile, so these are what a
-step can be fed with where the cores are free; the milliseconds of a batch are for holding against those of a step.
-Contenders take turns. Those that read ahead would begin a turn with batches that are ready, so a turn's first ones are
-not counted.
+`python -m benchmarks.loaders` prints a table, in less than a minute. Nothing trains at the same time, so the cores are
+free; compare the milliseconds of a batch with those of a training step. Contenders take turns. A loader that reads
+ahead starts a turn with batches that are ready, so the first batches of a turn do not count.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import sys
@@ -22,14 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.baselines import loader
-from benchmarks.measure import Spread, synchronize
+from benchmarks.environment import chosen_device
+from benchmarks.tables import Table, print_tables
+from benchmarks.timing import Spread, synchronize
+from sivae.cli.generation import add_device
+from sivae.cli.parsing import Parser, positive
 from sivae.data.images import ImageBatches, ImageSet, open_images
+from sivae.errors import SivaeError
 from sivae.machine import device_name
 from sivae.progress import Progress, naming
 from sivae.training.process_settings import keep_freed_memory
@@ -39,12 +39,12 @@ Next = Callable[[], object]
 
 @dataclass(frozen=True)
 class LoaderCase:
-    """A set to load.
+    """Images to load.
 
     Attributes:
-        side: pixels of an image, which has three channels.
-        count: images in an array.
-        files: images as JPEG files.
+        side: pixels a side; an image has three channels.
+        count: images in the array.
+        files: JPEG files.
         batch_size: images in a batch.
     """
 
@@ -59,7 +59,7 @@ CASES = (LoaderCase(side=32, count=20_000, files=2_000), LoaderCase(side=256, co
 
 @dataclass(frozen=True)
 class Turns:
-    """How long is measured: `rounds` turns of each contender, of `seconds` each after `uncounted` batches."""
+    """How long to measure: `rounds` turns of each contender, each of `seconds` after `uncounted` batches."""
 
     rounds: int = 3
     seconds: float = 0.4
@@ -67,7 +67,7 @@ class Turns:
 
 
 def _images(case: LoaderCase, count: int) -> np.ndarray:
-    """Random images as smooth as photographs roughly are, uint8 [count, side, side, 3]."""
+    """Random images, about as smooth as photographs, uint8 [count, side, side, 3]."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (min(count, 250), case.side // 8, case.side // 8, 3), np.uint8)
     size = (case.side, case.side)
@@ -76,13 +76,13 @@ def _images(case: LoaderCase, count: int) -> np.ndarray:
 
 
 def contenders(case: LoaderCase, folder: Path, device: torch.device, closing: ExitStack) -> dict[str, Next]:
-    """What delivers a batch when it is called, by name.
+    """Name -> a call that returns the next batch.
 
     Args:
-        case: what is loaded.
-        folder: an empty one, for the set on the disk.
-        device: where batches are wanted.
-        closing: ends what they have begun.
+        case: what to load.
+        folder: an empty one, for the images on the disk.
+        device: of the batches.
+        closing: its end closes the loaders.
     """
     workers = min(len(os.sched_getaffinity(0)), 8)
     array = _images(case, case.count)
@@ -147,28 +147,21 @@ def measure(calls: dict[str, Next], turns: Turns, device: torch.device, progress
 
 
 def table(case: LoaderCase, seconds: dict[str, list[float]]) -> Table:
-    """Medians and quartiles; the ratio to the plain DataLoader with workers is taken round by round."""
-    shown = Table(title=f"{case.side}×{case.side}, batches of {case.batch_size}", box=box.SIMPLE_HEAD)
-    shown.title_justify = "left"
-    for heading in ("", "images/s", "quartiles", "ms per batch", "times plain"):
-        shown.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    """Medians and quartiles; ratios to the plain DataLoader with workers are taken round by round."""
+    lines = []
     for name, taken in seconds.items():
         baseline = next(other for other in seconds if other.split(":")[0] == name.split(":")[0])
         rate = Spread.of([case.batch_size / one for one in taken])
         ratio = Spread.of([plain / one for plain, one in zip(seconds[baseline], taken, strict=True)])
         milliseconds = Spread.of(taken).times(1e3).median
-        cells = (
-            f"{rate.median:,.0f}",
-            f"{rate.q1:,.0f} … {rate.q3:,.0f}",
-            f"{milliseconds:.3g}",
-            f"{ratio.median:.2f}",
-        )
-        shown.add_row(name, *cells)
-    return shown
+        quartiles = f"{rate.q1:,.0f} … {rate.q3:,.0f}"
+        lines.append([name, f"{rate.median:,.0f}", quartiles, f"{milliseconds:.3g}", f"{ratio.median:.2f}"])
+    title = f"{case.side}×{case.side}, batches of {case.batch_size}"
+    return Table(title, ["", "images/s", "quartiles", "ms per batch", "times plain"], lines, labels=1)
 
 
 def run(cases: Sequence[LoaderCase], turns: Turns, device: torch.device) -> dict[LoaderCase, dict[str, list[float]]]:
-    """Seconds per batch, by case and contender."""
+    """Case -> contender -> seconds per batch, one value per round."""
     results = {}
     with naming("bench", len(cases) * turns.rounds * (7 if device.type == "cuda" else 6)) as progress:
         for case in cases:
@@ -177,24 +170,32 @@ def run(cases: Sequence[LoaderCase], turns: Turns, device: torch.device) -> dict
     return results
 
 
-def main(words: Sequence[str]) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader_suite", description=__doc__)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=Turns.seconds, help="of a turn; default: %(default)s")
-    options = parser.parse_args(words)
-    device = torch.device(options.device)
+def main(words: Sequence[str]) -> int:
+    """Measure and print.
+
+    Returns:
+        The exit code.
+    """
+    parser = Parser("python -m benchmarks.loaders")
+    parser.describe(
+        "Measure how many images per second the loaders deliver, beside a plain DataLoader.",
+        [parser.prog, f"{parser.prog} --device cpu --seconds 2"],
+    )
+    add_device(parser)
+    parser.add_argument("--seconds", type=positive, default=Turns.seconds, metavar="X", help="Length of a turn.")
+    try:
+        options = parser.parse(words)
+        device = chosen_device(options.device)
+    except SivaeError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code
     load = os.getloadavg()[0]
     keep_freed_memory()
     results = run(CASES, Turns(seconds=options.seconds), device)
-    console = Console(highlight=False, width=100)
-    console.print(
-        f"{device_name(device)}, {os.cpu_count()} cores, load average {load:.1f} before, torch {torch.__version__}",
-        soft_wrap=True,
-    )
-    for case, seconds in results.items():
-        console.print(table(case, seconds))
+    print(f"{device_name(device)}, {os.cpu_count()} cores, load average {load:.1f} before, torch {torch.__version__}")
+    print_tables([table(case, seconds) for case, seconds in results.items()])
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,12 +1,12 @@
-"""The fused ops against eager PyTorch and torch.compile of the same: forward, backward, and both.
+"""Time the fused ops against the same in eager PyTorch and under torch.compile: forward, backward, and both.
 
-"forward" is one call of the function on inputs that require gradients, with what autograd saves; "backward" is one
-`torch.autograd.grad` through a graph that is there already, from given upstream gradients to the inputs that a training
-step differentiates (`recon`, or mu and logvar, or rec and kl); "forward+backward" is both. No loss, no sum and no
-leaf's `.grad` is part of it, for any variant. Calls go round several sets of random inputs.
+"forward" is one call of the function on inputs that require gradients, so autograd saves tensors. "backward" is one
+`torch.autograd.grad` through an existing graph, from given upstream gradients to the inputs that a training step
+differentiates (`recon`, or mu and logvar, or rec and kl). "forward+backward" is both. No variant has a loss, a sum or a
+leaf's `.grad` in it. Calls alternate between several sets of random inputs.
 
-On CUDA each is launched from Python, call after call ("stream"), and small ones also as the replay of a CUDA graph that
-goes once round the sets, with the noise's seed drawn before ("graph"). On the CPU there is one way ("call").
+On CUDA each call is launched from Python ("stream"). Small calls are also replayed as a CUDA graph that has one call
+for each set, with the noise's seed drawn before ("graph"). On the CPU there is one way to launch ("call").
 """
 
 from __future__ import annotations
@@ -21,32 +21,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.cases import DTYPES, MODES, Case, Function, Inputs, Sampler
-from benchmarks.measure import (
-    CPU,
-    Call,
-    CopyProbe,
-    Effort,
-    Measurement,
-    last_level_cache_bytes,
-    measure,
-    peak_extra_bytes,
-    synchronize,
-)
+from benchmarks.environment import compared_backends
+from benchmarks.names import COMPILED, EAGER, MODES
+from benchmarks.op_cases import Case, Function, Inputs
+from benchmarks.probes import CopyProbe, last_level_cache_bytes
+from benchmarks.profiler import peak_extra_bytes
+from benchmarks.timing import CPU, Call, Effort, Efforts, Measurement, measure, synchronize
 from sivae import ops
 
-EAGER, COMPILED, REFERENCE = "eager", "torch.compile", "reference"
 CALL, STREAM, GRAPH = "call", "stream", "graph"
 COPY, EMPTY = "(copy)", "(empty graph)"  # the probes' names among a measurement's contenders
-
+EFFORTS = Efforts(
+    cpu=Effort(),
+    cuda=Effort(rounds=20, sample_seconds=2e-3, warmup_seconds=0.02),
+    quick=Effort(rounds=7, sample_seconds=2e-3, warmup_calls=2, warmup_seconds=0.02, limit_seconds=2.0, least_rounds=3),
+)
 _MOST_SETS = 16
 _GRAPH_BYTES = 32 << 20  # a call that moves more takes longer than launching it from Python
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A variant under one way of launching."""
+    """A variant and how it is launched."""
 
     variant: str
     launch: str
@@ -58,17 +54,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """One case in one mode: its contenders' times in the same rounds.
+    """The times of a case's contenders in one mode, in the same rounds.
 
     Attributes:
         case, mode: what was timed.
-        contenders: those that ran, in order; the measurement may hold `COPY` and `EMPTY` beside them.
-        measurement: the times, by the contenders' names.
+        contenders: those that ran, in order.
+        measurement: the times, by the contenders' names; `COPY` and `EMPTY` in it are probes.
         peak_extra_bytes: by contender's name, of one call.
-        copy_moved: bytes per call of `COPY`.
-        input_bytes: of all the sets of inputs that the calls go round.
-        cold: no cache holds the sets together.
-        skipped: variants or contenders that could not run, and why.
+        copy_moved: bytes per call of `COPY`; None: it was not timed.
+        input_bytes: of all sets of inputs.
+        cold: no cache holds all sets.
+        skipped: contenders that could not run -> the reason.
     """
 
     case: Case
@@ -82,27 +78,20 @@ class GroupResult:
     skipped: Mapping[Contender, str] = field(default_factory=dict)
 
 
-def backends_for(device: torch.device) -> list[str]:
-    """The backends that are compared: not the reference, which says what is right and need not be fast, unless it is
-    the only one; and on the CPU not Triton, whose interpreter is for tests."""
-    names = [name for name in ops.available_backends(device) if not (name == "triton" and device.type == "cpu")]
-    return [name for name in names if name != REFERENCE] or [REFERENCE]
-
-
 def functions(case: Case, device: torch.device = CPU, noise: ops.PhiloxNoise | None = None) -> dict[str, Function]:
-    """The variants of a case that need no compiler: the baseline and the backends."""
-    fused = {name: case.operation.fused(name, noise) for name in backends_for(device)}
+    """The variants of a case without torch.compile: the baseline and the backends."""
+    fused = {name: case.operation.fused(name, noise) for name in compared_backends(device)}
     return {EAGER: case.operation.eager, **fused}
 
 
 def compiled(case: Case, device: torch.device = CPU) -> Function:
-    """`torch.compile` of the case's baseline, compiled. Forgets what was compiled before.
+    """The case's baseline under `torch.compile`, called once. Forgets what was compiled before.
 
     Raises:
-        Exception: anything from a missing compiler to missing headers.
+        Exception: of any kind, if the compiler or its headers are missing.
     """
     torch.compiler.reset()
-    # Else backward may write over what forward saved, and runs once per forward only. Looked at in each backward too.
+    # Else backward may overwrite what forward saved, and run only once. Each backward reads this setting too.
     torch._functorch.config.donated_buffer = False
     function: Function = torch.compile(case.operation.eager, dynamic=False)
     forward_backward(function, input_sets(case, device, most=1)[0])
@@ -124,15 +113,15 @@ def forward_backward(function: Function, inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 def input_sets(case: Case, device: torch.device = CPU, most: int = _MOST_SETS) -> list[Inputs]:
-    """Random inputs: as many sets (2 to `most`) as make up twice the last level of cache."""
-    sample = Sampler.of(device, DTYPES[case.dtype])
-    first = case.operation.inputs(case.shape, sample)
+    """Random inputs: as many sets as are twice the last level of cache together, at least 2, at most `most`."""
+    drawn = case.random_inputs(device)
+    first = next(drawn)
     count = min(most, max(2, math.ceil(2 * last_level_cache_bytes(device) / first.nbytes)))
-    return [first, *(case.operation.inputs(case.shape, sample) for _ in range(count - 1))]
+    return [first, *itertools.islice(drawn, count - 1)]
 
 
 def timed_calls(function: Function, sets: Sequence[Inputs], mode: str) -> list[Call]:
-    """What is timed, on each of the sets."""
+    """The calls that are timed in a mode, one for each of the sets."""
     calls: list[Call] = []
     for inputs in sets:
         if mode == "forward":
@@ -142,7 +131,7 @@ def timed_calls(function: Function, sets: Sequence[Inputs], mode: str) -> list[C
         if mode == "backward":
             calls.append(functools.partial(torch.autograd.grad, outputs, inputs.leaves, upstream, retain_graph=True))
         else:
-            # The upstream gradients lie ready in the results' dtype, as backward's do.
+            # With upstream gradients in the results' dtype, as for backward.
             ready = Inputs(inputs.arguments, inputs.leaves, upstream)
             calls.append(functools.partial(forward_backward, function, ready))
     return calls
@@ -151,8 +140,8 @@ def timed_calls(function: Function, sets: Sequence[Inputs], mode: str) -> list[C
 def in_turn(calls: Sequence[Call], device: torch.device = CPU) -> Call:
     """The next of the calls at each call.
 
-    On CUDA as many results stay as there are calls. Else each would be written where the one before it was, and the
-    cache would keep it from memory. (On the CPU a program's own calls do just that.)
+    On CUDA it keeps as many results as there are calls. If it freed each result, the next one would get the same memory
+    and stay in the cache. (On the CPU it frees them, as real programs do.)
     """
     turns: Iterator[Call] = itertools.cycle(calls)
     if device.type != "cuda":
@@ -162,9 +151,9 @@ def in_turn(calls: Sequence[Call], device: torch.device = CPU) -> Call:
 
 
 def captured(make: Callable[[], Sequence[Call]], device: torch.device) -> Call:
-    """The replay of a CUDA graph of all the calls that `make` makes, one after the other.
+    """The replay of a CUDA graph of all the calls that `make` makes.
 
-    They are made, warmed up and captured on one side stream: a backward runs on the stream of its forward.
+    The calls are made, warmed up and captured on one side stream, because a backward runs on the stream of its forward.
     """
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
@@ -176,50 +165,50 @@ def captured(make: Callable[[], Sequence[Call]], device: torch.device) -> Call:
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        results = [call() for call in calls]  # each has memory of its own while all are held
+        results = [call() for call in calls]  # held, so that each has its own memory
 
-    def replay(owners: tuple[object, ...] = (calls, results)) -> None:  # of what the graph reads and writes
+    def replay(owners: tuple[object, ...] = (calls, results)) -> None:  # they own what the graph reads and writes
         graph.replay()
 
     return replay
 
 
 class CaseRunner:
-    """Times a case's modes; the inputs and what is compiled serve all of them.
+    """Times a case in one mode after another, with the same inputs and compiled function.
 
     Args:
         case: what to time.
+        effort: how long.
         device: where.
-        effort: default: `Effort()`.
-        with_compile: let torch.compile take part.
-        probe: the memory's speed, to be measured in the rounds of cases whose inputs no cache holds.
+        with_compile: time torch.compile too.
+        probe: timed in the rounds of a case whose inputs no cache holds.
     """
 
     def __init__(
         self,
         case: Case,
+        effort: Effort,
         *,
         device: torch.device = CPU,
-        effort: Effort | None = None,
         with_compile: bool = True,
         probe: CopyProbe | None = None,
     ) -> None:
         self.case, self._device, self._effort, self._probe = case, device, effort, probe
         self._sets = input_sets(case, device)
         self._skipped: dict[str, str] = {}
-        # The seed of the graphs' noise; the other calls draw theirs, as a single call of the op does.
+        # The seed of the noise in graphs; other calls draw a seed each, as a user's call does.
         self._drawn = ops.PhiloxNoise(ops.draw_seed(device))
         self._functions = functions(case, device)
         if with_compile:
             try:
                 function = compiled(case, device)
                 self._functions = {EAGER: self._functions.pop(EAGER), COMPILED: function, **self._functions}
-            except Exception as error:  # the suite goes on without
+            except Exception as error:  # the others can run
                 self._skipped[COMPILED] = reason_of(error)
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """Variants that take no part in any mode, and why."""
+        """Variants that cannot run in any mode -> the reason."""
         return self._skipped
 
     def run(self, mode: str) -> GroupResult:
@@ -233,7 +222,7 @@ class CaseRunner:
             contender = Contender(name, launch)
             try:
                 ready = timed_calls(function, self._sets, mode)
-                ready[0]()  # what comes with a first call is not a call's own memory
+                ready[0]()  # a first call takes memory that later ones do not
                 peaks[contender.name] = peak_extra_bytes(ready[0], self._device)
                 calls[contender] = in_turn(ready, self._device)
             except Exception as error:
@@ -271,31 +260,29 @@ class CaseRunner:
 
 
 def _empty_kernel() -> None:
-    torch.cuda._sleep(0)  # a kernel of one thread that looks at the clock and returns
+    torch.cuda._sleep(0)  # a kernel of one thread that reads the clock once
 
 
 def reason_of(error: Exception) -> str:
-    """One line."""
+    """An error in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def run(
     case: Case,
+    effort: Effort,
     *,
     device: torch.device = CPU,
-    effort: Effort | None = None,
     with_compile: bool = True,
     probe: CopyProbe | None = None,
-    log: Log,
+    log: Callable[[str], None],
 ) -> Iterator[GroupResult]:
-    """Every mode of a case, one after the other.
+    """Time a case in every mode; the arguments are those of `CaseRunner`.
 
-    Args:
-        log: told about each contender that is left out, and why.
-        For the others, see `CaseRunner`.
+    `log` gets a line about each contender that is left out.
     """
-    runner = CaseRunner(case, device=device, effort=effort, with_compile=with_compile, probe=probe)
+    runner = CaseRunner(case, effort, device=device, with_compile=with_compile, probe=probe)
     for name, reason in runner.skipped.items():
         log(f"{case.name}: without {name}: {reason}")
     for mode in MODES:
