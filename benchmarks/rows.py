@@ -23,7 +23,30 @@ from sivae.errors import ConfigError
 SCHEMA = 1
 Row = dict[str, Any]
 
-BASELINES = {EAGER: "eager", COMPILED: "compile"}  # variant -> its name in a row's keys
+_BASELINES = {EAGER: "eager", COMPILED: "compile"}  # variant -> its name in a row's keys
+# The measured fields: those with quartiles, and the others.
+_SPREADS = (
+    "seconds",
+    "share_of_copy",
+    "share_of_matrix",
+    *(f"speedup_over_{key}" for key in _BASELINES.values()),
+    "time_over_empty_graph",
+)
+_VALUES = (
+    "rounds",
+    "calls_per_sample",
+    "bytes",
+    "bytes_per_second",
+    "copy_bytes_per_second",
+    "copy_in_rounds",
+    "cold",
+    "input_bytes",
+    "peak_extra_bytes",
+    "iterations_per_second",
+    "flops",
+    "matrix_flops_per_second",
+    "skipped",
+)
 
 
 def spread_fields(name: str, spread: Spread | None) -> Row:
@@ -49,66 +72,55 @@ def group_rows(result: GroupResult, facts: Row, copy_bandwidth: Spread) -> list[
     """
     case, measurement = result.case, result.measurement
     moved = case.moved_bytes(result.mode)
+
+    def empty(contender: Contender) -> Row:
+        op, shape = case.operation.name, list(case.shape)
+        return facts | _empty_row("ops", op, shape, case.dtype, result.mode, contender) | {"bytes": moved}
+
     rows = []
     for contender in result.contenders:
-        seconds = measurement.spread(contender.name)
+        seconds = measurement.seconds[contender.name]
         if result.copy_moved is not None:
             copied = Spread.of([result.copy_moved / taken for taken in measurement.seconds[COPY]]).median
             share = measurement.ratio(COPY, contender.name).times(moved / result.copy_moved)
         else:
             copied = copy_bandwidth.median
-            share = Spread.of([moved / taken / copied for taken in measurement.seconds[contender.name]])
-        peak = result.peak_extra_bytes.get(contender.name)
-        over_empty = measurement.ratio(contender.name, EMPTY) if EMPTY in measurement.seconds else None
-        rows.append(
-            facts
-            | _identity("ops", case.operation.name, list(case.shape), case.dtype, result.mode, contender)
-            | _times(measurement, contender.name)
-            | _speedups(measurement, contender, result.contenders)
-            | {
-                "bytes": moved,
-                "bytes_per_second": moved / seconds.median,
-                "copy_bytes_per_second": copied,
-                **spread_fields("share_of_copy", share),
-                "copy_in_rounds": result.copy_moved is not None,
-                "cold": result.cold,
-                "input_bytes": result.input_bytes,
-                "peak_extra_bytes": peak,
-                "iterations_per_second": None,
-                **dict.fromkeys(("flops", "matrix_flops_per_second")),
-                **spread_fields("share_of_matrix", None),
-                **spread_fields("time_over_empty_graph", over_empty if contender.launch == GRAPH else None),
-                "skipped": None,
-            }
-        )
-    for contender, reason in result.skipped.items():
-        identity = _identity("ops", case.operation.name, list(case.shape), case.dtype, result.mode, contender)
-        rows.append(_without_times(facts | identity, moved, reason))
-    return rows
+            share = Spread.of([moved / taken / copied for taken in seconds])
+        row = empty(contender) | _times(measurement, contender.name)
+        row |= _speedups(measurement, contender, result.contenders) | spread_fields("share_of_copy", share)
+        row |= {
+            "bytes_per_second": moved / Spread.of(seconds).median,
+            "copy_bytes_per_second": copied,
+            "copy_in_rounds": result.copy_moved is not None,
+            "cold": result.cold,
+            "input_bytes": result.input_bytes,
+            "peak_extra_bytes": result.peak_extra_bytes.get(contender.name),
+        }
+        if EMPTY in measurement.seconds and contender.launch == GRAPH:
+            row |= spread_fields("time_over_empty_graph", measurement.ratio(contender.name, EMPTY))
+        rows.append(row)
+    return rows + [empty(contender) | {"skipped": reason} for contender, reason in result.skipped.items()]
 
 
 def iteration_rows(result: IterationResult, facts: Row) -> list[Row]:
     """The rows of a training iteration."""
 
-    def identity(variant: str) -> Row:
-        contender = Contender(variant, CALL)
-        return facts | _identity("step", result.case.op, list(result.case.shape), "float32", "iteration", contender)
+    def empty(variant: str) -> Row:
+        op, shape = result.case.op, list(result.case.shape)
+        return facts | _empty_row("step", op, shape, "float32", "iteration", Contender(variant, CALL))
 
     rows = []
     measurement = result.measurement
     for variant in result.variants:
-        row = _without_times(identity(variant), None, None) | _times(measurement, variant)
-        row |= {
-            "iterations_per_second": 1 / measurement.spread(variant).median,
-            "peak_extra_bytes": result.peak_extra_bytes.get(variant),
-        }
+        row = empty(variant) | _times(measurement, variant)
+        row["iterations_per_second"] = 1 / measurement.spread(variant).median
+        row["peak_extra_bytes"] = result.peak_extra_bytes.get(variant)
         if variant != EAGER and EAGER in result.variants:
             row |= spread_fields("speedup_over_eager", measurement.ratio(EAGER, variant))
         if variant in result.flops:
             row |= _share_of_matrix(result, variant)
         rows.append(row)
-    rows += [_without_times(identity(variant), None, reason) for variant, reason in result.skipped.items()]
-    return rows
+    return rows + [empty(variant) | {"skipped": reason} for variant, reason in result.skipped.items()]
 
 
 def _share_of_matrix(result: IterationResult, variant: str) -> Row:
@@ -122,8 +134,9 @@ def _share_of_matrix(result: IterationResult, variant: str) -> Row:
     }
 
 
-def _identity(suite: str, op: str, shape: list[int], dtype: str, mode: str, contender: Contender) -> Row:
-    return {
+def _empty_row(suite: str, op: str, shape: list[int], dtype: str, mode: str, contender: Contender) -> Row:
+    """A row that says what was measured, and whose measured fields are None."""
+    identity = {
         "schema": SCHEMA,
         "suite": suite,
         "group": f"{op} {shape} {dtype} {mode}",
@@ -134,6 +147,8 @@ def _identity(suite: str, op: str, shape: list[int], dtype: str, mode: str, cont
         "variant": contender.variant,
         "launch": contender.launch,
     }
+    spreads = {key: None for name in _SPREADS for key in spread_fields(name, None)}
+    return identity | spreads | dict.fromkeys(_VALUES)
 
 
 def _times(measurement: Measurement, name: str) -> Row:
@@ -143,36 +158,10 @@ def _times(measurement: Measurement, name: str) -> Row:
     }
 
 
-def _without_times(row: Row, moved: int | None, reason: str | None) -> Row:
-    spreads = (
-        "seconds",
-        "share_of_copy",
-        "share_of_matrix",
-        "speedup_over_eager",
-        "speedup_over_compile",
-        "time_over_empty_graph",
-    )
-    nothing = {key: None for name in spreads for key in spread_fields(name, None)}
-    others = (
-        "rounds",
-        "calls_per_sample",
-        "bytes_per_second",
-        "copy_bytes_per_second",
-        "copy_in_rounds",
-        "cold",
-        "input_bytes",
-        "peak_extra_bytes",
-        "iterations_per_second",
-        "flops",
-        "matrix_flops_per_second",
-    )
-    return row | nothing | dict.fromkeys(others) | {"bytes": moved, "skipped": reason}
-
-
 def _speedups(measurement: Measurement, contender: Contender, others: Sequence[Contender]) -> Row:
     """How many times faster a contender is than the baselines that are launched the same way."""
     fields: Row = {}
-    for variant, key in BASELINES.items():
+    for variant, key in _BASELINES.items():
         baseline = Contender(variant, contender.launch)
         present = baseline in others and baseline != contender
         faster = measurement.ratio(baseline.name, contender.name) if present else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -165,27 +164,7 @@ def markdown(table: Table) -> list[str]:
 
 
 def print_tables(found: Sequence[Table], stream: TextIO | None = None) -> None:
-    """Print tables with rich, or in plain text if rich is not installed."""
-    stream = stream or sys.stdout
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table as RichTable
-    except ImportError:
-        print_plain_tables(found, stream)
-        return
-    console = Console(file=stream, width=None if stream.isatty() else 160)
-    for table in found:
-        shown = RichTable(title=table.title, box=box.SIMPLE_HEAD, title_justify="left")
-        for index, heading in enumerate(table.headings):
-            shown.add_column(heading, justify="left" if index < table.labels else "right", no_wrap=index < table.labels)
-        for line in table.lines:
-            shown.add_row(*line)
-        console.print(shown)
-
-
-def print_plain_tables(found: Sequence[Table], stream: TextIO) -> None:
-    """Print tables in plain text, with columns aligned by blanks."""
+    """Print tables, with columns aligned by blanks, to a stream (default: stdout)."""
     for table in found:
         lines = [table.headings, *table.lines]
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]

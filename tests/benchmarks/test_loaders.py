@@ -1,4 +1,4 @@
-"""The loaders are compared over the same images, and all of them take part."""
+"""The loaders of images: all are timed, and all deliver the same images."""
 
 from __future__ import annotations
 

@@ -170,9 +170,9 @@ def test_a_compiler_that_fails_is_reported_once(monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    told: list[str] = []
-    results = list(op_timing.run(tiny("exp_elbo"), small.EFFORT, log=told.append))
-    assert told == ["exp_elbo [11] float32: without torch.compile: RuntimeError: no compiler here"]
+    lines: list[str] = []
+    results = list(op_timing.run(tiny("exp_elbo"), small.EFFORT, log=lines.append))
+    assert lines == ["exp_elbo [11] float32: without torch.compile: RuntimeError: no compiler here"]
     for result in results:
         assert result.skipped == {
             op_timing.Contender("torch.compile", "call"): "RuntimeError: no compiler here",
