@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.baselines import loader
+from benchmarks.baselines import dataloader
 from benchmarks.environment import chosen_device
 from benchmarks.tables import Table, print_tables
 from benchmarks.timing import Spread, synchronize
@@ -108,18 +108,18 @@ def contenders(case: LoaderCase, folder: Path, device: torch.device, closing: Ex
         steps = itertools.count()
         return lambda: batches.batch(next(steps))
 
-    def plain(dataset: loader.ArrayDataset | loader.FileDataset, processes: int) -> Next:
-        delivered: Iterator[Tensor] = loader.batches(
+    def plain(dataset: dataloader.ArrayDataset | dataloader.FileDataset, processes: int) -> Next:
+        delivered: Iterator[Tensor] = dataloader.batches(
             dataset, batch_size=case.batch_size, workers=processes, device=device
         )
         return lambda: next(delivered)
 
     calls = {
-        f"array: plain DataLoader, {workers} workers": plain(loader.ArrayDataset(array), workers),
-        "array: plain DataLoader in the process": plain(loader.ArrayDataset(array), 0),
+        f"array: plain DataLoader, {workers} workers": plain(dataloader.ArrayDataset(array), workers),
+        "array: plain DataLoader in the process": plain(dataloader.ArrayDataset(array), 0),
         "array: cache host": ours(mapped, "host"),
         "array: cache none, memory map": ours(mapped, "none"),
-        f"JPEG files: plain DataLoader, {workers} workers": plain(loader.FileDataset(files), workers),
+        f"JPEG files: plain DataLoader, {workers} workers": plain(dataloader.FileDataset(files), workers),
         f"JPEG files: cache none, {workers} workers": ours(encoded, "none"),
     }
     if device.type == "cuda":

@@ -25,8 +25,8 @@ from benchmarks.environment import compared_backends
 from benchmarks.names import COMPILED, EAGER, MODES
 from benchmarks.op_cases import Case, Function, Inputs
 from benchmarks.probes import CopyProbe, last_level_cache_bytes
-from benchmarks.profiler import peak_extra_bytes
 from benchmarks.timing import CPU, Call, Effort, Efforts, Measurement, measure, synchronize
+from benchmarks.torch_profiler import peak_extra_bytes
 from sivae import ops
 
 CALL, STREAM, GRAPH = "call", "stream", "graph"

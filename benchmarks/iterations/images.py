@@ -27,8 +27,8 @@ from benchmarks.iterations.base import IterationResult, Step, over
 from benchmarks.names import EAGER
 from benchmarks.op_timing import reason_of
 from benchmarks.probes import MatrixProbe
-from benchmarks.profiler import peak_extra_bytes
 from benchmarks.timing import CPU, Call, Effort, Efforts, measure, synchronize
+from benchmarks.torch_profiler import peak_extra_bytes
 from sivae.models import VAEModel
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions

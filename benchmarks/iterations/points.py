@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from benchmarks.environment import REFERENCE, compared_backends
 from benchmarks.iterations.base import IterationResult, Step, objective_of, over, plain_loop
 from benchmarks.names import EAGER, STEP
-from benchmarks.profiler import peak_extra_bytes
 from benchmarks.timing import CPU, Call, Effort, Efforts, measure
+from benchmarks.torch_profiler import peak_extra_bytes
 from sivae import ops
 from sivae.data.densities import get_density
 from sivae.method.plain import PlainSoftIntroStep

@@ -20,9 +20,9 @@ from torch.autograd.profiler_util import FunctionEventAvg
 from benchmarks.iterations.images import BF16, MATRIX, OURS, OURS_BF16, ImageCase, as_trained, timed, variants
 from benchmarks.names import EAGER
 from benchmarks.probes import MatrixProbe
-from benchmarks.profiler import profiled, trace_of
 from benchmarks.tables import Table, format_seconds, markdown
 from benchmarks.timing import CPU, Call, Effort, Spread, synchronize
+from benchmarks.torch_profiler import profiled, trace_of
 from sivae.files import write_text
 
 PROFILE_SUFFIX = "-profile.md"  # a page has the name of the rows beside it, and this

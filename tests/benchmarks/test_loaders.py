@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks import loaders
-from benchmarks.baselines import loader
+from benchmarks.baselines import dataloader
 from benchmarks.loaders import LoaderCase, Turns
 
 CPU = torch.device("cpu")
@@ -21,8 +21,8 @@ def test_the_plain_loader_delivers_every_image_once_an_epoch(tmp_path: Path) -> 
     array = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
     for number, image in enumerate(array):
         Image.fromarray(image).save(tmp_path / f"{number:02}.png")
-    for dataset in (loader.ArrayDataset(array), loader.FileDataset(tmp_path)):
-        delivered = loader.batches(dataset, batch_size=4, workers=0, device=CPU)
+    for dataset in (dataloader.ArrayDataset(array), dataloader.FileDataset(tmp_path)):
+        delivered = dataloader.batches(dataset, batch_size=4, workers=0, device=CPU)
         x = torch.cat(list(itertools.islice(delivered, 3)))
         assert x.shape == (12, 3, 8, 8) and x.dtype == torch.float32
 
@@ -43,7 +43,7 @@ def test_every_contender_delivers_batches_of_one_shape(tmp_path: Path) -> None:
             assert 0 <= x.min() < 0.2 and 0.8 < x.max() <= 1, name
 
 
-def test_a_table_has_a_row_for_each(capsys) -> None:
+def test_a_table_has_a_line_for_each_loader(capsys) -> None:
     case = LoaderCase(side=16, count=40, files=20, batch_size=4)
     results = loaders.run([case], Turns(rounds=2, seconds=0.0, uncounted=1), CPU)
     assert all(len(taken) == 2 and min(taken) > 0 for taken in results[case].values())

@@ -1,4 +1,4 @@
-"""The contenders of an op compute the same, and every mode of every op can be timed. No time decides a test."""
+"""The contenders of an op compute the same, and every mode of every op can be timed. No test depends on a time."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_cold_case_has_a_copy_in_its_rounds(monkeypatch):
     assert len(cold.measurement.seconds[op_timing.COPY]) == 3
 
 
-def test_the_interpreter_takes_no_part_and_the_reference_only_alone(monkeypatch):
+def test_triton_is_not_measured_on_a_cpu_and_the_reference_only_alone(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(ops, "available_backends", lambda device: ["native", "triton", "reference"])
     assert compared_backends(cpu) == ["native"]
@@ -191,7 +191,7 @@ def test_a_variant_that_fails_in_one_mode_leaves_the_others_alone():
     assert [contender.variant for contender in backward.skipped] == ["native"]
 
 
-def test_compiled_contender_takes_part(monkeypatch):
+def test_torch_compile_is_a_contender(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     (result, *_) = op_timing.run(tiny("exp_elbo"), small.EFFORT, log=pytest.fail)
     assert [contender.variant for contender in result.contenders][:2] == ["eager", "torch.compile"]

@@ -99,7 +99,7 @@ class TestReport:
         report.write_report(tmp_path / "cpu")
         assert file.path.read_bytes() == before
 
-    def test_quick_runs_are_called_that(self, rows):
+    def test_the_page_says_that_a_run_was_quick(self, rows):
         assert "quick runs" in report.page([row | {"quick": True} for row in rows])
 
     def test_without_matplotlib_there_is_a_page(self, tmp_path, rows, monkeypatch):
@@ -116,7 +116,7 @@ class TestReport:
         (line,) = report.summary_table([*both, slower, *rows]).lines
         assert list(line) == ["`gaussian_kl` [1, 5] float32", "native", "4.00 [4.00, 4.00]", "", "0.50 [0.50, 0.50]"]
 
-    def test_folders_that_hold_nothing(self, tmp_path):
+    def test_a_folder_without_results_is_an_error(self, tmp_path):
         with pytest.raises(ConfigError, match="there is no such folder"):
             report.device_folders(tmp_path / "nowhere")
         with pytest.raises(ConfigError, match=r"it holds no results .* measures some"):
@@ -126,7 +126,7 @@ class TestReport:
         with pytest.raises(ConfigError, match="no line of its"):
             report.write_report(tmp_path / "cpu")
 
-    def test_spreads_survive_the_way_through_a_file(self, tmp_path, rows):
+    def test_rows_are_read_as_they_were_written(self, tmp_path, rows):
         file = RowFile(tmp_path, "cpu", FACTS)
         file.append(rows)
         read, _ = read_rows(file.path.parent)

@@ -60,7 +60,7 @@ def test_fields_of_a_row():
     json.dumps([eager, native, compiled], allow_nan=False)
 
 
-def test_the_share_of_the_copy_speed_is_of_the_same_rounds_where_they_have_a_copy():
+def test_the_copy_speed_is_that_of_the_same_rounds_if_they_have_a_copy():
     _, native, _ = group_rows(group(cold=True), FACTS, COPY_SPEED)
     assert spread_of(native, "share_of_copy") == Spread(0.5, 0.5, 0.5)  # 40 of 80 bytes in the same time
     assert native["copy_bytes_per_second"] == 80.0 and native["copy_in_rounds"] is True
@@ -145,7 +145,7 @@ class TestRowFile:
         assert taken.read_text() == "mine"
 
 
-def test_the_newest_row_counts_and_whole_runs_before_quick_ones():
+def test_the_newest_row_is_taken_and_a_quick_one_only_if_there_is_no_other():
     def row(run: str, quick: bool, variant: str = "native") -> dict[str, Any]:
         return {"group": "g", "variant": variant, "launch": "call", "run": run, "quick": quick}
 
@@ -156,7 +156,7 @@ def test_the_newest_row_counts_and_whole_runs_before_quick_ones():
 
 
 class TestEnvironment:
-    def test_the_commit_of_a_copy_without_git_is_told_by_a_variable(self, monkeypatch):
+    def test_the_commit_of_a_copy_without_git_comes_from_a_variable(self, monkeypatch):
         monkeypatch.setenv("PATH", "")
         monkeypatch.setenv("SIVAE_COMMIT", "abc")
         assert environment.git_commit() == "abc"

@@ -1,4 +1,4 @@
-"""Order, counts and arithmetic of the measurements. No time decides."""
+"""Order, counts and arithmetic of the measurements. No test depends on a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What compute-sanitizer watches."""
+"""The exercise for compute-sanitizer runs every op."""
 
 from __future__ import annotations
 

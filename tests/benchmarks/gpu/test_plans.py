@@ -87,7 +87,7 @@ def test_both_processes_of_a_training_have_half_of_the_minutes_and_the_same_fold
     assert list(second.command[3:]) == ["second", str(tmp_path / "training")]
 
 
-def test_the_tests_for_a_gpu_can_be_collected_and_are_not_among_the_usual_ones():
+def test_all_tests_for_a_gpu_are_found_and_marked():
     """Also where tensorboard is not installed, as on many machines with a GPU."""
     script = (
         "import sys, pytest\n"

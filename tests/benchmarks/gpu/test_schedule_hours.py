@@ -1,4 +1,4 @@
-"""Hours of the published schedules: a division per stage, and nothing where a rate is missing."""
+"""Hours of the published schedules: a division for each stage, and no line without a rate."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SMALL = ConvCase(batch=4, side=16, widths=(8, 16), z_dim=4)
 
 
 def test_plain_networks_are_ours():
-    """Float64, in training mode, so that batch norm takes part."""
+    """In float64 and in training mode, so that batch norm uses the batch."""
     plain, ours = (model.double() for model in SMALL.models(CPU))
     x = torch.rand(SMALL.shape, dtype=torch.float64)
     for mine, theirs in zip(ours.encode(x), plain.encode(x), strict=True):

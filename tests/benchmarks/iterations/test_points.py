@@ -31,7 +31,7 @@ def test_contenders_start_alike_and_move_alike():
     assert max(moved) == pytest.approx(points.RATE, rel=0.05)  # Adam's first step
 
 
-def test_floor_counts_13_encoder_and_11_decoder_passes():
+def test_the_matrix_products_are_13_encoder_and_11_decoder_passes():
     case = points.PointsCase(batch=6, hidden=8, layers=3)
     model = points.build_model(case)
     passes = {}
@@ -44,7 +44,7 @@ def test_floor_counts_13_encoder_and_11_decoder_passes():
     assert counter.get_total_flops() == 13 * passes["encoder"] + 11 * passes["decoder"]
 
 
-def test_steps_do_the_passes_that_the_floor_assumes():
+def test_steps_make_as_many_passes_as_the_matrix_products_assume():
     """Floating-point operations of the linear layers: 13 E + 19 D plain, 13 E + 11 D shared.
 
     Both steps leave out some input gradients of first layers; those layers are small against the hidden ones.

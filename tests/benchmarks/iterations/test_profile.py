@@ -40,7 +40,7 @@ from tests.benchmarks.small import FACTS
         ("something new", "other"),
     ],
 )
-def test_kinds(name, kind):
+def test_kinds_of_kernels(name, kind):
     assert Share(name, 1.0, 1.0).kind == kind
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.profiler import peak_extra_bytes
+from benchmarks.torch_profiler import peak_extra_bytes
 
 
 def test_results_and_temporaries_count_while_they_are_held():
@@ -17,7 +17,7 @@ def test_results_and_temporaries_count_while_they_are_held():
     assert peak_extra_bytes(call) == 8000
 
 
-def test_what_is_freed_first_does_not_add_up():
+def test_freed_memory_does_not_add_up():
     x = torch.rand(1000)
 
     def call() -> None:
