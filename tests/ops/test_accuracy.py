@@ -187,11 +187,15 @@ def test_bound_of_reparameterize(backend, case):
     mu, logvar = latent_sets(torch.float32)[case]
     noise = ops.PhiloxNoise(99, 1)
     z = ops.reparameterize(mu, logvar, noise=noise, backend=backend).double()
+    both, kl = ops.reparameterize_kl(mu, logvar, noise=noise, backend=backend)
     eps = ops.philox_normal(99, mu.shape, offset=1, device=mu.device, dtype=torch.float64, backend="reference")
     std = torch.exp(logvar.double() / 2)
     exact = mu.double() + std * eps
     bound = 4e-7 * (mu.double().abs() + (exact - mu.double()).abs()) + 1e-6 * std
     assert ((z - exact).abs() <= bound).all()
+    assert ((both.double() - exact).abs() <= bound).all()
+    exact_sums = rows(exact_kl(mu, logvar))
+    assert ((kl.double() - exact_sums).abs() <= kl_bound(logvar, 0.0) * exact_sums).all()
 
 
 def image_sets(kind: str, dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor]]:

@@ -27,10 +27,11 @@ def latents(shape: tuple[int, ...], dtype: torch.dtype, backend: str) -> list[Te
     mu, logvar = (torch.randn(shape, generator=generator).to(dtype).requires_grad_() for _ in range(2))
     grad = torch.randn(shape, generator=generator).to(dtype)
     z, kl = ops.reparameterize_kl(mu, logvar, noise=NOISE, backend=backend)
+    alone = ops.reparameterize(mu, logvar, noise=NOISE, backend=backend)
     reduced = [ops.gaussian_kl(mu, logvar, reduction=r, backend=backend) for r in ("mean", "sum")]
     through_both = torch.autograd.grad((z, kl), (mu, logvar), (grad, torch.randn(shape[0], generator=generator)))
     through_kl = torch.autograd.grad(reduced[0], (mu, logvar))
-    return [z.detach(), kl.detach(), *(r.detach() for r in reduced), *through_both, *through_kl]
+    return [z.detach(), kl.detach(), alone.detach(), *(r.detach() for r in reduced), *through_both, *through_kl]
 
 
 def images(shape: tuple[int, ...], dtype: torch.dtype, kind: str, backend: str) -> list[Tensor]:

@@ -14,7 +14,7 @@ from sivae import ops
 from sivae.ops import ranges
 
 OPS = ["draw_seed", "elbo", "exp_elbo", "gaussian_kl", "log_exp_elbo", "philox_normal", "reconstruction_error"]
-OPS += ["reparameterize", "reparameterize_kl"]
+OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm"]
 
 # What torch.profiler sees of every op and of a step of each kind.
 RECORD = """
@@ -22,7 +22,8 @@ import torch
 from sivae import ops
 from sivae.models import MLPVAE
 from sivae.objectives import SoftIntroObjective, VAEObjective
-from sivae.method.soft_intro import SoftIntroStep, VAEStep
+from sivae.method.soft_intro import SoftIntroStep
+from sivae.method.vae import VAEStep
 
 mu, logvar = torch.randn(4, 2), torch.randn(4, 2)
 with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -33,6 +34,7 @@ with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as
     ops.exp_elbo(kl, kl, scale=1.0)
     ops.log_exp_elbo(kl, kl, scale=1.0)
     ops.philox_normal(1, (3,))
+    ops.styled_instance_norm(torch.randn(1, 2, 3, 3))
     for kind, objective in ((SoftIntroStep, SoftIntroObjective(scale=0.5)), (VAEStep, VAEObjective())):
         model = MLPVAE(hidden=8, layers=1)
         optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (model.encoder, model.decoder)]

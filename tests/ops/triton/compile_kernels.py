@@ -43,6 +43,7 @@ def compile_calls(dtype: torch.dtype) -> None:
     sums = torch.float64 if dtype == torch.float64 else torch.float32
     seed, grad = torch.tensor([5]), torch.rand(64, dtype=sums)
     a, b = (torch.rand(64, 1024).to(dtype) for _ in range(2))
+    ops.reparameterize(a, b, seed, 3)
     ops.reparameterize_kl(a, b, seed, 3, 0.0, 0.0)
     ops.latent_backward(a, grad, a, b, seed, 3, 0.0, 0.0, 0, True, True, False)
     ops.philox_normal(seed, 3, [4096], dtype)
