@@ -1,4 +1,4 @@
-"""The base of the training steps: it cuts a batch into parts, runs the networks and weighs the kl."""
+"""The base class of the training steps: it cuts a batch into parts, runs the networks and weights the kl."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ FORWARD, ENCODER_UPDATE, DECODER_UPDATE, UPDATE = map(
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """How a step computes. Apart from `fresh_passes`, none of it changes what is computed, rounding apart.
+    """Settings of a step's computation. Apart from `fresh_passes` they change results only by rounding.
 
     Attributes:
-        accumulate: cut the batch into that many equal parts and hold one in memory at a time. The gradients are those
-            of the whole batch (batch norm's statistics are each part's); the decoder's passes are no longer shared.
-        autocast: run the networks in this dtype, with float32 weights and losses; None: in the batch's.
-        fresh_passes: the decoder's update draws other noise, encodes the images again with the updated encoder and
-            decodes anew, as the authors' style-based program does, instead of sharing the encoder's forward passes.
-        rank, world_size: this process's place among several that train one model. The noise is then its rows of the
-            draws that one process would make for all.
-        data_size: number of training samples, for objectives that depend on it; None: unknown, or endless.
+        accumulate: cut the batch into this number of equal parts, and hold one part in memory at a time. The gradients
+            are those of the whole batch (batch norm's statistics are each part's). The two updates then no longer share
+            the decoder's passes.
+        autocast: run the networks in this dtype, with float32 weights and losses; None: in the batch's dtype.
+        fresh_passes: in the decoder's update, draw new noise, encode the images again with the updated encoder and
+            decode again, as the authors' style-based program does, instead of using the encoder's forward passes.
+        rank, world_size: number of this process, and number of processes that train one model. The noise of a process
+            is its rows of the draws that one process would make for all.
+        data_size: number of training samples, for objectives that need it; None: unknown, or endless.
     """
 
     accumulate: int = 1
@@ -60,17 +61,18 @@ def step_plainly(optimizer: torch.optim.Optimizer) -> None:
 
 @dataclass
 class Part:
-    """Some rows of a batch on their way through a step.
+    """Some rows of a batch, and what a step has computed from them.
 
     Attributes:
         x: real samples [B, ...].
         condition: [B, condition_dim], or None.
-        z: drawn from q(z|x), [B, z_dim], with the encoder's graph behind it.
-        z_leaf: the same without; the passes that both updates use start there.
+        draws: noise of these rows.
+        z: draws from q(z|x), [B, z_dim], with the graph of the encoder.
+        z_leaf: the same values without a graph; the passes that both updates use start here.
         rec: reconstruction error, a scalar.
-        kl_real: a scalar, as the objective weighs it.
-        kl_metrics: of the kl, for the record.
-        fakes: one batch like x per kind of fake.
+        kl_real: KL divergence of the real samples with the objective's weights, a scalar.
+        kl_metrics: the kl and its parts, for the record.
+        fakes: for each kind of fake a batch of the shape of x.
     """
 
     x: Tensor
@@ -85,18 +87,18 @@ class Part:
 
 
 class BaseStep(Generic[AnyObjective]):
-    """The state of a step.
+    """One training step: a call updates the networks on a batch. Subclasses implement the call.
 
     Args:
-        model: the pair to train: a VAEModel, a tuple (encoder, decoder) of modules, or a module with `encoder` and
+        model: the networks to train: a VAEModel, a tuple (encoder, decoder) of modules, or a module with `encoder` and
             `decoder`; see :func:`sivae.models.pair.as_model`.
-        encoder_optimizer, decoder_optimizer: over `model.encoder` and `model.decoder`.
+        encoder_optimizer, decoder_optimizer: optimizers of `model.encoder` and `model.decoder`.
         objective: the weights of the loss.
-        generator: where the noise comes from; default: the default generator of the batch's device.
-        options: how to compute.
-        apply: takes an optimizer whose parameters hold the gradients of this process's batch, and updates them;
-            default: `optimizer.step()`.
-        distance: the reconstruction error, [B], instead of the objective's kind.
+        generator: generator of the noise; None: the default generator of the batch's device.
+        options: settings of the computation.
+        apply: updates the parameters of an optimizer by the gradients of this process's batch; default:
+            `optimizer.step()`.
+        distance: replaces the objective's reconstruction error; images and their targets -> [B].
     """
 
     def __init__(
@@ -169,20 +171,20 @@ class BaseStep(Generic[AnyObjective]):
 
     @property
     def kind(self) -> str:
-        """The reconstruction error of the objective."""
+        """The kind of the objective's reconstruction error."""
         kind = self.objective.kind
         if kind is None:
             raise ValueError(f"{type(self).__name__}: the objective's error is perceptual; give distance=")
         return kind
 
     def _rec(self, recon: Tensor, target: Tensor) -> Tensor:
-        """The reconstruction error, [B]."""
+        """Compute the reconstruction error, [B]."""
         if self.distance is not None:
             return self.distance(recon, target)
         return ops.reconstruction_error(recon, target, kind=self.kind)
 
     def _weighted_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> Tensor:
-        """kl [B] with each nat of the class's part counting `class_share`."""
+        """Weight the class's part of kl [B] by `class_share`."""
         if class_share == 1.0:
             return kl
         of_class = self._class_kl(mu, logvar)
@@ -193,7 +195,7 @@ class BaseStep(Generic[AnyObjective]):
         return None if part is None or of_logvar is None else ops.gaussian_kl(part, of_logvar)
 
     def _real_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> tuple[Tensor, Metrics]:
-        """As :meth:`_weighted_kl`, and for the record the mean kl and the class's part of it where there is one."""
+        """Weight the kl as :meth:`_weighted_kl`, and return the mean kl and the class's part of it for the record."""
         metrics = {"kl_real": kl.detach().mean()}
         of_class = self._class_kl(mu, logvar)
         if of_class is None:
@@ -206,7 +208,7 @@ class BaseStep(Generic[AnyObjective]):
 
 
 def mean_of(metrics: list[Metrics]) -> Metrics:
-    """The metrics of a batch from those of its parts, which are equally large."""
+    """Average the metrics of equally large parts."""
     if len(metrics) == 1:
         return metrics[0]
     return {name: torch.stack([values[name] for values in metrics]).mean() for name in metrics[0]}

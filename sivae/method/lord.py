@@ -1,4 +1,4 @@
-"""The two stages of LORD (Gabbay & Hoshen, ICLR 2020), which knows the class of every image."""
+"""The step of LORD's two stages (Gabbay & Hoshen, ICLR 2020), which needs the class of every image."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class CodedModel(Protocol):
 
 
 class LordStep(BaseStep[LordObjective]):
-    """One joint update in one of LORD's stages, of a model with codes (:class:`CodedModel`).
+    """One joint update of a model with codes (:class:`CodedModel`), in one of LORD's stages.
 
     Args:
-        stage: "codes": the codes of images and classes, with the decoder. "encoders": encoders that predict them, with
-            the decoder.
-        others: as of every step.
+        stage: "codes" trains the codes of images and classes, and the decoder; "encoders" trains encoders that predict
+            the codes, and the decoder.
+        others, options: as for :class:`BaseStep`.
     """
 
     def __init__(self, *others: Any, stage: Literal["codes", "encoders"], **options: Any) -> None:
@@ -41,8 +41,8 @@ class LordStep(BaseStep[LordObjective]):
 
         Args:
             batch: training images.
-            noise: `eps_real` [B, z_dim], whose content part is the noise of the first stage; None: drawn.
-            condition: int64 [B, 2]: the number of each image, and of its class.
+            noise: `eps_real` [B, z_dim]; its content part is the noise of the first stage. None: drawn.
+            condition: int64 [B, 2]: the number of each image, and the number of its class.
 
         Returns:
             Detached scalars: loss, rec, and content_norm, the codes' mean squared length, or code_error.

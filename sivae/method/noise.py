@@ -1,4 +1,4 @@
-"""The noise of a training step: every draw has an offset of its own, of one seed."""
+"""The noise of a training step. All draws of a step share one seed, and each has its own offset."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sivae.method.objectives import SHORT, Fake
 
 @dataclass(frozen=True, kw_only=True)
 class StepNoise:
-    """Every noise draw of one step, each [B, z_dim]; what is None is drawn from the step's generator.
+    """The noise draws of one step, each [B, z_dim]; a draw that is None comes from the step's generator.
 
-    "rec" and "fake" name the fakes that are reconstructions and decoded prior samples; "encoder" and "decoder" the
-    update that re-encodes them. The decoder's two are used only where its gamma_r term is computed, `prior_decoder` and
-    `eps_real_decoder` only where its passes are fresh.
+    In the names, "rec" and "fake" are the fakes that are reconstructions and decoded prior samples; "encoder" and
+    "decoder" are the updates that re-encode them. `eps_rec_decoder` and `eps_fake_decoder` are used only if the gamma_r
+    term is computed; `prior_decoder` and `eps_real_decoder` only with `fresh_passes`.
     """
 
     prior: Tensor | None = None
@@ -32,7 +32,7 @@ class StepNoise:
     eps_real_decoder: Tensor | None = None
 
 
-# The draws of a step, told apart. Those of the decoder's own noise come last, a range for each pass of each part.
+# Offsets of the draws of a step. The decoder's own noise comes last, with a range for each pass of each part.
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET, _FRESH_PRIOR_OFFSET, _FRESH_REAL_OFFSET = range(6)
 _PASSES_OFFSET = 32
 Pass = Literal["reconstruction", "prior", "encoder's fakes", "decoder's fakes", "fresh reconstruction", "fresh prior"]
@@ -45,12 +45,13 @@ class Draws:
     """The noise of one part of a batch.
 
     Attributes:
-        given: noise for the whole batch, or None where it is to be drawn.
+        given: noise for the whole batch; a draw that is None is drawn from `seed`.
+        seed: seed of the step.
         rows: this part's rows of the batch.
-        first: the number of this part's first row among those of all processes.
-        total: the number of rows of all processes.
-        part: this part's number among those of all processes.
-        fresh: whether these are the other draws that an update of the decoder with passes of its own has.
+        first: number of this part's first row among the rows of all processes.
+        total: number of rows of all processes.
+        part: number of this part among the parts of all processes.
+        fresh: whether these are the second draws of a step, for `fresh_passes` in the decoder's update.
     """
 
     given: StepNoise
@@ -62,37 +63,38 @@ class Draws:
     fresh: bool = False
 
     def prior(self, like: Tensor) -> Tensor:
-        """Latents to decode, of the shape of z, [B, z_dim]."""
+        """Draw prior samples of the shape of z, [B, z_dim]."""
         given, offset = (
             (self.given.prior_decoder, _FRESH_PRIOR_OFFSET) if self.fresh else (self.given.prior, _PRIOR_OFFSET)
         )
         return self._normal(offset, 1, like) if given is None else given[self.rows]
 
     def of_real(self, like: Tensor) -> Tensor | ops.PhiloxNoise:
+        """Draw eps of the real samples' posteriors, [B, z_dim]."""
         if self.fresh:
             return self._eps(("eps_real_decoder",), _FRESH_REAL_OFFSET, like)
         return self._eps(("eps_real",), _REAL_OFFSET, like)
 
     def of_pass(self, name: Pass, offsets: int) -> ops.PhiloxNoise:
-        """Where the decoder's noise of a pass begins, which may use as many offsets."""
+        """Reserve a range of `offsets` offsets for the decoder's own noise in a pass."""
         number = self.part * len(PASSES) + PASSES.index(name)
         return ops.PhiloxNoise(self.seed, _PASSES_OFFSET + number * offsets)
 
     def of_fakes(
         self, kinds: Sequence[Fake], update: Literal["encoder", "decoder"], like: Tensor
     ) -> Tensor | ops.PhiloxNoise:
-        """eps of the re-encoded fakes of one update, one kind below the other, [F B, z_dim]."""
+        """Draw eps of the re-encoded fakes of one update, [F B, z_dim]: the B rows of the first kind come first."""
         offset = _ENCODER_OFFSET if update == "encoder" else _DECODER_OFFSET
         return self._eps(tuple(f"eps_{SHORT[kind]}_{update}" for kind in kinds), offset, like)
 
     def _eps(self, names: tuple[str, ...], offset: int, like: Tensor) -> Tensor | ops.PhiloxNoise:
         given = [eps for eps in (getattr(self.given, name) for name in names) if eps is not None]
         if given and len(given) != len(names):
-            raise ValueError(f"StepNoise: of {', '.join(names)} some are given and some not, expected all or none")
+            raise ValueError(f"StepNoise: only some of {', '.join(names)} are given, expected all or none")
         if given:
             return torch.cat([eps[self.rows] for eps in given])
         if self.total * len(names) == like.shape[0]:
-            return ops.PhiloxNoise(self.seed, offset)  # made inside the op that uses it
+            return ops.PhiloxNoise(self.seed, offset)  # drawn inside the op that uses it
         return self._normal(offset, len(names), like)
 
     def _normal(self, offset: int, kinds: int, like: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ Notation of "Soft-IntroVAE" (Daniel & Tamar, CVPR 2021): rec is the summed recon
 divergence from the prior in nats, and a fake f is a decoded prior sample or a reconstruction. `rec_fakes` and
 `kl_fakes` are [F, B], one row per kind of fake.
 
-An objective is a record of settings, and at the same time the formulas and the step that belong to it. Imports no
-torch, so that the command line can list the settings.
+An objective is a record of settings with the formulas and the step that belong to them. This module does not import
+torch, so that the command line can list the settings quickly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]  # of sivae.ops.reconstruction_error
-RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # they fit an output of any range: networks end without a sigmoid
+RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
 FAKES: tuple[Fake, ...] = get_args(Fake)
@@ -32,7 +32,7 @@ SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the na
 
 NEGLIGIBLE = 2.0**-24  # a weight this small beside another is below float32's resolution
 FAR = 5.0  # a KL this many times another is far above it
-SATURATED = 1e-6  # an exp-ELBO below this gives the encoder no gradient worth the name
+SATURATED = 1e-6  # an exp-ELBO below this gives the encoder a negligible gradient
 
 OF_IMAGES = Need(lambda config: config.data.SAMPLES == "images", "the samples are points, not images", strict=True)
 OF_CLASSES = Need(
@@ -43,12 +43,12 @@ OF_CLASSES = Need(
 
 
 class Latents(NamedTuple):
-    """What the plain step hands an objective beside rec and kl.
+    """The arguments of an objective in the VAE step, beside rec and kl.
 
     Attributes:
         z: draws from the posteriors, [B, z_dim].
-        mu, logvar: of the posteriors, [B, z_dim].
-        data_size: number of training samples; None where the data is endless.
+        mu, logvar: parameters of the posteriors, [B, z_dim].
+        data_size: number of training samples; None if the data is endless.
     """
 
     z: Tensor
@@ -58,7 +58,7 @@ class Latents(NamedTuple):
 
 
 class Symptom(NamedTuple):
-    """A cause of a divergence, in words, and the setting to change, with the direction."""
+    """A cause of a divergence in words, and the setting to change, with the direction."""
 
     cause: str
     remedy: str
@@ -70,13 +70,13 @@ Step = Callable[..., dict[str, "Tensor"]]  # a batch -> detached losses, see siv
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Choice):
-    """What a training minimises.
+    """The base class of objectives: the loss that a training minimizes, with its settings.
 
     Class attributes:
         TAKES_PAIRS: whether a batch may consist of pairs of one class (`supervision` of the model "translation").
-        USES_CODES: whether it trains codes of images and classes, which the model then must have.
-        SHARES_PASSES: whether its step has forward passes that both updates can share.
-        WARMS_UP: whether a plain VAE may train before it.
+        USES_CODES: whether it trains codes of images and classes; then the model must have them.
+        SHARES_PASSES: whether the two updates of its step can share forward passes.
+        WARMS_UP: whether a plain VAE may be trained before it.
     """
 
     LABEL: ClassVar[str] = "objective"
@@ -105,28 +105,28 @@ class Objective(Choice):
             raise ConfigError(f"kind = {self.kind!r}: perceptual is given too; leave one of the two out")
 
     def changed(self, **changes: Any) -> Self:
-        """A copy with other values. A perceptual error replaces the kind, unless both are given."""
+        """Return a copy with other values. A perceptual error replaces the kind, unless both are given."""
         if changes.get("perceptual") is not None:
             changes.setdefault("kind", None)
         return super().changed(**changes)
 
     @property
     def class_kl_share(self) -> float:
-        """What a nat of the class counts for one of the content."""
+        """Weight of the class's part of the kl, relative to the content's part."""
         return 1.0
 
     def elbo_weights(self) -> tuple[float, float]:
-        """beta_rec and beta_kl.
+        """Return beta_rec and beta_kl.
 
         Raises:
-            ConfigError: the objective is no ELBO.
+            ConfigError: the objective is not an ELBO.
         """
         raise ConfigError(
             f"a run with the objective {self.name!r} has no beta_rec and beta_kl; give both, or sigma instead"
         )
 
     def score(self, record: Mapping[str, Any]) -> float | None:
-        """The number by which checkpoints compare, lower is better; None where the record has none.
+        """Compute the number that ranks checkpoints, lower is better; None if the record lacks its losses.
 
         Args:
             record: batch means of an iteration, as in `metrics.jsonl`.
@@ -134,14 +134,14 @@ class Objective(Choice):
         return None
 
     def for_warm_up(self) -> Objective:
-        """The objective that trains while the run warms up."""
+        """Return the objective of the warm-up."""
         return self
 
     def symptoms(self, usual: Usual) -> list[Symptom]:
-        """The objective's own causes of a divergence.
+        """Find causes of a divergence that are specific to the objective.
 
         Args:
-            usual: the recent median of a loss, by its name in `metrics.jsonl`; NaN where there is none.
+            usual: returns the recent median of a loss by its name in `metrics.jsonl`; NaN if it is unknown.
         """
         return []
 
@@ -152,19 +152,19 @@ class Objective(Choice):
             config: the run's settings, a :class:`sivae.settings.run.RunConfig`.
 
         Raises:
-            ConfigError: it does not fit.
+            ConfigError: the run does not fit.
         """
         if self.kind is not None and self.kind not in RUN_KINDS:
             raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(RUN_KINDS)}")
 
     def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
-        """The training step.
+        """Make the training step.
 
         Args:
             pair: model, optimizer of the encoder, optimizer of the decoder.
             warm_up: whether the step is for the run's warm-up.
-            neg_factor: what beta_neg is multiplied by, where the objective has it.
-            options: see :class:`sivae.method.base.BaseStep`.
+            neg_factor: factor of beta_neg, if the objective has it.
+            options: the keyword arguments of :class:`sivae.method.base.BaseStep`.
         """
         raise NotImplementedError
 
@@ -181,12 +181,12 @@ class ElboObjective(Objective):
         return self.beta_rec, self.beta_kl
 
     def score(self, record: Mapping[str, Any]) -> float | None:
-        """The real samples' negative ELBO under the objective's weights."""
+        """Compute the negative ELBO of real samples with the objective's weights."""
         rec, kl = record.get("rec"), record.get("kl_real")
         return None if rec is None or kl is None else self.beta_rec * rec + self.beta_kl * kl
 
     def for_warm_up(self) -> VAEObjective:
-        """A plain VAE with the same weights."""
+        """Return a plain VAE with the same weights."""
         return VAEObjective(beta_rec=self.beta_rec, beta_kl=self.beta_kl, kind=self.kind, perceptual=self.perceptual)
 
     def symptoms(self, usual: Usual) -> list[Symptom]:
@@ -199,11 +199,11 @@ class ElboObjective(Objective):
         return [Symptom(f"the KL of real samples is far above {beside} {against}", "raise --beta-kl, to double")]
 
     def scaled(self, neg_factor: float) -> ElboObjective:
-        """The objective with beta_neg multiplied by a factor, where it has one."""
+        """Return the objective with beta_neg multiplied by a factor, if it has one."""
         return self
 
     def step_class(self) -> Callable[..., Step]:
-        """The class of the step after the warm-up."""
+        """Return the class of the step after the warm-up."""
         raise NotImplementedError
 
     def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
@@ -215,7 +215,7 @@ class ElboObjective(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class _ClassWeight(ElboObjective):
-    """An ELBO whose kl may have another weight for the class than for the rest."""
+    """An ELBO with an optional separate weight for the class's part of the kl."""
 
     beta_kl_class: float | None = setting(
         None,
@@ -233,7 +233,7 @@ class _ClassWeight(ElboObjective):
     def _check_class_weight(self, of_class: str, of_content: str) -> None:
         if getattr(self, of_class) is not None and getattr(self, of_content) == 0:
             raise ConfigError(
-                f"{of_content} = 0: {of_class} is counted against it where both are given; make it small instead"
+                f"{of_content} = 0: {of_class} is applied relative to it, expected more than 0; choose a small value"
             )
 
     @property
@@ -265,22 +265,22 @@ class VAEObjective(_ClassWeight):
         perceptual: file of VGG-16's weights, for a perceptual error instead of `kind`.
 
     Raises:
-        ConfigError: a value, by name, with what is expected.
+        ConfigError: a value is out of range.
     """
 
     NAME: ClassVar[str] = "vae"
     WARMS_UP: ClassVar[bool] = False
 
     def loss(self, rec: Tensor, kl: Tensor) -> Tensor:
-        """rec, kl [B] -> scalar."""
+        """Compute the loss, a scalar, from rec and kl [B]."""
         return self.beta_rec * rec.mean() + self.beta_kl * kl.mean()
 
     def loss_of(self, rec: Tensor, kl: Tensor, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, a scalar, and what else the record shows, detached scalars by name.
+        """Compute the loss, a scalar, and further values for the record, detached scalars by name.
 
         Args:
             rec, kl: [B].
-            latents: what kl was computed from.
+            latents: the posteriors that kl was computed from, and draws from them.
         """
         return self.loss(rec, kl), {}
 
@@ -300,15 +300,15 @@ class IntroObjective(ElboObjective):
 
     Args:
         beta_rec, beta_kl: weights of the real sample's terms.
-        margin: m, the kl in nats up to which a fake is pushed away. The default is for 2D data with a latent of 2,
-            where it did best of those tried (docs/experiments.md); for images it grows with the latent (IntroVAE used
-            90 to 110 for 512).
+        margin: m, the kl in nats up to which a fake is pushed away. The default is for 2D data with two latent values,
+            where it was the best of the tested values (docs/experiments.md); for images it grows with the latent
+            (IntroVAE used 90 to 110 for 512 values).
         alpha: weight of the fakes, above 0.
-        fakes: the fakes that enter, out of "prior" and "reconstruction".
+        fakes: the kinds of fakes that are used: "prior", "reconstruction", or both.
         kind, perceptual: the reconstruction error, as for :class:`VAEObjective`.
 
     Raises:
-        ConfigError: a value, by name, with what is expected.
+        ConfigError: a value is out of range.
     """
 
     NAME: ClassVar[str] = "intro"
@@ -330,15 +330,15 @@ class IntroObjective(ElboObjective):
         _check_fakes(self.fakes)
 
     def scale_for(self, elements: int) -> float:
-        """The constant that multiplies every ELBO: 1."""
+        """Return the constant that multiplies every ELBO: 1."""
         return 1.0
 
     def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, None]:
-        """The fakes' part of the encoder's loss, a scalar."""
+        """Compute the fakes' part of the encoder's loss, a scalar."""
         return self.alpha * (self.margin - kl_fakes).relu().mean(1).sum(), None
 
     def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
-        """The fakes' part of the decoder's loss, a scalar."""
+        """Compute the fakes' part of the decoder's loss, a scalar."""
         return self.alpha * kl_fakes.mean(1).sum()
 
     def symptoms(self, usual: Usual) -> list[Symptom]:
@@ -354,7 +354,7 @@ class IntroObjective(ElboObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftIntroObjective(_ClassWeight):
-    """Soft-IntroVAE (Daniel & Tamar 2021, Algorithm 1), written as losses to minimise.
+    """Soft-IntroVAE (Daniel & Tamar 2021, Algorithm 1), written as losses to minimize.
 
     encoder: s (beta_rec rec + beta_kl kl) + mean_f (1/alpha) exp(-alpha s (beta_rec rec(f) + beta_neg kl(f)))
     decoder: s beta_rec rec + gamma s mean_f (beta_kl kl(f) + gamma_r beta_rec rec(f))
@@ -364,21 +364,21 @@ class SoftIntroObjective(_ClassWeight):
         beta_neg: weight of the fakes' kl in the encoder's exponential.
         beta_kl_class, beta_neg_class: weights of the class's part of the kl, for models that separate the class from
             the content; beta_kl and beta_neg are then the content's weights. None: the same.
-        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. Terms below 2^-24 of the term beside
-            them (the default is) are not computed.
-        gamma: weight of the fakes in the decoder's loss. With gamma_r 1 it is the paper's, by which the optimum
-            minimises KL(p_data || p_d) + gamma H(p_d).
+        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. The term is not computed if the weight
+            is at most 2^-24, which float32 does not resolve; this includes the default.
+        gamma: weight of the fakes in the decoder's loss. With gamma_r = 1 it is the paper's gamma: the optimum
+            minimizes KL(p_data || p_d) + gamma H(p_d).
         alpha: sharpness of the exponential.
         scale: the constant s; None is 1 / (elements of one sample).
         semantics: "official", as the authors' program, or "paper", as Algorithm 1. They differ in two gradients.
             In the encoder's rec(f) of a reconstruction, official lets a gradient through the target x_f; paper does
             not. In the decoder's gamma_r term, official detaches x_f and z and trains the outer decode x_ff; paper
             detaches x_ff and trains x_f.
-        fakes: the fakes that enter; Algorithm 1 has ("prior",), the authors' program both.
+        fakes: the kinds of fakes that are used: ("prior",) in Algorithm 1, both kinds in the authors' program.
         kind, perceptual: the reconstruction error, as for :class:`VAEObjective`.
 
     Raises:
-        ConfigError: a value, by name, with what is expected.
+        ConfigError: a value is out of range.
     """
 
     NAME: ClassVar[str] = "soft-intro"
@@ -434,18 +434,18 @@ class SoftIntroObjective(_ClassWeight):
 
     @property
     def class_neg_share(self) -> float:
-        """What a nat of the class counts for one of the content in the encoder's exponential."""
+        """Weight of the class's part of the kl in the encoder's exponential, relative to the content's part."""
         return _share(self.beta_neg_class, self.beta_neg)
 
     def scale_for(self, elements: int) -> float:
-        """s for samples of that many elements."""
+        """Return the constant s for samples of this number of elements."""
         return 1.0 / elements if self.scale is None else self.scale
 
     def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """The fakes' part of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F]."""
+        """Compute the fakes' part of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F]."""
         from sivae import ops
 
-        rec = kl_fakes.new_zeros(kl_fakes.shape) if rec_fakes is None else rec_fakes  # absent where beta_rec is 0
+        rec = kl_fakes.new_zeros(kl_fakes.shape) if rec_fakes is None else rec_fakes  # None if beta_rec is 0
         exp_elbo = ops.exp_elbo(
             rec.flatten(),
             kl_fakes.flatten(),
@@ -459,7 +459,7 @@ class SoftIntroObjective(_ClassWeight):
         return per_kind.mean(), per_kind
 
     def decoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> Tensor:
-        """The fakes' part of the decoder's loss, a scalar."""
+        """Compute the fakes' part of the decoder's loss, a scalar."""
         loss = scale * self.beta_kl * kl_fakes.mean()
         if rec_fakes is not None:
             loss = loss + scale * self.gamma_r * self.beta_rec * rec_fakes.mean()
@@ -493,7 +493,7 @@ class SoftIntroObjective(_ClassWeight):
 
 @dataclass(frozen=True, kw_only=True)
 class LordObjective(Objective):
-    """LORD (Gabbay & Hoshen, ICLR 2020): disentanglement with the class of every image known, in two stages.
+    """LORD (Gabbay & Hoshen, ICLR 2020): disentanglement in two stages, from images with known classes.
 
     codes: s rec(x, D(c + sigma eps, y)) + content_decay |c|^2, over a code c of each image and y of each class
     encoders: s rec(x, D(E_c(x), E_y(x))) + code_weight (mean (E_c(x) - c)^2 + mean (E_y(x) - y)^2)
@@ -502,11 +502,11 @@ class LordObjective(Objective):
         content_noise: sigma, which limits the information in a content code.
         content_decay: weight of the content codes' squared length.
         code_weight: weight of the encoders' distance from the codes of the first stage.
-        scale: the constant s; None is 1 / (elements of one sample), which makes the error a mean as LORD's.
-        kind, perceptual: the reconstruction error, as for :class:`VAEObjective`. LORD's own is perceptual.
+        scale: the constant s; None is 1 / (elements of one sample), which makes the error a mean, as in LORD.
+        kind, perceptual: the reconstruction error, as for :class:`VAEObjective`. LORD's own error is perceptual.
 
     Raises:
-        ConfigError: a value, by name, with what is expected.
+        ConfigError: a value is out of range.
     """
 
     NAME: ClassVar[str] = "lord"
@@ -525,7 +525,7 @@ class LordObjective(Objective):
     )
 
     def scale_for(self, elements: int) -> float:
-        """s for samples of that many elements."""
+        """Return the constant s for samples of this number of elements."""
         return 1.0 / elements if self.scale is None else self.scale
 
     def check(self, config: Any) -> None:

@@ -4,8 +4,8 @@ Read it beside the paper. E is the encoder, D the decoder, x a batch of real sam
 reconstruction error and kl = KL(q(z|x) || N(0, 1)). A fake x_f is a decoded prior sample, or a reconstruction x_r of a
 real one; z_ff is drawn from E(x_f), and x_ff = D(z_ff).
 
-Every term is computed by forward passes of its own, and every number is read by the host. `sivae.method.soft_intro` has
-the step that trainings use: it computes the same update with fewer passes, and is tested against this one.
+Every term is computed by its own forward passes. `sivae.method.soft_intro` contains the step that trainings use: it
+computes the same update with fewer passes, and is tested against this one.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 
 def mse(recon: Tensor, target: Tensor) -> Tensor:
-    """rec [B] of two batches [B, ...]: the sum of squared differences of each sample."""
+    """Sum the squared differences of each sample: two batches [B, ...] -> rec [B]."""
     return F.mse_loss(recon, target, reduction="none").flatten(1).sum(1)
 
 
 def l1(recon: Tensor, target: Tensor) -> Tensor:
-    """rec [B] of two batches [B, ...]: the sum of absolute differences of each sample."""
+    """Sum the absolute differences of each sample: two batches [B, ...] -> rec [B]."""
     return F.l1_loss(recon, target, reduction="none").flatten(1).sum(1)
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """kl [B] of N(mu, exp(logvar)) from N(0, 1), mu and logvar [B, z_dim]."""
+    """Compute KL(N(mu, exp(logvar)) || N(0, 1)) of each sample: mu and logvar [B, z_dim] -> kl [B]."""
     return -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).flatten(1).sum(1)
 
 
 def sample(mu: Tensor, logvar: Tensor, eps: Tensor | None = None) -> Tensor:
-    """z [B, z_dim] from N(mu, exp(logvar)); eps: the standard normal noise, else drawn."""
+    """Draw z [B, z_dim] from N(mu, exp(logvar)), with the standard normal noise eps if it is given."""
     return mu + (torch.randn_like(mu) if eps is None else eps) * torch.exp(0.5 * logvar)
 
 
 def exp_elbo(
     rec: Tensor, kl: Tensor, scale: float, beta_rec: float = 1.0, beta_kl: float = 1.0, alpha: float = 2.0
 ) -> Tensor:
-    """The batch mean of exp(-alpha scale (beta_rec rec + beta_kl kl)) / alpha, rec and kl [B]."""
+    """Compute the batch mean of exp(-alpha scale (beta_rec rec + beta_kl kl)) / alpha, rec and kl [B]."""
     return torch.exp(-alpha * scale * (beta_rec * rec + beta_kl * kl)).mean() / alpha
 
 
@@ -56,7 +56,7 @@ class PlainSoftIntroStep:
 
     Args:
         model: has the modules `encoder` and `decoder`, `encode(x) -> (mu, logvar)` and `decode(z) -> x`.
-        encoder_optimizer, decoder_optimizer: over the parameters of the two networks.
+        encoder_optimizer, decoder_optimizer: optimizers of the two networks.
         scale: the constant s, 1 / (values of one sample) for images.
         beta_rec, beta_kl, beta_neg, gamma_r, gamma, alpha: weights, as in `sivae.objectives.SoftIntroObjective`.
         semantics: "official", the gradients of the authors' program, or "paper", those of Algorithm 1.
@@ -102,10 +102,10 @@ class PlainSoftIntroStep:
 
         Args:
             x: real samples, [B, ...].
-            noise: the draws of the step, to compare steps; None, and each draw in it that is None, is drawn here.
+            noise: fixed draws, to compare steps; without them, and for each draw that is None, noise is drawn here.
 
         Returns:
-            The losses and their parts, batch means, read by the host.
+            The losses and their parts, batch means.
 
         Raises:
             FloatingPointError: a loss is NaN.

@@ -1,10 +1,10 @@
 """The step of Soft-IntroVAE and IntroVAE: the encoder's update, then the decoder's, with shared forward passes.
 
-`sivae.method.plain` has the same update in a straight line; this step is tested against it. E is the encoder, D the
-decoder. The plain loop makes 5 passes of E and 8 of D. Both updates have the same noise and z, and D does not change
-before its own update, so D(z) and D(noise) are computed once and serve both.
+`sivae.method.plain` states the same update in a straight line; this step is tested against it. E is the encoder, D the
+decoder. The plain step makes 5 passes of E and 8 of D. Both updates use the same noise and z, and D does not change
+before its own update, so D(z) and D(noise) are computed once for both.
 
-Where a network has batch norm, real and fake batches run apart, each with statistics of its own, and the running
+If a network has batch norm, real and fake batches pass it separately, each normalized by its own statistics. Running
 statistics follow one pass of each kind: real images in the encoder, reconstructions and prior samples in the decoder.
 """
 
@@ -37,9 +37,9 @@ Introspective = TypeVar("Introspective", bound=IntroObjective | SoftIntroObjecti
 
 
 class _IntrospectiveStep(BaseStep[Introspective]):
-    """The alternating update that IntroVAE and Soft-IntroVAE share; the objective says what is done with rec and kl.
+    """The alternating update of IntroVAE and Soft-IntroVAE; the objective computes the losses from rec and kl.
 
-    Parameters that do not require a gradient when the step is called are left as they are.
+    Parameters that do not require a gradient when the step is called stay as they are.
     """
 
     @property
@@ -56,13 +56,14 @@ class _IntrospectiveStep(BaseStep[Introspective]):
 
         Returns:
             Detached scalars on the batch's device, batch means: loss_encoder, loss_decoder, rec, kl_real, kl_fake,
-            kl_rec, exp_elbo_fake, exp_elbo_rec; of the fakes only those in use, and exp_elbo only for Soft-IntroVAE.
+            kl_rec, exp_elbo_fake, exp_elbo_rec. Values of fakes are there for the kinds in use, exp_elbo for
+            Soft-IntroVAE.
         """
         parts = self._parts(batch, noise, condition)
         encoder_parameters, decoder_parameters = _trainable(self.model.encoder), _trainable(self.model.decoder)
         self._zero_gradients()
         share = 1.0 / len(parts)
-        # Where the decoder's update comes after other parts, it computes its passes again.
+        # With several parts, the decoder's update computes its passes again.
         again = len(parts) > 1 or self.options.fresh_passes
         metrics = []
         for part in parts:
@@ -71,7 +72,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             with ENCODER_UPDATE:
                 metrics.append(self._encoder_backward(part, encoder_parameters, decoder_parameters, share))
             if again:
-                del part.fakes, part.rec, part.kl_real  # and with them the part's graph
+                del part.fakes, part.rec, part.kl_real  # frees the part's graph
                 part.z_leaf = part.z = part.z.detach()
         with ENCODER_UPDATE:
             self.apply(self.encoder_optimizer)
@@ -88,18 +89,18 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         return mean_of(metrics)
 
     def _start(self, part: Part) -> None:
-        """E(x), and the passes of the decoder that both updates use."""
+        """Run E(x), and the passes of the decoder that both updates use."""
         mu, logvar = self._encode(part.x, part.condition)
         z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
         part.z = self.model.latents_to_decode(z)
         weighted_kl, part.kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
         part.kl_real = weighted_kl.mean()
-        # D(z) starts at a leaf: its gradient there completes the encoder's.
+        # D(z) starts at a leaf. Its gradient there is passed on to the encoder later.
         part.z_leaf = part.z.detach().requires_grad_()
         self._decode_shared(part)
 
     def _draw_again(self, part: Part) -> None:
-        """Other draws, and z from the encoder as it is by now."""
+        """Draw new noise, and encode z again with the updated encoder."""
         part.draws = replace(part.draws, fresh=True)
         with torch.no_grad(), batch_statistics(self.model.encoder, update=False):
             mu, logvar = self._encode(part.x, part.condition)
@@ -129,7 +130,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         decoder_parameters: list[nn.Parameter],
         share: float,
     ) -> Metrics:
-        """Add `share` of this part's gradient: everything but the real kl ends at z_leaf or in the second pass of E."""
+        """Add `share` of this part's gradient. All terms but the real kl reach E through z_leaf or its second pass."""
         objective, fakes = self.objective, part.fakes
         scale = objective.scale_for(math.prod(part.x.shape[1:]))
         fake_mu, fake_logvar = self._encode_fakes([fake.detach() for fake in fakes], part.condition)
@@ -142,7 +143,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             with _frozen(decoder_parameters):
                 again = self._decode_fakes(z_fakes, part, "encoder's fakes")
             official = objective.semantics == "official"
-            # Only z_leaf leads on from a target to the encoder, so only a reconstruction is worth its gradient.
+            # A target's gradient reaches the encoder only through z_leaf, so only reconstructions need one.
             targets = [
                 fake if official and kind == "reconstruction" else fake.detach()
                 for kind, fake in zip(self._fakes, fakes, strict=True)
@@ -179,7 +180,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         decoder_parameters: list[nn.Parameter],
         share: float,
     ) -> Tensor:
-        """Add `share` of this part's gradient, through the updated, frozen encoder. Returns the loss."""
+        """Add `share` of this part's gradient through the updated, frozen encoder. Returns the loss."""
         objective, fakes = self.objective, part.fakes
         scale = objective.scale_for(math.prod(part.x.shape[1:]))
         loss = scale * objective.beta_rec * part.rec
@@ -200,7 +201,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         return loss.detach()
 
     def _encode_fakes(self, fakes: Sequence[Tensor], condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """mu and logvar of every kind of fake, one below the other, [F B, z_dim]."""
+        """Compute mu and logvar of all kinds of fakes, [F B, z_dim]: the B rows of the first kind come first."""
         with batch_statistics(self.model.encoder, update=False):
             if not self.model.mixes_samples:
                 return self._encode(_joined(fakes), _repeated(condition, len(fakes)))
@@ -208,7 +209,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         return _joined([mu for mu, _ in heads]), _joined([logvar for _, logvar in heads])
 
     def _decode_fakes(self, z_fakes: Tensor, part: Part, name: Pass) -> Sequence[Tensor]:
-        """D of the re-encoded fakes [F B, z_dim], one batch per kind."""
+        """Decode the re-encoded fakes [F B, z_dim]: one batch per kind."""
         kinds, condition = len(self._fakes), part.condition
         with batch_statistics(self.model.decoder, update=False):
             if not self.model.mixes_samples:
@@ -216,7 +217,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             return [self._decode(z, part, name, condition) for z in z_fakes.chunk(kinds)]
 
     def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], part: Part) -> Tensor:
-        """rec(x_f, x_ff) of the gamma_r term, [F, B]."""
+        """Compute rec(x_f, x_ff) of the gamma_r term, [F, B]."""
         if self.objective.semantics == "official":
             again = self._decode_fakes(z_fakes, part, "decoder's fakes")
             return self._fake_rec(again, [fake.detach() for fake in fakes])
@@ -237,7 +238,7 @@ class SoftIntroStep(_IntrospectiveStep[SoftIntroObjective]):
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:
-    """Batches that meet the same weights, one below the other, for one pass."""
+    """Concatenate batches for one pass."""
     return batches[0] if len(batches) == 1 else torch.cat(list(batches))
 
 
@@ -255,7 +256,7 @@ def _trainable(network: nn.Module) -> list[nn.Parameter]:
 
 @contextlib.contextmanager
 def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Passes inside record gradients for their inputs only; `parameters` are those that otherwise train."""
+    """Freeze `parameters`, which train otherwise, so that passes inside record gradients for their inputs only."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

@@ -1,4 +1,4 @@
-"""β-TC-VAE (Chen et al., NeurIPS 2018): a VAE with a price on the dependence between latent values."""
+"""β-TC-VAE (Chen et al., NeurIPS 2018): a VAE with a weight on the dependence between latent values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LOG_2_PI = math.log(2.0 * math.pi)
 class TCVAEObjective(ElboObjective):
     """beta_rec rec + beta_kl (MI + dimension-wise KL) + beta_tc TC (Chen et al. 2018, Eq. 4).
 
-    With q(z) the mixture of all training samples' posteriors, the batch mean of the kl is the sum of the three:
-    MI = E log q(z|x) / q(z), TC = E log q(z) / prod_d q(z_d), dimension-wise KL = E log prod_d q(z_d) / p(z). So with
-    beta_tc = beta_kl the objective estimates that of a VAE.
+    With q(z) the mixture of all training samples' posteriors, the mean kl is the sum of three parts: the mutual
+    information MI = E log q(z|x) / q(z), the total correlation TC = E log q(z) / prod_d q(z_d), and the dimension-wise
+    KL = E log prod_d q(z_d) / p(z). So with beta_tc = beta_kl the objective estimates the loss of a VAE.
 
     q(z) is estimated by minibatch-weighted sampling (Eq. S3): for a batch of M out of N training samples,
-    log q(z_i) = log sum_j q(z_i | x_j) - log(N M). The rows that one process passes through the networks at a time are
-    the batch: those of other processes, and of other parts of an accumulated batch, do not enter.
+    log q(z_i) = log sum_j q(z_i | x_j) - log(N M). The batch here is the rows that one process passes through the
+    networks at a time, without the rows of other processes or of other parts of an accumulated batch.
 
     Args:
         beta_rec: weight of the reconstruction error.
@@ -37,7 +37,7 @@ class TCVAEObjective(ElboObjective):
         kind, perceptual: the reconstruction error, as for :class:`sivae.objectives.VAEObjective`.
 
     Raises:
-        ConfigError: a value, by name, with what is expected.
+        ConfigError: a value is out of range.
     """
 
     NAME: ClassVar[str] = "tc-vae"
@@ -50,14 +50,17 @@ class TCVAEObjective(ElboObjective):
     )
 
     def loss_of(self, rec: Tensor, kl: Tensor, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, a scalar, and its parts mutual_information, total_correlation and dimension_kl, batch means.
+        """Compute the loss and the parts of the kl.
 
         Args:
-            rec, kl: [B]; kl is not used: its parts are estimated from the draws.
+            rec, kl: [B]; kl is not used, because its parts are estimated from the draws.
             latents: z, mu and logvar [B, z_dim], and the number of training samples.
 
+        Returns:
+            The loss, a scalar; and mutual_information, total_correlation and dimension_kl, detached batch means.
+
         Raises:
-            ValueError: that number is not known.
+            ValueError: the number of training samples is unknown.
         """
         if latents.data_size is None:
             raise ValueError("TCVAEObjective: the number of training samples is needed; give StepOptions(data_size=N)")
@@ -93,12 +96,12 @@ class TCVAEObjective(ElboObjective):
 
 
 def log_densities(z: Tensor, mu: Tensor, logvar: Tensor, data_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log q(z|x), log q(z), log prod_d q(z_d) and log p(z) of draws z, [B] each.
+    """Estimate log q(z|x), log q(z), log prod_d q(z_d) and log p(z) of draws z, [B] each.
 
     Args:
         z: draws from N(mu, exp(logvar)), [B, z_dim].
-        mu, logvar: of the posteriors, [B, z_dim].
-        data_size: N, the number of training samples that the B are taken from.
+        mu, logvar: parameters of the posteriors, [B, z_dim].
+        data_size: N, the number of training samples.
     """
     # log q(z_i,d | x_j,d) of each draw i under each posterior j.
     pairs = _log_normal(z[:, None], mu[None], logvar[None])  # [B, B, z_dim]

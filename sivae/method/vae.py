@@ -1,4 +1,4 @@
-"""The step of a VAE, and of objectives like it: one joint update of encoder and decoder."""
+"""The step of a VAE and of similar objectives: one joint update of encoder and decoder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from sivae.method.objectives import Latents
 
 
 class VAEStep(BaseStep[Any]):
-    """One joint update of encoder and decoder; also the warm-up of the other steps.
+    """One joint update of encoder and decoder, also used in the warm-up of other objectives.
 
-    The objective is a VAE's or one like it: its `loss_of(rec, kl, latents)` makes the loss.
+    The objective needs a method `loss_of(rec, kl, latents)`, which computes the loss.
     """
 
     def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
-        """Update on `batch` [B, ...]. Returns detached scalars: loss, rec, kl_real (batch means, on the device)."""
+        """Update on a batch [B, ...], with arguments as in :meth:`BaseStep.__call__`.
+
+        Returns:
+            Detached scalars on the batch's device, batch means: loss, rec, kl_real, and the objective's own values.
+        """
         self._zero_gradients()
         metrics = []
         parts = self._parts(batch, noise, condition)

@@ -402,7 +402,7 @@ def test_an_empty_batch_is_refused(model, batch):
 
 
 def test_noise_of_only_some_fakes_is_refused(model, batch, noise):
-    with pytest.raises(ValueError, match="eps_fake_encoder, eps_rec_encoder some are given"):
+    with pytest.raises(ValueError, match="only some of eps_fake_encoder, eps_rec_encoder are given"):
         partial = dataclasses.replace(noise, eps_rec_encoder=None)
         SoftIntroStep(model, *optimizers(model), SoftIntroObjective())(batch, partial)
 

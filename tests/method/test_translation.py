@@ -153,7 +153,7 @@ def test_weights_of_the_class_that_are_left_out_are_those_of_the_content(model, 
 
 @pytest.mark.parametrize("objective", [VAEObjective, SoftIntroObjective])
 def test_a_weight_of_the_class_wants_one_of_the_content(objective):
-    with pytest.raises(ValueError, match="beta_kl = 0: beta_kl_class is counted against it"):
+    with pytest.raises(ValueError, match="beta_kl = 0: beta_kl_class is applied relative to it"):
         objective(beta_kl=0.0, beta_kl_class=1.0)
     with pytest.raises(ValueError, match=r"beta_kl_class = -1\.0: it must be 0 or more"):
         objective(beta_kl_class=-1.0)

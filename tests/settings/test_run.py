@@ -247,8 +247,8 @@ def test_lord_wants_a_model_with_codes() -> None:
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("translation-shapes", {"beta_kl": 0.0}, "beta_kl = 0: beta_kl_class is counted against it"),
-        ("translation-shapes", {"beta_neg": 0.0}, "beta_neg = 0: beta_neg_class is counted against it"),
+        ("translation-shapes", {"beta_kl": 0.0}, "beta_kl = 0: beta_kl_class is applied relative to it"),
+        ("translation-shapes", {"beta_neg": 0.0}, "beta_neg = 0: beta_neg_class is applied relative to it"),
         ("translation-shapes", {"objective": "lord", "warmup_fraction": 0.0}, "both of its stages have to train"),
         ("translation-shapes", {"objective": "lord", "steps": 1}, "both of its stages have to train"),
         ("translation-shapes", {"checkpoint_activations": True}, "the model 'translation' have no stages"),
