@@ -1,4 +1,7 @@
-"""Trainings: steps, and runs made of them. Names load on first use, so that the command line starts fast."""
+"""Train models: runs, their checkpoints and their records.
+
+Names load on first use, so that the command line starts fast.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An averaged copy of a model's weights, for evaluation."""
+"""Keep an average of a model's weights, for evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sivae.models import VAEModel
 
 
 class AveragedModel:
-    """A copy whose parameters follow those of a model as an exponential average, and whose buffers are the model's.
+    """A copy of a model whose parameters are an exponential average of the model's. Its buffers are the model's own.
 
     Args:
-        model: to follow; the copy starts equal to it.
-        half_life: images after which a weight's share in the average has halved.
+        model: the model to average; the copy starts equal to it.
+        half_life: number of images after which a weight's share in the average has halved.
     """
 
     def __init__(self, model: VAEModel, half_life: float) -> None:
@@ -25,13 +25,13 @@ class AveragedModel:
 
     @torch.no_grad()
     def update(self, batch_size: int) -> None:
-        """Move the average towards the model as it is after an update from `batch_size` images."""
+        """Move the average towards the model's current weights, after an update on `batch_size` images."""
         averaged, current = self._pairs
         torch._foreach_lerp_(averaged, current, 1.0 - 0.5 ** (batch_size / self._half_life))
 
     @torch.no_grad()
     def take_buffers(self, model: nn.Module) -> None:
-        """Copy the model's buffers, batch norm's running statistics among them."""
+        """Copy the model's buffers, which include batch norm's running statistics."""
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
 

@@ -1,10 +1,10 @@
-"""Checkpoints: `checkpoints/STEP/`, each a folder that appears whole or not at all.
+"""Save and load checkpoints. Each is a folder `checkpoints/STEP/` that appears whole or not at all.
 
-    model.json          which architecture it is, see sivae.models.storage
+    model.json          the architecture, see sivae.models.storage
     model.safetensors   the model's parameters and buffers
-    ema.safetensors     the averaged copy's, where there is one
-    state.pt            what resuming needs besides: tensors and plain containers only, never objects
-    manifest.json       size and SHA-256 of the others, and the score
+    ema.safetensors     those of the averaged copy, if the run keeps one
+    state.pt            the other state that resuming needs: tensors and plain containers, never objects
+    manifest.json       size and SHA-256 of the other files, and the score
 
 A checkpoint whose files do not match their manifest is damaged and is never loaded.
 """
@@ -38,10 +38,10 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        step: iterations done.
-        model: the model's state dict.
-        averaged: the averaged copy's, where there is one.
-        state: as given to :func:`save_checkpoint`.
+        step: number of completed iterations.
+        model: state dict of the model.
+        averaged: state dict of the averaged copy, if there is one.
+        state: the state given to :func:`save_checkpoint`.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Checkpoint:
         """Load the averaged weights.
 
         Raises:
-            CheckpointError: there are none, or names or shapes differ.
+            CheckpointError: the checkpoint has none, or names or shapes differ.
         """
         if self.averaged is None:
             raise CheckpointError(f"{self.path} has no {AVERAGED}; use it with the config.json that the run wrote")
@@ -89,19 +89,19 @@ def save_checkpoint(
     score: float | None = None,
     keep: int = 2,
 ) -> Path:
-    """Write `folder/STEP/`, then delete older checkpoints but the last `keep` and the best.
+    """Write `folder/STEP/`, then delete older checkpoints except the last `keep` and the best one.
 
     Args:
         folder: the run's `checkpoints/`; made if it is missing.
-        step: iterations done.
+        step: number of completed iterations.
         model: saved with its buffers.
         state: tensors, numbers, text and containers of them.
         averaged: the averaged copy.
-        score: how good it is, lower is better; None where that is not known.
-        keep: how many of the last checkpoints stay.
+        score: quality of the checkpoint, lower is better; None if it is unknown.
+        keep: number of the last checkpoints that are kept.
 
     Returns:
-        The checkpoint's path. It is on the disk when the call returns; the older ones stay until it is.
+        The checkpoint's path. It is on the disk when the call returns, and older checkpoints are deleted only after it.
     """
     folder.mkdir(exist_ok=True)
     path = folder / str(step)
@@ -118,7 +118,7 @@ def save_checkpoint(
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the lowest score in a run's `checkpoints/`; None where none has one."""
+    """Find the checkpoint with the lowest score in a run's `checkpoints/`; None if no checkpoint has a score."""
     scores = {path: score for path in list_checkpoints(folder) if (score := _score(path)) is not None}
     return min(scores, key=lambda path: scores[path], default=None)
 
@@ -132,17 +132,17 @@ def _score(path: Path) -> float | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints in a run's `checkpoints/`, by step, damaged ones included."""
+    """List the finished checkpoints in a run's `checkpoints/` by step, damaged ones included."""
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint. Nothing in it is executed: the weights are safetensors, the rest plain data.
+    """Read one checkpoint. Nothing in it is executed: the weights are safetensors, the rest is plain data.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or holds objects other than tensors and plain containers.
+        CheckpointError: a file is missing or damaged, or holds objects other than tensors and plain containers.
     """
     damaged = "the checkpoint is damaged; delete or restore its folder, the one before it is used then"
     try:
@@ -158,13 +158,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{path / name}: {error.strerror}; {damaged}") from None
         if actual != fingerprint:
-            raise CheckpointError(f"{path / name}: its content is not what was written; {damaged}")
+            raise CheckpointError(f"{path / name}: its content differs from what was written; {damaged}")
     try:
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"{path / STATE}: refused, as it holds more than tensors and plain containers ({reason}); "
+            f"{path / STATE}: refused, because it holds more than tensors and plain containers ({reason}); "
             "use only checkpoints that sivae wrote"
         ) from None
     weights: dict[str, dict[str, Tensor]] = {}
@@ -179,35 +179,35 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_latest(folder: Path, notice: Callable[[str], None]) -> Checkpoint | None:
-    """The last checkpoint that is whole, or None if there are none.
+    """Read the last checkpoint that is whole; None if there are no checkpoints.
 
     Args:
         folder: a run's `checkpoints/`.
-        notice: told about each damaged checkpoint that is passed over.
+        notice: called with a message for each damaged checkpoint that is skipped.
 
     Raises:
-        CheckpointError: there are checkpoints, but every one is damaged.
+        CheckpointError: there are checkpoints, but all of them are damaged.
     """
     paths: list[Path] = []
     failure: CheckpointError | None = None
-    while paths != (paths := list_checkpoints(folder)):  # a run that goes on meanwhile deletes the older ones
+    while paths != (paths := list_checkpoints(folder)):  # a running training deletes older ones meanwhile
         for path in reversed(paths):
             try:
                 return load_checkpoint(path)
             except CheckpointError as error:
                 if path.exists():
-                    notice(f"passed over a checkpoint: {error}")
+                    notice(f"skipped a checkpoint: {error}")
                     failure = error
     if failure is not None:
         raise CheckpointError(
             f"no checkpoint in {folder} can be used. {failure}. "
-            "Restore the folder from a copy, or train again into another folder with --out"
+            "Restore the folder from a copy, or train again in another folder with --out"
         )
     return None
 
 
 def set_aside_after(folder: Path, step: int) -> None:
-    """Rename checkpoints beyond `step` to `damaged-STEP`, so that they neither count nor stand in the way."""
+    """Rename checkpoints after `step` to `damaged-STEP`, so that they are ignored and their names are free."""
     for path in list_checkpoints(folder):
         if int(path.name) > step:
             target = path.with_name(f"damaged-{path.name}")

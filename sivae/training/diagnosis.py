@@ -1,4 +1,4 @@
-"""Find the cause of a divergence, and the setting to change. The guide is docs/tuning.md."""
+"""Find the cause of a divergence, and the setting to change. docs/tuning.md is the guide for users."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from sivae.method.objectives import SATURATED, Objective, Symptom
 from sivae.settings.run import RunConfig
 
-_RECENT = 20  # records that show how the training was before
+_RECENT = 20  # number of records that count as the recent past
 _SATURATED_RECORDS = 10  # in a row
 _GROWN = 3.0  # a reconstruction error this many times its best has exploded
 
 
 class Saturation:
-    """Notices that the exp-ELBO of fakes has stayed at 0 for several records, once a run."""
+    """Detects, once a run, that the exp-ELBO of fakes has stayed at 0 for several records."""
 
     def __init__(self) -> None:
         self._records, self._noticed = 0, False
 
     def begins(self, record: Mapping[str, Any]) -> bool:
-        """Whether this record is the last of the several."""
+        """Return whether the run counts as saturated from this record on."""
         exp_elbo = record.get("exp_elbo_fake")
         self._records = self._records + 1 if exp_elbo is not None and exp_elbo < SATURATED else 0
         begins = self._records >= _SATURATED_RECORDS and not self._noticed
@@ -30,7 +30,7 @@ class Saturation:
         return begins
 
     def words(self, config: RunConfig, record: Mapping[str, Any]) -> str:
-        """The cause and the remedy."""
+        """Describe the cause and the remedy."""
         cause, remedy = config.objective.symptoms(lambda name: record.get(name, math.nan))[0]
         return f"{cause}; {remedy}, in a new run (docs/tuning.md)"
 
@@ -38,13 +38,13 @@ class Saturation:
 def diagnose(
     records: Sequence[Mapping[str, Any]], losses: Mapping[str, float], phase: str, objective: Objective
 ) -> str:
-    """Sentences that name the cause and the remedy.
+    """Describe the causes of a divergence, each with its remedy.
 
     Args:
-        records: those of the run before, by step.
-        losses: of an iteration whose update could not be applied.
-        phase: of that iteration.
-        objective: that trained in the phase.
+        records: the run's records before the divergence, by step.
+        losses: losses of an iteration whose update could not be applied.
+        phase: phase of that iteration.
+        objective: objective of the phase.
     """
     before = [record for record in records if record.get("phase") == phase][-_RECENT:]
 
@@ -55,7 +55,7 @@ def diagnose(
     best_rec = min((record["rec"] for record in before if record.get("rec") is not None), default=math.nan)
     rec, last_rec = usual("rec"), losses.get("rec", math.nan)
     symptoms: list[Symptom] = []
-    if last_rec > _GROWN * best_rec or rec > _GROWN * best_rec:  # one that is NaN may have its cause anywhere
+    if last_rec > _GROWN * best_rec or rec > _GROWN * best_rec:  # a NaN can have any cause
         symptoms.append(
             Symptom(
                 f"rec exploded (best {best_rec:.4g}, lately {rec:.4g}, in the end {last_rec:.4g})",
@@ -66,7 +66,7 @@ def diagnose(
     if not symptoms:
         symptoms.append(
             Symptom(
-                "the records before show no cause",
+                "the records before it show no cause",
                 "check that the data is finite; lower --learning-rate, to a half; with --precision bf16 try fp32",
             )
         )

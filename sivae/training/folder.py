@@ -1,11 +1,11 @@
-"""The folder of a run: what its files are called, who may write there, and what it says of itself.
+"""The folder of a run: make it, and read its settings and its summary.
 
-DIR/config.json        every setting, resolved
-DIR/metrics.jsonl      the losses over time; TensorBoard events beside it
-DIR/samples/*.png      what the model makes, over time
-DIR/checkpoints/STEP/  see sivae.training.checkpoint
-DIR/rollback.json      where a training that diverged went back to, if it did
-DIR/*.png, summary.json   at the end
+DIR/config.json           all settings, resolved
+DIR/metrics.jsonl         the losses over time; TensorBoard events are in the same folder
+DIR/samples/*.png         samples and other pictures over time
+DIR/checkpoints/STEP/     see sivae.training.checkpoint
+DIR/rollback.json         written when a training diverged: the step that it went back to
+DIR/*.png, summary.json   written at the end
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
     "rollback.json",
 )
 
-# What a summary holds beside the metrics, which its key "metrics" names. One that lacks any of it is none.
+# The required keys of a summary. Its key "metrics" lists the names of the metrics, which are keys too.
 SUMMARY_KEYS = (
     *("preset", "objective", "steps", "seed", "metrics", "ms_per_iteration", "samples_per_second", "train_seconds"),
     *("wall_seconds", "final", "pictures", "device", "device_name", "ops", "threads", "versions"),
@@ -36,17 +36,17 @@ SUMMARY_KEYS = (
 
 
 def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
-    """Make the folder of a new run: `out`, or runs/PRESET-seedN, with -2, -3 … where that is taken.
+    """Make the folder of a new run: `out`, or runs/PRESET-seedN, with -2, -3 … if that name is taken.
 
     Raises:
-        RunFolderError: `out` is not empty, or a file.
+        RunFolderError: `out` is a file, or a folder that is not empty.
     """
     if out is not None:
         folder = Path(out)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise RunFolderError(f"{folder}: a file stands there; choose another folder with --out") from None
+            raise RunFolderError(f"{folder} is a file; choose another folder with --out") from None
         if any(not files.is_temporary(path) for path in folder.iterdir()):
             remedy = f"go on with it by --resume {folder}, or " if (folder / CONFIG).exists() else ""
             raise RunFolderError(f"{folder} is not empty; {remedy}choose another folder with --out")
@@ -65,10 +65,10 @@ def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
 
 
 def read_config(folder: str | os.PathLike[str]) -> RunConfig:
-    """The configuration that a run's folder holds.
+    """Read the configuration of a run.
 
     Raises:
-        RunFolderError: it is not the folder of a run.
+        RunFolderError: the folder is missing, or is not a run's.
         ConfigError: its `config.json` is wrong.
     """
     folder = Path(folder)
@@ -96,7 +96,7 @@ def run_of(source: Path) -> RunConfig | None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of a run that is finished; None where it is not."""
+    """Read the summary of a finished run; None if the run is not finished."""
     try:
         content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -105,7 +105,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def is_summary(content: object) -> TypeGuard[dict[str, Any]]:
-    """Whether this is all that a summary holds."""
+    """Return whether a content is a complete summary."""
     if not isinstance(content, dict) or not all(key in content for key in SUMMARY_KEYS):
         return False
     names = content["metrics"]
@@ -113,7 +113,7 @@ def is_summary(content: object) -> TypeGuard[dict[str, Any]]:
 
 
 def way_back(folder: Path) -> str:
-    """Where to go on from after a failure, in words."""
+    """Name the last good checkpoint after a failure, in a sentence."""
     paths = list_checkpoints(folder / CHECKPOINTS)
     if not paths:
         return "No checkpoint had been written yet."
@@ -121,10 +121,14 @@ def way_back(folder: Path) -> str:
 
 
 def read_rollback(folder: Path) -> dict[str, Any] | None:
-    """What a divergence of this run led to; None where there was none.
+    """Read the record of a divergence of this run; None if it did not diverge.
 
-    Keys: `step` that the run went back to, `from_step` where it diverged, `slowdown` of the rate from then on,
-    `diagnosis`.
+    Returns:
+        `step`, which the run went back to; `from_step`, in which it diverged; `slowdown`, the factor of the learning
+        rate since then; `diagnosis`.
+
+    Raises:
+        RunFolderError: the file is damaged.
     """
     try:
         content = json.loads((folder / ROLLBACK).read_text(encoding="utf-8"))
@@ -132,6 +136,4 @@ def read_rollback(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{folder / ROLLBACK}: not what a run writes there ({error}); delete it to go on without"
-        ) from None
+        raise RunFolderError(f"{folder / ROLLBACK} is damaged ({error}); delete it to go on without it") from None

@@ -1,4 +1,4 @@
-"""A function of tensors as one CUDA graph: launched by one call instead of hundreds."""
+"""Run a function of tensors as one CUDA graph: one launch replaces hundreds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 Outputs = dict[str, Tensor]
-EAGER_CALLS = 3  # first calls run as they are: libraries choose their kernels and optimizers make their state
+EAGER_CALLS = 3  # the first calls run without a graph: libraries choose kernels, optimizers make their state
 
 
 class GraphedCall:
-    """Calls a function a few times, then captures it and replays the capture.
+    """Calls a function a few times, then captures it as a CUDA graph and replays the graph.
 
-    Every call does what the function does, once: the capture itself computes nothing.
+    Each call has the effect of one call of the function. The capture itself computes nothing.
 
     Args:
-        function: of a batch and an optional condition, which keep their shapes; its results are read before the next
-            call, or lost.
-        generators: of the random numbers that it draws, beside the device's default one.
+        function: takes a batch and an optional condition, whose shapes must not change. The next call overwrites its
+            results.
+        generators: generators of its random numbers, except the device's default one.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class GraphedCall:
         return self._outputs
 
     def _on_side_stream(self, batch: Tensor, condition: Tensor | None) -> Outputs:
-        """As the capture wants it: the same stream, so that the allocator's pools are warm."""
+        """Call the function on the stream of the later capture, so that the allocator has memory in its pools."""
         if self._stream is None:
             self._stream = torch.cuda.Stream(batch.device)
         current = torch.cuda.current_stream(batch.device)

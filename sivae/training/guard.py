@@ -1,4 +1,4 @@
-"""Takes the optimizers' steps and leaves out those that would do harm, without making the device wait for the host."""
+"""Apply the optimizers' steps and skip harmful ones, without making the device wait for the host."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-# A norm this many times the recent average is no gradient to follow: one such step fills Adam's second moment and
+# A gradient whose norm is this many times the recent average is skipped: one such step fills Adam's second moment and
 # freezes the weights for thousands of iterations. Healthy runs stay within a factor of a few tens.
 EXPLOSION = 1_000.0
-_SETTLED = 100  # updates before the average can be relied on
-_MEMORY = 0.99  # share of the average that one more update leaves
+_SETTLED = 100  # number of updates after which the average is reliable
+_MEMORY = 0.99  # share of the old average after one more update
 
-# Iterations in a row with an update left out that make a divergence; fewer are an accident.
+# This many iterations in a row with a skipped update are a divergence; fewer are an accident.
 SEVERAL = 5
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What was left out since the last check.
+    """The skipped updates since the last check.
 
     Attributes:
-        step: the first iteration with an update left out, counted from 1.
-        iterations: how many there were.
-        in_a_row: the longest unbroken series of them.
-        losses: of the last such iteration, as they are, finite or not.
+        step: the first iteration with a skipped update, counted from 1.
+        iterations: number of such iterations.
+        in_a_row: length of the longest unbroken series of them.
+        losses: losses of the last of them, finite or not.
     """
 
     step: int
@@ -39,7 +39,7 @@ class Trouble:
 
     @property
     def diverged(self) -> bool:
-        """True where this is more than an accident."""
+        """Whether the series is long enough for a divergence."""
         return self.in_a_row >= SEVERAL
 
     def __str__(self) -> str:
@@ -49,19 +49,20 @@ class Trouble:
 
 
 class UpdateGuard:
-    """Decides, on the device, whether an update is applied.
+    """Decides on the device whether to apply an update.
 
-    It is not where the Euclidean norm over all of an optimizer's gradients is not finite, or more than
-    :data:`EXPLOSION` times the average of those before. An update that is left out changes neither weights nor the
+    An update is skipped if the Euclidean norm over all of an optimizer's gradients is not finite, or is more than
+    :data:`EXPLOSION` times the average of the norms before. A skipped update changes neither weights nor the
     optimizer's state.
 
     Args:
-        optimizers: whose parameters to watch; all on one device.
-        buffers: what forward passes change, batch norm's running statistics: put back with the update left out.
-        reduce: brings the gradients of several processes together, in place, before they are looked at.
+        optimizers: the optimizers to watch; all parameters are on one device.
+        buffers: buffers that forward passes change (batch norm's running statistics); they are restored when an update
+            is skipped.
+        reduce: averages the gradients over several processes, in place, before they are examined.
 
     Attributes:
-        in_series: whether, at the last check, the iteration before had an update left out.
+        in_series: whether, at the last check, the last iteration had a skipped update.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class UpdateGuard:
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
         self._reduce = reduce
         self._device = self._optimizers[0].param_groups[0]["params"][0].device
-        # Of each optimizer: the running mean of its norms, and how many there were.
+        # For each optimizer: the running mean of its norms, and their number.
         self._mean = torch.zeros(len(self._optimizers), device=self._device)
         self._count = torch.zeros(len(self._optimizers), device=self._device)
-        # Everything below is changed in place, as a captured CUDA graph knows only the memory it was captured with.
+        # Everything below is changed in place, because a captured CUDA graph uses fixed memory.
         self._left_out = torch.zeros((), dtype=torch.bool, device=self._device)
         self._now = torch.zeros((), dtype=torch.int64, device=self._device)
         self._row, self._first, self._iterations, self._longest = torch.zeros(
@@ -90,13 +91,13 @@ class UpdateGuard:
         self._forget()
 
     def _forget(self) -> None:
-        # A series that goes on keeps its beginning.
+        # A series that has not ended keeps its first step.
         self._first.copy_(torch.where(self._row > 0, self._now - self._row + 1, -1))
         self._iterations.zero_()
         self._longest.zero_()
 
     def apply(self, optimizer: Optimizer) -> None:
-        """Let the optimizer take its step, unless that would do harm. Stays on the device."""
+        """Apply the optimizer's step, unless it is harmful. The host does not wait for the device."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self._reduce is not None:
             self._reduce(gradients)
@@ -107,16 +108,16 @@ class UpdateGuard:
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = harmful.float()  # type: ignore[attr-defined]
             optimizer.step()
-        elif not bool(harmful):  # an optimizer that cannot be told on the device
+        elif not bool(harmful):  # this optimizer can only be controlled by the host
             optimizer.step()
-        # The plain mean of the first updates, then one that forgets.
+        # The plain mean of the first updates, later an exponential average.
         weight = (1.0 / (count + 1.0)).clamp_min(1.0 - _MEMORY)
         mean.add_(torch.where(harmful, 0.0, (norm - mean) * weight))
         count.add_(~harmful)
         self._left_out.logical_or_(harmful)
 
     def watch(self, losses: Mapping[str, Tensor]) -> None:
-        """Take note of the iteration just done, whose losses these are. Stays on the device."""
+        """Register a completed iteration with its losses. The host does not wait for the device."""
         values = torch.stack([value.detach().float() for value in losses.values()])
         self._names = tuple(losses)
         if self._names not in self._losses:
@@ -135,7 +136,7 @@ class UpdateGuard:
         out.zero_()
 
     def check(self) -> Trouble | None:
-        """Wait for the device, and tell what was left out since the last check, if anything."""
+        """Wait for the device, and return the skipped updates since the last check; None if there are none."""
         if not self._names:
             return None
         facts = torch.stack([self._first, self._iterations, self._longest, self._row]).double()
@@ -147,20 +148,20 @@ class UpdateGuard:
         return Trouble(int(step), int(iterations), int(in_a_row), dict(zip(self._names, losses, strict=True)))
 
     def start_over(self) -> None:
-        """Forget how large updates used to be: another loss, of another scale, takes over."""
+        """Forget the usual size of updates, because the loss changes its scale."""
         self._mean.zero_()
         self._count.zero_()
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return the state that a resumed run needs."""
         return {"mean": self._mean.cpu(), "count": self._count.cpu(), "row": int(self._row)}
 
     def load_state(self, state: Mapping[str, Any], step: int) -> None:
-        """The inverse of :meth:`state`, with `step` iterations done."""
+        """Restore a state of :meth:`state`, after `step` completed iterations."""
         self._now.fill_(step)
         self._mean.copy_(state["mean"])
         self._count.copy_(state["count"])
         self._row.fill_(state["row"])
         self._forget()
         for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
-            good.copy_(buffer)  # which the checkpoint's are by now
+            good.copy_(buffer)  # the buffers already have the checkpoint's values

@@ -21,20 +21,20 @@ from sivae.models.base import device_and_dtype, samples_at_once
 from sivae.models.pixels import from_uint8
 from sivae.training.tasks.base import NO_FILES, FeatureFiles
 
-MEASURED = 10_000  # images at most that the metrics look at
+MEASURED = 10_000  # number of images at most for the metrics
 
 
 class MeasuredImages:
-    """Images that a model is measured on and shown beside.
+    """Images for metrics and for pictures beside a model's own images.
 
     Args:
-        images: of the model's shape.
-        device: where they are wanted.
-        conditional: whether each comes with its class, one-hot.
-        value_range: the values that stand for black and for white.
+        images: images of the model's shape.
+        device: device of the returned tensors.
+        conditional: whether each image comes with its class, one-hot.
+        value_range: the values of black and of white.
 
     Raises:
-        ConfigError: it should, and the images have no classes.
+        ConfigError: `conditional` is set, and the images have no classes.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class MeasuredImages:
             raise ConfigError("conditional: the images have no classes; leave it out, or sort them into folders")
 
     def spread(self, count: int) -> list[int]:
-        """The numbers of `count` images spread over all, since these may be ordered by class; or of all."""
+        """Choose `count` rows spread over all images, which may be ordered by class; all rows if there are fewer."""
         return spread(len(self.images), count)
 
     def some(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Images [N, C, H, W] in the value range, and their conditions [N, classes] or None."""
+        """Read rows: images [N, C, H, W] in the value range, and their conditions [N, classes] or None."""
         pixels = torch.from_numpy(np.stack([self.images.read(row) for row in rows]))  # uint8 [N, H, W, C]
         images = from_uint8(pixels.to(self._device), self.value_range)
         if not self.conditional:
@@ -65,14 +65,14 @@ class MeasuredImages:
         return images, self.condition(torch.tensor([self.images.label(row) for row in rows]))
 
     def condition(self, labels: Tensor | None) -> Tensor | None:
-        """Classes [N] as vectors; None where the model takes none."""
+        """Turn classes [N] into conditions [N, classes]; None for a model without conditions."""
         if not self.conditional:
             return None
         assert labels is not None
         return F.one_hot(labels.to(self._device), self.classes).float()
 
     def batches(self, count: int = MEASURED) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """`count` images spread over all, or all where there are fewer."""
+        """Yield batches of `count` images spread over all, or of all images if there are fewer."""
         rows = self.spread(count)
         size = samples_at_once((self.images.channels, self.images.resolution, self.images.resolution))
         for start in range(0, len(rows), size):
@@ -80,18 +80,19 @@ class MeasuredImages:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """`count` numbers spread over those below `total`; all of them where there are fewer."""
+    """Choose `count` numbers spread over 0 … total - 1; all of them if there are fewer."""
     return [int(row) for row in np.linspace(0, total - 1, min(count, total)).round()]
 
 
 def measure(model: VAEModel, images: MeasuredImages, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
-    """The metrics of :func:`sivae.evaluation.image_metrics.evaluate_images`, FID and KID where Inception is named.
+    """Compute all metrics of a model on images.
 
-    Of a translation model also those of :func:`sivae.evaluation.translation.measure_translation`, with LPIPS where its
-    files are named.
+    These are the metrics of :func:`sivae.evaluation.image_metrics.evaluate_images`, with FID and KID if the file of
+    Inception is given; for a translation model also those of
+    :func:`sivae.evaluation.translation.measure_translation`, with LPIPS if its files are given.
 
     Raises:
-        ConfigError: LPIPS is asked of another model, or of images without classes.
+        ConfigError: the files of LPIPS are given for another kind of model, or for images without classes.
     """
     if files.lpips is not None and min(model.sample_shape[1:]) < SMALLEST_COMPARED:
         raise ConfigError(
@@ -118,18 +119,18 @@ def translation_metrics(
     count: int = 1_000,
     lpips_files: tuple[Path, Path] | None = None,
 ) -> dict[str, float]:
-    """See :func:`sivae.evaluation.translation.measure_translation`; nothing where the images have no classes.
+    """Compute the metrics of :func:`sivae.evaluation.translation.measure_translation`; none for images without classes.
 
     Args:
-        model: to measure.
-        images: to measure it on.
-        seed: of the pairs and halves.
-        count: pairs.
-        lpips_files: VGG-16's weights and LPIPS' own.
+        model: a translation model.
+        images: images that it was not trained on.
+        seed: seed of the pairs and halves.
+        count: number of pairs.
+        lpips_files: VGG-16's weights and LPIPS' own weights.
 
     Raises:
-        ModelFileError: a file is damaged, or another's.
-        OSError: it cannot be read.
+        ModelFileError: a file is damaged, or holds other weights.
+        OSError: a file cannot be read.
     """
     labels = images.images.labels
     if labels is None:

@@ -1,4 +1,4 @@
-"""The optimizers of each kind of model."""
+"""Make the optimizers of a model, and set their learning rates."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from sivae.models import VAEModel
 
 
 def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) -> dict[str, torch.optim.Optimizer]:
-    """One optimizer for the encoder and one for the decoder.
+    """Make an optimizer for the encoder and one for the decoder.
 
-    Adam, in one group per scale of the rate; for models with equalised rates without its first moment. The authors' own
-    optimizer for those, v <- .99 v + .01 g^2 with the step lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8), differs from it
-    in where the 1e-8 comes in: Adam adds sqrt(1 - .99^t) times as much, a tenth at first and nearly all later. A step
-    differs by less than 1e-8 / sqrt(v) of its size, which nothing notices where gradients are above 1e-5.
+    Both are Adam, with one parameter group per scale of the learning rate, and without a first moment for models with
+    equalised rates. The authors' own optimizer for these models is v <- .99 v + .01 g^2 with the step
+    lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8). Adam differs only in its 1e-8, which is multiplied by sqrt(1 - .99^t):
+    by a tenth at first and by nearly 1 later. So a step differs by less than 1e-8 / sqrt(v) of its size, which is
+    negligible for gradients above 1e-5.
 
     Args:
-        model: whose parameters to update.
-        rate: of all groups at first; a tensor is filled anew by :func:`set_rate`.
-        capturable: whether a CUDA graph will hold the steps.
+        model: the model to train.
+        rate: the first learning rate of all groups; if it is a tensor, :func:`set_rate` fills it.
+        capturable: whether the steps will be captured in a CUDA graph.
     """
     scales = model.rate_scales()
     return {
@@ -31,7 +32,7 @@ def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) 
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its scale's share of a rate, in place where the rate is a tensor."""
+    """Set the learning rate of every group to `rate` times its scale, in place if the rate is a tensor."""
     for group in optimizer.param_groups:
         of_group = rate * group["rate_scale"]
         if isinstance(group["lr"], Tensor):

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as `torchrun` starts them: who is who, and what they exchange."""
+"""Train one model with several processes, started by `torchrun`: their ranks, and the exchange between them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torch.distributed.rendezvous import rendezvous
 
 from sivae.errors import ConfigError
 
-_PATIENCE = timedelta(hours=2)  # the others wait while the first one measures and draws
-_meetings = itertools.count()  # of this process with the others
+_PATIENCE = timedelta(hours=2)  # the others wait while the first process computes metrics and draws
+_meetings = itertools.count()  # how often this process has joined others
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """The position of this process among the processes that train together, and their communication.
 
     Attributes:
-        rank: its number, from 0.
-        count: how many there are.
-        local_rank: its number on this machine.
+        rank: number of this process, from 0.
+        count: number of processes.
+        local_rank: number of this process on its machine.
     """
 
     rank: int = 0
@@ -37,7 +37,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """True for the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def average(self, tensors: list[Tensor]) -> None:
@@ -51,7 +51,7 @@ class Processes:
             tensor.copy_(values.view_as(tensor))
 
     def average_losses(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Scalars as means over all processes."""
+        """Average scalars over all processes."""
         if self.count == 1:
             return dict(losses)
         values = torch.stack([value.detach().float() for value in losses.values()])
@@ -59,7 +59,7 @@ class Processes:
         return dict(zip(losses, values.unbind(), strict=True))
 
     def any(self, value: bool, device: torch.device) -> bool:
-        """Whether any process says so. Every process has to ask."""
+        """Return whether `value` is true in any process. All processes must call this."""
         if self.count == 1:
             return value
         flag = torch.tensor([float(value)], device=device)
@@ -67,12 +67,12 @@ class Processes:
         return bool(flag.item() > 0)
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait until all processes have called this."""
         if self.count > 1:
             dist.barrier()
 
     def text_of_first(self, text: str) -> str:
-        """The first process's text, for all of them."""
+        """Return the text of the first process, in all processes."""
         if self.count == 1:
             return text
         box: list[str] = [text]
@@ -81,17 +81,17 @@ class Processes:
 
 
 def claim_gpu() -> None:
-    """Make this process's GPU its current one, before anything lands on the first."""
+    """Make this process's GPU the current one, before anything is allocated on the first GPU."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """Join the other processes where `torchrun` started this one, else stand alone.
+    """Join the other processes if `torchrun` started this one.
 
     Args:
-        device: "cuda…" talks by NCCL, anything else by gloo.
+        device: processes communicate by NCCL for "cuda…", by gloo for other devices.
 
     Raises:
         ConfigError: torchrun's variables are incomplete.
@@ -106,8 +106,8 @@ def joined(device: str) -> Iterator[Processes]:
     processes = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
     ours = not dist.is_initialized()
     if ours:
-        # A key space for each meeting: torchrun's store keeps the addresses of the last one, and who finds those waits
-        # for connections that are gone.
+        # A new prefix each time: torchrun's store still has the addresses of the last group, and a process that reads
+        # them waits for connections that are closed.
         store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
         store.set_timeout(_PATIENCE)
         dist.init_process_group(

@@ -1,4 +1,4 @@
-"""The losses over time: `metrics.jsonl`, one JSON object a line, and TensorBoard's event files beside it."""
+"""Write and read the losses over time: `metrics.jsonl`, one JSON object per line, and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Recorder:
 
     Args:
         folder: the run's folder.
-        step: iterations done. Records of later steps, left by a process that got further, are removed.
-        notice: told, once, when TensorBoard is missing; the run goes on without its events.
+        step: number of completed iterations. Records of later steps, which an interrupted process left, are removed.
+        notice: called with a message if TensorBoard is missing; the run then writes no events.
     """
 
     def __init__(self, folder: Path, step: int, notice: Callable[[str], None]) -> None:
@@ -44,13 +44,13 @@ class Recorder:
         """Append one record. The losses come from the device in one transfer.
 
         Args:
-            step: iterations done.
+            step: number of completed iterations.
             losses: scalar tensors, on one device.
-            more: host values that go beside them.
+            more: further values of the record, on the host.
 
         Returns:
-            The record as written: `step`, the losses as floats (None where not finite: JSON has no word for
-            it), and `more`.
+            The record as written: `step`, the losses as floats (None if not finite, which JSON cannot express), and
+            `more`.
         """
         values = torch.stack([value.detach().double() for value in losses.values()]).tolist()
         record: dict[str, Any] = {"step": step}
@@ -65,7 +65,7 @@ class Recorder:
         return record
 
     def picture(self, name: str, path: Path, step: int) -> None:
-        """Show a picture that was written, a PNG, in TensorBoard too."""
+        """Add a PNG file to TensorBoard's events."""
         if self._events is None:
             return
         import numpy as np
@@ -75,7 +75,7 @@ class Recorder:
             self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def sync(self) -> None:
-        """Have the disk hold every record so far."""
+        """Make sure that all records are on the disk."""
         os.fsync(self._file.fileno())
         if self._events is not None:
             self._events.flush()
@@ -89,7 +89,7 @@ class Recorder:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All whole records of a run, by step."""
+    """Read all whole records of a run, by step."""
     path = folder / METRICS
     if not path.exists():
         return []
@@ -97,7 +97,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_step(folder: Path) -> int:
-    """The step of a run's last whole record, without reading the others; 0 where there is none."""
+    """Return the step of a run's last whole record, without reading the others; 0 if there is none."""
     try:
         with (folder / METRICS).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -112,7 +112,7 @@ def last_step(folder: Path) -> int:
 
 
 def truncate_records(path: Path, step: int) -> None:
-    """Cut a `metrics.jsonl` behind the last whole record of at most `step`."""
+    """Remove the records after `step`, and damaged lines, from a `metrics.jsonl`."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -127,7 +127,7 @@ def truncate_records(path: Path, step: int) -> None:
 
 
 def _whole_records(content: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """Records up to the first torn or damaged line, each with the offset of its end."""
+    """Parse the records before the first damaged line, each with the offset of its end."""
     records = []
     end = 0
     for line in content.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""A training run from start to finish, and what can be asked of its folder afterwards."""
+"""Train a run from start to finish, or resume one that stopped."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from sivae.training.run_metrics import for_json
 from sivae.training.tasks.base import Task, open_task
 from sivae.training.trainer import Trainer
 
-# Keys of a record that are no losses.
+# The keys of a record that are not losses.
 _BESIDE_LOSSES = ("step", "phase", "seconds", "learning_rate", "resolution", "blend", "images")
 
-# What a person sees of a record while the run goes on.
+# The losses on the progress display, with their labels.
 _SHOWN = {"rec": "rec", "kl_real": "kl real", "kl_fake": "kl fake", "exp_elbo_fake": "exp-ELBO"}
 
 _STOPPING = "finishing the iteration, then writing a checkpoint; Ctrl-C stops at once"
 
-ROLLBACK_RATE = 0.5  # what a divergence multiplies the rest of a run's learning rate by
+ROLLBACK_RATE = 0.5  # factor of the learning rate after a divergence
 
 
 def train(
@@ -62,17 +62,17 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train from a configuration, or go on with a run that stopped.
+    """Train from a configuration, or resume a run that stopped.
 
-    A run that was stopped at any instant and resumed ends with the same weights, bit for bit on a CPU, and the same
-    records in `metrics.jsonl`, times apart, as one that was not, on the same machine and versions. SIGINT and
-    SIGTERM finish the iteration and write a checkpoint (when called from the main thread). Where `torchrun` started
-    several processes, they share each batch, and the first one writes.
+    A run can be stopped at any instant. On the same machine and versions, a resumed run ends with the same weights (bit
+    for bit on a CPU) and the same records in `metrics.jsonl`, except times, as a run without a stop. SIGINT and SIGTERM
+    finish the iteration and write a checkpoint (when called from the main thread). If `torchrun` started several
+    processes, they share each batch, and the first process writes.
 
     Args:
-        config: what to train; with `resume` None, or the run's own configuration with a change that
+        config: the settings; with `resume` None, or the run's own settings with changes that
             :func:`sivae.settings.run.resumable_keys` allows.
-        out: the run's folder; None: `runs/PRESET-seedN`, with `-2`, `-3` … where that is taken.
+        out: the run's folder; None: `runs/PRESET-seedN`, with `-2`, `-3` … if that name is taken.
         data: a map-style dataset of images, instead of the configuration's path: any object with `len(data)` and
             `data[index]`, whose items are images with or without labels, see
             :func:`sivae.data.images.loading.dataset.read_dataset`; or a dict of two such, "train" and "test". All
@@ -81,15 +81,15 @@ def train(
         progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
 
     Returns:
-        The content of `summary.json` (metrics, final losses, steps, times, versions, and where it ran), and as
-        `run` the folder, which the file does not hold, as folders move.
+        The content of `summary.json` (metrics, final losses, steps, times, versions, device), and the folder as `run`,
+        which the file does not contain, because folders may be moved.
 
     Raises:
-        ConfigError: the configuration cannot be, here, or its data is not there.
-        RunFolderError: the folder is taken, or holds no run to resume, or another process trains in it.
+        ConfigError: the settings do not fit each other, the machine or the data, or the data is missing.
+        RunFolderError: the folder is taken, holds no run to resume, or another process trains in it.
         CheckpointError: the run's checkpoints are all damaged.
-        DivergenceError: the training diverged twice. The last checkpoint from before is whole.
-        RunInterrupted: a signal came.
+        DivergenceError: the training diverged twice. The last checkpoint before it is whole.
+        RunInterrupted: a signal stopped the run.
     """
     claim_gpu()
     if resume:
@@ -130,7 +130,7 @@ def train(
 
 
 class _Diverged(Exception):
-    """Carries what the guard found out of the loop."""
+    """Ends the loop when the guard has found a divergence."""
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(str(trouble))
@@ -138,7 +138,7 @@ class _Diverged(Exception):
 
 
 class _Run:
-    """One process's part in a run."""
+    """A run, in one of its processes."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Run:
         self.checkpoints = folder / CHECKPOINTS
 
     def complete(self) -> dict[str, Any]:
-        """Train to the end, from wherever the folder stands, then measure and draw."""
+        """Train from the last checkpoint to the end, then compute the metrics and draw the pictures."""
         if self.processes.first:
             files.remove_leftovers(self.folder)
             self.checkpoints.mkdir(exist_ok=True)
@@ -172,7 +172,7 @@ class _Run:
                     self._train(trainer, stop)
                     break
                 except _Diverged as diverged:
-                    del trainer  # before another takes as much memory
+                    del trainer  # frees its memory before the next one is made
                     self._roll_back(diverged.trouble)
                 if stop.signal is not None and self.processes.count == 1:
                     self._interrupt("before going back", stop)
@@ -239,7 +239,7 @@ class _Run:
                             display.notice(f"from step {step:,} on: {saturation.words(config, record)}")
                         status = _speed(config, step, milliseconds, images=task.counts_images)
                         display.update(step, status=status, detail=_losses(record))
-                # Not in the middle of what may become a divergence: a way back has to lead out of it.
+                # Not during a series of skipped updates: if it becomes a divergence, the run must go back to before it.
                 if (saves or stops) and (last or not trainer.guard.in_series):
                     with self.clock.paused():
                         regular = step % config.checkpoint_every == 0
@@ -280,7 +280,7 @@ class _Run:
         state = {
             **trainer.state(),
             "task": self.task.state(),
-            "scores": unfinished,  # of an interval that a stop has cut, for the score at its end
+            "scores": unfinished,  # of an interval that a stop cut short, for the score at its end
             "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
         }
@@ -299,7 +299,7 @@ class _Run:
         try:
             self.task.load_state(checkpoint.state["task"])
             self.clock.seconds = float(checkpoint.state["train_seconds"])
-            if not self.rolled_back:  # else this process has counted that time itself
+            if not self.rolled_back:  # else this process has already counted that time
                 self.wall_before = float(checkpoint.state["wall_seconds"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(
@@ -307,9 +307,9 @@ class _Run:
             ) from None
 
     def _roll_back(self, trouble: Trouble) -> None:
-        """Go back to the last checkpoint with a lower rate, the first time; stop the second."""
+        """At the first divergence go back to the last checkpoint with a lower rate; at the second, stop."""
         phase = self.config.phase_at(trouble.step)
-        # Sums over more pixels do not compare with sums over fewer.
+        # Losses are sums over pixels, so only records at the same resolution compare.
         stage = self.config.stage_at(trouble.step)
         side = None if stage is None else stage.side
         records = [record for record in read_records(self.folder) if record.get("resolution") == side]
@@ -320,7 +320,7 @@ class _Run:
         words = f"training diverged in step {trouble.step:,} ({phase}): {trouble}. {diagnosis}"
         again = read_rollback(self.folder) is not None
         checkpoint = load_latest(self.checkpoints, lambda text: None)
-        self.processes.wait()  # everyone has read the folder as it is
+        self.processes.wait()  # all processes have read the folder before it changes
         if again:
             raise DivergenceError(
                 f"{words} It had already gone back once, with the learning rate halved. {way_back(self.folder)} "
@@ -346,7 +346,7 @@ class _Run:
             self.task.start_over()
 
     def _conclude(self, trainer: Trainer) -> None:
-        # It depends on the last checkpoint only, so a run that dies here is finished by resuming it.
+        # This depends only on the last checkpoint, so a run that is killed here can be resumed.
         config = self.config
         if self.show:
             print("computing the metrics, drawing the pictures", file=sys.stderr, flush=True)
@@ -380,21 +380,21 @@ class _Run:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Fill in device, ops and threads. The settings that the data decides stay open.
+    """Fill in device, ops and threads. Settings that depend on the data stay open.
 
     Raises:
-        ConfigError: the device or the backend is not there, or a setting needs another device.
+        ConfigError: the device or the backend is missing, or a setting needs another device.
     """
     device = find_device(config.device)
     if config.cuda_graph == "on" and device.type != "cuda":
-        raise ConfigError(f"cuda_graph = 'on': there is none on {device}; leave it out")
+        raise ConfigError(f"cuda_graph = 'on': CUDA graphs need a GPU, and the device is {device}; leave it out")
     status = ops.backend_status()
     if config.ops is not None and config.ops not in status:
         raise ConfigError(f"ops = {config.ops!r}: expected one of {', '.join(status)}")
     available = ops.available_backends(device)
     if config.ops is not None and config.ops not in available:
         reason = status[config.ops].get(device.type) or f"it has no kernels for {device}"
-        raise ConfigError(f"ops = {config.ops!r} is not there: {reason}; or choose one of {', '.join(available)}")
+        raise ConfigError(f"ops = {config.ops!r} is not available: {reason}; or choose one of {', '.join(available)}")
     return config.replace(
         device=str(device),
         ops=config.ops or available[0],
@@ -403,19 +403,19 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def _with_steps(task: Task) -> RunConfig:
-    """The run's settings with the number of iterations, and how often to draw, which follows from it."""
+    """Complete the settings by the number of iterations, and by the number of iterations between pictures."""
     config = task.config
     steps = config.growth.total_steps if isinstance(config.growth, Growing) else config.steps
     if steps is None:
         assert config.epochs is not None
         if task.steps_per_epoch is None:
-            raise ConfigError(f"epochs = {config.epochs}: this data has none; give steps")
+            raise ConfigError(f"epochs = {config.epochs}: this data is endless and has no epochs; give steps")
         steps = max(1, round(config.epochs * task.steps_per_epoch))
     return config.replace(steps=steps, epochs=config.epochs, sample_every=_sample_every(config, steps))
 
 
 def _ends_early(config: RunConfig) -> str:
-    """Words for a growing run that ends before its last stage; empty for others."""
+    """Describe that a growing run ends before its last stage; empty for other runs."""
     growth = config.growth
     if not isinstance(growth, Growing) or growth.stage_steps is None:
         return ""
@@ -433,9 +433,9 @@ def _sample_every(config: RunConfig, steps: int) -> int:
 
 
 def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
-    """The number by which checkpoints compare; empty where the record has none that compares with the others'."""
+    """Return the number that ranks checkpoints, as a list; empty if the record does not compare with others."""
     stage = config.stage_at(record["step"])
-    # Sums over more pixels do not compare with sums over fewer, nor those of blended images with those of sharp ones.
+    # Only records of the last resolution, without blended images, compare with each other.
     if stage is not None and (not stage.last or stage.blend < 1.0):
         return []
     score = config.objective.score(record)
@@ -484,14 +484,14 @@ def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
         left_open = key in found_keys() and mine.get(key) is None
         if mine.get(key) != theirs.get(key) and key not in resumable_keys() and not left_open:
             raise ConfigError(
-                f"{key} cannot change in a resumed run, as it would no longer be the same run; "
-                "leave it out, or start a new run into another folder"
+                f"{key} cannot change in a resumed run, because it would no longer be the same run; "
+                "leave it out, or start a new run in another folder"
             )
     found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
     return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
 
 
 def _values(config: RunConfig) -> dict[str, Any]:
-    """Every setting by its key; the kinds of the parts by their labels."""
+    """Collect all settings by their keys, and the kinds of the parts by their labels."""
     values = {placed.field.name: placed.value for placed in placed_settings(config, effective=False)}
     return {"preset": config.preset, **{label: part.name for label, part in config.parts.items()}, **values}

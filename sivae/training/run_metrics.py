@@ -1,4 +1,4 @@
-"""The metrics of what was trained: of a run's last checkpoint, or of a model folder."""
+"""Compute the metrics of a run's last checkpoint, or of a model folder."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ def evaluate(
 
     Args:
         path: a run's folder, or a model folder, an imported checkpoint for instance.
-        seed: of the metrics' samples; None: the run's, which gives the figures of the training's end (0 for a model
-            folder).
-        device: where to compute; None: where the run trained ("auto" for a model folder).
+        seed: seed of the metrics' samples; None: the run's seed, which gives the metrics of the training's end (0 for
+            a model folder).
+        device: device to compute on; None: the run's device ("auto" for a model folder).
         data: the images to measure on; None: the run's.
         fid_weights: the file of the Inception network, for FID and KID of images.
-        fid_count: images at most that FID and KID compare.
-        lpips_weights: the files of VGG-16's weights and of LPIPS' own, for LPIPS of translations.
-        notice: told about damaged checkpoints that are passed over, and about another backend than the run's.
+        fid_count: number of images at most that FID and KID compare.
+        lpips_weights: the files of VGG-16's weights and of LPIPS' own weights, for LPIPS of translations.
+        notice: called with a message for each damaged checkpoint that is skipped, and if another ops backend than the
+            run's is used.
 
     Returns:
-        `step` (of a run), `seed` and the metrics; None where one is not finite.
+        `step` (of a run), `seed` and the metrics, None for a metric that is not finite.
 
     Raises:
-        RunFolderError: it is neither, or the run has no checkpoint yet.
-        ConfigError: the run's `config.json` is wrong, or the device or the data is not there.
+        RunFolderError: the folder is neither a run nor a model, or the run has no checkpoint yet.
+        ConfigError: the run's `config.json` is wrong, or the device or the data is missing.
         CheckpointError: the run's checkpoints are all damaged.
-        ModelFileError: the model folder is damaged, or a file of LPIPS.
+        ModelFileError: the model folder or a file of LPIPS is damaged.
         OSError: a file of LPIPS cannot be read.
-        FeaturesError: FID is asked for, and its network is not there.
+        FeaturesError: the file of the Inception network is missing or damaged.
     """
     folder = Path(path)
     asked = FeatureFiles(
@@ -74,7 +75,7 @@ def evaluate(
     config = config.replace(device=str(where))
     if config.ops not in ops.available_backends(where):
         fastest = ops.available_backends(where)[0]
-        notice(f"the run's ops backend {config.ops!r} is not there on {where}; evaluating with {fastest!r}")
+        notice(f"the run's ops backend {config.ops!r} is not available on {where}; evaluating with {fastest!r}")
         config = config.replace(ops=fastest)
     with process_settings(config), contextlib.ExitStack() as stack:
         checkpoint = load_latest(folder / CHECKPOINTS, notice)
@@ -98,7 +99,7 @@ def _of_model(
     where = find_device(device)
     model = load_model(folder).to(where)
     if len(model.sample_shape) != 3:
-        raise ConfigError(f"{folder}: a model of points, without its run, has nothing to be measured on; name its run")
+        raise ConfigError(f"{folder} is a model of points without a run, so its data is unknown; name its run")
     if data is None:
         raise ConfigError(f"{folder} is a model without a run; name the images to measure it on by --data PATH")
     channels, side, _ = model.sample_shape
@@ -111,5 +112,5 @@ def _of_model(
 
 
 def for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics with None for what is not finite, which JSON has no word for."""
+    """Replace values that are not finite by None, because JSON cannot express them."""
     return {key: value if math.isfinite(value) else None for key, value in metrics.items()}

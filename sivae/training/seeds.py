@@ -1,4 +1,4 @@
-"""Independent streams of randomness from one seed."""
+"""Derive independent random streams from one seed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """A seed in [0, 2^63) for one purpose.
+    """Derive a seed in [0, 2^63) for one purpose.
 
-    Streams of one seed must not be each other's continuation, nor those of the seed beside it.
+    It is a hash, so streams for two purposes, or from neighbouring seeds, are independent.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
@@ -20,7 +20,7 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 @contextlib.contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the CPU's global generator inside, and give the caller's back."""
+    """Seed the CPU's global generator inside, and restore the caller's state afterwards."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""One iteration of a run: networks, optimizers, steps, the guard and the averaged copy."""
+"""Run the iterations of a training: networks, optimizers, steps, the guard and the averaged copy."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks.base import Task
 
-_GRAPHED_UP_TO = 64 * 64  # pixels of an image, up to which launching costs more than computing
+_GRAPHED_UP_TO = 64 * 64  # pixels of an image; for larger ones computing costs more than launching
 
 
 class Trainer:
-    """The state of a training.
+    """The state of a training, and its iterations.
 
     Args:
-        config: the run's, resolved.
-        task: the run's; it builds the model.
-        device: where to train.
-        processes: share the batch.
+        config: the run's settings, resolved.
+        task: the run's task; it builds the model.
+        device: device to train on.
+        processes: the processes that share each batch.
 
     Raises:
-        ConfigError: the settings do not go together, here.
+        ConfigError: settings do not fit each other.
     """
 
     def __init__(self, config: RunConfig, task: Task, device: torch.device, processes: Processes) -> None:
         self.config = config
         self.device = device
-        self.slowdown = 1.0  # what a divergence leaves of the schedule's rate
+        self.slowdown = 1.0  # factor of the learning rate after a divergence
         with global_seed(derived_seed(config.seed, "weights")):
             model = task.build_model()
         place(model.train(), config, device)
@@ -79,7 +79,7 @@ class Trainer:
         self._graphs: dict[_Kind, GraphedCall] = {}
 
     def iterate(self, step: int, batch: Tensor, condition: Tensor | None) -> Metrics:
-        """Iteration `step`, counted from 1, on this process's share of the batch. Does not wait for the device."""
+        """Run iteration `step`, counted from 1, on this process's rows of the batch, without waiting for the device."""
         for optimizer in self.optimizers.values():
             set_rate(optimizer, self.rate_at(step))
         kind = self._kind_of(step)
@@ -128,11 +128,11 @@ class Trainer:
         )
 
     def rate_at(self, step: int) -> float:
-        """Adam's rate in iteration `step`."""
+        """Return the learning rate in iteration `step`."""
         return self.config.learning_rate_at(step) * self.slowdown
 
     def for_evaluation(self) -> VAEModel:
-        """The averaged copy where there is one, else the model."""
+        """Return the averaged copy if the run keeps one, else the model."""
         if self.averaged is None:
             return self.model
         self.averaged.take_buffers(self.model)
@@ -140,7 +140,7 @@ class Trainer:
         return self.averaged.model
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs beside the weights."""
+        """Return the state that a resumed run needs beside the weights."""
         return {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "noise": self.generator.get_state(),
@@ -148,10 +148,10 @@ class Trainer:
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over the weights and the state of a checkpoint.
+        """Restore the weights and the state of a checkpoint.
 
         Raises:
-            CheckpointError: it does not fit.
+            CheckpointError: the checkpoint does not fit.
         """
         at_step(self.model, self.config, max(1, checkpoint.step))
         checkpoint.restore(self.model)
@@ -162,7 +162,7 @@ class Trainer:
                 rates = [group["lr"] for group in optimizer.param_groups]
                 optimizer.load_state_dict(checkpoint.state["optimizers"][name])
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate  # set anew in each iteration, in the place where a captured graph looks for it
+                    group["lr"] = rate  # the same tensor as before, because a captured graph reads it
             self.generator.set_state(checkpoint.state["noise"])
             self.guard.load_state(checkpoint.state["guard"], checkpoint.step)
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
@@ -170,7 +170,7 @@ class Trainer:
                 f"{checkpoint.path / STATE} does not fit this run or this version of sivae ({error}); "
                 "resume with the version that wrote it"
             ) from None
-        self._graphs.clear()  # the optimizers' state lies elsewhere now
+        self._graphs.clear()  # the optimizers' state is in other memory now
 
     def _wants_graph(self, processes: Processes) -> bool:
         choice = self.config.cuda_graph
@@ -183,7 +183,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _Kind:
-    """The values that iterations share where one step, or one captured graph of it, serves them all."""
+    """The values that select a step. Iterations with equal values share one step, or one captured graph."""
 
     phase: str
     batch_size: int
@@ -193,7 +193,7 @@ class _Kind:
 
 
 def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Distance | None:
-    """The perceptual distance where the settings name its network's file."""
+    """Load the perceptual distance, if the settings name the file of its network."""
     if config.objective.perceptual is None:
         return None
     from sivae.models.perceptual import PerceptualDistance
@@ -206,14 +206,14 @@ def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Di
 
 
 def at_step(model: VAEModel, config: RunConfig, step: int) -> None:
-    """Bring a model to the stage of iteration `step`, counted from 1, where it grows."""
+    """Set a growing model to the stage of iteration `step`, counted from 1."""
     stage = config.stage_at(step)
     if stage is not None:
         model.grow(stage.lod, stage.blend)
 
 
 def place(model: VAEModel, config: RunConfig, device: torch.device) -> None:
-    """Bring a model to a device, its weights in the order that the run's images have in memory."""
+    """Move a model to a device, its weights in the memory format of the run's images."""
     model.to(device)
     if config.memory_format == "channels-last":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -208,7 +208,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train rings --epochs 3", "epochs = 3.0: points of a density have none; give steps"),
         ("train rings --norm batch", "it has no effect with the model 'mlp'"),
         ("train digits --compile yes", "--compile: 'yes' is neither on nor off"),
-        ("train digits --cuda-graph on --device cpu", "cuda_graph = 'on': there is none on cpu"),
+        ("train digits --cuda-graph on --device cpu", "cuda_graph = 'on': CUDA graphs need a GPU"),
         ("evaluate", "name the run's folder, as sivae train printed it"),
         ("evaluate --seed 1 --json", "name the run's folder, as sivae train printed it"),
         ("evaluate nowhere", "nowhere: there is no such folder; name the folder of a run"),

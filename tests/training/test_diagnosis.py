@@ -22,13 +22,13 @@ def _records(phase: str = "soft-intro", **values: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("before", "losses", "finding", "remedy"),
     [
-        ({}, {"rec": math.nan}, "the records before show no cause", "lower --learning-rate"),
+        ({}, {"rec": math.nan}, "the records before it show no cause", "lower --learning-rate"),
         ({}, {"rec": math.inf}, "rec exploded", "lower --learning-rate"),
         ({}, {"rec": 1_000.0}, "rec exploded", "lower --learning-rate"),
         ({"exp_elbo_fake": 0.0}, {"rec": 100.0}, "the exp-ELBO of fakes is saturated at 0", "lower --beta-neg"),
         ({"kl_fake": 5_000.0}, {"rec": 100.0}, "the KL of fakes runs away", "raise --beta-neg"),
         ({"kl_real": 5_000.0}, {"rec": 100.0}, "the KL of real samples is far above kl_fake", "raise --beta-kl"),
-        ({}, {"rec": 100.0}, "the records before show no cause", "lower --learning-rate"),
+        ({}, {"rec": 100.0}, "the records before it show no cause", "lower --learning-rate"),
     ],
 )
 def test_each_cause_has_its_remedy(

@@ -272,7 +272,7 @@ def test_folders_that_are_taken_or_no_runs_are_refused(whole: Path, tmp_path: Pa
     (tmp_path / "mine.txt").touch()
     with pytest.raises(RunFolderError, match="is not empty; choose another folder with --out"):
         train(config, tmp_path)
-    with pytest.raises(RunFolderError, match=r"a file stands there; choose another folder"):
+    with pytest.raises(RunFolderError, match="is a file; choose another folder"):
         train(config, tmp_path / "mine.txt")
     with pytest.raises(RunFolderError, match="there is no such folder"):
         train(out=tmp_path / "none", resume=True)

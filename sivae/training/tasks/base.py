@@ -40,14 +40,14 @@ class Task(ABC):
 
     Args:
         config: the run's settings.
-        device: where batches are wanted.
-        processes: share each batch.
+        device: device of the batches.
+        processes: the processes that share each batch.
 
     Attributes:
-        config: the run's settings, with what the data decides: the plan of a growing run.
-        steps_per_epoch: iterations of one pass over the data; None where the data is endless.
-        data_size: number of training samples; None likewise.
-        counts_images: whether the speed is shown in images.
+        config: the run's settings, completed by the plan of a growing run, which depends on the data.
+        steps_per_epoch: number of iterations in one pass over the data; None if the data is endless.
+        data_size: number of training samples; None if the data is endless.
+        counts_images: whether the speed is shown in images per second.
     """
 
     steps_per_epoch: int | None = None
@@ -60,44 +60,44 @@ class Task(ABC):
 
     @abstractmethod
     def build_model(self) -> VAEModel:
-        """The networks, on the CPU, initialised from the global generator."""
+        """Build the networks on the CPU, initialized by the global generator."""
 
     @abstractmethod
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's rows of iteration `step`, counted from 1, and their conditions, [B, condition_dim]."""
+        """Return this process's rows of iteration `step`, counted from 1, and their conditions [B, condition_dim]."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The state that the batches of a resumed run depend on."""
+        """Return the state that the batches of a resumed run depend on."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`.
+        """Restore a state of :meth:`state`.
 
         Raises:
-            ValueError: the state is that of other data.
+            ValueError: the state belongs to other data.
         """
 
     def start_over(self) -> None:  # noqa: B027 # most tasks need none
-        """Give the first batches again. Batches that follow from the step need nothing."""
+        """Return to the first batch. Tasks whose batches follow from the step need no such method."""
 
     @abstractmethod
     def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
-        """The metrics by name; of images also those whose network's file is named.
+        """Compute the metrics by name; for images also those whose network's file is given.
 
         Raises:
-            ConfigError: a file is named for a metric that the task does not have.
+            ConfigError: a file is given for a metric that the task does not have.
         """
 
     @abstractmethod
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
-        """Draw samples of the model to `path`, and other pictures beside it. Returns the files."""
+        """Draw samples of the model to `path`, and further pictures to the same folder. Returns the files."""
 
     @abstractmethod
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
-        """Draw the pictures of the run's end into its folder. Returns the files."""
+        """Draw the pictures of the run's end to its folder. Returns the files."""
 
-    def close(self) -> None:  # noqa: B027 # likewise
+    def close(self) -> None:  # noqa: B027 # most tasks need none
         """Release the data."""
 
 
@@ -113,15 +113,15 @@ def open_task(
     """Open the data that a configuration names.
 
     Args:
-        config: the run's.
-        device: where batches are wanted.
-        processes: share each batch.
+        config: the run's settings.
+        device: device of the batches.
+        processes: the processes that share each batch.
         data: a map-style dataset of images, instead of the configuration's data; see :func:`sivae.training.train`.
-        show: show progress where opening takes long.
-        for_training: False opens only what the metrics need.
+        show: show the progress of decoding.
+        for_training: False opens only the data of the metrics.
 
     Raises:
-        ConfigError: the data is not there, or not what the settings say.
+        ConfigError: the data is missing, or does not fit the settings.
     """
     processes = processes or Processes()
     if config.data.SAMPLES == "points":

@@ -26,22 +26,22 @@ from sivae.training.seeds import derived_seed
 from sivae.training.tasks.base import NO_FILES, FeatureFiles, Task
 
 _SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
-_LOOKED_AT = 64  # images that a fingerprint is made of
+_LOOKED_AT = 64  # number of images in a fingerprint
 
 
 class ImageTask(Task):
     """A set of images to learn.
 
-    Metrics and reconstructions are of the test images where the data has a test part, else of the training images.
+    Metrics and reconstructions use the test images if the data has a test part, else the training images.
 
     Args:
         config, device, processes: see :class:`Task`.
         data: a map-style dataset of images, instead of the configuration's data.
         show: show progress while images are decoded.
-        for_training: False leaves the training images unopened where there are test images.
+        for_training: False leaves the training images unopened if there are test images.
 
     Raises:
-        ConfigError: the data is not there, damaged, or not what the settings say.
+        ConfigError: the data is missing or damaged, or does not fit the settings.
     """
 
     counts_images = True
@@ -64,7 +64,7 @@ class ImageTask(Task):
         perceptual = config.objective.perceptual
         if perceptual is not None:
             try:
-                load_vgg16(perceptual)  # refuses it before anything is written
+                load_vgg16(perceptual)  # a wrong file is an error before anything is written
             except (ValueError, OSError) as error:
                 raise ConfigError(f"perceptual: {error}; name VGG-16's weights, {VGG16_WEIGHTS}") from None
         try:
@@ -73,7 +73,7 @@ class ImageTask(Task):
             self._measured = self._measured_at(self._test.resolution)
             self._fingerprint = None if self._train is None else _fingerprint(self._train, labels=self._uses_labels)
             with torch.device("meta"):
-                self.build_model()  # refuses what does not fit, before anything is written
+                self.build_model()  # settings that do not fit are an error before anything is written
             if self._train is not None and not config.growth.grows:
                 self._batches = self._open_batches(self._train, config.batch_size)
         except ConfigError:
@@ -136,7 +136,7 @@ class ImageTask(Task):
         )
 
     def _measured_for(self, model: VAEModel) -> MeasuredImages:
-        """The images at the resolution that the model has now."""
+        """Return the images at the model's current resolution."""
         side = model.sample_shape[1]
         if self._measured.images.resolution != side:
             self._measured = self._measured_at(side)
@@ -144,7 +144,7 @@ class ImageTask(Task):
 
     @property
     def steps_per_epoch(self) -> int:  # type: ignore[override] # read-only
-        """Whole batches in the training images."""
+        """Number of whole batches in the training images."""
         assert self._batches is not None
         return self._batches.steps_per_epoch
 
@@ -159,11 +159,11 @@ class ImageTask(Task):
         return self.config.model.build(image_size=images.resolution, channels=images.channels, **self._model_facts())
 
     def _model_facts(self) -> dict[str, Any]:
-        """What the data decides of the networks beside the images' shape."""
+        """Return the arguments of the networks that follow from the data, except the images' shape."""
         return {"condition_dim": self._measured.classes} if self.config.model.is_conditional else {}
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's images of iteration `step`, [B, C, H, W] in the model's range, and their conditions."""
+        """Return this process's images of iteration `step`, [B, C, H, W] in the model's range, and their conditions."""
         stage = self.config.stage_at(step)
         if stage is not None:
             return self._batch_of(stage), None
@@ -172,11 +172,11 @@ class ImageTask(Task):
         return images, self._condition(step, labels)
 
     def _condition(self, step: int, labels: Tensor | None) -> Tensor | None:
-        """The conditions of iteration `step`: the classes, one-hot, where the networks get them."""
+        """Return the conditions of iteration `step`: the classes, one-hot, for a conditional model."""
         return self._measured.condition(labels)
 
     def _batch_of(self, stage: Stage) -> Tensor:
-        """Images of a stage; while it blends in, blended with their own copies of half the resolution."""
+        """Return images of a stage. While the stage blends in, they are mixed with copies of half their resolution."""
         if self._stage is None or self._stage.lod != stage.lod:
             self.close()
             assert self._train is not None
@@ -188,14 +188,14 @@ class ImageTask(Task):
         return batch if stage.blend == 1.0 else mixed(doubled(halved(batch)), batch, stage.blend)
 
     def state(self) -> dict[str, Any]:
-        """What the data was; the batches themselves follow from seed and step."""
+        """Return the fingerprint of the data. The batches follow from seed and step."""
         return {"images": self._fingerprint}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Check that the data is what it was.
+        """Check that the data has not changed.
 
         Raises:
-            ValueError: it is not.
+            ValueError: the data has changed.
         """
         if state["images"] != self._fingerprint:
             raise ValueError(
@@ -208,7 +208,7 @@ class ImageTask(Task):
         return measure(model, self._measured_for(model), seed, files)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
-        """Draw samples at fixed noise to `path`, and beside it test images and what is made of them."""
+        """Draw samples at fixed noise to `path`, and test images with their reconstructions to a second file."""
         from sivae.figures.grids import reconstruction_grid, sample_grid
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
@@ -223,7 +223,7 @@ class ImageTask(Task):
         return [path, beside]
 
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
-        """Draw `samples.png` and what belongs beside it, and `curves.png`."""
+        """Draw `samples.png` with its further pictures, and `curves.png`."""
         from sivae.figures.charts import plot_curves
 
         pictures = self.picture_samples(folder / "samples.png", model, step)
@@ -240,7 +240,7 @@ class ImageTask(Task):
 
 
 def _fingerprint(images: Images, *, labels: bool) -> str:
-    """Count, side, channels and a checksum of some images, spread over all of them; of every label where asked."""
+    """Describe images by count, side, channels and a checksum of some images, and of all labels if `labels` is set."""
     checksum = 0
     for index in spread(len(images), _LOOKED_AT):
         checksum = zlib.crc32(images.read(index).tobytes(), checksum)

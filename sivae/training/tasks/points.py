@@ -28,7 +28,7 @@ class PointsTask(Task):
         config, device, processes: see :class:`Task`.
 
     Raises:
-        ConfigError: there is no such density.
+        ConfigError: the density is unknown.
     """
 
     def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
@@ -45,35 +45,35 @@ class PointsTask(Task):
         return self.config.model.build(data_dim=2)
 
     def batch(self, step: int) -> tuple[Tensor, None]:
-        """Fresh points ``[B, 2]``."""
+        """Draw new points, [B, 2]."""
         points = self._density.sample(self.config.batch_size, generator=self._generator, device=self._device)
         rows = self.config.batch_size // self._processes.count
         return points[self._processes.rank * rows : (self._processes.rank + 1) * rows], None
 
     def state(self) -> dict[str, Any]:
-        """The state of the points' generator."""
+        """Return the state of the points' generator."""
         return {"data": self._generator.get_state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
+        """Restore the state of the points' generator."""
         self._generator.set_state(state["data"])
 
     def start_over(self) -> None:
-        """Put the points' generator back to its seed."""
+        """Reset the points' generator to its seed."""
         self._generator.manual_seed(derived_seed(self.config.seed, "data"))
 
     def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
-        """The metrics of :func:`sivae.evaluation.density.evaluate_density`.
+        """Compute the metrics of :func:`sivae.evaluation.density.evaluate_density`.
 
         Raises:
-            ConfigError: FID or LPIPS is asked for.
+            ConfigError: a file of FID or LPIPS is given.
         """
         if files.fid is not None or files.lpips is not None:
             raise ConfigError("FID and LPIPS compare images, and this run makes points; leave their weights out")
         return evaluate_density(model, self._density, seed=seed, device=self._device)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
-        """Draw generated points beside data."""
+        """Draw generated points and data side by side."""
         from sivae.figures.charts import plot_samples
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))

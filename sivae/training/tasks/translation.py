@@ -1,4 +1,4 @@
-"""The task of learning class and content of images apart."""
+"""The task of learning to separate class and content of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 6  # contents, and classes, in a picture
 
 
 class TranslationTask(ImageTask):
-    """A set of images to learn, in pairs of one class, with codes of images and classes, or without labels."""
+    """A set of images to learn: in pairs of one class, with codes of images and classes, or without labels."""
 
     @property
     def _uses_labels(self) -> bool:
@@ -36,14 +36,14 @@ class TranslationTask(ImageTask):
         return {"coded_images": len(self._train), "coded_classes": len(self._train.class_names)}
 
     def _condition(self, step: int, labels: Tensor | None) -> Tensor | None:
-        """With codes the number of each image and of its class, int64 [B, 2]."""
+        """Return the number of each image and of its class, int64 [B, 2], for an objective with codes."""
         if not self.config.objective.USES_CODES:
             return super()._condition(step, labels)
         assert labels is not None and self._batches is not None
         return torch.stack([self._batches.numbers(step - 1), labels], dim=1)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
-        """See :meth:`Task.picture_samples`; also translations between test images."""
+        """Draw the pictures of :meth:`ImageTask.picture_samples`, and translations between test images."""
         pictures = super().picture_samples(path, model, step)
         translations = path.with_name(path.name.replace(path.stem, f"{path.stem}-translations"))
         seed = derived_seed(self.config.seed, "pictures")
@@ -52,7 +52,7 @@ class TranslationTask(ImageTask):
 
 
 def draw_translations(path: Path, model: VAEModel, images: MeasuredImages, seed: int) -> None:
-    """A grid of the contents of some images with the classes of others, of different classes where these are known."""
+    """Draw a grid that combines the contents of some images with the classes of others."""
     labels, contents = images.images.labels, images.images.contents
     rows = example_rows(len(images.images), labels, contents, SHOWN, seed)
     giving_content, giving_class = (images.some(of.tolist())[0] for of in rows)
