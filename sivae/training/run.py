@@ -20,6 +20,7 @@ from sivae.progress import Progress
 from sivae.settings.growth import SMALLEST, Growing
 from sivae.settings.run import WARM_UP, RunConfig, found_keys, placed_settings, resumable_keys
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
+from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, diagnose
 from sivae.training.folder import (
     CHECKPOINTS,
@@ -35,7 +36,7 @@ from sivae.training.folder import (
     way_back,
 )
 from sivae.training.guard import Trouble
-from sivae.training.interruption import Clock, StopSignals
+from sivae.training.interruption import StopSignals
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, read_records
