@@ -125,7 +125,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write a file of indented JSON atomically.
 
     Raises:
-        ValueError: a number is not finite; JSON has no word for it.
+        ValueError: a number is not finite, which JSON cannot hold.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
