@@ -1,8 +1,8 @@
-"""Builds the extension sivae._C by CMake and Ninja against the installed torch; everything else is in pyproject.toml.
+"""Build the extension sivae._C with CMake and Ninja for the installed torch; all other settings are in pyproject.toml.
 
-SIVAE_BUILD says what is built:
-    auto (default)  the CPU kernels, and the CUDA ones where torch has CUDA and nvcc is found (no GPU is needed);
-                    what does not compile is left out, and `sivae info` says why.
+SIVAE_BUILD selects what is built:
+    auto (default)  the CPU kernels, and the CUDA kernels where torch has CUDA and nvcc is found (no GPU is needed);
+                    kernels that do not compile are left out, and `sivae info` gives the reason.
     cpu, cuda       exactly these; a failure is an error.
     none            no extension: the reference backend only.
 """
@@ -53,18 +53,18 @@ class CMakeBuild(build_ext):
         write_status(target.parent, reason, cuda_reason)
 
     def copy_extensions_to_source(self) -> None:
-        """An editable install: the extension, where there is one, and the build's status go beside the sources."""
+        """For an editable install, copy the extension, if it was built, and the build's status next to the sources."""
         for ext in self.extensions:
             built = Path(self.build_lib, self.get_ext_filename(ext.name))
             package = ROOT / "sivae"
             for file in (built, built.parent / STATUS):
                 place = package / file.name
-                place.unlink(missing_ok=True)  # a process that has the old one mapped keeps it
+                place.unlink(missing_ok=True)  # a process that uses the old one keeps it
                 if file.exists():
                     shutil.copy2(file, place)
 
     def _best_of(self, target: Path) -> str:
-        """Compile with CUDA where it is there, without it where that fails; return why there is no CUDA."""
+        """Compile with CUDA where it is available, without it if that fails; return the reason why there is no CUDA."""
         import torch
 
         if torch.version.cuda is None:
@@ -85,7 +85,7 @@ class CMakeBuild(build_ext):
 
 
 def find_nvcc() -> str:
-    """Where CMake looks (the PATH, CUDACXX), or in CUDA_HOME, of which it is then told; empty where it is nowhere."""
+    """The path of nvcc: from the PATH or CUDACXX, as in CMake, or from CUDA_HOME, then set in CUDACXX; else empty."""
     home = os.environ.get("CUDA_HOME")
     inside = shutil.which("nvcc", path=str(Path(home, "bin"))) if home else None
     if inside and not shutil.which("nvcc"):
@@ -95,14 +95,14 @@ def find_nvcc() -> str:
 
 class FreshBuild(build_py):
     def run(self) -> None:
-        # What an earlier build copied there, renamed or deleted since, would be packed into the wheel.
+        # Else files of an earlier build that were renamed or deleted since would be packed into the wheel.
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 
 
 def compile_extension(target: Path, flavour: str, **settings: str) -> None:
-    """Flavour "cpu" or "cuda"; another name has its own build folder, and says by CMake `settings` what it is."""
+    """Compile the flavour "cpu" or "cuda", or another one, with its own build folder and given by CMake `settings`."""
     import pybind11
     import torch
     from torch.utils import cpp_extension
@@ -129,7 +129,7 @@ def compile_extension(target: Path, flavour: str, **settings: str) -> None:
 
 
 def write_status(folder: Path, reason: str, cuda_reason: str) -> None:
-    """What `sivae info` says of the build."""
+    """Write the module that `sivae info` reads."""
     try:
         import torch
 

@@ -1,7 +1,7 @@
-// What the kernels of the loss ops get on every device: plain structs without a torch header.
+// The arguments of the loss kernels on every device: plain structs, no torch header.
 //
 // `L` is the layout that a device's kernels read. The gradient of a row's sum is double for float64 tensors and float
-// for all others; so are the sums that a GPU's kernels leave, while those of the CPU's kernels are double.
+// for all others. A GPU kernel writes its sums in the same type, a CPU kernel always in double.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@
 
 namespace sivae {
 
-// Where the noise of a call comes from: eps, or the normals of (*seed, offset). The seed is read by the kernel: on a GPU
-// nothing waits for the host, and a replayed graph sees the seed of that replay.
+// The source of a call's noise: eps, or the normals of (*seed, offset). The kernel reads the seed: on a GPU the host
+// waits for nothing, and a replayed graph uses the seed of that replay.
 struct Noise {
-  Strided eps{};  // absent: the seed's
+  Strided eps{};  // absent: the noise comes from the seed
   const int64_t* seed = nullptr;
   uint64_t offset = 0;
 };
@@ -77,7 +77,7 @@ struct RecBackwardOf {
   Strided grad_recon{}, grad_target{};  // absent where not needed
 };
 
-// What both passes of exp_elbo read: rec and kl, [count] each.
+// The operands of exp_elbo in both passes: rec and kl, [count] each.
 struct ExpElboOperands {
   DType dtype = DType::kFloat32;
   ExpElbo parameters{};
@@ -88,7 +88,7 @@ struct ExpElboOperands {
 };
 
 struct ExpElboForward : ExpElboOperands {
-  int reduction = 0;    // of the kernel itself
+  int reduction = 0;    // done by the kernel
   void* out = nullptr;  // [count] or, reduced, one element
 };
 

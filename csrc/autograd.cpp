@@ -1,4 +1,4 @@
-// The autograd side of the native ops of latents, reconstructions and the soft exponential, for every device.
+// Autograd functions of the native loss ops, for every device.
 #include <torch/library.h>
 
 #include <tuple>
@@ -21,7 +21,7 @@ using ExpElbo = Tensor(const Tensor&, const Tensor&, double, double, double, dou
 using ExpElboBackward = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, double, double, double,
                                                    double, int64_t, bool, bool);
 
-// Everything latent_backward is told besides gradients and tensors.
+// The arguments of latent_backward that are not tensors.
 struct LatentSettings {
   int64_t offset = 0;
   double prior_mu = 0.0;

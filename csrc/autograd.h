@@ -1,5 +1,5 @@
-// What the autograd functions of the native ops are made of: in C++, because on small tensors Python's share of the time
-// would exceed the kernels'.
+// Shared parts of the native ops' autograd functions. They are in C++ because Python would take longer than the kernels
+// on small tensors.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -32,7 +32,7 @@ inline optional<Tensor> if_defined(const Tensor& tensor) {
 
 inline Tensor if_needed(Tensor gradient, bool needed) { return needed ? std::move(gradient) : Tensor(); }
 
-// Results of an op as autograd takes them.
+// The results of an op as a list, which autograd expects.
 template <class... Outputs>
 variable_list as_list(const std::tuple<Outputs...>& outputs) {
   return std::apply([](const auto&... output) { return variable_list{output...}; }, outputs);
@@ -46,7 +46,7 @@ Outputs from_list(const variable_list& list) {
   return outputs;
 }
 
-// Backward passes are not differentiable: whoever differentiates their results is told so, by the op's name.
+// A backward pass that cannot be differentiated again: trying raises an error that names the op.
 template <class Compute>
 struct OnceDifferentiable : Function<OnceDifferentiable<Compute>> {
   static variable_list forward(AutogradContext* ctx, at::TensorList /* what the outputs depend on */,

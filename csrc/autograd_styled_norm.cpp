@@ -1,4 +1,4 @@
-// The autograd side of the native styled instance norm, for every device.
+// The autograd function of the native styled instance norm, for every device.
 #include <torch/library.h>
 
 #include <tuple>
@@ -34,7 +34,7 @@ struct StyledNormFunction : Function<StyledNormFunction> {
     static const auto op = find_op<StyledNormBackward>("styled_instance_norm_backward");
     const auto saved = ctx->get_saved_variables();
     const auto settings = ctx->saved_data["settings"].to<std::tuple<double, double>>();
-    // Only operands that are given have an edge of the graph.
+    // Operands that are not given have no edge in the graph.
     size_t edge = 0;
     const auto needs_next = [&](const Tensor& operand) { return operand.defined() && ctx->needs_input_grad(edge++); };
     const bool need_x = needs_next(saved[0]);

@@ -1,4 +1,4 @@
-// The Python module sivae._C. Importing it registers the native ops; what it exports itself is about the build.
+// The Python module sivae._C. Importing it registers the native ops; its own functions describe the build.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

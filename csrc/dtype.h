@@ -1,4 +1,4 @@
-// The storage types of the kernels, on every device, without a torch header.
+// The storage types of the kernels on every device; no torch header.
 #pragma once
 
 namespace sivae {

@@ -1,4 +1,4 @@
-// The soft exponential f(t) = exp(t) / alpha of the ELBO and its slope; above kLinearAbove it goes on as its tangent.
+// The soft exponential f(t) = exp(t) / alpha of the ELBO and its slope; above kLinearAbove it continues as its tangent.
 #pragma once
 
 #include "platform.h"
@@ -25,7 +25,7 @@ SIVAE_HD double exponent(double rec, double kl, const ExpElbo& p) { return p.wei
 // exp(t) for t <= kLinearAbove in T, from the two halves of a double t: exp(high) (1 + low).
 template <class T>
 SIVAE_HD T exp_of_exponent(double t) {
-  const double held = t < -1000.0 ? -1000.0 : t;  // an infinite t has no low half; the result is 0 long before
+  const double held = t < -1000.0 ? -1000.0 : t;  // an infinite t has no low half; below -1000 the result is 0
   const T high = static_cast<T>(held);
   const T low = static_cast<T>(held - static_cast<double>(high));
   const T value = exp_(high);

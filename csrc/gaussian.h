@@ -1,4 +1,4 @@
-// The Gaussian posterior: sampling and KL against N(prior_mu, exp(prior_logvar)), elementwise, with their gradients.
+// Formulas of the Gaussian posterior: the sample, the KL against N(prior_mu, exp(prior_logvar)), and their gradients.
 #pragma once
 
 #include "platform.h"
@@ -20,14 +20,14 @@ struct Prior {
 
 SIVAE_HD Prior<double> prior_of(double mu, double logvar) { return {mu, logvar, exp(-0.5 * logvar)}; }
 
-// N(0, 1) as a prior whose numbers the compiler knows.
+// The prior N(0, 1), with constants.
 template <class T>
 struct StandardPrior {
   static constexpr T mu = T(0), logvar = T(0), inv_std = T(1);
 };
 
-// Next to the prior exp(x) - 1 and exp(x) - 1 - x cancel. There they come from h = x / 2 and the tail exp(h) - 1 - h,
-// whose parts the standard deviation is computed from too.
+// Next to the prior exp(x) - 1 and exp(x) - 1 - x cancel. There they are computed from h = x / 2 and the tail
+// exp(h) - 1 - h. The standard deviation uses the same parts.
 template <class T>
 SIVAE_HD auto cancels(T x) {
   return abs_(x) <= T(1.375);

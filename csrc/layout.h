@@ -1,4 +1,4 @@
-// How the tensors of a call lie in memory, for kernels on every device: no torch header.
+// The memory layout of a call's tensors, for kernels on every device; no torch header.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@ namespace sivae {
 
 constexpr int kMaxDims = 16;
 
-// How the elements of one sample lie in memory: `sizes` are shared by all tensors of a call, coalesced as far as all
-// their strides allow; the last is the innermost.
+// The dimensions of one sample, which all tensors of a call share, merged as far as all their strides allow; the last
+// is the innermost.
 struct Layout {
   int64_t rows = 0;  // samples
   int64_t cols = 1;  // elements of one sample

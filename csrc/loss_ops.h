@@ -1,9 +1,9 @@
 // The loss ops on tensors, written once for all devices (schemas: sivae/ops/library.py).
 //
-// `Device` is a struct with what differs (cpu/ops.cpp, cuda/ops.cpp):
+// `Device` is a struct with the parts that differ (cpu/ops.cpp, cuda/ops.cpp):
 //   LatentForward, LatentBackward, RecForward, RecBackward   the arguments, with the layout that its kernels read
 //   empty_like(tensor)                    memory for a result
-//   Sums(args, like, reduction)           what a kernel leaves of each row: data(), and finish(op), the op's result
+//   Sums(args, like, reduction)           the sums that a kernel writes to data(); finish(op) makes the op's result
 //   run(op, args, like)                   runs a kernel on the device of `like`
 //   exp_elbo(args, rec, reduction)        runs the kernel and gives its result
 //   philox_normal(dtype, out, seed, offset)

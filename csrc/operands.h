@@ -1,4 +1,4 @@
-// From the tensors of a call to what the kernels of every device read, with the checks that keep accesses inside them.
+// Turn the tensors of a call into arguments of kernels, and check that no kernel can read outside them.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -27,9 +27,9 @@ void check_operand(const char* name, const at::Tensor& tensor, const at::Tensor&
 void check_images(const at::Tensor& x);
 
 struct Operand {
-  const at::Tensor* tensor;  // null or undefined: absent
+  const at::Tensor* tensor;  // null or undefined where absent
   Strided* strided;
-  bool written = false;  // an input is only ever read: a copy-on-write tensor stays one
+  bool written = false;  // false: an input, whose copy-on-write tensor must not be copied
 };
 
 // The layout that all present operands (of one shape, [B, ...]) share, with their strides filled in. With
@@ -40,10 +40,10 @@ inline bool is_seed(const at::Tensor& noise) { return noise.scalar_type() == at:
 
 const int64_t* seed_of(const at::Tensor& seed, const at::Device& device);
 
-// Of a seed; of explicit noise, whose eps share_layout fills in, nothing yet.
+// The seed and offset of the noise, or empty where the noise is explicit: share_layout fills in its eps.
 Noise noise_of(const at::Tensor& noise, int64_t offset, const at::Tensor& like);
 
-// From the gradient of an op's sums over the rows of `like`, of the shape that empty_sums gives.
+// The gradient of an op's sums over the rows of `like`, checked; it has the shape that empty_sums gives.
 RowGradient row_gradient_of(const at::Tensor& grad, const at::Tensor& like, int64_t reduction);
 
 }  // namespace sivae

@@ -10,7 +10,7 @@ namespace sivae {
 
 // The full product of two 32-bit words and its halves; a Word that holds several counters has its own overloads.
 #if defined(__CUDA_ARCH__)
-// In two halves, or the compiler carries the whole generator in 64 bits.
+// In two halves, or the compiler would compute the whole generator in 64 bits.
 struct Product {
   uint32_t low, high;
 };
@@ -23,8 +23,8 @@ SIVAE_HD uint32_t high_word(uint64_t a) { return static_cast<uint32_t>(a >> 32);
 SIVAE_HD uint32_t low_word(uint64_t a) { return static_cast<uint32_t>(a); }
 #endif
 
-// The last `rounds` rounds from words of counter to random words. A word that is the same for all counters of a Word
-// may come as a plain number: what follows from such numbers alone is then computed once.
+// The last `rounds` rounds, from words of the counter to random words. A word that all counters of a Word share may be
+// a plain number; results that depend only on such numbers are then computed once.
 template <int rounds, class Word, class C0, class C1, class C2, class C3>
 SIVAE_HD void philox_rounds(C0 c0, C1 c1, C2 c2, C3 c3, uint32_t k0, uint32_t k1, Word (&out)[4]) {
   if constexpr (rounds == 0) {
@@ -64,8 +64,8 @@ SIVAE_HD void box_muller(uint32_t word_a, uint32_t word_b, double& first, double
 template <class W, class F>
 SIVAE_HD void box_muller(W word_a, W word_b, F& first, F& second) {
   const F radius = sqrt_(-2.0f * log_of_normal(uniform_of<F>(word_a)));
-  // u_b's first bit says in which half of the turn; the other 22, how far before the middle of that half, in half
-  // turns.
+  // The first bit of u_b selects the half of the turn; the other 22 give the distance before the middle of that half,
+  // in half turns.
   const F before = 1.49999988f - float_of(0x3f800000u | ((word_b >> 8) & 0x007ffffeu));  // exact, of 1.5 - 2^-23
   const F either_half = float_of(bits_of(radius) ^ (word_b & 0x80000000u));
   first = either_half * sin_half_turn(before);

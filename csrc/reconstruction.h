@@ -8,7 +8,7 @@ namespace sivae {
 
 enum class Kind : int { kMse = 0, kL1 = 1, kBce = 2, kBceWithLogits = 3 };
 
-// max(x, -100) as torch's BCE has it; a NaN stays.
+// max(x, -100), as in torch's BCE; NaN stays NaN.
 template <class T>
 SIVAE_HD T floored_log(T log_value) {
   return log_value < T(-100) ? T(-100) : log_value;
@@ -23,7 +23,7 @@ SIVAE_HD T rec_term(T recon, T target) {
   } else if constexpr (kind == Kind::kBce) {
     return -(target * floored_log(log_(recon)) + (T(1) - target) * floored_log(log1p_(-recon)));
   } else {
-    // max(recon, 0) - recon target without its cancellation.
+    // max(recon, 0) - recon target, without cancellation.
     return recon * (recon >= T(0) ? T(1) - target : -target) + log1p_of_unit(exp_(-abs_(recon)));
   }
 }
@@ -35,7 +35,7 @@ SIVAE_HD T rec_grad_recon(T recon, T target) {
     return T(2) * (recon - target);
   } else if constexpr (kind == Kind::kL1) {
     const T difference = recon - target;
-    const T sign = difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference);  // 0 and NaN stay
+    const T sign = difference > T(0) ? T(1) : (difference < T(0) ? T(-1) : difference);  // 0 and NaN stay as they are
     return sign;
   } else if constexpr (kind == Kind::kBce) {
     const T variance = recon * (T(1) - recon);

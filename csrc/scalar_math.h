@@ -1,8 +1,8 @@
-// exp, log, log1p and the sine pair for float and double. Float without branches on the host, so that loops over them
-// vectorise; what is a template takes several floats at once, too (cpu/float_lanes.h). To a few ulp
-// (tests/ops/test_accuracy.py holds the ops to it); double is the C library's.
-// On the device CUDA's accurate single-precision functions take the place of exp, log and log1p; the two that make
-// normals stay, as they need not look out for special arguments, and give the device the host's normals.
+// exp, log, log1p and the sine pair for float and double. On the host the float versions have no branches, so that
+// loops over them vectorise; the templates also take several floats at once (cpu/float_lanes.h). They are accurate to a
+// few ulp (tests/ops/test_accuracy.py tests the ops for it); double uses the C library.
+// On the device exp, log and log1p are CUDA's accurate single-precision functions. The logarithm and the sine pair of
+// the normals stay the same: they need no special cases, and give the device the host's normals.
 #pragma once
 
 #include <cmath>
@@ -25,14 +25,14 @@ SIVAE_HD float float_of(uint32_t bits) {
   return x;
 }
 
-// The bits of a float as two's complement, less its mantissa.
+// The bits of a float as two's complement, without its mantissa.
 SIVAE_HD float signed_exponent(uint32_t bits) { return static_cast<float>(static_cast<int32_t>(bits) >> 23); }
 
 // a where the condition holds, else b; both are computed.
 SIVAE_HD float select(bool condition, float a, float b) { return condition ? a : b; }
 SIVAE_HD double select(bool condition, double a, double b) { return condition ? a : b; }
 
-// a b + c, rounded once where the processor can, whatever else is made of a b.
+// a b + c, rounded once where the processor can, even if a b is used elsewhere.
 SIVAE_HD float multiply_add(float a, float b, float c) {
 #if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return fmaf(a, b, c);
@@ -54,13 +54,13 @@ SIVAE_HD F polynomial(const float (&c)[n], F x) {
   }
 }
 
-// Comparisons below are written so that a NaN fails the test and passes through unchanged.
-// x, but no more than a limit and no less than another.
+// The comparisons below are false for NaN, which passes through unchanged.
+// x, limited from above and from below.
 SIVAE_HD float at_most(float limit, float x) { return limit < x ? limit : x; }
 SIVAE_HD float at_least(float limit, float x) { return limit > x ? limit : x; }
 
-// y 4^m; `shifted` has m in its low bits, biased as float's exponent is. The even power lets it be the square of one
-// normal float where a single one would leave float's range on either side.
+// y 4^m; `shifted` has m in its low bits, biased like float's exponent. The even power makes the factor the square of a
+// normal float, where a single factor would be outside float's range.
 template <class F>
 SIVAE_HD F times_four_to(F /* m */, F shifted, F y) {
   const F power = float_of(bits_of(shifted) << 23);
@@ -85,8 +85,8 @@ SIVAE_HD F exp_and_tail(F x, F& tail) {
   constexpr float kShift = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the bias of float's exponent
   x = at_most(89.0f, x);                          // above, the result is infinite anyway
   x = at_least(-104.0f, x);                       // below, it is 0 anyway
-  // x = 2 m ln 2 + r with m an integer: adding kShift rounds to it and leaves it, biased, in the low bits.
-  // Where the tail is asked for, m is 0 and r is x.
+  // x = 2 m ln 2 + r with an integer m: adding kShift rounds to m and puts it, biased, into the low bits.
+  // Where the tail is used, m is 0 and r is x.
   const F shifted = x * 0.721347520f + kShift;
   const F m = shifted - kShift;
   const F r = (x - m * 1.38671875f) - m * -4.24388880e-4f;  // 2 ln 2 in two parts, the products by the first exact
@@ -133,13 +133,13 @@ SIVAE_HD float log1p_(float x) {
   return log1pf(x);
 #else
   const float u = 1.0f + x;
-  const float lost = x - (u - 1.0f);  // what rounding 1 + x dropped
+  const float lost = x - (u - 1.0f);  // the rounding error of 1 + x
   const float correction = (u > 0.0f && u <= 3.4028235e38f) ? lost / u : 0.0f;
   return log_(u) + correction;
 #endif
 }
 
-// ln(1 + x) for x in [0, 1]; a NaN stays.
+// ln(1 + x) for x in [0, 1]; NaN stays NaN.
 SIVAE_HD float log1p_of_unit(float x) {
 #if defined(__CUDA_ARCH__)
   return log1pf(x);

@@ -1,4 +1,4 @@
-// The styled instance norm: the activation that comes before it, and what a plane's normalisation takes and gives back.
+// Formulas of the styled instance norm: the activation before it, and the normalisation of a plane with its gradient.
 #pragma once
 
 #include "platform.h"
@@ -6,7 +6,7 @@
 
 namespace sivae {
 
-// What the leaky ReLU is applied to.
+// The argument of the leaky ReLU.
 template <class T>
 SIVAE_HD T before_leaky(T x, T noise, T noise_weight, T bias) {
   return x + noise * noise_weight + bias;
@@ -17,7 +17,7 @@ SIVAE_HD T leaky(T v, T negative_slope) {
   return v > T(0) ? v : v * negative_slope;
 }
 
-// `grad` by the leaky ReLU's argument v; at v = 0 the slope's side, as torch has it.
+// The gradient by the leaky ReLU's argument v. At v = 0 it is the one of the negative side, as in torch.
 template <class T>
 SIVAE_HD T leaky_backward(T grad, T v, T negative_slope) {
   return v > T(0) ? grad : grad * negative_slope;

@@ -1,4 +1,4 @@
-// From torch's dtypes to the kernels'.
+// Convert torch's dtypes to the kernels'.
 #pragma once
 
 #include <c10/core/ScalarType.h>

@@ -1,4 +1,4 @@
-// Reading and writing pieces of strided tensors through small buffers.
+// Read and write pieces of strided tensors through small buffers.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace sivae::cpu {
 
-// Where a segment lies: rows [row, row + rows), columns [col, col + cols).
+// The place of a segment: rows [row, row + rows), columns [col, col + cols).
 struct Piece {
   int64_t row, rows, col, cols;
 };
@@ -32,7 +32,7 @@ SIVAE_HD bool is_contiguous_row(const Layout& layout, const Strided& t) {
   return layout.ndim == 1 && (t.strides[0] == 1 || layout.sizes[0] == 1);
 }
 
-// Whether the piece is one run of memory; then where it starts.
+// The start of the piece where it is one run of memory, else null.
 template <class S>
 SIVAE_HD S* dense_run(const Layout& layout, const Strided& t, const Piece& p) {
   if (!is_contiguous_row(layout, t) || (p.rows > 1 && t.row_stride != layout.cols)) return nullptr;
@@ -40,8 +40,8 @@ SIVAE_HD S* dense_run(const Layout& layout, const Strided& t, const Piece& p) {
 }
 
 // Calls visit(first, last) for all of the segments [begin, end), the last ones first: a backward pass usually comes
-// just after the forward pass, and what that read last is still in the cache. In stretches that are walked forward, as
-// the processor's prefetcher expects it; `elements` is a segment's size.
+// just after the forward pass, whose last reads are still in the cache. Each stretch is walked forward, because the
+// processor's prefetcher expects it; `elements` is a segment's size.
 template <class Visit>
 SIVAE_HD void from_the_end(int64_t begin, int64_t end, int64_t elements, Visit visit) {
   constexpr int64_t kStretch = 128 * kPieceElements;
@@ -53,7 +53,7 @@ SIVAE_HD void from_the_end(int64_t begin, int64_t end, int64_t elements, Visit v
   }
 }
 
-// Strided access is out of line and without unrolling: its loops are many and none is hot next to the arithmetic.
+// Strided access is not inlined or unrolled: it has many loops, and each takes little time next to the arithmetic.
 #define SIVAE_OUT_OF_LINE static __attribute__((noinline))
 
 // Calls visit(memory offset, index within the piece's row, run length, stride) for each run along the innermost
@@ -132,8 +132,8 @@ SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T
   }
 }
 
-// Writes a tile past the caches: without reading the lines it overwrites first, which for a result larger than the
-// cache saves a quarter of the traffic. What is not aligned to a register is written plainly.
+// Writes a tile past the caches, without first reading the lines that it overwrites. For a result larger than the cache
+// this saves a quarter of the traffic. Elements that are not aligned to a register are written normally.
 template <class S>
 SIVAE_HD void stream_tile(const S* tile, S* out, int64_t count) {
   int64_t i = 0;
@@ -160,7 +160,7 @@ SIVAE_HD void stream_tile(const S* tile, S* out, int64_t count) {
   for (; i < count; ++i) out[i] = tile[i];
 }
 
-// Orders streamed stores before whatever tells another thread that they are done.
+// Completes streamed stores before later stores, which tell other threads that they are done.
 SIVAE_HD void stream_fence() {
 #if defined(__SSE2__)
   _mm_sfence();
@@ -175,8 +175,8 @@ SIVAE_HD int64_t past_line(const S* run) {
   return static_cast<int64_t>(reinterpret_cast<uintptr_t>(run) % kLine / sizeof(S));
 }
 
-// Writes past the caches what compute(at, count, S* tile) gives for the elements from `at` on. In small tiles: the
-// processor then reads for the next one while it writes this one. Follow a thread's last call with stream_fence().
+// Writes the results of compute(at, count, S* tile) for the elements from `at` on past the caches. Tiles are small, so
+// that the processor reads for the next one while it writes this one. Call stream_fence() after a thread's last call.
 template <class S, class Compute>
 SIVAE_HD void stream_computed(S* out, int64_t count, Compute compute) {
   constexpr int64_t kTile = 128;
@@ -189,7 +189,7 @@ SIVAE_HD void stream_computed(S* out, int64_t count, Compute compute) {
   }
 }
 
-// Where results of the piece can be written as a run of T: memory itself, or `buffer`, which `store` then spreads.
+// The place to write results of the piece as a run of T: memory itself, or `buffer`, which `store` then distributes.
 template <class S, class T>
 SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
   if constexpr (sizeof(S) == sizeof(T)) {
@@ -199,7 +199,7 @@ SIVAE_HD T* place_for(const Layout& layout, const Strided& t, const Piece& p, T*
   return buffer;
 }
 
-// Brings what was computed in the place above to memory.
+// Stores results that were written to `place_for`.
 template <class S, class T>
 SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, const T* values) {
   S* run = dense_run<S>(layout, t, p);
@@ -207,9 +207,9 @@ SIVAE_HD void store(const Layout& layout, const Strided& t, const Piece& p, cons
   if constexpr (sizeof(S) != sizeof(T)) narrow_run(values, run, p.rows * p.cols);
 }
 
-// Writes what compute(at, count, T* to) gives for the elements of the piece from `at` on; past the caches where
-// `stream` says so and the piece is one run of memory. What is computed does not depend on which: a loop may round its
-// last elements unlike the others, so it is cut only where whole vectors end.
+// Writes the results of compute(at, count, T* to) for the elements of the piece from `at` on; past the caches where
+// `stream` is set and the piece is one run of memory. Both ways give the same bits: a loop may round its last elements
+// differently, so it is cut only where whole vectors end.
 template <class S, class T, class Compute>
 SIVAE_HD void write_piece(const Layout& layout, const Strided& t, const Piece& p, T* buffer, bool stream,
                           Compute compute) {

@@ -1,4 +1,4 @@
-// Storage types and their conversion to the type that arithmetic runs in, without branches.
+// Storage types and their conversion to the arithmetic type, without branches.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ SIVAE_HD float widen(BFloat16 x) { return float_of(static_cast<uint32_t>(x.bits)
 SIVAE_HD float widen(Float16 x) {
   const uint32_t magnitude = x.bits & 0x7fffu;
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
-  // Half's exponent moved to float's place, then scaled by the difference of their biases: exact for subnormals too.
+  // Move half's exponent to float's position and scale by the difference of their biases: exact for subnormals, too.
   const float scaled = float_of(magnitude << 13) * float_of(0x77800000u);
   const uint32_t wide = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : bits_of(scaled);
   return float_of(wide | sign);
@@ -55,7 +55,7 @@ SIVAE_HD void narrow(float x, BFloat16& out) {
 SIVAE_HD void narrow(float x, Float16& out) {
   const uint32_t bits = bits_of(x);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  // Subnormal halves: adding 0.5 lines their last bit up with float's, so the addition itself rounds.
+  // Subnormal halves: adding 0.5 aligns their last bit with float's, so the addition itself rounds.
   const uint32_t small = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
   const uint32_t normal = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
   uint32_t half = magnitude < (113u << 23) ? small : normal;

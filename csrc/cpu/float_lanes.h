@@ -1,7 +1,7 @@
 // Floats side by side in vector registers, as a type for the formulas' templates (scalar_math.h), and loops over them.
-// Compilers vectorise plain loops over the formulas too, but take two instructions where the processor has one (a
-// minimum that lets a NaN pass, a scaling by a power of two), and finish one register's chain of operations before they
-// begin the next: with two registers side by side the processor has twice as much to do while it waits.
+// Compilers also vectorise plain loops over the formulas, but use two instructions where the processor has one (a
+// minimum that keeps NaN, a scaling by a power of two), and finish one register before they start the next. With two
+// registers side by side the processor has twice as much to do while it waits.
 #pragma once
 
 #include <cstdint>
@@ -84,7 +84,7 @@ SIVAE_HD FloatLanes multiply_add(const FloatLanes& a, const FloatLanes& b, const
 SIVAE_HD FloatLanes sqrt_(const FloatLanes& a) {
   return each_register<FloatLanes>(SIVAE_OF_X(SIVAE_MM(sqrt_ps)(x)), a);
 }
-// The instructions give their second operand where either is a NaN.
+// The instructions return their second operand where either operand is NaN.
 SIVAE_HD FloatLanes at_most(float limit, const FloatLanes& a) {
   return each_register<FloatLanes>(SIVAE_OF_XY(SIVAE_MM(min_ps)(x, y)), FloatLanes(limit), a);
 }
@@ -230,8 +230,8 @@ struct OneLane {
   SIVAE_HD_MEMBER void store(T x, T* to) const { to[i] = x; }
 };
 
-// Calls body(at) until it has had all of `count` elements of type T: at.load(array) gives those whose turn it is, and
-// at.store(x, array) puts them there. Of floats in lanes, what comes out does not depend on an element's place.
+// Calls body(at) until all `count` elements of type T are done: at.load(array) returns the current elements, and
+// at.store(x, array) stores theirs. For floats in lanes the result of an element does not depend on its position.
 template <class T, class Body>
 SIVAE_HD void for_lanes(int64_t count, Body body) {
 #if defined(SIVAE_FLOAT_LANES)

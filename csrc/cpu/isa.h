@@ -1,4 +1,4 @@
-// What every kernel source needs besides its formulas: the name of its instruction set and the choice by dtype.
+// Included by every kernel source: the name of its instruction set, and the choice by dtype.
 #pragma once
 
 #include "dtypes.h"

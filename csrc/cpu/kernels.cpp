@@ -1,4 +1,4 @@
-// The choice of instruction set, once, at first use.
+// Choose the instruction set, once, at first use.
 #include "kernels.h"
 
 #include <cstdlib>

@@ -31,8 +31,8 @@ struct Segments {
   }
 };
 
-// Elements that a kernel holds in buffers at a time: with a noise and four operands of this size it stays in the L1
-// cache, and a float sum of so many, in lanes, loses little; longer sums are added in double.
+// Elements that a kernel buffers at a time. Noise and four operands of this size fit the L1 cache, and a float sum of
+// this length, in lanes, loses little accuracy; longer sums are added in double.
 constexpr int64_t kPieceElements = 1024;
 constexpr int64_t kLatentSegment = kPieceElements;
 constexpr int64_t kReconstructionSegment = 8 * kPieceElements;
@@ -48,16 +48,16 @@ struct RecBackward : RecBackwardOf<Layout> {
   bool stream = false;  // write the gradients past the caches
 };
 
-// [B, C, H, W] in memory: the pixels of a plane as `StyledNorm::plane` has them, and the way from plane to plane.
+// [B, C, H, W] in memory: the pixels of a plane, in the layout `StyledNorm::plane`, and the strides between planes.
 struct Images {
   Strided pixels{};  // of the first plane
   int64_t batch = 0, channel = 0;
 };
 
-// Pixels of a plane that are too few to keep a loop over them busy.
+// The largest plane, in pixels, for which a loop over its pixels would be too short.
 constexpr int64_t kSmallPlane = 64;
-// Pixels whose channels, a cache line of them each, are kept for further readings where channels lie side by side. In
-// memory they lie a row of all channels apart, often a power of two, and a cache has few places for such addresses.
+// In channels-last images, the pixels whose channels (a cache line each) are copied for further reads. In memory they
+// are a row of all channels apart, often a power of two, and a cache has few places for such addresses.
 constexpr int64_t kKeptPixels = 1024;
 
 // Parameters are dense and of the type that arithmetic runs in.
@@ -65,8 +65,8 @@ struct StyledNorm {
   DType dtype = DType::kFloat32;
   int64_t batch = 0, channels = 0;
   Layout plane{};              // one row: the pixels of a plane, in logical order
-  bool channels_last = false;  // in all images the channels of a pixel lie side by side, and pixels equally spaced
-  bool wide = false;           // and units of work take several cache lines of a pixel
+  bool channels_last = false;  // all images: channels of a pixel side by side, pixels equally spaced
+  bool wide = false;           // and a unit of work takes several cache lines of a pixel
   Images x{};
   const void* noise = nullptr;  // maps [H W], or null
   int64_t noise_stride = 0;     // from one sample's map to the next one's
@@ -76,8 +76,8 @@ struct StyledNorm {
   double negative_slope = 0.0, eps = 0.0;
 
   SIVAE_HD_MEMBER bool small_planes() const { return plane.cols <= kSmallPlane; }
-  // Channels that a unit of work takes: where they lie side by side a cache line of them, or several where `wide`; as
-  // many as a vector has where planes are small; else one.
+  // Channels of a unit of work: in channels-last images a cache line of them, or several if `wide`; where planes are
+  // small, the size of a vector; else one.
   SIVAE_HD_MEMBER int64_t group() const {
     if (wide) return dtype == DType::kFloat64 ? 32 : 64;
     if (channels_last) return dtype == DType::kFloat64 ? 8 : (dtype == DType::kFloat32 ? 16 : 32);
@@ -105,13 +105,13 @@ struct StyledNormBackward {
   Images grad_x{};                  // absent where not needed
   void* grad_scale = nullptr;       // [B, C]
   void* grad_shift = nullptr;       // [B, C]
-  // Of each plane [B, C], to be added over the batch; null where not needed:
+  // Of each plane, [B, C], still to be summed over the batch; null where not needed.
   double* grad_noise_weight = nullptr;
   double* grad_bias = nullptr;
   bool stream = false;  // write grad_x past the caches
 };
 
-// Each works on segments (elements for exp_elbo and philox_normal, units for styled_norm) [begin, end).
+// Each function works on the segments [begin, end) (elements for exp_elbo and philox_normal, units for styled_norm).
 struct KernelTable {
   const char* name;
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
@@ -125,7 +125,7 @@ struct KernelTable {
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
 };
 
-// The table for the best instruction set of this machine; SIVAE_CPU_ISA names a lesser one.
+// The table for the best instruction set of this machine, or for the one that SIVAE_CPU_ISA names.
 const KernelTable& kernels();
 
 #define SIVAE_DECLARE_KERNELS(isa)                                                                        \

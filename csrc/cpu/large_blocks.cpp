@@ -36,16 +36,16 @@ class LargeBlocks final : public c10::Allocator {
   static void* fresh(size_t size) {
     void* data = nullptr;
     TORCH_CHECK_WITH(OutOfMemoryError, posix_memalign(&data, kHugePage, size) == 0,
-                     "sivae: there is no memory for a result of ", size, " bytes");
+                     "sivae: out of memory for a result of ", size, " bytes");
 #if defined(MADV_HUGEPAGE)
-    (void)madvise(data, size, MADV_HUGEPAGE);  // advice only: where the system does not take it, nothing changes
+    (void)madvise(data, size, MADV_HUGEPAGE);  // only advice: a system that ignores it changes nothing
 #endif
     return data;
   }
 
   static void release(void* context);
 
-  // The locks are only tried: a process forked while another thread held one would wait for it forever.
+  // Only try_lock: a process forked while another thread held the lock would wait for it forever.
   Block* take(size_t size) {
     const std::unique_lock lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return nullptr;
@@ -76,7 +76,7 @@ class LargeBlocks final : public c10::Allocator {
   }
 
   std::mutex mutex_;
-  std::deque<Block*> kept_;  // the last freed at the end
+  std::deque<Block*> kept_;  // in the order in which they were freed
   size_t kept_bytes_ = 0;
 };
 

@@ -12,15 +12,15 @@ namespace {
 constexpr int64_t kBuffer = kLatentSegment + 256;  // a segment, and slack for noise that starts inside a group of four
 constexpr int64_t kGroups = kBuffer / 4;           // and for whole vectors of counters
 
-// Memory that will be read or written once the noise is there. It is asked for while the noise is computed, which needs
-// none; by itself the processor's prefetcher stops at the end of a page, and a segment of float32 is a page. The first
-// half of each run is asked for while the random words are computed, the second while they become normals: what is
-// asked for at once is limited.
+// Prefetches memory that is read or written after the noise is computed, while computing the noise, which reads none.
+// The processor's own prefetcher stops at the end of a page, and a segment of float32 is a page. The first half of each
+// run is prefetched while the random words are computed, the second while they become normals, because the number of
+// pending prefetches is limited.
 struct Ahead {
   uintptr_t runs[3];    // addresses, 0 where there is none
   int64_t group_bytes;  // of four elements
 
-  // Past a run's end, too: an address that is not there is passed over.
+  // May go past a run's end: prefetching an invalid address does nothing.
   SIVAE_HD_MEMBER void touch(int64_t group, int64_t groups) const {
     for (const uintptr_t run : runs) {
       if (run == 0) continue;
@@ -31,7 +31,7 @@ struct Ahead {
   }
 };
 
-// Of tensors that may be null.
+// Each tensor may be null.
 template <class S>
 Ahead ahead_of(const Layout& layout, const Piece& p, const Strided* a, const Strided* b, const Strided* c) {
   const auto run = [&](const Strided* t) -> uintptr_t {
@@ -41,7 +41,7 @@ Ahead ahead_of(const Layout& layout, const Piece& p, const Strided* a, const Str
   return {{run(a), run(b), run(c)}, 4 * sizeof(S)};
 }
 
-// The random words of `groups` counters from `group` on, plane by plane, and of as many more as fill the last vector.
+// Computes the random words of `groups` counters from `group` on, plane by plane, up to a whole number of vectors.
 SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, uint64_t offset, uint64_t group,
                                   int32_t groups, const Ahead& ahead) {
   const uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
@@ -49,7 +49,7 @@ SIVAE_OUT_OF_LINE void fill_words(uint32_t (&words)[4][kGroups], uint64_t seed, 
 #if defined(SIVAE_PHILOX_LANES)
   groups = (groups + PhiloxLanes::kCount - 1) / PhiloxLanes::kCount * PhiloxLanes::kCount;
 #endif
-  // In stretches that share the counter's high word, which is nearly always one.
+  // In stretches with the same high word of the counter; there is nearly always only one.
   for (int32_t begin = 0, end; begin < groups; begin = end) {
     const uint32_t low = static_cast<uint32_t>(group + begin), high = static_cast<uint32_t>((group + begin) >> 32);
     const uint64_t left = (uint64_t{1} << 32) - low;
@@ -113,7 +113,7 @@ const T* noise_of(const Layout& layout, const Noise& noise, const Piece& p, T* b
 
 template <class T>
 SIVAE_OUT_OF_LINE double sum_run(const T* values, int64_t count) {
-  constexpr int64_t kChains = 32;  // sums that do not wait for each other
+  constexpr int64_t kChains = 32;  // independent sums
   T sum = T(0);
   int64_t i = 0;
   if (count >= kChains) {
@@ -141,7 +141,7 @@ SIVAE_HD void with_prior(const Prior<double>& prior, Call call) {
   }
 }
 
-// The arithmetic of one segment; conversion and strides stay outside, so it exists once per compute type.
+// The arithmetic of one segment. Conversion and strides are handled outside, so it is compiled once per compute type.
 #define SIVAE_EACH [&](auto at) __attribute__((always_inline))
 
 template <class T>

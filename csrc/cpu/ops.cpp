@@ -12,7 +12,7 @@ namespace {
 
 using at::Tensor;
 
-// Elements below which another thread costs more than it saves.
+// Below this number of elements another thread costs more than it saves.
 constexpr int64_t kLatentGrain = 8 * kLatentSegment;
 constexpr int64_t kReconstructionGrain = 4 * kReconstructionSegment;
 constexpr int64_t kExpElboGrain = 16384;

@@ -1,7 +1,7 @@
-// Philox counters side by side in vector registers: a Word for philox4x32_10. x86 multiplies 32-bit numbers to full
-// width in every other lane, so the counters of one register's worth are split into those at even and at odd places and
-// joined again at the end; and each round waits for its products, so the two halves keep the processor busier than
-// one would. Compilers do not find this form by themselves. The high half of each 64-bit lane holds leftovers.
+// Philox counters side by side in vector registers: a Word for philox4x32_10. x86 computes full products of 32-bit
+// numbers in every other lane only, so the counters are split into even and odd positions and joined again at the end.
+// Each round waits for its products, so two halves also keep the processor busier than one. Compilers do not find this
+// form. The high half of each 64-bit lane holds unused bits.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +54,7 @@ SIVAE_HD LaneBits even_places() { return _mm_set_epi64x(2, 0); }
 SIVAE_HD void store_bits(LaneBits a, uint32_t* to) { _mm_storeu_si128(reinterpret_cast<LaneBits*>(to), a); }
 #endif
 
-// A round waits for its products: two registers side by side give the processor something to do meanwhile.
+// A round waits for its products; two registers side by side give the processor work in the meantime.
 constexpr int kPhiloxRegisters = 2;
 
 struct PhiloxLanes {

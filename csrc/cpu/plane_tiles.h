@@ -1,4 +1,4 @@
-// Small planes, each a run of pixels in memory, side by side: [pixels] [channels], so that loops run over channels.
+// Copy small planes into tiles [pixels] [channels] and back, so that loops run over channels.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,10 @@
 
 namespace sivae::cpu {
 
-constexpr int kTurned = 8;  // rows that are turned together
+constexpr int kTurned = 8;  // rows that are transposed together
 
 #if defined(__AVX__)
-// Row and column change places. Pairs, pairs of pairs, and the registers' halves.
+// Transposes 8 x 8: pairs, pairs of pairs, then the registers' halves.
 SIVAE_HD void transpose(__m256 (&r)[8]) {
   __m256 pairs[8], fours[8];
   SIVAE_UNROLL
@@ -81,7 +81,7 @@ SIVAE_HD void turn_back(const T* columns, int64_t stride, T* const (&rows)[kTurn
   }
 }
 
-// Brings `channels` planes, `step` elements apart, to a tile [pixels] [G].
+// Copies `channels` planes, `step` elements apart, to a tile [pixels] [G].
 template <class S, int G, class T>
 SIVAE_HD void bring(const Layout& layout, Strided plane, int64_t step, int channels, T* tile) {
   T buffer[kTurned][kSmallPlane];

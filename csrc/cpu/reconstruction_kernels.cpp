@@ -30,7 +30,7 @@ void grad_target_run(const T* __restrict recon, const T* __restrict target, T we
 template <class T>
 using GradientRun = void(const T* recon, const T* target, T weight, T* out, int64_t count);
 
-// The arithmetic of one kind; conversion and strides stay outside, so it exists once per compute type.
+// The arithmetic of one kind. Conversion and strides are handled outside, so it is compiled once per compute type.
 template <class T>
 struct KindFunctions {
   double (*sum_terms)(const T*, const T*, int64_t);

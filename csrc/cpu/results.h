@@ -1,4 +1,4 @@
-// Where the CPU kernels' results go, and the per-sample sums.
+// Memory for the CPU kernels' results, and the sums of each sample.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -7,7 +7,7 @@
 
 namespace sivae::cpu {
 
-// A result from this size on is written past the caches, which would not hold it for its reader anyway.
+// Results from this size on are written past the caches, which could not hold them anyway.
 constexpr size_t kStreamBytes = size_t{8} << 20;
 
 // An uninitialised result of `like`'s dtype and shape (empty_like's strides); a large one in `large_blocks`.

@@ -6,17 +6,17 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-// The sums over a plane that the first reading takes: of the gradient by y, of its products with u - mean, and of
-// u - mean, which is not 0 where the mean was rounded.
+// Sums over a plane, from its first read: of the gradient by y, of its products with u - mean, and of u - mean, which
+// is not 0 where the mean was rounded.
 enum Sum : int { kGrad, kGradDeviation, kDeviation, kSums };
 
-// What the second reading takes of a plane, and the gradients of its style.
+// The coefficients for the second read of a plane, and the gradients of its style.
 template <class T>
 struct GradientOf {
   T by_grad, constant, by_deviation, by_shift, by_scale;
 };
 
-// What is known of a plane before its gradient.
+// A plane's values that do not depend on its gradient.
 template <class T>
 struct PlaneFacts {
   T std, scale, grad_mean, grad_std;
@@ -34,7 +34,7 @@ SIVAE_HD GradientOf<T> gradient_of(const PlaneFacts<T>& plane, double count, dou
                                    double grad_deviation, double deviation) {
   const double std = static_cast<double>(plane.std);
   const double inverse = inverse_std(std, eps);
-  const double dropped = deviation / count;  // by the rounding of the mean
+  const double dropped = deviation / count;  // lost by rounding the mean
   const double grad_normalised = (grad_deviation - dropped * grad) * inverse;
   const PlaneGradient<double> g =
       plane_gradient(std, inverse, 1.0 + static_cast<double>(plane.scale), count, grad, grad_normalised,

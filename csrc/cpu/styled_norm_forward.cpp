@@ -6,7 +6,7 @@
 namespace sivae::cpu::SIVAE_ISA {
 namespace {
 
-// A plane's standard deviation, and what its second reading does: y = (u - mean) * factor + constant.
+// A plane's standard deviation, and the coefficients of its second read: y = (u - mean) * factor + constant.
 template <class T>
 struct PlaneAffine {
   T mean, std, factor, constant;
@@ -16,7 +16,7 @@ template <class T>
 SIVAE_HD PlaneAffine<T> affine_of(double exact_mean, double variance, double scale, double shift, double eps) {
   const T mean = static_cast<T>(exact_mean);
   const double factor = (1.0 + scale) / std::sqrt(variance + eps);
-  // What rounding the mean dropped goes into the constant.
+  // The constant makes up for the rounding of the mean.
   const double dropped = exact_mean - static_cast<double>(mean);
   return {mean, static_cast<T>(std::sqrt(variance)), static_cast<T>(factor), static_cast<T>(shift - dropped * factor)};
 }

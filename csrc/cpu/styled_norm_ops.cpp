@@ -21,9 +21,9 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-constexpr int64_t kGrain = 32768;  // elements below which another thread costs more than it saves
+constexpr int64_t kGrain = 32768;  // below this number of elements another thread costs more than it saves
 
-// Dense values of the type that arithmetic runs in, for as long as the call takes; null where not given.
+// A dense copy of a parameter in the arithmetic type, where a copy is needed; null where not given.
 class Values {
  public:
   Values(const char* name, const Tensor& tensor, const Tensor& x, at::IntArrayRef shape) {
@@ -81,7 +81,7 @@ void share_plane(StyledNorm& norm, std::initializer_list<ImageOperand> operands)
   }
 }
 
-// All that both passes are told, and what it points to.
+// The operands of both passes.
 struct Operands {
   Values noise, noise_weight, bias, scale;
   int64_t noise_stride;
@@ -96,7 +96,7 @@ struct Operands {
                       "sivae: noise and noise_weight are given together or not at all");
   }
 
-  void tell(StyledNorm& norm, double negative_slope, double eps) const {
+  void fill(StyledNorm& norm, double negative_slope, double eps) const {
     norm.noise = noise.data();
     norm.noise_stride = noise_stride;
     norm.noise_weight = noise_weight.data();
@@ -113,7 +113,7 @@ struct Operands {
   }
 };
 
-// Rows of whole pixels are what memory gives fastest; fewer, larger units have to be enough for all threads.
+// Takes wider units, which read memory faster, where there are still enough of them for all threads.
 void widen_units(StyledNorm& norm) {
   if (!norm.channels_last || norm.plane.cols <= kKeptPixels) return;
   StyledNorm wide = norm;
@@ -133,12 +133,12 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
   check_images(x);
   const auto options = x.options().dtype(sum_dtype(x.scalar_type()));
   Tensor y = empty_result(x), mean = at::empty({x.size(0), x.size(1)}, options), std = at::empty_like(mean);
-  // Of no pixels, as torch has it.
+  // A mean of no pixels is NaN, as in torch.
   if (x.numel() == 0) return {y, mean.fill_(std::numeric_limits<double>::quiet_NaN()), std.copy_(mean)};
   const Operands operands(x, given(noise), given(noise_weight), given(bias), given(scale));
   const Values shifts("shift", given(shift), x, {x.size(0), x.size(1)});
   StyledNormForward args;
-  operands.tell(args.norm, negative_slope, eps);
+  operands.fill(args.norm, negative_slope, eps);
   share_plane(args.norm, {{"x", &x, &args.norm.x}, {"y", &y, &args.y, true}});
   args.shift = shifts.data();
   args.mean = mean.mutable_data_ptr();
@@ -150,12 +150,13 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
   return {y, mean, std};
 }
 
-// What planes leave of a parameter's gradient, [B, C] of a dtype; undefined where none is needed.
+// Memory for a parameter's gradient by plane, [B, C] of a dtype; undefined where none is needed.
 Tensor plane_gradient(const Tensor& like, const Tensor& x, at::ScalarType dtype, bool needed) {
-  TORCH_CHECK_VALUE(!needed || like.defined(), "sivae: a gradient is asked for of a parameter that is not given");
+  TORCH_CHECK_VALUE(!needed || like.defined(),
+                    "sivae: the gradient of a parameter is requested, but the parameter is not given");
   if (!needed) return Tensor();
   const auto options = x.options().dtype(dtype);
-  // Without pixels no kernel writes it.
+  // Without pixels no kernel fills it.
   return x.numel() > 0 ? at::empty({x.size(0), x.size(1)}, options) : at::zeros({x.size(0), x.size(1)}, options);
 }
 
@@ -204,7 +205,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> styled_instance_norm_backward
     const Values means("mean", mean, x, planes), stds("std", std, x, planes);
     const Values by_mean("grad_mean", given(grad_mean), x, planes), by_std("grad_std", given(grad_std), x, planes);
     StyledNormBackward args;
-    operands.tell(args.norm, negative_slope, eps);
+    operands.fill(args.norm, negative_slope, eps);
     const Tensor written = need_x ? grad_x : Tensor();
     share_plane(args.norm, {{"x", &x, &args.norm.x},
                             {"grad_y", &by_y, &args.grad_y},

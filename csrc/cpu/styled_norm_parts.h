@@ -1,8 +1,8 @@
-// What both passes of the styled instance norm are made of: access to planes, the activation, and sums over pixels.
+// Shared parts of the styled instance norm's two passes: access to planes, the activation, and sums over pixels.
 //
-// Where the pixels of a plane follow each other a unit of work is a plane and loops run over its pixels; where the
-// channels of a pixel do, it is a group of channels and loops run over these. Either way a plane is cut into the same
-// blocks and its sums are added in the same order, so the results do not depend on the layout.
+// Where the pixels of a plane are neighbors in memory, a unit of work is a plane and loops run over its pixels. Where
+// the channels of a pixel are neighbors, it is a group of channels and loops run over these. Both cut a plane into the
+// same blocks and add its sums in the same order, so the results do not depend on the layout.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@
 
 namespace sivae::cpu {
 
-// Pixels whose sums are added in the arithmetic's own type; blocks are added in double.
+// Pixels of a block. Sums within a block are in the arithmetic type; blocks are added in double.
 constexpr int64_t kNormBlock = 512;
 // Pixel i of a block is added to lane i mod 16.
 constexpr int kNormLanes = 16;
@@ -57,11 +57,11 @@ SIVAE_HD void for_each_block(int64_t pixels, Visit visit) {
   for (int64_t at = 0; at < pixels; at += kNormBlock) visit(at, pixels - at < kNormBlock ? pixels - at : kNormBlock);
 }
 
-// Of N planes the mean and the sum of squared deviations of the pixels merged so far (Chan, Golub & LeVeque 1983).
+// Mean and sum of squared deviations of N planes, over the blocks merged so far (Chan, Golub & LeVeque 1983).
 template <int N>
 struct Moments {
   double count = 0.0, mean[N] = {}, squares[N] = {};
-  // Another block, of which the sums of the deviations from `middle` and of their squares are given.
+  // Merges a block, given the sums of its deviations from `middle` and of their squares.
   template <class T>
   SIVAE_HD_MEMBER void merge(int64_t block, const T (&middle)[N], const double (&sums)[2][N]) {
     const double n = static_cast<double>(block), total = count + n, share = n / total;
@@ -102,10 +102,10 @@ SIVAE_HD void add_pixels(int64_t count, double (&sums)[K][1], Terms terms) {
   }
 }
 
-// Channels that a loop takes at a time. GCC does not vectorise one over all channels of a wide group that does as much.
+// Channels of one loop. GCC does not vectorise a loop of this size over all channels of a wide group.
 constexpr int kNormVector = 16;
 
-// The same for each of `channels`, at most G, that lie side by side: pixel(i) returns terms(g, t), and done(i) follows.
+// The same for each of `channels` (at most G) neighboring channels: pixel(i) returns terms(g, t), then done(i) runs.
 template <int K, class T, int G, class Pixel, class Done>
 SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K][G], Pixel pixel, Done done) {
   alignas(64) T lanes[K][kNormLanes][G] = {};
@@ -134,7 +134,7 @@ SIVAE_HD void add_pixels_of_group(int64_t count, int channels, double (&sums)[K]
   }
 }
 
-// Brings the values of a block to memory.
+// Stores the values of a block.
 template <class S, class T>
 SIVAE_HD void put(const Layout& layout, const Strided& plane, const Piece& block, const T* values, bool stream) {
   S* run = dense_run<S>(layout, plane, block);
@@ -146,7 +146,7 @@ SIVAE_HD void put(const Layout& layout, const Strided& plane, const Piece& block
   }
 }
 
-// A group of channels as the kernels take it: in memory, or a tile that small planes are brought to.
+// A group of channels for the kernels: in memory, or a tile with a copy of small planes.
 template <class S>
 struct Group {
   S* first = nullptr;
@@ -159,8 +159,8 @@ SIVAE_HD Group<S> group_of(const Images& images, int64_t sample, int64_t channel
   return {static_cast<S*>(plane_of<Element>(images, sample, channel).data), images.pixels.strides[0]};
 }
 
-// Calls call(group, channels), a group's size and the number of its channels, both known to the compiler where it is
-// full. Only full groups are wide.
+// Calls call(group, channels) with a group's size and its number of channels; for a full group both are constants. Only
+// full groups are wide.
 template <int G, int Wide, class Call>
 SIVAE_HD void with_channels(int channels, Call call) {
   if (channels == Wide) return call(std::integral_constant<int, Wide>(), std::integral_constant<int, Wide>());
@@ -168,7 +168,7 @@ SIVAE_HD void with_channels(int channels, Call call) {
   call(std::integral_constant<int, G>(), channels);
 }
 
-// Rows ahead that are asked for: the processor's own prefetcher stops at a page's end, which is a row or two away.
+// Rows to prefetch ahead: the processor's own prefetcher stops at the end of a page, which is a row or two away.
 constexpr int64_t kRowsAhead = 32;
 
 // A group's rows, G channels of a pixel, as T. They are read once in order by `first`, then any number of times.
@@ -178,7 +178,7 @@ struct Rows {
   T* kept;  // [kKeptPixels] [G], or null
   int channels;
 
-  // `buffer` is for rows that cannot be read in place.
+  // `buffer` holds rows that cannot be read in place.
   SIVAE_HD_MEMBER const T* first(int64_t pixel, T* buffer) const {
     const S* row = from.first + pixel * from.pixel;
     __builtin_prefetch(reinterpret_cast<const void*>(row + kRowsAhead * from.pixel));
@@ -195,7 +195,7 @@ struct Rows {
   }
 };
 
-// Where the channels of a pixel can be written as T: in place, or `buffer`, which `put_row` then narrows.
+// The place to write the channels of a pixel as T: memory, or `buffer`, which `put_row` then converts.
 template <class S, class T>
 SIVAE_HD T* place_of(const Group<S>& group, int64_t pixel, T* buffer) {
   __builtin_prefetch(reinterpret_cast<const void*>(group.first + (pixel + kRowsAhead) * group.pixel), 1);

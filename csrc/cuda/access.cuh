@@ -1,4 +1,4 @@
-// Reading and writing samples in packs of consecutive elements, by 16-byte accesses where memory allows them.
+// Read and write samples in packs of consecutive elements, with 16-byte accesses where memory allows them.
 //
 // A pack starts at a logical index that is a multiple of 4, so it holds whole Philox groups.
 #pragma once
@@ -15,12 +15,12 @@ namespace sivae::cuda {
 // A pack's logical position.
 struct Place {
   int64_t row;
-  int64_t first;  // column of its first element; General's may lie before the row's first or after its last
+  int64_t first;  // column of its first element; General's may be before the row's first or after its last
 };
 
 __device__ __forceinline__ void store_word(uint4* at, const uint4& word) {
 #if defined(__CUDA_ARCH__)
-  // Spelled out: the compiler splits some of these stores into four of 4 bytes.
+  // In PTX: the compiler would split some of these stores into four of 4 bytes.
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
                : "memory");
 #else
@@ -28,16 +28,16 @@ __device__ __forceinline__ void store_word(uint4* at, const uint4& word) {
 #endif
 }
 
-// Every row a run of memory that starts at a multiple of 16 bytes and holds whole packs.
+// For rows that are runs of memory, start at a multiple of 16 bytes and hold whole packs.
 template <class Storage>
 struct Dense {
   using S = Storage;
   static constexpr int kPack = sizeof(S) >= 4 ? 4 : 8;
   static constexpr int kWords = static_cast<int>(kPack * sizeof(S) / sizeof(uint4));
   template <int loads>
-  static constexpr int kPacks = kWords == 1 ? loads : 1;  // to have in flight; two of doubles at once would spill
+  static constexpr int kPacks = kWords == 1 ? loads : 1;  // loaded at once; two of doubles would spill
 
-  // A pack as it lies in memory: what a load leaves in registers until it is used.
+  // A pack in its storage type, in registers until it is used.
   struct Raw {
     union {
       uint4 words[kWords];
@@ -77,7 +77,7 @@ struct Dense {
   }
 };
 
-// Any strides, any number of columns: element by element.
+// For any strides and any number of columns: element by element.
 template <class Storage>
 struct General {
   using S = Storage;
@@ -90,7 +90,7 @@ struct General {
     __device__ Raw() {}
   };
 
-  // The most that a row can touch. It starts at a multiple of gcd(cols, 4) elements.
+  // The most packs that a row can touch. It starts at a multiple of gcd(cols, 4) elements.
   static __host__ __device__ __forceinline__ int64_t packs_per_row(const DeviceLayout& layout) {
     const int64_t before = layout.cols % kPack == 0 ? 0 : (layout.cols % 2 == 0 ? 2 : 3);
     return (layout.cols + before + kPack - 1) / kPack;
@@ -117,7 +117,7 @@ struct General {
     return sum;
   }
 
-  // Elements outside the row are 0: `holds` tells.
+  // Elements outside the row are 0; see `holds`.
   static __device__ __forceinline__ Raw load(const DeviceLayout& layout, const Strided& t, const Place& p) {
     Raw raw;
 #pragma unroll
@@ -141,7 +141,7 @@ struct General {
   }
 };
 
-// Calls `call` with Dense where all operands allow it, else with General; on the host.
+// On the host: calls `call` with Dense where all operands allow it, else with General.
 template <class S, class F, class... Operands>
 auto with_access(const DeviceLayout& layout, F call, const Operands&... operands) -> decltype(call(Dense<S>())) {
   return Dense<S>::fits_all(layout, operands...) ? call(Dense<S>()) : call(General<S>());

@@ -1,4 +1,4 @@
-// Between torch and the launchers: the device they are registered for, its current stream, what a launch says.
+// Helpers between torch and the launchers: the dispatch key, the current stream, and the check of a launch.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,4 +1,4 @@
-// Division by a number known at launch, by a multiplication: the device's own 64-bit division is a call.
+// Divide by a number known at launch, by multiplying: the device's own 64-bit division is a slow function.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Reading and writing images [B, C, H, W] where they lie: along a plane, or along the channels of a pixel.
+// Read and write images [B, C, H, W] in place: along a plane, or along the channels of a pixel.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -44,7 +44,7 @@ __device__ __forceinline__ typename ComputeType<S>::type parameter(const Paramet
   return p.data == nullptr ? absent : element<S>(p.data, p.is_float, b * p.batch + c * p.channel);
 }
 
-// One value of what is kept in the type that arithmetic runs in, or 0.
+// One value of a parameter in the arithmetic type, or 0.
 template <class T>
 __device__ __forceinline__ T statistic(const Parameter& p, int64_t b, int64_t c) {
   return p.data == nullptr ? T(0) : static_cast<const T*>(p.data)[b * p.batch + c * p.channel];
@@ -59,7 +59,7 @@ __device__ __forceinline__ void store_gradient(const ParameterGradient& g, int64
   }
 }
 
-// What 16-byte accesses to packs along `inner` take of all other strides.
+// Whether all other strides allow 16-byte accesses to packs along `inner`.
 template <class S>
 bool packs_are_aligned(const Images& t, int64_t inner, std::initializer_list<int64_t> strides) {
   if (t.data == nullptr) return true;
@@ -85,15 +85,15 @@ __device__ __forceinline__ void store_pack(S* to, const typename Dense<S>::Raw& 
   for (int w = 0; w < Dense<S>::kWords; ++w) store_word(reinterpret_cast<uint4*>(to) + w, raw.words[w]);
 }
 
-// Planes that are a run of memory and hold whole packs, each at a multiple of 16 bytes. `base` is where a plane starts.
+// For planes that are a run of memory and hold whole packs, each at a multiple of 16 bytes. `base` is a plane's start.
 template <class Storage>
 struct PackedPlanes {
   using S = Storage;
   using T = typename ComputeType<S>::type;
   using Raw = typename Dense<S>::Raw;
   static constexpr int kPack = Dense<S>::kPack;
-  static constexpr int kAtOnce = 2;  // packs to have in flight; more would spill
-  static constexpr int kBlocks = 4;  // of kThreads threads that have to fit a multiprocessor at once
+  static constexpr int kAtOnce = 2;  // packs loaded at once; more would spill
+  static constexpr int kBlocks = 4;  // of kThreads threads that must fit a multiprocessor at once
 
   static __device__ __forceinline__ bool holds(const ImageShape&, int64_t, int) { return true; }
 
@@ -136,7 +136,7 @@ struct PackedPlanes {
   }
 };
 
-// Any strides, any number of pixels: element by element.
+// For any strides and any number of pixels: element by element.
 template <class Storage>
 struct StridedPlanes {
   using S = Storage;
@@ -154,7 +154,7 @@ struct StridedPlanes {
     return pack * kPack + i < shape.pixels;
   }
 
-  // Elements outside the plane are 0: `holds` tells.
+  // Elements outside the plane are 0; see `holds`.
   static __device__ __forceinline__ Raw load(const ImageShape& shape, const Images& t, int64_t base, int64_t pack) {
     Raw raw;
 #pragma unroll
@@ -187,8 +187,8 @@ struct StridedPlanes {
   }
 };
 
-// Pixels whose channels are a run of memory and make whole packs, each at a multiple of 16 bytes. `base` is where a
-// sample starts.
+// For pixels whose channels are a run of memory and make whole packs, each at a multiple of 16 bytes. `base` is a
+// sample's start.
 template <class Storage>
 struct PackedChannels {
   using S = Storage;
@@ -238,7 +238,7 @@ struct SingleChannels {
   }
 };
 
-// Neighbouring channels are neighbours in memory, and so work is shared out along them.
+// Whether neighboring channels are neighbors in memory; then work is distributed along them.
 inline bool channels_are_innermost(const StyledNorm& a) { return a.channels > 1 && a.x.channel == 1; }
 
 // Calls `call` with the access to planes, or to pixels, that the operands allow.

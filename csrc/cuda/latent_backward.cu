@@ -1,4 +1,4 @@
-// Gradients of the sample and the KL by mu, logvar and eps, those that are needed, in one pass.
+// Compute the needed gradients of the sample and the KL by mu, logvar and eps in one pass.
 #include "access.cuh"
 #include "launch.h"
 #include "noise.cuh"
@@ -7,7 +7,7 @@
 namespace sivae::cuda {
 namespace {
 
-constexpr int kLoads = 2;  // of each operand, in flight per thread
+constexpr int kLoads = 2;  // of each operand at once, per thread
 
 template <class Access>
 struct Inputs {

@@ -1,4 +1,4 @@
-// Sample and KL of the posterior in one pass, or either of them alone.
+// Compute the sample and the KL of the posterior in one pass, or only one of them.
 #include "access.cuh"
 #include "launch.h"
 #include "noise.cuh"
@@ -7,7 +7,7 @@
 namespace sivae::cuda {
 namespace {
 
-constexpr int kLoads = 2;  // of each operand, in flight per thread
+constexpr int kLoads = 2;  // of each operand at once, per thread
 
 template <class Access>
 struct Inputs {

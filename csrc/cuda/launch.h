@@ -1,5 +1,5 @@
-// The CUDA launchers as the torch side sees them: raw device pointers and the stream as an integer, no torch and no CUDA
-// header. Each returns a cudaError_t.
+// The functions that launch the loss kernels. They take raw device pointers and the stream as an integer, so that this
+// header needs neither torch nor CUDA, and return a cudaError_t.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace sivae::cuda {
 
-// A layout with what dividing by its sizes takes.
+// A layout with divisors by its sizes.
 struct DeviceLayout : Layout {
   Divisor by_size[kMaxDims];
 
@@ -26,8 +26,8 @@ using LatentBackward = LatentBackwardOf<DeviceLayout>;
 using RecForward = RecForwardOf<DeviceLayout>;
 using RecBackward = RecBackwardOf<DeviceLayout>;
 
-// Partial sums that the forward kernels leave for each row. The cut depends on the call's shape and layout alone, so the
-// result's bits depend on nothing else.
+// The number of partial sums that a forward kernel writes for each row. It depends only on the call's shape and layout,
+// and so do the result's bits.
 int64_t sums_per_row(const LatentForward& args);
 int64_t sums_per_row(const RecForward& args);
 
@@ -38,15 +38,15 @@ int launch_kernel(const RecBackward& args, uint64_t stream);
 int launch_kernel(const ExpElboForward& args, uint64_t stream);
 int launch_kernel(const ExpElboBackward& args, uint64_t stream);
 
-// Adds the partial sums [rows, per_row] up, in a fixed order: to out[rows], or with a reduction (1: mean, 2: sum) to
-// one element.
+// Adds the partial sums [rows, per_row] in a fixed order, to out[rows] or, with a reduction (1: mean, 2: sum), to one
+// element.
 int launch_finish_sums(bool is_double, const void* sums, int64_t rows, int64_t per_row, int reduction, void* out,
                        uint64_t stream);
 
 // Fills out[count] with the normals of (*seed, offset).
 int launch_philox_normal(DType dtype, void* out, const int64_t* seed, uint64_t offset, int64_t count, uint64_t stream);
 
-// What cudaGetErrorString says.
+// The text of cudaGetErrorString.
 const char* error_string(int error);
 
 }  // namespace sivae::cuda

@@ -1,5 +1,5 @@
-// Mean and variance without cancellation: every thread sums the differences from its own first element, and the threads'
-// moments are then taken about the mean of all, in a fixed order.
+// Mean and variance without cancellation: every thread sums the differences from its own first element, and then the
+// threads' moments are merged about the mean of all, in a fixed order.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,19 +15,19 @@ __device__ __forceinline__ bool is_finite(T x) {
   return x - x == T(0);
 }
 
-// x, or 0 where it is no number to take differences from.
+// x, or 0 where x is not finite.
 template <class T>
 __device__ __forceinline__ T pivot_of(T x) {
   return is_finite(x) ? x : T(0);
 }
 
-// Of some elements. Their mean is mean + rest, so that deviations from it do not err by the rounding of a large mean.
+// Moments of some elements. Their mean is mean + rest, so that deviations from it have no error from rounding the mean.
 template <class T>
 struct Moments {
-  T mean, rest, squares;  // the last: the sum of squared deviations
+  T mean, rest, squares;  // squares: the sum of squared deviations
 };
 
-// Of a thread's elements; how many, it is told.
+// Moments of a thread's elements; the caller knows their number.
 template <class T>
 struct ShiftedSums {
   T pivot = T(0), sum = T(0), square = T(0);
@@ -42,18 +42,18 @@ struct ShiftedSums {
     if (count == 0) return {T(0), T(0), T(0)};
     const T offset = sum / static_cast<T>(count);
     const T squares = square - sum * offset;
-    // The roundings of a difference may leave it below 0; an infinite square stays.
+    // Rounding may make the difference negative; an infinite square stays.
     return {pivot, offset, is_finite(square) ? (squares < T(0) ? T(0) : squares) : square};
   }
 };
 
-// What a part of `count` elements adds to the mean of all, which is pivot + (sum of these) / (number of all).
+// The share of a part of `count` elements in the mean of all, which is pivot + (sum of the shares) / (number of all).
 template <class T>
 __device__ __forceinline__ T mean_part(const Moments<T>& part, T count, T pivot) {
   return count == T(0) ? T(0) : count * ((part.mean - pivot) + part.rest);
 }
 
-// What it adds to the moments about the first estimate of that mean: to the sum of deviations, and of their squares.
+// Its share in the sum of deviations from the first estimate of that mean, and in the sum of their squares.
 template <class T>
 struct DeviationParts {
   T deviation, square;
@@ -65,7 +65,7 @@ __device__ __forceinline__ DeviationParts<T> deviation_parts(const Moments<T>& p
   return {count * distance, part.squares + count * distance * distance};
 }
 
-// All elements' moments, from the sums of the parts. What the estimate errs by, the deviations from it make good.
+// The moments of all elements, from the sums of the parts. The sum of deviations corrects the estimate.
 template <class T>
 __device__ __forceinline__ Moments<T> combined(const DeviationParts<T>& sum, T count, T estimate) {
   const T correction = pivot_of(sum.deviation / count), mean = estimate + correction;

@@ -1,4 +1,4 @@
-// The noise of a pack: Philox normals computed where they are used, or an explicit eps read from memory.
+// The noise of a pack: Philox normals, computed where they are used, or an explicit eps, read from memory.
 #pragma once
 
 #include "../philox.h"
@@ -27,13 +27,13 @@ __device__ __forceinline__ void noise_of(const DeviceLayout& layout, const Noise
     for (int i = 0; i < Access::kPack; ++i) eps[i] = widen(raw.elements[i]);
     return;
   }
-  // A multiple of 4, by the definition of a pack; before the row's start only where the row itself starts later.
+  // A multiple of 4, by the definition of a pack.
   const uint64_t index = static_cast<uint64_t>(p.row * layout.cols + p.first);
 #pragma unroll
   for (int i = 0; i < Access::kPack; i += 4) normals_of(key, noise.offset, (index + i) / 4, eps + i);
 }
 
-// Null in place of a seed: the noise is explicit, or not used.
+// Without a seed the noise is explicit or not used.
 __device__ __forceinline__ uint64_t key_of(const Noise& noise) {
   return noise.seed == nullptr ? 0 : static_cast<uint64_t>(*noise.seed);
 }

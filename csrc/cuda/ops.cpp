@@ -16,7 +16,7 @@ struct Cuda {
 
   static Tensor empty_like(const Tensor& tensor) { return at::empty_like(tensor); }
 
-  // Where a kernel leaves one number per row and nothing is to be reduced, that is the result and no second kernel runs.
+  // Where a kernel writes one number per row and there is no reduction, that is the result, without a second kernel.
   class Sums {
    public:
     template <class Args>

@@ -1,5 +1,5 @@
-// How images whose channels are innermost in memory are shared out among threads: a thread keeps to one pack of channels
-// and goes from pixel to pixel, so that a warp reads runs of channels.
+// Distribute images whose channels are innermost in memory among threads: a thread takes one pack of channels and goes
+// from pixel to pixel, so that a warp reads runs of channels.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,7 +19,7 @@ struct PixelCut {
   int lanes_log2 = 0;        // threads side by side along the packs of channels, at most a warp
   int64_t packs = 0;         // of a pixel
   int64_t groups = 1;        // blocks side by side along them
-  int64_t segments = 1;      // of a sample's pixels; one: the block that sums a plane up also goes over it again
+  int64_t segments = 1;      // of a sample's pixels; one: the block that sums a plane also reads it again
   int64_t pixels_each = 0;   // of a segment, the last one's perhaps fewer
   int64_t blocks = 0;
   Divisor by_groups{1}, by_segments{1};
@@ -32,7 +32,7 @@ template <class Access>
 PixelCut cut_pixels(const StyledNorm& a) {
   constexpr int64_t kBlocksWanted = 1024;   // that fill a large chip several times
   constexpr int64_t kWhole = 1024;          // pixels of the largest image that one block takes
-  constexpr int64_t kWholeBytes = 64;       // of a pixel that it then takes: full sectors
+  constexpr int64_t kWholeBytes = 64;       // of a pixel that it takes then: full sectors
   constexpr int64_t kDeepest = 32, kShallowest = 4;  // pixels of a thread
   const int64_t pixels = a.height * a.width;
   PixelCut cut;
@@ -80,7 +80,7 @@ __device__ __forceinline__ PixelShare share_of_block(const ImageShape& shape, co
   return share;
 }
 
-// What comes before the norm, for the channels of a pack.
+// The activation before the norm, for the channels of a pack.
 template <class Access>
 struct ChannelActivation {
   using S = typename Access::S;
@@ -109,7 +109,7 @@ __device__ __forceinline__ typename ComputeType<S>::type noise_of_pixel(const St
   return element<S>(a.noise.data, a.noise_is_float, share.base(a.noise) + shape.offset(a.noise, pixel));
 }
 
-// The sums over the block's threads that have the same channels, in each of them. All threads have to call it.
+// Sums over the threads of the block that have the same channels, in each of them. All threads must call it.
 template <class T, int kPack>
 __device__ __forceinline__ void add_over_lines(T (&values)[kPack], const PixelCut& cut) {
   constexpr int kWarps = kThreads / kWarp;

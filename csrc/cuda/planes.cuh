@@ -1,7 +1,7 @@
-// How planes [H, W] that lie one by one in memory are shared out among threads.
+// Distribute planes [H, W] that are runs of memory among threads.
 //
-// A plane that the registers of a team hold is read once. A larger one is cut into segments, and read twice. The cut
-// depends on shape and layout alone.
+// A plane that fits the registers of a team is read once. A larger one is cut into segments and read twice. The cut
+// depends only on shape and layout.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -24,7 +24,7 @@ struct Holding {
   int threads, packs;
 };
 
-// From the smallest on. Strided accesses and doubles need many registers themselves.
+// From small to large. Strided accesses and doubles need more registers.
 template <class Access>
 constexpr Holding kForwardHoldings[1] = {{kThreads, 4}};
 template <class S>
@@ -56,16 +56,16 @@ struct PlaneCut {
 
 template <class Access, int kHoldings>
 PlaneCut cut_planes(const StyledNorm& a, const Holding (&holdings)[kHoldings]) {
-  // Blocks that fill a large chip, of 132 multiprocessors that take several of these each at once.
+  // Blocks that fill a large chip: 132 multiprocessors with several of these blocks each.
   constexpr int64_t kBlocksWanted = 1024;
-  constexpr int64_t kDeepest = 8;  // packs of a thread from which on another block costs nothing any more
+  constexpr int64_t kDeepest = 8;  // packs of a thread; from here on another block costs nothing
   const int64_t planes = a.batch * a.channels;
   PlaneCut cut;
   cut.packs = (a.height * a.width + Access::kPack - 1) / Access::kPack;
   cut.by_channels = Divisor(a.channels);
   cut.packs_each = cut.packs;
   cut.teams = planes;
-  int64_t depth = 1;  // packs of a thread that leave enough threads at work
+  int64_t depth = 1;  // packs of a thread, so that enough threads have work
   while (depth < kDeepest && 2 * depth * kBlocksWanted * kThreads <= planes * cut.packs) depth *= 2;
 
   const int64_t by_warp = std::min<int64_t>(depth, holdings[0].packs);
@@ -74,7 +74,7 @@ PlaneCut cut_planes(const StyledNorm& a, const Holding (&holdings)[kHoldings]) {
     while (cut.lanes() < kWarp && cut.lanes() * by_warp < cut.packs) ++cut.lanes_log2;
     return cut;
   }
-  // Few large planes alone would leave most of the chip idle.
+  // A few large planes would otherwise leave most of the chip idle.
   const bool few = planes < kWarp && cut.packs > int64_t{holdings[0].packs} * kThreads;
   for (int i = 0; i < kHoldings && !few; ++i) {
     if (cut.packs > int64_t{holdings[i].packs} * holdings[i].threads) continue;
@@ -130,7 +130,7 @@ __device__ __forceinline__ PlaneShare share_of_block(const PlaneCut& cut, int64_
   return share;
 }
 
-// What comes before the norm, for one plane.
+// The activation before the norm, for one plane.
 template <class Access>
 struct Activation {
   using T = typename Access::T;

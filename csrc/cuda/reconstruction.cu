@@ -8,7 +8,7 @@
 namespace sivae::cuda {
 namespace {
 
-constexpr int kLoads = 4;  // of each operand, in flight per thread
+constexpr int kLoads = 4;  // of each operand at once, per thread
 
 template <class Access>
 struct Inputs {

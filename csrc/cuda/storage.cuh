@@ -1,4 +1,4 @@
-// Storage types on the device and their conversion to the type that arithmetic runs in.
+// Storage types on the device and their conversion to the arithmetic type.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -28,7 +28,7 @@ __device__ __forceinline__ void narrow(float x, float& out) { out = x; }
 __device__ __forceinline__ void narrow(float x, __nv_bfloat16& out) { out = __float2bfloat16_rn(x); }
 __device__ __forceinline__ void narrow(float x, __half& out) { out = __float2half_rn(x); }
 
-// Calls `call` with a value of the storage type, on the host.
+// On the host: calls `call` with a value of the storage type.
 template <class F>
 auto with_storage_type(DType dtype, F call) -> decltype(call(double())) {
   switch (dtype) {

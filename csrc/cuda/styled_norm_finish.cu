@@ -1,4 +1,4 @@
-// The second stages of the styled instance norm: what the segments of a plane left is put together in a fixed order.
+// The second stages of the styled instance norm: combine the results of a plane's segments in a fixed order.
 #include "../styled_norm.h"
 #include "image_access.cuh"
 #include "moments.cuh"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kLines = kWide / kWarp;  // threads of a block that have the same channel
 
-// This thread's channel and the first of the rows, kLines apart, that it takes of a group's [rows, C].
+// This thread's channel, and the first of its rows of a group's [rows, C]; they are kLines apart.
 struct Column {
   int64_t group, c;
   int line;
@@ -24,7 +24,7 @@ struct Column {
   }
 };
 
-// The sum over the block's threads that have the same channel, in each of them. All threads have to call it.
+// The sum over the threads of the block that have the same channel, in each of them. All threads must call it.
 template <class T>
 __device__ __forceinline__ T add_over_column(T value) {
   __shared__ T parts[kLines][kWarp];
@@ -43,7 +43,7 @@ struct SegmentMoments {
   const T* mean;
   const T* rest;
   const T* squares;
-  int64_t segments, elements, pixels, channels;  // elements of a segment but for the last
+  int64_t segments, elements, pixels, channels;  // elements: of every segment but the last
 
   __device__ __forceinline__ T count(int64_t segment) const {
     const int64_t start = segment * elements;

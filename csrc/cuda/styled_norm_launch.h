@@ -1,7 +1,7 @@
-// The CUDA launchers of the styled instance norm as the torch side sees them; conventions in launch.h.
+// The functions that launch the styled instance norm; launch.h has the conventions.
 //
-// Large planes are worked on in segments. What their kernels leave for each is [B, segments, C], of double for float64
-// tensors and of float for all others, as the plane's statistics and their gradients are.
+// Large planes are cut into segments. The kernels' results for segments are [B, segments, C], of double for float64
+// tensors and of float for all others, like the plane's statistics and their gradients.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct Images {
 struct Parameter {
   const void* data = nullptr;  // null: absent
   int64_t batch = 0, channel = 0;
-  bool is_float = false;  // else of the images' dtype
+  bool is_float = false;  // else the images' dtype
 };
 
 // [B, C] or [C], contiguous.
@@ -46,8 +46,8 @@ struct StyledNormForward {
   Images y{};
   void* mean = nullptr;  // [B, C]
   void* std = nullptr;   // [B, C]
-  // For more than one segment: the mean of each, what its rounding left, the sum of squared deviations from it; and what
-  // the rounding of the whole plane's mean left, [B, C].
+  // With more than one segment: the mean of each, its rounding error, and the sum of squared deviations from it; and
+  // the rounding error of the whole plane's mean, [B, C].
   void* segment_mean = nullptr;
   void* segment_rest = nullptr;
   void* segment_squares = nullptr;
@@ -62,19 +62,19 @@ struct StyledNormBackward {
   const void* std = nullptr;
   Images grad_x{};  // absent where not needed, as the next
   ParameterGradient grad_noise_weight{}, grad_bias{}, grad_scale{}, grad_shift{};
-  // Sums over each segment of g and of g times the normalised u, and over the whole plane: for more than one segment.
+  // With more than one segment: sums of g and of g times the normalised u, over each segment and over the whole plane.
   void* segment_sums[2] = {};
   void* plane_sums[2] = {};
   // Sums over each segment of the gradient by x, and of it times the noise: for grad_bias and grad_noise_weight.
   void* segment_grads[2] = {};
 
-  // The gradient by x is computed, be it to add it up only.
+  // Whether the gradient by x is computed, if only for its sum.
   SIVAE_HD_MEMBER bool needs_elements() const {
     return grad_x.data != nullptr || segment_grads[0] != nullptr || segment_grads[1] != nullptr;
   }
 };
 
-// By shape and layout alone.
+// They depend only on shape and layout.
 int64_t segments_of(const StyledNormForward& args);
 int64_t segments_of(const StyledNormBackward& args);
 

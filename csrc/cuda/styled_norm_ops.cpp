@@ -1,4 +1,4 @@
-// The CUDA implementations of the styled instance norm (schemas: sivae/ops/library.py), without a CUDA header.
+// The styled instance norm on CUDA tensors (schemas: sivae/ops/library.py), without a CUDA header.
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
@@ -18,14 +18,14 @@ namespace {
 using at::Tensor;
 using std::optional;
 
-// Of x's dtype or float32; says which.
+// Checks that the dtype is x's or float32, and returns whether it is float32.
 bool is_float(const char* name, const Tensor& tensor, const Tensor& x) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == x.scalar_type() || tensor.scalar_type() == at::kFloat, "sivae: ", name,
                    " has dtype ", tensor.scalar_type(), ", expected ", x.scalar_type(), " or Float");
   return tensor.scalar_type() == at::kFloat;
 }
 
-// The strides of dimensions of size 1 mean nothing, and are set so that they are in nobody's way.
+// Strides of dimensions of size 1 mean nothing; they are set so that no check of strides fails on them.
 Images images_of(const Tensor& t, bool written) {
   Images images;
   images.data = written ? t.mutable_data_ptr() : const_cast<void*>(t.const_data_ptr());
@@ -102,7 +102,7 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
       .norm = norm_of(x, given(noise), given(noise_weight), given(bias), given(scale), negative_slope, eps),
       .shift = parameter_of("shift", given(shift), x, true)};
   if (x.numel() == 0) {
-    // Of no pixels, as torch has it.
+    // A mean of no pixels is NaN, as in torch.
     return {y, mean.fill_(std::numeric_limits<double>::quiet_NaN()), std.copy_(mean)};
   }
   args.y = images_like("y", y, x, true);
@@ -122,9 +122,10 @@ std::tuple<Tensor, Tensor, Tensor> styled_instance_norm(const Tensor& x, const o
   return {y, mean, std};
 }
 
-// Contiguous, whatever the parameter is.
+// Memory for a gradient, contiguous even where the parameter is not.
 Tensor parameter_like(const Tensor& tensor, const Tensor& x, bool needed) {
-  TORCH_CHECK_VALUE(!needed || tensor.defined(), "sivae: a gradient is asked for of a parameter that is not given");
+  TORCH_CHECK_VALUE(!needed || tensor.defined(),
+                    "sivae: the gradient of a parameter is requested, but the parameter is not given");
   return needed ? at::empty(tensor.sizes(), tensor.options())
                 : at::empty({0}, (tensor.defined() ? tensor : x).options());
 }

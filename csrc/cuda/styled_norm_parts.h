@@ -1,4 +1,4 @@
-// What the sources of the styled instance norm launch of each other's.
+// Launchers that the sources of the styled instance norm share.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ int launch_planes_backward(const StyledNormBackward& args, uint64_t stream);
 int launch_pixels_forward(const StyledNormForward& args, uint64_t stream);
 int launch_pixels_backward(const StyledNormBackward& args, uint64_t stream);
 
-// Mean and standard deviation of the planes from those of their segments of `elements` pixels, the last one's fewer.
+// Mean and standard deviation of planes, from their segments of `elements` pixels (the last one may have fewer).
 int launch_merge_moments(const StyledNormForward& args, int64_t segments, int64_t elements, uint64_t stream);
 
 // The sums over the segments: plane_sums, grad_shift and grad_scale.

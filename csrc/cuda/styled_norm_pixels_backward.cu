@@ -1,4 +1,4 @@
-// The gradients of the styled instance norm of images whose channels are innermost in memory.
+// Gradients of the styled instance norm for images whose channels are innermost in memory.
 #include "pixels.cuh"
 #include "styled_norm_parts.h"
 
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, 2>)
                  const __grid_constant__ PixelCut cut) {
   using T = ComputeOf<Access>;
   constexpr int kPack = Access::kPack;
-  // Backwards: what was read last may still be in the cache.
+  // Backwards: the last pixels read may still be in the cache.
   const PixelShare share = share_of_block(shape, cut, gridDim.x - 1 - blockIdx.x);
   const ChannelActivation<Access> activation(a.norm, share);
   T sums[kPack], normalised[kPack];

@@ -1,4 +1,4 @@
-// The gradients of the styled instance norm of planes that lie one by one in memory.
+// Gradients of the styled instance norm for planes that are runs of memory.
 #include "planes.cuh"
 #include "styled_norm_parts.h"
 
@@ -47,7 +47,7 @@ __device__ __forceinline__ void add_pack(const StyledNormBackward& a, const Imag
   }
 }
 
-// Stores the gradient by x; its sum, and that of its product with the noise, are added up.
+// Stores the gradient by x, and adds up its sum and the sum of its products with the noise.
 template <class Access>
 __device__ __forceinline__ void store_gradient_of_pack(const StyledNormBackward& a, const ImageShape& shape,
                                                        const PlaneShare& share, const Activation<Access>& activation,
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access
     apply_kernel(const __grid_constant__ StyledNormBackward a, const __grid_constant__ ImageShape shape,
                  const __grid_constant__ PlaneCut cut) {
   using T = typename Access::T;
-  // Backwards: what was read last may still be in the cache.
+  // Backwards: the last pixels read may still be in the cache.
   const PlaneShare share = share_of_block(cut, shape.channels, gridDim.x - 1 - blockIdx.x);
   const Activation<Access> activation(a.norm, share);
   const int64_t plane = share.at(shape.channels);

@@ -1,11 +1,11 @@
-// The styled instance norm of planes that lie one by one in memory.
+// The styled instance norm for planes that are runs of memory.
 #include "planes.cuh"
 #include "styled_norm_parts.h"
 
 namespace sivae::cuda {
 namespace {
 
-// One part's moments added up over the team. `pivot` is near the mean: the plane's first element.
+// Adds up the moments of one part over the team. `pivot` is near the mean: the plane's first element.
 template <int kBlock, class T>
 __device__ __forceinline__ Moments<T> moments_over_team(const ShiftedSums<T>& sums, int own, T pivot, int64_t elements,
                                                         int lanes) {
@@ -20,7 +20,7 @@ __device__ __forceinline__ Moments<T> moments_over_team(const ShiftedSums<T>& su
   return combined(DeviationParts<T>{second[0], second[1]}, count, estimate);
 }
 
-// The activated element at which a segment starts.
+// The first activated element of a segment.
 template <class Access>
 __device__ __forceinline__ typename Access::T first_element(const StyledNorm& a, const ImageShape& shape,
                                                             const PlaneShare& share,
@@ -35,7 +35,7 @@ __device__ __forceinline__ typename Access::T first_element(const StyledNorm& a,
   return activation(x, noise);
 }
 
-// Adds one pack's activated elements up; returns how many there are.
+// Adds up the activated elements of a pack and returns their number.
 template <class Access>
 __device__ __forceinline__ int add_pack(const StyledNorm& a, const ImageShape& shape, const PlaneShare& share,
                                         const Activation<Access>& activation, int64_t pack,
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kThreads, kResident<typename Access::S, Access
     apply_kernel(const __grid_constant__ StyledNormForward a, const __grid_constant__ ImageShape shape,
                  const __grid_constant__ PlaneCut cut) {
   using T = typename Access::T;
-  // Backwards: what was read last may still be in the cache.
+  // Backwards: the last pixels read may still be in the cache.
   const PlaneShare share = share_of_block(cut, shape.channels, gridDim.x - 1 - blockIdx.x);
   const Activation<Access> activation(a.norm, share);
   const int64_t base = share.base(a.norm.x), at = share.at(shape.channels);

@@ -1,7 +1,7 @@
-// How the samples of a call are shared out among threads, and sums over those that work together.
+// Distribute the samples of a call among threads, and add up over the threads that work together.
 //
-// A team is 1 to 32 neighbouring threads of a warp, or a whole block; it works on one segment: a sample, or a part of one
-// where samples are large. The cut depends on the shape alone.
+// A team is 1 to 32 neighboring threads of a warp, or a whole block. It works on one segment: a sample, or a part of a
+// large sample. The cut depends only on the shape.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,8 +19,8 @@ constexpr int kWide = 1024;  // threads of the one block that reduces a batch
 constexpr int kLanesLog2 = 8;  // of a block
 static_assert(kThreads == 1 << kLanesLog2);
 
-// Blocks that have to fit a multiprocessor at once, which bounds the registers: without it the compiler settles on too few
-// here and there, and spills. Doubles need twice as many.
+// Blocks that must fit a multiprocessor at once. This sets the number of registers: without it the compiler sometimes
+// takes too few and spills. Doubles need twice as many.
 template <class S, int blocks>
 constexpr int kResident = sizeof(S) == 8 ? 1 : blocks;
 
@@ -36,14 +36,14 @@ struct Cut {
 };
 
 inline Cut cut_rows(int64_t rows, int64_t packs_per_row) {
-  // Blocks that fill a large chip (132 multiprocessors that take 3 to 6 of these each at once), and the packs of a thread
-  // from which on starting another block costs nothing any more.
+  // Blocks that fill a large chip (132 multiprocessors with 3 to 6 of these blocks each), and packs of a thread from
+  // which on another block costs nothing.
   constexpr int64_t kBlocksWanted = 1024, kPacksEnough = 8;
   Cut cut;
   cut.packs_per_row = packs_per_row;
   const int64_t total = rows * packs_per_row;
-  // Packs per thread that leave as many threads at work as the chip takes; a power of two, so that few threads end with
-  // single packs.
+  // Packs per thread, so that the chip's threads all have work; a power of two, so that few threads end with single
+  // packs.
   int64_t depth = 1;
   while (depth < kPacksEnough && 2 * depth * kBlocksWanted * kThreads <= total) depth *= 2;
   if (packs_per_row <= kWarp * depth) {
@@ -51,7 +51,7 @@ inline Cut cut_rows(int64_t rows, int64_t packs_per_row) {
     while (cut.lanes() < kWarp && cut.lanes() * depth < packs_per_row) ++cut.lanes_log2;
     cut.packs_each = packs_per_row;
   } else if (packs_per_row <= kPacksEnough * kThreads) {
-    cut.packs_each = packs_per_row;  // a block per row: some more packs a thread cost less than a second kernel
+    cut.packs_each = packs_per_row;  // a block per row: a few more packs per thread cost less than a second kernel
   } else {
     cut.packs_each = depth * kThreads;
     cut.per_row = (packs_per_row + cut.packs_each - 1) / cut.packs_each;
@@ -82,8 +82,8 @@ __device__ __forceinline__ Share share_of(const Cut& cut) {
 
 inline int64_t blocks_of(const Cut& cut) { return (cut.segments * cut.lanes() + kThreads - 1) / kThreads; }
 
-// Calls use(place, load(place)) for this thread's packs (first, first + lanes, ...): kAtOnce are loaded before the first of
-// them is used, what is left one by one.
+// Calls use(place, load(place)) for this thread's packs (first, first + lanes, ...). It loads kAtOnce packs before it
+// uses the first of them, and the last ones one by one.
 template <class Access, int kAtOnce, class Layout, class Load, class Use>
 __device__ __forceinline__ void for_each_pack(const Layout& layout, const Share& share, int lanes, Load load, Use use) {
   const auto place = [&](int64_t pack) { return Access::place(layout, share.row, pack); };
@@ -108,7 +108,7 @@ __device__ __forceinline__ T sum_over_lanes(T value, int lanes) {
   return value;
 }
 
-// The sum over the block's threads, in thread 0. All of them have to call it, once in a kernel.
+// The sum over the block's threads, in thread 0. All of them must call it, once in a kernel.
 template <class T, int kBlock>
 __device__ __forceinline__ T sum_over_block(T value) {
   __shared__ T warp_sums[kBlock / kWarp];
@@ -121,13 +121,13 @@ __device__ __forceinline__ T sum_over_block(T value) {
   return value;
 }
 
-// The sum over the team, in its first thread. All threads of the block have to call it, once in a kernel.
+// The sum over the team, in its first thread. All threads of the block must call it, once in a kernel.
 template <class T>
 __device__ __forceinline__ T sum_over_team(T value, int lanes) {
   return lanes <= kWarp ? sum_over_lanes(value, lanes) : sum_over_block<T, kThreads>(value);
 }
 
-// The sums over the team, in all of its threads, of several values at once. All threads of the block have to call it.
+// The sums of several values over the team, in all of its threads. All threads of the block must call it.
 template <int kBlock, class T, int kCount>
 __device__ __forceinline__ void add_over_team(T (&values)[kCount], int lanes) {
   if (lanes <= kWarp) {
@@ -160,7 +160,7 @@ int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, uint64_t 
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.stream = reinterpret_cast<cudaStream_t>(stream);
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
-  if (error != cudaSuccess) (void)cudaGetLastError();  // it is reported here, not once more by a later launch
+  if (error != cudaSuccess) (void)cudaGetLastError();  // reported here, so not again by a later launch
   return static_cast<int>(error);
 }
 

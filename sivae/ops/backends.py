@@ -1,6 +1,6 @@
-"""Which implementation of the ops runs: what is there, what is not and why, and the choice between them.
+"""Find the available backends of the ops, say why others are missing, and choose between them.
 
-A backend is an object with one callable per op of `library.OP_NAMES`, all of the signature in the schema list.
+A backend is an object with one callable for each op of `library.OP_NAMES`, with the signature of the op's schema.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _forced: str | None = None  # set by use_backend, for the whole process
 
 
 def _load_native() -> tuple[SimpleNamespace | None, str | None]:
-    """The native ops, or why they are missing."""
+    """The native ops, or the reason why they are missing."""
     global _native_library
     try:
         built = importlib.import_module("sivae._build_status")
@@ -32,7 +32,7 @@ def _load_native() -> tuple[SimpleNamespace | None, str | None]:
     if built.REASON:
         return None, built.REASON
     if str(torch.__version__) != built.TORCH_VERSION:
-        # Looked at before the import: a module made for another torch may crash instead of failing to load.
+        # Checked before the import: a module for another torch may crash instead of failing to load.
         return None, (
             f"the extension sivae._C was compiled against torch {built.TORCH_VERSION}, and {torch.__version__} is "
             "installed; reinstall: pip install --no-build-isolation ."
@@ -47,7 +47,7 @@ def _load_native() -> tuple[SimpleNamespace | None, str | None]:
 
 
 def _no_cuda_kernels_reason() -> str | None:
-    """Why the native ops that are loaded have no CUDA kernels; None where they have."""
+    """The reason why the loaded native ops have no CUDA kernels; None where they have them."""
     extension, built = importlib.import_module("sivae._C"), importlib.import_module("sivae._build_status")
     if extension.has_cuda:
         return None
@@ -56,12 +56,12 @@ def _no_cuda_kernels_reason() -> str | None:
 
 
 _native, _native_reason = _load_native()
-# Found out here, once: torch.compile does not trace through an import by name.
+# Once, at import: torch.compile does not trace through an import by name.
 _native_cuda_reason = None if _native is None else _no_cuda_kernels_reason()
 
-# In order of preference: the first that is there for a device is its default.
+# In order of preference: the first available backend of a device is its default.
 _PREFERENCE = ("native", "triton", "reference")
-# On the CPU, Triton's interpreter is for tests: it runs only where it is named.
+# On the CPU, Triton's interpreter is for tests: it runs only where it is named in the call.
 _CPU_PREFERENCE = ("native", "reference", "triton")
 _OPS: dict[str, SimpleNamespace] = {"reference": _REFERENCE}
 if _native is not None:
@@ -70,9 +70,9 @@ _triton_found = importlib.util.find_spec("triton") is not None
 
 
 def _ops_of(name: str) -> SimpleNamespace:
-    """The ops of an available backend. Triton is imported by the first call that takes it."""
+    """The ops of an available backend. The first call that uses Triton imports it."""
     if name == "triton" and name not in _OPS:
-        # An import statement, which torch.compile runs while it traces.
+        # An import statement, because torch.compile runs it while it traces.
         from sivae.ops import triton
 
         _OPS[name] = triton.OPS
@@ -88,7 +88,7 @@ def _triton_missing_reason(device_type: str) -> str | None:
         return f"it has no kernels for device {device_type!r}"
     if os.environ.get("TRITON_INTERPRET") != "1":
         return "on the CPU it runs only in Triton's interpreter: set TRITON_INTERPRET=1 before triton is first imported"
-    # Triton decides when it decorates a function whether to interpret it, its own functions at its import.
+    # Triton decides whether to interpret a function when it decorates it; for its own functions, when it is imported.
     imported = sys.modules.get("triton.language")
     if imported is not None and not type(imported.sum).__name__.startswith("Interpreted"):
         return "triton was imported before TRITON_INTERPRET=1 was set, so its functions are not interpreted"
@@ -96,7 +96,7 @@ def _triton_missing_reason(device_type: str) -> str | None:
 
 
 def _missing_reason(name: str, device_type: str) -> str | None:
-    """None where backend `name` is there for the device, else one sentence that says why it is not."""
+    """None where the backend is available on the device, else the reason in one sentence."""
     if name == "reference":
         return None
     if name == "triton":
@@ -111,17 +111,17 @@ def _missing_reason(name: str, device_type: str) -> str | None:
 
 
 def backend_status() -> dict[str, dict[str, str | None]]:
-    """For each backend and device type: None where it is available, else the reason why not."""
+    """For each backend and device type: None where the backend is available, else the reason why not."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     return {name: {device: _missing_reason(name, device) for device in devices} for name in reversed(_PREFERENCE)}
 
 
 def native_build() -> dict[str, str] | None:
-    """How the native backend was compiled and what it runs with, in words; None where it is missing."""
+    """The compiler, instruction set and CUDA support of the native backend, in words; None where it is missing."""
     if _native is None:
         return None
     extension, built = importlib.import_module("sivae._C"), importlib.import_module("sivae._build_status")
-    cuda = "compiled" if extension.has_cuda else f"not compiled: {built.CUDA_REASON or 'not asked for'}"
+    cuda = "compiled" if extension.has_cuda else f"not compiled: {built.CUDA_REASON or 'not requested'}"
     return {"compiler": extension.compiler, "instructions": extension.cpu_isa(), "CUDA kernels": cuda}
 
 
@@ -146,10 +146,10 @@ def available_backends(device: torch.device | str = "cpu") -> list[str]:
 def use_backend(name: str) -> Iterator[None]:
     """Run every op that does not name a backend on `name` inside the `with` block.
 
-    The choice holds for the whole process, all threads included; an op's own `backend=` still wins.
+    The choice applies to all threads of the process. An op's own `backend=` takes precedence.
 
     Raises:
-        ValueError: no backend is called that.
+        ValueError: there is no backend of that name.
     """
     global _forced
     _check_name("use_backend", name)
@@ -169,7 +169,7 @@ _default_for: dict[str, SimpleNamespace] = {}  # by device type
 
 
 def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
-    """The ops of the backend asked for, or of the fastest that is there.
+    """The ops of the requested backend, or of the fastest available one.
 
     Raises:
         ValueError: the name is unknown.

@@ -1,4 +1,4 @@
-"""Argument checks of the public ops: before any launch, and naming op, argument, what came and what was expected."""
+"""Check the arguments of the public ops. A message names the op, the argument, what came and what was expected."""
 
 from __future__ import annotations
 

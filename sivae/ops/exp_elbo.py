@@ -1,4 +1,4 @@
-"""The ELBO and its soft exponential, from the per-sample rec and kl."""
+"""The ELBO and its soft exponential, from rec and kl of each sample."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def exp_elbo(
     """The soft exponential (1/alpha) exp(t), t = -alpha scale (beta_rec rec + beta_kl kl), of each fake sample.
 
     It is the fake term of the encoder's loss (Soft-IntroVAE, Daniel & Tamar 2021, Eq. 5 and Algorithm 1), taken per
-    sample and then reduced. Below the smallest float the value is exactly 0 with gradient 0; above t = 32 it goes on
+    sample and then reduced. Below the smallest float the value is exactly 0 with gradient 0. Above t = 32 it continues
     as the tangent (1/alpha) exp(32) (1 + t - 32), so value and gradient are finite for |t| up to 1e20.
 
     Args:
         rec, kl: [B] of one dtype (float64, float32, bfloat16 or float16), the per-sample reconstruction error and KL.
         scale: the constant s, 1/(C H W) for images, 1/2 in 2D. Required: a wrong one silently changes the method.
-        beta_rec, beta_kl: weights of rec and kl (for fakes the latter is beta_neg).
+        beta_rec, beta_kl: weights of rec and kl (beta_kl is beta_neg for fakes).
         alpha: sharpness, above 0.
         reduction: "mean" (default), "sum" or "none"; the mean of an empty batch is NaN.
-        backend: "native", "triton", "reference" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
         A scalar or [B], float32 (float64 for float64). Relative error against float64 (float32, normal results):
@@ -47,7 +47,7 @@ def exp_elbo(
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape, device or number, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
+        RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_pair("exp_elbo", "rec", rec, "kl", kl)
     check_per_sample("exp_elbo", "rec", rec)
@@ -66,7 +66,7 @@ def log_exp_elbo(
 ) -> Tensor:
     """ln of the batch mean of (1/alpha) exp(t), with t as in `exp_elbo` and no linear continuation; for logging.
 
-    By log-sum-exp, so it never underflows: it still tells -300 from -3000 where `exp_elbo` is 0.
+    Computed by log-sum-exp, so it never underflows: where `exp_elbo` is 0 it still gives -300 or -3000.
 
     Args:
         rec, kl: [B] of one dtype.
@@ -115,7 +115,7 @@ def elbo(
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape, device or number, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
+        RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_pair("elbo", "recon", recon, "target", target)
     check_pair("elbo", "mu", mu, "logvar", logvar)

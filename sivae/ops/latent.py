@@ -1,4 +1,4 @@
-"""Ops on the latent posterior N(mu, exp(logvar)): sampling, KL divergence, and both in one pass."""
+"""Sample the latent posterior N(mu, exp(logvar)), compute its KL divergence, or do both in one pass."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def reparameterize(
     Args:
         mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views are read in place.
         noise: eps itself ([B, ...], mu's dtype), or a `PhiloxNoise`; None draws a fresh seed.
-        generator: where the fresh seed comes from; default: the default generator of mu's device.
-        backend: "native", "triton", "reference" or None, the fastest that is there.
+        generator: draws the fresh seed; default: the default generator of mu's device.
+        backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
         z: [B, ...] in mu's dtype; arithmetic in float32 (float64 for float64).
@@ -35,7 +35,7 @@ def reparameterize(
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
+        RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_pair("reparameterize", "mu", mu, "logvar", logvar)
     ops = backends.select("reparameterize", backend, mu.device)
@@ -62,7 +62,7 @@ def gaussian_kl(
     Args:
         mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views are read in place.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
-        backend: "native", "triton", "reference" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
         kl: [B] or a scalar, float32 (float64 for float64).
@@ -72,7 +72,7 @@ def gaussian_kl(
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
+        RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_pair("gaussian_kl", "mu", mu, "logvar", logvar)
     prior_mu = check_scalar("gaussian_kl", "prior_mu", prior_mu)

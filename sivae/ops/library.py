@@ -1,11 +1,11 @@
-"""The torch.library side of the fused ops: one list of schemas, their fake kernels, one definition per backend.
+"""Schemas and fake kernels of the fused ops for torch.library, defined once for each backend.
 
-Every compiled backend offers the same low-level ops in a namespace of its own (`sivae_native`, later others), so the
-public functions call any of them the same way. Conventions of the schemas:
+Every compiled backend implements the same low-level ops in a namespace of its own (`sivae_native`, `sivae_triton`), so
+the public functions call all of them the same way. Conventions of the schemas:
 
 * `noise` is either an int64 tensor of one element, a Philox seed, or an explicit eps of mu's shape and dtype.
 * `reduction` and `kind` are positions in `REDUCTIONS` and `KINDS`.
-* A backward op returns an empty tensor of shape [0] in place of a gradient that its `need_*` flags do not ask for.
+* A backward op returns an empty tensor of shape [0] for a gradient whose `need_*` flag is not set.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SCHEMAS = (
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that sums and losses come out in: float64 for float64, else float32."""
+    """The dtype of sums and losses: float64 for float64, else float32."""
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
@@ -144,12 +144,12 @@ _FAKES: dict[str, Callable[..., object]] = {
     "styled_instance_norm_backward": _fake_styled_instance_norm_backward,
     "philox_normal": _fake_philox_normal,
 }
-# What the public functions call.
+# The ops that public functions call.
 OP_NAMES = tuple(name for name in _FAKES if not name.endswith("_backward"))
 
 
 def define_ops(namespace: str) -> torch.library.Library:
-    """Define every op of the list in `namespace`, with its fake kernel. The caller keeps the result alive."""
+    """Define every op in `namespace`, with its fake kernel. The caller must keep the result alive."""
     library = torch.library.Library(namespace, "DEF")
     for schema in _SCHEMAS:
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))

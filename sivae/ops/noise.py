@@ -22,13 +22,13 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class PhiloxNoise:
-    """Noise named by (seed, offset) instead of by its values; pass it as `noise=`.
+    """Noise given by (seed, offset) instead of by its values; pass it as `noise=`.
 
-    A training step draws one seed and gives each of its calls an offset of its own.
+    A training step draws one seed and gives each of its calls another offset.
 
     Args:
         seed: int in [0, 2^63), or an int64 tensor of one element on the device of the op (never read by the host).
-        offset: int in [0, 2^63): streams of one seed with different offsets are independent.
+        offset: int in [0, 2^63). Streams with the same seed and different offsets are independent.
     """
 
     seed: int | Tensor
@@ -62,7 +62,7 @@ def philox_normal(
     float16 round the float32 normals.
 
     Args:
-        seed: int in [0, 2^63), or an int64 tensor of one element, which then decides the device.
+        seed: int in [0, 2^63), or an int64 tensor of one element, whose device is then the result's.
         shape: sizes of the result.
         offset: int in [0, 2^63).
 
@@ -88,7 +88,7 @@ def philox_normal(
 def resolve_noise(
     op: str, mu: Tensor, noise: Tensor | PhiloxNoise | None, generator: torch.Generator | None
 ) -> tuple[Tensor, int]:
-    """What the low-level ops take: (eps of mu's shape, 0) or (seed of one int64 element, offset)."""
+    """The noise for a low-level op: (eps of mu's shape, 0) or (seed of one int64 element, offset)."""
     if noise is None:
         if generator is not None:
             if not isinstance(generator, torch.Generator):

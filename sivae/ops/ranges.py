@@ -1,8 +1,8 @@
-"""Names on a profiler's time line for the ops and for the phases of a training step, where SIVAE_NVTX=1 is set.
+"""Show the ops and the phases of a training step as named ranges in a profiler, where SIVAE_NVTX=1 is set.
 
-A range is an NVTX range, for Nsight Systems, and a `record_function` of torch, for `torch.profiler`. Whether they are
-made is decided when this module is imported: without the variable a function stays itself, and a phase is an empty
-context. What `torch.compile` traces carries no ranges.
+A range is an NVTX range, for Nsight Systems, and a `record_function` of torch, for `torch.profiler`. The variable is
+read when this module is imported: without it an annotated function stays unchanged, and a phase is an empty context.
+Functions that `torch.compile` traces have no ranges.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENABLED = os.environ.get(VARIABLE, "") not in ("", "0")
 
 
 def _nvtx() -> tuple[Callable[[str], object], Callable[[], object]]:
-    """How to begin and to end an NVTX range: by torch built with CUDA, by the package nvtx, or not at all."""
+    """The functions that begin and end an NVTX range: of torch built with CUDA, of the package nvtx, or empty ones."""
     if torch.version.cuda is not None:
         return torch.cuda.nvtx.range_push, torch.cuda.nvtx.range_pop
     try:
@@ -43,7 +43,7 @@ def _nvtx() -> tuple[Callable[[str], object], Callable[[], object]]:
 
 
 class _Range(threading.local):
-    """A context that may be entered again and again, inside itself and from several threads."""
+    """A context that can be entered repeatedly, inside itself and from several threads."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -65,12 +65,12 @@ if ENABLED:
 
 
 def phase(name: str) -> AbstractContextManager[object]:
-    """A context to make once and enter at each pass through a part of a training step."""
+    """A context for a part of a training step: create it once and enter it in each step."""
     return _Range(f"sivae: {name}") if ENABLED else contextlib.nullcontext()
 
 
 def annotated(function: Callable[P, R]) -> Callable[P, R]:
-    """The function in a range of its name; the function itself where ranges are off."""
+    """Wrap the function in a range of its name; return it unchanged where ranges are off."""
     if not ENABLED:
         return function
     name = f"sivae.ops.{function.__name__}"

@@ -18,14 +18,14 @@ def reconstruction_error(
     Kinds, per element, with r = recon and t = target:
         "mse": (r - t)^2, without a factor 1/2 (Soft-IntroVAE's convention);
         "l1": |r - t|, with derivative 0 where they are equal;
-        "bce": -(t ln r + (1 - t) ln(1 - r)), logarithms held above -100 as in torch; r outside [0, 1] gives NaN;
-        "bce_with_logits": the same of sigmoid(r), as max(r, 0) - r t + ln(1 + exp(-|r|)).
+        "bce": -(t ln r + (1 - t) ln(1 - r)), with logarithms of at least -100 as in torch; r outside [0, 1] gives NaN;
+        "bce_with_logits": bce of sigmoid(r), computed as max(r, 0) - r t + ln(1 + exp(-|r|)).
 
     Args:
         recon, target: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views and channels-last images are
             read in place.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
-        backend: "native", "triton", "reference" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
         rec: [B] or a scalar, float32 (float64 for float64).
@@ -34,7 +34,7 @@ def reconstruction_error(
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
+        RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_pair("reconstruction_error", "recon", recon, "target", target)
     kind_position = kind_index("reconstruction_error", kind)

@@ -60,14 +60,14 @@ def styled_instance_norm(
     statistics: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-    """Half a block of a style-based network (Karras, Laine & Aila 2019, section 2), in two readings of its input.
+    """Half a block of a style-based network (Karras, Laine & Aila 2019, section 2); reads its input twice.
 
     u = leaky_relu(x + noise * noise_weight + bias); over each plane of H x W the mean and the population variance of u;
     y = (u - mean) / sqrt(variance + eps) * (1 + scale) + shift.
 
     Args:
         x: [B, C, H, W], float64, float32, bfloat16 or float16. Views and channels-last images are read in place, and y
-            lies in memory as x does.
+            has x's memory format.
         noise: [B, 1, H, W] or, one map for the whole batch, [1, 1, H, W], in x's dtype or float32; it takes no
             gradient. With `noise_weight`.
         noise_weight, bias: [C], in x's dtype or float32.
@@ -75,12 +75,12 @@ def styled_instance_norm(
         negative_slope: of the leaky ReLU.
         eps: added to the variance.
         statistics: return mean and std, too.
-        backend: "native", "triton", "reference" or None, the fastest that is there.
+        backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
         y: [B, C, H, W] in x's dtype; arithmetic in float32 (float64 for float64). With `statistics` (y, mean, std):
         mean and std [B, C] of u in float32 (float64), with gradients. The std is the root of the variance without eps;
-        where a plane is constant it is 0 and passes no gradient on.
+        where a plane is constant it is 0, with gradient 0.
 
     Error against float64 (float32; s is the largest |x| + |noise * noise_weight| + |bias| of the plane, n the
     normalised |u - mean| / sqrt(variance + eps)): of mean and std 1.25e-5 * s, and of y
@@ -88,7 +88,7 @@ def styled_instance_norm(
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
-        RuntimeError: the backend asked for is not available; or a second derivative is asked of a compiled backend.
+        RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_floating(_OP, "x", x)
     if x.dim() != 4 or (x.shape[0] > 0 and x.shape[2] * x.shape[3] == 0):

@@ -1,4 +1,4 @@
-"""A copy of the package whose native ops are the CUDA kernels, run by the CPU (see emulation/cuda_runtime.h)."""
+"""Build a copy of the package in which the CPU runs the CUDA kernels (see emulation/cuda_runtime.h)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADDRESS = ("-fsanitize=address", "-fsanitize-sections=sivae_shared")
 
 
 def missing_tool() -> str | None:
-    """What building needs and this machine lacks; None where nothing."""
+    """The tool that building needs and this machine lacks, in words; None where nothing is missing."""
     for tool in ("g++", "cmake", "ninja"):
         if shutil.which(tool) is None:
             return f"no {tool} is found"
@@ -39,7 +39,7 @@ def _setup() -> ModuleType:
 def make_package(folder: Path, flags: Sequence[str]) -> None:
     """Put into `folder` the package with its emulated kernels, compiled with `flags`, and the tests of the ops.
 
-    The objects stay in build/, so that a second call compiles only what has changed.
+    The objects stay in build/, so that a second call compiles only changed sources.
     """
     setup, generated = _setup(), shutil.ignore_patterns("*.so", "_build_status.py", "__pycache__")
     shutil.copytree(ROOT / "sivae", folder / "sivae", ignore=generated)
@@ -55,7 +55,7 @@ def make_package(folder: Path, flags: Sequence[str]) -> None:
 
 
 def run_python(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python with the package of that folder in front of the installed one."""
+    """Run Python with the package of that folder before the installed one."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,

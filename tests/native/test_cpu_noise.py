@@ -1,4 +1,4 @@
-"""Noise of the CPU kernels where a tensor would have to be too large: at counters whose low word overflows."""
+"""Test the noise of the CPU kernels at counters whose low word overflows, which no tensor is large enough to reach."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ISAS = {
 }
 
 # The counter of element 2^34 is 2^32; the kernel's range begins in the middle of a group of four and ends in another.
-# Each normal is held against double's of the same words. A float's error is a few ulp of at most 5.6, the largest
-# normal that 23 bits give: 8 ulp of 4 are 4e-6.
+# Each normal is compared with the one of the same words in double. A float's error is a few ulp of at most 5.6, the
+# largest normal from 23 bits: 8 ulp of 4 are 4e-6.
 PROGRAM = """
 #include <cmath>
 #include <cstdio>

@@ -1,6 +1,6 @@
-"""The CUDA kernels run, where there is no GPU: by the CPU, under the tests of the ops.
+"""Run the tests of the ops on the CUDA kernels without a GPU: the CPU runs the kernels.
 
-What stays for a GPU: its own exp, log and sine pair, contraction to fused multiply-adds, real concurrency, streams and
+Only a GPU can test its own exp, log and sine pair, contraction to fused multiply-adds, real concurrency, streams and
 graphs.
 """
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"the kernels cannot
 
 IDENTITY = "from sivae import _C, ops; print(_C.cpu_isa(), *ops.available_backends(), _C.__file__, sep='\\n')"
 
-# Left out of tests/ops: what runs no kernel or is not about one (the choice of a backend, other backends, opcheck,
-# torch.compile), threads and instruction sets of the CPU, finite differences (gradients are compared with the
+# Left out of tests/ops: tests that run no kernel or are not about one (the choice of a backend, other backends,
+# opcheck, torch.compile), threads and instruction sets of the CPU, finite differences (gradients are compared with the
 # reference's), and long repetitions: of the tests that count allocations all but one layout, of these and of megapixel
 # images all kinds but one, of large gradients all offsets but one, and of styled norms with every operand all dtypes
 # but one (test_styled_norm_kernels has the others).
@@ -47,7 +47,7 @@ CHOICE = (
     " and not (everything_given and not float32)"
 )
 
-# The same bits whatever order the threads of a block, and the blocks, take: every needed barrier is there.
+# The bits do not depend on the order of threads and blocks: no barrier is missing.
 BITS = """
 import hashlib
 import torch
@@ -76,13 +76,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_tests(folder: Path, choice: str, *files: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Messages of the emulator and the sanitizers go to the standard error, past pytest's capture."""
+    """Run pytest on the package. Messages of the emulator and the sanitizers go to the standard error."""
     options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--capture=sys")
     return run_python(folder, "-m", "pytest", *options, "-k", choice, *files, **environment)
 
 
 def passed(done: subprocess.CompletedProcess[str]) -> int:
-    """How many tests passed; fails where one did not."""
+    """The number of tests that passed; fails if one did not."""
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
     summary = re.search(r"(\d+) passed", done.stdout)
     assert summary is not None, done.stdout
@@ -113,7 +113,7 @@ class TestKernels:
 
 @pytest.mark.slow
 def test_kernels_stay_within_their_tensors(tmp_path):
-    """Under the address sanitizer, which must be loaded before Python."""
+    """The address sanitizer must be loaded before Python."""
     make_package(tmp_path, ADDRESS)
     found = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     if not Path(found.stdout.strip()).is_absolute():

@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for the architectures that are shipped, and needs nothing but CUDA's runtime."""
+"""Compile every CUDA source for the architectures that are shipped, and check registers, accesses and headers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_compiles_to_kernels_without_spills_that_access_16_bytes_at_a_time(sourc
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_compiles_for_older_devices(source, tmp_path):
-    """Not optimized, which takes most of the time and changes nothing about what an older device understands."""
+    """Without optimization, which takes most of the time and does not matter for what an older device can run."""
     result = nvcc(source, "-G", "-arch=compute_75", "-ptx", "-o", tmp_path / "kernels.ptx")
     assert result.returncode == 0, result.stderr
     code = (tmp_path / "kernels.ptx").read_text()
@@ -65,7 +65,7 @@ def test_compiles_for_older_devices(source, tmp_path):
 
 
 def test_the_kernels_include_no_header_beyond_the_runtimes_and_the_compilers():
-    """So that nvcc alone compiles them: neither torch, cuRAND nor CUB is reached."""
+    """nvcc alone compiles them: they include neither torch, cuRAND nor CUB."""
     reached, waiting = set(SOURCES), list(SOURCES)
     while waiting:
         path = waiting.pop()

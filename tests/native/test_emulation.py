@@ -1,4 +1,4 @@
-"""The machine that runs CUDA kernels on the CPU: right kernels give what a GPU gives, wrong ones are caught."""
+"""Test the emulator of CUDA kernels: correct kernels give a GPU's results, and mistakes end the process."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def numbers(program: Path, sample: str, order: str = "forward") -> list[list[flo
 
 @pytest.mark.parametrize("order", ORDERS)
 class TestRight:
-    """The order of turns changes nothing in a kernel that synchronises where it has to."""
+    """The order of threads changes nothing in a kernel with all barriers that it needs."""
 
     def test_shuffles(self, samples, order):
-        """CUDA's definition: the source lane, or the own one where that lies outside the segment of `width` lanes."""
+        """CUDA's definition: the source lane, or the lane itself where that is outside the segment of `width` lanes."""
         lines = iter(numbers(samples, "shuffles", order))
         for width in (1, 2, 4, 8, 16, 32):
             for argument in (0, 1, 3, 8, 16, 31):
@@ -126,7 +126,7 @@ def test_shared_memory_starts_as_nan_in_every_block(samples):
 
 
 def test_launches_beyond_the_limits_are_refused(samples):
-    """As by CUDA: cudaErrorInvalidConfiguration, kept until it is asked for."""
+    """As in CUDA: cudaErrorInvalidConfiguration, kept until cudaGetLastError."""
     results, last = numbers(samples, "launches")
     assert results == [0, *[9] * 7]
     assert last == [9, 9, 0]

@@ -1,4 +1,4 @@
-"""The formulas that CPU and CUDA share compile as device code, in float and double."""
+"""Compile the formulas that CPU and CUDA share as device code, in float and double, and each header alone."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_shared_headers_compile_for_the_device(tmp_path, architecture):
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_each_header_stands_alone(tmp_path, header):
-    """It includes what it uses, whatever came before it."""
+    """It includes everything that it uses."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler is found")

@@ -1,4 +1,4 @@
-"""A package without its compiled extension: everything imports, the reference runs, and the reason can be read."""
+"""Test a package without its compiled extension: imports work, the reference runs, and the reason is shown."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ sys.meta_path.insert(0, Missing())
 def report(program: str, path: Path | None = None) -> dict[str, object]:
     """Runs the program against the package in `path`, or the installed one.
 
-    -S keeps out the .pth files of site-packages, through which an editable install would lend a copy its extension.
+    -S skips the .pth files of site-packages: with an editable install they would give a copy the installed extension.
     """
     options: list[str] = []
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -93,7 +93,7 @@ def copy_package(folder: Path, status: str | None, torch_version: str = str(torc
 
 
 def test_an_extension_that_does_not_load(tmp_path):
-    """Built, as its status says: the loader's own words reach the user."""
+    """The status says that it was built; the user sees the loader's message."""
     copy_package(tmp_path, status="")
     found = report(WITHOUT_EXTENSION + REPORT, tmp_path)
     assert_runs_on_the_reference(found)
@@ -128,7 +128,7 @@ def test_the_reason_of_the_build(tmp_path):
 
 
 def test_a_plain_copy_of_the_sources(tmp_path):
-    """Never built: no status either."""
+    """It was never built, so there is no status."""
     copy_package(tmp_path, status=None)
     found = report(REPORT, tmp_path)
     assert_runs_on_the_reference(found)
@@ -138,7 +138,7 @@ def test_a_plain_copy_of_the_sources(tmp_path):
 
 @pytest.fixture
 def source(tmp_path):
-    """The sources as a fresh clone has them."""
+    """The sources of a fresh clone."""
     ignored = shutil.ignore_patterns("*.so", "_build_status.py", "__pycache__", "*.egg-info")
     for name in ("sivae", "csrc"):
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)

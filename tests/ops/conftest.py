@@ -1,6 +1,6 @@
-"""A test that takes `backend` runs on each backend this machine has; `compiled_backend` leaves out the reference.
+"""Run a test with the argument `backend` on each available backend, with `compiled_backend` on all but the reference.
 
-Neither runs in Triton's interpreter, which takes a tenth of a second a call: tests/ops/triton/ has a smaller grid.
+Triton's interpreter is left out, because a call takes a tenth of a second: tests/ops/triton/ has fewer cases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> Iterator[None]:
-    """The same inputs in every run, whatever ran before."""
+    """The same inputs in every run, also after other tests."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20240607)
         yield

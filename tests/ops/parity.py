@@ -1,4 +1,4 @@
-"""What the parity tests share: evaluation on a backend, bounds for what two backends may differ by."""
+"""Shared parts of the parity tests: evaluate an op on a backend, and bound the difference of two backends."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def reconstruction_bounds(recon: Tensor, target: Tensor, kind: str, grad: Tensor
     """Twice the error of one side, from the relative errors of its steps (logarithms and exponentials: 4 u), among them
     a gradient's product with the upstream one.
 
-    The terms of bce_with_logits are differences: they err by up to 2 u (|r| + |r t|) whatever their size.
+    The terms of bce_with_logits are differences: they err by up to 2 u (|r| + |r t|), however small they are.
     """
     u = roundoff(recon.dtype)
     r, t, g = recon.double(), target.double(), per_row(grad.double(), recon).abs()
@@ -193,7 +193,7 @@ def assert_reconstruction_parity(backend: str, recon: Tensor, target: Tensor, ki
     actual = evaluate(lambda **t: ops.reconstruction_error(**t, **settings, backend=backend), inputs, (grad,))
     expected = evaluate(lambda **t: ops.reconstruction_error(**t, **settings, backend="reference"), inputs, (grad,))
     value = expected["output 0"]
-    # Adding the samples up, and dividing, adds their number of roundings.
+    # Summing the samples, and dividing, adds as many roundings as there are samples.
     more = 2 * (batch + 1) * roundoff(recon.dtype) * value.double().abs()
     assert_within(actual["output 0"], value, reduced(bounds["output"], reduction) + more, f"{kind} {reduction}")
     for name in inputs:
@@ -216,7 +216,7 @@ def assert_exp_elbo_parity(backend: str, rec: Tensor, kl: Tensor, reduction: str
     value = torch.where(t > 32, math.exp(32.0) * (t - 31) / alpha, slope)
     tiny = 4 * torch.finfo(sums).smallest_normal * torch.finfo(sums).eps  # results below the normal numbers
     value_error = slope * t_error + 8 * u * value.abs() + tiny
-    # Within the error of t the slope may lie on either side of 32.
+    # Within the error of t the slope may be that of either side of 32.
     slope_error = slope * (t_error.clamp(max=1.0) * (t < 33) + 12 * u) + tiny
     share = {"none": grad, "mean": grad.expand(batch) / max(batch, 1), "sum": grad.expand(batch)}[reduction].double()
     inputs = {"rec": rec, "kl": kl}

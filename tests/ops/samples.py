@@ -1,4 +1,4 @@
-"""Arguments of the low-level ops, for the checks that torch has for registered ops."""
+"""Arguments of the low-level ops, for torch's checks of registered ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The low-level ops of the styled instance norm, of any backend, against float64 within bounds derived here."""
+"""Compare the styled instance norm of any backend with float64, within bounds that are derived here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRADIENTS = ("x", "noise_weight", "bias", "scale", "shift")
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments of the forward op, and the gradients that come back."""
+    """Arguments of the forward op, and the gradients of its results."""
 
     x: Tensor
     noise: Tensor | None = None
@@ -73,7 +73,7 @@ def make_case(
     grad_layout: str | None = None,
     shared_noise: bool = False,
 ) -> Case:
-    """Everything given: images around a mean that is not 0, styles as `linear(...).chunk(2, 1)` has them."""
+    """All operands: images around a mean that is not 0, and styles laid out like `linear(...).chunk(2, 1)`."""
     b, c, h, w = shape
     kept, sums = parameters or dtype, library.sum_dtype(dtype)
     scale, shift = torch.randn(b, 2 * c).to(kept).chunk(2, dim=1)
@@ -91,7 +91,7 @@ def make_case(
 
 
 def subsets(case: Case) -> list[Case]:
-    """What may be left out."""
+    """The case without some of its optional operands."""
     plain = replace(case, noise=None, noise_weight=None)
     return [
         plain,
@@ -114,7 +114,7 @@ def forward(backend: str, case: Case) -> tuple[Tensor, Tensor, Tensor]:
 def backward(
     backend: str, case: Case, mean: Tensor, std: Tensor, needed: tuple[bool, ...] | None = None
 ) -> dict[str, Tensor]:
-    """By name, the gradients that are asked for: of all that is given, or those that `needed` says."""
+    """Gradients by name: of all given operands, or those in `needed`."""
     *saved, shift = case.operands()
     given = [saved[0], saved[2], saved[3], saved[4], shift]
     flags = needed or tuple(tensor is not None for tensor in given)

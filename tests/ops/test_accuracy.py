@@ -1,4 +1,4 @@
-"""Every op against exact values: never worse than eager PyTorch (or a few ulp), and within the bounds stated for it.
+"""Compare every op with exact values: never worse than eager PyTorch (or a few ulp), and within its stated bound.
 
 Exact values are the formulas in float64 on the very inputs (for float32 and half inputs), written so that nothing
 cancels, and Python's decimal for float64 itself. u = 2^-24 is the unit roundoff of float32; an ulp is 2 u.
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sivae import ops
 
 U = 2.0**-24
-FEW_ULP = 16 * U  # "a few": eight ulp of float32
+FEW_ULP = 16 * U  # eight ulp of float32
 KINDS = ["mse", "l1", "bce", "bce_with_logits"]
 SINGLES = [torch.float32, torch.bfloat16, torch.float16]
 

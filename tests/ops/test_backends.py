@@ -1,4 +1,4 @@
-"""Which backend runs, who decides it, and that the ops need nothing but torch."""
+"""Test the choice of a backend, and that the ops import only torch."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class TestUseBackend:
 
 
 def test_the_ops_import_only_torch():
-    """Beyond the standard library and what `import torch` loads, only sivae's own floor and torch's modules."""
+    """Except for the standard library and torch's modules, only modules of sivae.ops."""
     program = (
         "import sys, torch\n"
         "before = set(sys.modules)\n"
@@ -120,7 +120,7 @@ def test_one_list_of_public_names():
 
 
 def test_the_choice_is_traced_in_one_graph_for_a_gpu_too():
-    """Whatever says that a backend is missing there has to be known before torch.compile looks."""
+    """The reasons why backends are missing are known before torch.compile traces."""
     torch._dynamo.reset()
     traced = torch.compile(lambda x: x + len(backends.available_backends("cuda")), fullgraph=True, backend="eager")
     assert traced(torch.zeros(())) == len(backends.available_backends("cuda"))

@@ -1,4 +1,4 @@
-"""Every op has all that an op needs. A failure lists what is missing; docs/development.md has the steps of a new op."""
+"""Check that every op has all parts and tests. A failure lists what is missing; docs/development.md has the steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sivae import ops
 from sivae.ops import library, reference
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPOSED = {"elbo", "log_exp_elbo"}  # of other ops, in plain PyTorch around them
+COMPOSED = {"elbo", "log_exp_elbo"}  # of other ops and plain PyTorch
 TOOLS = {"PhiloxNoise", "available_backends", "backend_status", "draw_seed", "native_build", "use_backend"}
 
 # Each property of an op, and the files that show it: one of them names the op.
@@ -31,7 +31,7 @@ SUITES = {
     "measured": ("benchmarks/op_cases.py",),
     "run on a GPU": ("benchmarks/gpu/exercise.py",),
 }
-# philox_normal has a seed for its only tensor, and its normals are measured in reparameterize.
+# The only tensor of philox_normal is a seed, and its normals are measured in reparameterize.
 EXCEPT = {("philox_normal", "gradients"), ("philox_normal", "any memory layout"), ("philox_normal", "measured")}
 # What an op that is composed of others needs.
 OF_COMPOSED = {"within its bound of exact values", "gradients", "error messages", "a range for profilers"}
@@ -53,7 +53,7 @@ def names_in(file: str) -> frozenset[str]:
 
 @functools.cache
 def registered_in(*patterns: str) -> frozenset[str]:
-    """The ops that these native sources register implementations of."""
+    """The ops whose implementations these native sources register."""
     sources = [path.read_text() for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
     return frozenset(re.findall(r'm\.impl\("(\w+)"', "".join(sources)))
 
@@ -111,12 +111,12 @@ def test_nothing_is_missing_of_composed_ops(name):
 
 @pytest.mark.parametrize("name", library._FAKES)
 def test_every_backend_has_every_low_level_op(name):
-    """Those that compute gradients, too."""
+    """Including the ops that compute gradients."""
     assert missing_kernels(name) == []
 
 
 def test_a_new_op_lacks_everything():
-    """Every entry of the list is looked for, and its message says where it belongs."""
+    """Every entry is checked, and its message names the place."""
     lacks = missing_of_a_kernel_op("tilted_kl")
     assert len(lacks) == len(SUITES) + 9
     assert "any memory layout (tests/ops/test_layouts.py or tests/ops/test_styled_norm_kernels.py)" in lacks

@@ -1,4 +1,4 @@
-"""The same inputs give the same bits: run after run, with any number of threads; and every instruction set is right."""
+"""Test that the same inputs give the same bits in every run and on any number of threads, and every instruction set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sivae import ops
 
 NOISE = ops.PhiloxNoise(2**40 + 5, 9)
 
-# Around the pieces that rows are cut into (1024 latents, 8192 pixels), short rows that share a piece, and enough work
-# that several threads take part.
+# Sizes around the pieces of a row (1024 latents, 8192 pixels), short rows that share a piece, and enough work for
+# several threads.
 LATENT_SHAPES = [(1, 1023), (1, 1024), (1, 1025), (3, 1025), (700, 3), (513, 7), (33, 2049), (200, 512), (5, 8191)]
 IMAGE_SHAPES = [(1, 8191), (1, 8192), (1, 8193), (3, 8193), (9000, 5), (7, 3, 64, 64), (2, 40_000), (17, 12_345)]
 BATCHES = [1, 16_383, 16_384, 16_385, 100_000]
@@ -74,7 +74,7 @@ class TestRepeats:
 
 @pytest.mark.usefixtures("restore_threads")
 class TestThreads:
-    """The compiled backends cut the work by its shape alone."""
+    """The compiled backends cut the work depending only on its shape."""
 
     @pytest.mark.parametrize("shape", LATENT_SHAPES, ids=str)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -166,7 +166,7 @@ check("exp_elbo", native, reference, 2 * (3 * 102 + 16) * u * reference.double()
 normals = [ops.philox_normal(2**62 + 3, (5001,), offset=2**40, backend=b) for b in ("native", "reference")]
 check("philox_normal", *normals, 1e-6)
 
-# Twice 3e-6 of the largest values, here below 8: sums of 600 terms in lanes, as styled_norm_parity.py has them.
+# Twice 3e-6 of the largest values, here below 8: sums of 600 terms in lanes; see styled_norm_parity.py.
 for fmt in (torch.contiguous_format, torch.channels_last):
     for shape in [(2, 19, 4, 4), (2, 19, 24, 25)]:
         x = torch.randn(shape).to(memory_format=fmt)
@@ -182,7 +182,7 @@ for fmt in (torch.contiguous_format, torch.channels_last):
             grads = torch.autograd.grad(out, (v, w, b, a, s), (x.cos(), out[1].cos(), out[2].cos()))
             pair.append([*(o.detach() for o in out), *grads])
         for name, native, reference in zip(("y", "mean", "std", "x", "weight", "bias", "scale", "shift"), *pair):
-            # A gradient of a channel is the sum of all its pixels', which cancel.
+            # The gradient of a channel is the sum over its pixels, whose terms cancel.
             size = 1200 if name in ("weight", "bias") else 64 if name in ("scale", "shift") else 8
             check(f"styled_instance_norm {name}", native, reference, 2 * 3e-6 * size)
 print("right")

@@ -1,4 +1,4 @@
-"""The answer to a wrong argument: the exact message, before anything runs; and the smallest inputs that are right."""
+"""Test the message for each wrong argument, raised before anything runs, and the smallest valid inputs."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ EMPTY = [(0, 5), (4, 0), (0,), (0, 0), (0, 3, 8, 8), (4, 3, 0, 8)]
 @pytest.mark.parametrize("shape", EMPTY, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 class TestEmpty:
-    """No samples, or samples of no elements: losses of 0 for each, a NaN for the mean of none, and backward runs."""
+    """No samples, or samples without elements: the loss of each is 0, the mean of none is NaN, and backward runs."""
 
     def check_loss(self, call: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> None:
         sums = torch.float64 if dtype == torch.float64 else torch.float32
@@ -313,7 +313,7 @@ def test_log_exp_elbo_of_no_samples():
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1, 1)], ids=str)
 def test_one_element(backend, shape):
-    """Small enough to do by hand; 4 units of float32 for the exponentials and sums."""
+    """Computed by hand; 4 units of float32 for the exponentials and sums."""
     mu, logvar = torch.full(shape, 3.0, requires_grad=True), torch.full(shape, 2 * math.log(2.0), requires_grad=True)
     z, kl = ops.reparameterize_kl(mu, logvar, noise=torch.full(shape, 0.5), backend=backend)
     assert z.shape == shape

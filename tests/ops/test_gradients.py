@@ -1,4 +1,4 @@
-"""Gradients against finite differences in float64, and which of them are computed at all.
+"""Compare gradients with finite differences in float64, and test that only needed ones are computed.
 
 gradcheck's own bounds (1e-5 absolute, 1e-3 relative) hold for central differences with step 1e-6 in float64: their
 truncation is about 1e-12 and their rounding 1e-10 of the values, here of order 1.
@@ -27,7 +27,7 @@ def leaf(*shape: int, low: float = -1.5, high: float = 1.5) -> Tensor:
 
 
 def image_pair(kind: str, *shape: int) -> tuple[Tensor, Tensor]:
-    """Clear of what has no derivative: l1 at equality, bce at 0 and 1."""
+    """Away from points without a derivative: l1 at equality, bce at 0 and 1."""
     if kind == "l1":
         target = leaf(*shape)
         away = (torch.rand(shape, dtype=torch.float64) + 0.1) * torch.sign(torch.randn(shape, dtype=torch.float64))
@@ -142,7 +142,7 @@ def test_l1_has_derivative_zero_at_equality(backend):
 
 @pytest.mark.parametrize("strides", ["chunk", "transposed"])
 def test_gradients_of_views_reach_the_whole(backend, strides):
-    """The gradient flows through the view to the tensor that the encoder gave out."""
+    """The gradient reaches the encoder's output, of which mu and logvar are views."""
 
     def call(head: Tensor) -> tuple[Tensor, Tensor]:
         mu, logvar = head.chunk(2, dim=1) if strides == "chunk" else head.t().chunk(2, dim=1)
@@ -221,7 +221,7 @@ class TestOnlyWhatIsNeeded:
         assert needs_of(kl, [logvar]) == [{"mu": False, "logvar": True, "noise": False}]
 
     def test_one_of_two_outputs(self, compiled_backend):
-        """The unused output sends no gradient at all, not a tensor of zeros."""
+        """An unused output has no gradient, rather than a tensor of zeros."""
         mu, logvar = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
         for used, unused in ((0, "grad_kl"), (1, "grad_z")):
             outputs = ops.reparameterize_kl(mu, logvar, noise=NOISE, backend=compiled_backend)

@@ -1,4 +1,4 @@
-"""Results of many megabytes lie in memory that is kept for the next of their size, and are tensors like any other."""
+"""Test results of many megabytes, whose memory is kept for the next results of their size."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_results_in_use_share_nothing(pair):
 
 
 def test_more_than_is_kept_is_given_back():
-    """Three gradients of 96 MiB, of which at most 256 MiB are kept, and then another."""
+    """Three gradients of 96 MiB are freed, at most 256 MiB are kept, and another is allocated."""
     recon, target = (torch.rand(1, 3, 1024, 1024).expand(8, -1, -1, -1) for _ in range(2))
     alive = [gradient(recon, target) for _ in range(3)]
     assert len({each.data_ptr() for each in alive}) == 3
@@ -110,6 +110,6 @@ def test_streamed_gradients_of_latents_do_not_depend_on_layout_or_threads(shape,
 
 
 def test_a_last_row_that_starts_inside_a_cache_line():
-    """Streamed rows of an odd length: each starts somewhere else in its line."""
+    """Streamed rows of an odd length start at different positions of a cache line."""
     recon, target = torch.rand(2, 1048577 + 2), torch.rand(2, 1048577 + 2)
     torch.testing.assert_close(gradient(recon, target), 2 * (recon - target), rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""However a tensor lies in memory, it is read in place and gives what its contiguous copy gives."""
+"""Test that tensors of any memory layout are read in place and give the same results as their contiguous copies."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TestLayouts:
 @pytest.mark.parametrize("offset", [0, 1, 2, 4])
 @pytest.mark.parametrize("gap", [0, 1, 4, 8])
 def test_samples_of_whole_vectors(compiled_backend, dtype, offset, gap):
-    """64 elements each, `gap` apart, from an element `offset` on: every alignment that vector accesses ask for."""
+    """64 elements each, `gap` apart, from an element `offset` on: every alignment that matters for vector accesses."""
 
     def placed(values: Tensor) -> Tensor:
         room = values.new_full((offset + 5 * (64 + gap),), math.nan)
@@ -200,7 +200,7 @@ def test_numbers_of_dimensions(compiled_backend, shape, dtype):
 
 
 def test_one_dimensional_views(compiled_backend):
-    """[B]: one element per sample, whatever the distance between them."""
+    """[B]: one element per sample, at any stride."""
     room = torch.rand(6, 3)
     assert_latent_parity(compiled_backend, room[:, 0], room[:, 2], NOISE)
     assert_latent_parity(compiled_backend, torch.rand(1).expand(6), room[:, 2], NOISE)
@@ -220,7 +220,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_inputs_are_not_written(backend, dtype):
-    """Not the elements of a view, nor those of its storage beside it."""
+    """Neither the elements of a view nor the rest of its storage."""
     storage = {name: torch.rand(4, 6, 5, 6).to(dtype) for name in ("mu", "logvar", "recon", "target", "noise")}
     before = {name: bits(tensor) for name, tensor in storage.items()}
     views = {name: tensor.chunk(2, dim=1)[1] for name, tensor in storage.items()}
@@ -252,7 +252,7 @@ def test_lazy_clones_are_not_copied(compiled_backend):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("offset", [0, 1, 3])
 def test_gradients_larger_than_the_caches(compiled_backend, dtype, offset):
-    """48 MB, from inputs that start off any vector's alignment: every element, first to last, is the formula's.
+    """48 MB, from inputs that are not aligned to vectors: every element, from the first to the last, is correct.
 
     2 (r - t) g in float32 errs by 4 u of itself, and the half type rounds once.
     """
@@ -268,8 +268,8 @@ def test_gradients_larger_than_the_caches(compiled_backend, dtype, offset):
 
 
 def allocated_bytes(call: Callable[[], object]) -> int:
-    """What torch's allocator hands out during the call, freed again or not."""
-    call()  # what is only set up once does not count
+    """The bytes that torch's allocator hands out during the call, including those freed again."""
+    call()  # a one-time setup does not count
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call()
     del result

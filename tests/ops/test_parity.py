@@ -1,4 +1,4 @@
-"""Every compiled backend against the reference: values and gradients, on friendly and hostile inputs, dtypes and views.
+"""Compare every compiled backend with the reference: values and gradients, on ordinary and extreme inputs.
 
 Tolerances are sums of both sides' rounding errors. u is the unit roundoff of the arithmetic: 2^-24 for float32 and the
 half types, 2^-53 for float64. A sum of n terms of one sign, in any order, errs by at most (n - 1) u of itself.
@@ -150,7 +150,7 @@ EXPONENTS = [
 @pytest.mark.parametrize("exponent", [*EXPONENTS, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_exp_elbo_along_the_curve(compiled_backend, dtype, exponent):
-    """rec alone makes t, with weight -1: t is exact."""
+    """t depends only on rec, with weight -1, so it is exact."""
     if dtype == torch.float16 and math.isfinite(exponent) and abs(exponent) > 6e4:
         exponent = math.copysign(6e4, exponent)
     rec = torch.tensor([-exponent, 1.0], dtype=dtype)

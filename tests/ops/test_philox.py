@@ -1,4 +1,4 @@
-"""The noise: Philox4x32-10 to the bit, its normals to their stated error, and what a seed, an offset and an index mean.
+"""Test the noise: Philox4x32-10 bit for bit, the error of its normals, and the roles of seed, offset and index.
 
 Statistical bounds are five standard errors (missed by a correct generator with probability 6e-7 each), and every seed
 is fixed: a failure means that the generator has changed.
@@ -48,7 +48,7 @@ def test_known_answers(generate, counter, key, expected):
 
 
 def normal_of(seed: int, offset: int, index: int) -> float:
-    """One normal, restated from design to formula with Python's integers and floats."""
+    """One normal by the formula, in Python's integers and floats."""
     group = index // 4
     counter = [group & 0xFFFFFFFF, group >> 32, offset & 0xFFFFFFFF, offset >> 32]
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
@@ -92,7 +92,7 @@ def test_half_types_round_the_float32_normals(backend, dtype):
 
 
 def test_float64_runs_on_the_same_uniforms(backend):
-    """Not another stream: the float32 normals are those of float64, rounded, within 1e-6."""
+    """The float32 normals are those of float64, rounded, within 1e-6."""
     double = ops.philox_normal(11, (4096,), dtype=torch.float64, backend=backend)
     assert (ops.philox_normal(11, (4096,), backend=backend).double() - double).abs().max() <= 1e-6
 
@@ -124,7 +124,7 @@ def test_seed_as_tensor(backend):
 
 
 def sampled(mu: Tensor, noise: ops.PhiloxNoise, backend: str) -> Tensor:
-    """eps as `reparameterize` uses it: mu = 0 and logvar = 0 leave it alone."""
+    """The eps of `reparameterize`: with mu = 0 and logvar = 0 the sample is eps."""
     return ops.reparameterize(mu, torch.zeros(mu.shape, dtype=mu.dtype), noise=noise, backend=backend)
 
 
@@ -152,7 +152,7 @@ def test_z_is_mu_plus_std_times_normal(backend, dtype):
 
 @pytest.mark.parametrize("layout", ["chunk", "transposed", "steps", "expanded", "channels last"])
 def test_the_index_is_logical(backend, layout):
-    """Strides say where mu lies, not which normal an element gets."""
+    """The strides of mu do not change the normal of an element."""
     views = {
         "chunk": torch.zeros(4, 10).chunk(2, dim=1)[1],
         "transposed": torch.zeros(5, 4).t(),
@@ -224,7 +224,7 @@ class TestFreshNoise:
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_every_backend_draws_the_same_seed(self, compiled_backend):
-        """Switching the backend does not change a run: 1e-6 is the normals' stated agreement."""
+        """Switching the backend does not change a run: normals of two backends agree to 1e-6."""
         draws = []
         for backend in (compiled_backend, "reference"):
             torch.manual_seed(8)

@@ -1,4 +1,4 @@
-"""Named ranges for profilers: there with SIVAE_NVTX=1, and nothing at all without it. Each state is a process's own."""
+"""Test the named ranges for profilers: they exist with SIVAE_NVTX=1 and not without it. Each state needs a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sivae.ops import ranges
 OPS = ["draw_seed", "elbo", "exp_elbo", "gaussian_kl", "log_exp_elbo", "philox_normal", "reconstruction_error"]
 OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm"]
 
-# What torch.profiler sees of every op and of a step of each kind.
+# Prints the ranges that torch.profiler records for every op and for a step of each kind.
 RECORD = """
 import torch
 from sivae import ops
@@ -55,7 +55,7 @@ def call(mu, logvar, x):
 mu, logvar, x = (torch.randn(3, 5, requires_grad=True) for _ in range(3))
 compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
 actual, expected = compiled(mu, logvar, x), call(mu, logvar, x)
-# z's normals and what follows may be fused with other roundings: 64 units of float32.
+# z's normals and later operations may be fused with other roundings: 64 units of float32.
 assert abs(actual - expected) <= 64 * 2.0**-24 * abs(expected), (actual, expected)
 actual.backward()
 print("one graph")
@@ -90,7 +90,7 @@ def test_they_do_not_break_the_graph():
 
 
 def test_off_costs_nothing():
-    """Not a check at each call: the decorated function is the function."""
+    """There is no check at each call: the decorator returns the function itself."""
     if ranges.ENABLED:
         pytest.skip(f"{ranges.VARIABLE} is set in this process")
 
@@ -104,7 +104,7 @@ def test_off_costs_nothing():
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ranges are on; what is pushed, and "end" where something is popped."""
+    """Turn ranges on; return the pushed names, and "end" for each pop."""
     found: list[str] = []
     monkeypatch.setattr(ranges, "ENABLED", True)
     monkeypatch.setattr(ranges, "_push", found.append, raising=False)

@@ -1,4 +1,4 @@
-"""The ops as torch sees them: schemas, fake kernels, opcheck, torch.compile without graph breaks, autocast."""
+"""Test the registration of the ops: schemas, fake kernels, opcheck, torch.compile without graph breaks, autocast."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_schema(compiled_backend, name):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ALL_OPS)
 def test_fake_kernels(compiled_backend, name, layout, dtype):
-    """Shape, strides, dtype and device of what the real kernels return."""
+    """They return the shape, strides, dtype and device of the real kernels' results."""
     op = low_level(name, compiled_backend)
     for arguments in samples(name, layout, dtype):
         real = op(*arguments)
@@ -37,7 +37,7 @@ def test_fake_kernels(compiled_backend, name, layout, dtype):
         reals, fakes = (x if isinstance(x, tuple) else (x,) for x in (real, fake))
         for r, f in zip(reals, fakes, strict=True):
             assert (f.shape, f.dtype, f.device) == (r.shape, r.dtype, r.device)
-            # Strides of no elements mean nothing, and torch's own operators leave them as they fall.
+            # Strides of empty tensors mean nothing, and torch's own operators do not set them consistently.
             assert f.stride() == r.stride() or r.numel() == 0
 
 

@@ -1,6 +1,6 @@
-"""The styled instance norm on every backend of the CPU: values, gradients, layouts and bits.
+"""Test the styled instance norm on every backend of the CPU: values, gradients, layouts and bits.
 
-`styled_norm_parity` derives the bounds against float64; the rest is exact, or says where its bound comes from.
+`styled_norm_parity` derives the bounds of errors against float64; other tests are exact or state their bound.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tests.ops.test_gradients import needs_of
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 U = 2.0**-24
-# One pixel; fewer pixels than lanes of a sum; planes taken together, and the first that are not; a block and the next
-# one's first pixel; groups of channels that are not full.
-# The last ones are in channels last: more pixels than are kept for a second reading, and rows of several cache lines.
+# One pixel; fewer pixels than lanes of a sum; small planes that are grouped, and the smallest that are not; a block and
+# one pixel more; groups of channels that are not full. The last ones matter in channels last: more pixels than are kept
+# for a second read, and rows of several cache lines.
 SHAPES = [
     *((3, 20, 1, 1), (2, 3, 5, 3), (2, 17, 4, 4), (2, 33, 8, 8), (2, 3, 5, 13), (1, 18, 16, 32), (2, 3, 27, 19)),
     *((1, 35, 25, 24), (1, 18, 36, 32), (2, 64, 33, 32)),
@@ -80,7 +80,7 @@ def test_is_what_torch_composes(backend):
 
 
 class TestConstantPlanes:
-    """As a network has them at its first step: nothing may be infinite, and nothing is invented from rounding."""
+    """They occur at the first step of a network: no result is infinite, and rounding errors are not amplified."""
 
     @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
     @pytest.mark.parametrize("value", [0.0, 0.1, -3.3, 1e4 / 3])
@@ -114,9 +114,9 @@ class TestConstantPlanes:
 @pytest.mark.parametrize("shape", [(2, 3, 7, 9), (2, 3, 128, 130)], ids=str)
 @pytest.mark.parametrize("level", [1e4, -1e4])
 def test_planes_far_from_zero_keep_their_digits(backend, shape, level):
-    """Pixels differ from their mean by amounts that are exact in float32 but for the rounding of the mean itself. That
-    has to be made good: else each errs by 2^-11 of the deviation. With it, a sum in lanes of 32 terms and a tree above,
-    halved by the root, makes 20 u, and what follows 4 u more; doubled."""
+    """Pixels differ from their mean by amounts that are exact in float32 except for the rounding of the mean, which has
+    to be corrected: else each errs by 2^-11 of the deviation. With the correction a sum in lanes of 32 terms and a tree
+    of them, halved by the root, errs by 20 u, and the rest by 4 u; doubled."""
     x = level + torch.randn(shape)
     y, mean, std = ops.styled_instance_norm(x, negative_slope=0.25, statistics=True, backend=backend)
     u = torch.where(x > 0, x.double(), x.double() * 0.25)
@@ -146,7 +146,7 @@ def leaf(*shape: int) -> Tensor:
 
 
 def clear_of_the_kink(*shape: int) -> Tensor:
-    """|x| >= 0.5, from where a bias and noise of a tenth do not reach 0."""
+    """|x| >= 0.5, so that a bias and noise of a tenth do not change the sign."""
     x = torch.randn(shape, dtype=torch.float64)
     return (x + 0.5 * torch.sign(x)).requires_grad_()
 
@@ -192,7 +192,7 @@ class TestGradients:
     @pytest.mark.parametrize("wanted", ["x", "noise_weight", "bias", "scale", "shift"])
     @pytest.mark.parametrize("without", [(), ("noise", "noise_weight"), ("bias",)], ids=str)
     def test_only_what_is_needed(self, compiled_backend, wanted, without):
-        """Whatever else is given, so that no gradient is taken for a neighbour's."""
+        """With any other operands, so that no gradient is confused with another."""
         if wanted in without:
             return
         case = make_case((2, 3, 4, 4), torch.float32)
@@ -217,7 +217,7 @@ class TestBits:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
     def test_any_layout(self, shape, dtype):
-        """Planes and groups of channels are different loops, and add the same sums in the same order."""
+        """The loops for planes and for groups of channels add the same sums in the same order."""
         if "native" not in ops.available_backends():
             pytest.skip(f"no native backend: {ops.backend_status()['native']['cpu']}")
         results = []
@@ -254,7 +254,7 @@ class TestBits:
     @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_results_past_the_caches(self, compiled_backend, dtype, layout):
-        """Larger than 8 MiB, results are written another way: the same bits as of each sample alone."""
+        """Results above 8 MiB are written in another way, with the same bits as for each sample alone."""
         case = make_case((5, 16, 258, 257), dtype, layout=layout)
         x = case.x.requires_grad_()
         whole = ops.styled_instance_norm(x, backend=compiled_backend)

@@ -1,4 +1,4 @@
-"""The styled instance norm refuses wrong arguments."""
+"""Test that the styled instance norm refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_refuses(what):
 
 
 def test_low_level_op_refuses_what_does_not_fit(compiled_backend):
-    """What torch.ops is called with directly: never an access beyond an operand."""
+    """Direct calls through torch.ops never read outside an operand."""
     op = low_level("styled_instance_norm", compiled_backend)
     for operands in (
         (torch.zeros(1, 1, 2, 2), torch.zeros(3), None, None, None),

@@ -1,4 +1,4 @@
-"""The compiled kernels of the styled instance norm: within their bounds of float64, however planes are cut."""
+"""Test the compiled kernels of the styled instance norm with every way of cutting planes, against float64."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.ops.styled_norm_parity import (
 )
 
 MEMORY = ["contiguous", "channels last"]
-# What CUDA's kernels do with planes, from the smallest on: several share a warp, one has a warp, a block, a larger
-# block, a block with more of it in each thread, several blocks; with 16-byte accesses or without. In channels last: a
-# block for all pixels, then several; packs of channels or single ones.
+# From the smallest planes on, in the CUDA kernels: several planes share a warp; one plane has a warp, a block, a larger
+# block, a block with more pixels per thread, several blocks; with 16-byte accesses or without. In channels last: one
+# block for all pixels, then several; packs of channels or single channels.
 SHAPES = [
     (5, 7, 2, 2), (3, 8, 4, 4), (2, 5, 8, 8), (2, 8, 16, 16), (1, 35, 7, 9), (2, 3, 33, 32), (1, 4, 64, 64),
     (1, 33, 72, 64), (1, 32, 128, 64), (1, 2, 128, 132), (1, 16, 40, 40), (1, 3, 131, 127),
@@ -74,7 +74,7 @@ def test_dtypes(compiled_backend, layout, shape, dtype, parameters):
 @pytest.mark.parametrize("grad_layout", [None, "contiguous", "expanded"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(compiled_backend, layout, grad_layout, shape):
-    """Read where they lie; the gradient like x, or in another layout; one map of noise for all samples."""
+    """Views are read in place; the gradient in x's or another layout; one map of noise for all samples."""
     case = make_case(shape, torch.bfloat16, layout=layout, grad_layout=grad_layout, shared_noise=True)
     assert_styled_norm(compiled_backend, case)
 
@@ -95,7 +95,7 @@ def test_what_may_be_left_out(compiled_backend, layout, shape):
 @pytest.mark.parametrize("layout", MEMORY)
 @pytest.mark.parametrize("shape", [(2, 8, 6, 6), (1, 4, 96, 96)], ids=str)
 def test_only_gradients_that_are_needed(compiled_backend, layout, shape):
-    """Each has the same bits whatever else is asked for."""
+    """Each has the same bits, whether others are computed or not."""
     case = make_case(shape, torch.float32, layout=layout)
     _, mean, std = forward(compiled_backend, case)
     all_of_them = backward(compiled_backend, case, mean, std)
@@ -107,7 +107,7 @@ def test_only_gradients_that_are_needed(compiled_backend, layout, shape):
 @pytest.mark.parametrize("layout", MEMORY)
 @pytest.mark.parametrize("size", [(4, 4), (9, 7), (16, 16), (50, 49)], ids=str)
 def test_constant_planes(compiled_backend, layout, size):
-    """Exactly 0 before the style, whatever the constant and the number of pixels; with finite gradients."""
+    """Exactly 0 before the style for any constant and number of pixels, with finite gradients."""
     values = torch.arange(1, 17).reshape(2, 8, 1, 1) * 0.1
     case = replace(make_case((2, 8, *size), torch.float32), noise=None, noise_weight=None)
     case = replace(case, x=laid_out(layout, values.expand(2, 8, *size)))
@@ -120,7 +120,7 @@ def test_constant_planes(compiled_backend, layout, size):
 @pytest.mark.parametrize("layout", MEMORY)
 @pytest.mark.parametrize("size", [(4, 4), (9, 7), (50, 49)], ids=str)
 def test_far_from_zero(compiled_backend, layout, size):
-    """No cancellation: neither a large mean nor one outlier takes the digits of the variance."""
+    """No cancellation: the variance stays accurate with a large mean or an outlier."""
     case = make_case((1, 8, *size), torch.float32, layout=layout)
     assert_styled_norm(compiled_backend, replace(case, x=case.x + 1000))
     for at in (0, 13):

@@ -1,7 +1,7 @@
-"""The ops in plain PyTorch: the definition that every other backend is held to.
+"""The ops in plain PyTorch. They define the results that every other backend must give.
 
-Composed of differentiable PyTorch calls, so autograd, torch.compile and second derivatives work by themselves. Each
-function has the signature of its schema in `sivae.ops.library`.
+They consist of differentiable PyTorch calls, so autograd, torch.compile and second derivatives work. Each function has
+the signature of its schema in `sivae.ops.library`.
 """
 
 from sivae.ops.reference.exp_elbo import exp_elbo

@@ -10,7 +10,7 @@ from torch import Tensor
 from sivae.ops.library import sum_dtype
 from sivae.ops.reference.reduce import reduce_batch
 
-LINEAR_ABOVE = 32.0  # the exponent from which the exponential goes on as its tangent
+LINEAR_ABOVE = 32.0  # above this exponent the exponential continues as its tangent
 
 
 def exp_elbo(

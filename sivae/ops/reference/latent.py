@@ -11,7 +11,7 @@ from sivae.ops.library import sum_dtype
 from sivae.ops.reference.philox import philox_normal
 from sivae.ops.reference.reduce import reduce_batch, sum_per_sample
 
-_SERIES_TERMS = 20  # of expm1(x) - x on |x| <= 1: the first term left out is below 1e-19 of the sum
+_SERIES_TERMS = 20  # of expm1(x) - x on |x| <= 1; the next term is below 1e-19 of the sum
 
 
 def expm1_minus_x(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ _VARIANCE_FLOOR = 1e-12  # of r (1 - r) in the gradient, as in torch
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
-    """Elementwise BCE with torch's floors; composed of logs and clamps its gradient at r = 0 and 1 would be 0 * inf."""
+    """Elementwise BCE with torch's floors. Plain logs and clamps would give the gradient 0 * inf at r = 0 and 1."""
 
     @staticmethod
     def forward(ctx, r, t):
@@ -44,7 +44,7 @@ def reconstruction_error(recon: Tensor, target: Tensor, kind: int, reduction: in
     elif name == "bce":
         terms = _BinaryCrossEntropy.apply(r, t)
     else:
-        # max(r, 0) - r t without its cancellation, and with the derivative 1/2 - t at r = 0.
+        # max(r, 0) - r t without cancellation, and with the derivative 1/2 - t at r = 0.
         positive = r >= 0.0
         terms = r * torch.where(positive, 1.0 - t, -t) + torch.where(positive, -r, r).exp().log1p()
     return reduce_batch(sum_per_sample(terms), reduction)

@@ -1,4 +1,4 @@
-"""Sums that the reference ops share."""
+"""Sums over samples and batches, shared by the reference ops."""
 
 from __future__ import annotations
 

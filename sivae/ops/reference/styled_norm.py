@@ -25,7 +25,7 @@ def styled_instance_norm(
     if bias is not None:
         u = u + bias.to(dtype)[:, None, None]
     u = torch.where(u > 0, u, u * negative_slope)
-    # Seen from a pixel of its own, a constant plane is exactly 0 and one far from 0 keeps its digits.
+    # Minus one of its pixels, a constant plane is exactly 0, and a plane far from 0 keeps its digits.
     pivot = u[:, :, :1, :1].detach()  # [B, C, 1, 1]
     centred = u - pivot
     offset = centred.mean((2, 3), keepdim=True)
@@ -34,7 +34,7 @@ def styled_instance_norm(
     y = centred / (variance + eps).sqrt()
     if scale is not None and shift is not None:
         y = y * (1.0 + scale.to(dtype)[:, :, None, None]) + shift.to(dtype)[:, :, None, None]
-    # The root's derivative at 0 is infinite, and what it would be multiplied by is 0.
+    # The root's derivative at 0 is infinite, and would be multiplied by 0.
     varies = variance != 0
     std = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
     return y.to(x.dtype), (pivot + offset)[:, :, 0, 0], std[:, :, 0, 0]

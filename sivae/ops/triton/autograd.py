@@ -1,4 +1,4 @@
-"""What backward passes are made of, as csrc/autograd.cpp has it: only the gradients that are needed, and once."""
+"""Backward passes of the Triton ops, as in csrc/autograd.cpp: only needed gradients, and differentiable only once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMESPACE = "sivae_triton"
 
 
 class _Once(torch.autograd.Function):
-    """A backward op that refuses, by the public op's name, to be differentiated."""
+    """A backward op that raises where it is differentiated; the message names the public op."""
 
     @staticmethod
     def forward(ctx: Any, name: str, op: str, *args: Any) -> tuple[Tensor, ...]:

@@ -1,11 +1,11 @@
-"""How work is cut into tiles: by the shape alone, so that sums are added in the same order every time."""
+"""Cut work into tiles. The cut depends only on the shape, so that sums are added in the same order every time."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-FEW_PROGRAMS = 256  # below, a tile gives up rows, so that a small call still spreads over a GPU
-ENOUGH_PROGRAMS = 1024  # from here on a program takes several tiles of a long row, one after the other
+FEW_PROGRAMS = 256  # with fewer, tiles get fewer rows, so that a small call uses the whole GPU
+ENOUGH_PROGRAMS = 1024  # with more, a program takes several tiles of a long row, one after the other
 
 
 class Blocks(NamedTuple):
@@ -16,8 +16,8 @@ class Blocks(NamedTuple):
     steps: int  # tiles of one row that a program may take
 
 
-# 8 elements of each operand a thread: two 16-byte loads of float32 from each in flight, and registers left for several
-# blocks of threads on a multiprocessor.
+# A thread has 8 elements of each operand: two 16-byte loads of float32 from each at once, and enough registers for
+# several blocks of threads on a multiprocessor.
 LATENT_FORWARD = Blocks(elements=1024, warps=4, steps=8)
 LATENT_BACKWARD = Blocks(elements=1024, warps=4, steps=1)
 RECONSTRUCTION_FORWARD = Blocks(elements=2048, warps=8, steps=8)
@@ -25,7 +25,7 @@ RECONSTRUCTION_BACKWARD = Blocks(elements=1024, warps=4, steps=1)
 EXP_ELBO = Blocks(elements=1024, warps=4, steps=1)
 STYLED_FORWARD = Blocks(elements=2048, warps=8, steps=16)
 STYLED_BACKWARD = Blocks(elements=2048, warps=8, steps=16)
-# Elements of float32, or fewer bytes, of the planes that one program holds from their statistics to their result.
+# The largest planes, in elements of float32 or smaller, that one program keeps between their statistics and result.
 STYLED_FORWARD_WHOLE = 16384
 STYLED_BACKWARD_WHOLE = 8192
 NORMALS = Blocks(elements=1024, warps=4, steps=1)
@@ -35,9 +35,9 @@ SUMS = Blocks(elements=4096, warps=8, steps=1)
 class Cut(NamedTuple):
     """A call of [rows, cols] elements as programs: pid = row tile * splits + split."""
 
-    tile_rows: int  # a power of two, as the next
+    tile_rows: int  # this and the next are powers of two
     tile_cols: int
-    steps: int  # tiles side by side that one program goes through
+    steps: int  # neighboring tiles of one program
     splits: int  # programs of one row
     programs: int
     warps: int
@@ -64,6 +64,6 @@ def cut(blocks: Blocks, rows: int, cols: int, *, least_cols: int = 1, whole: boo
     while steps > 1 and (steps > col_tiles or row_tiles * (col_tiles // steps) < ENOUGH_PROGRAMS):
         steps //= 2
     splits = -(-col_tiles // steps)
-    # 8 elements a thread where the tile is a small one.
+    # 8 elements per thread where the tile is small.
     warps = min(blocks.warps, power_of_two_from(max(tile_rows * tile_cols // 256, 1)))
     return Cut(tile_rows, tile_cols, steps, splits, row_tiles * splits, warps)

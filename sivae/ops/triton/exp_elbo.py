@@ -32,7 +32,7 @@ def exponent_of(rec, kl, index, rec_stride, kl_stride, weight_rec, weight_kl, ma
 @triton.jit
 def exp_of_exponent(t, dtype: tl.constexpr):
     """exp(t) for t <= LINEAR in `dtype`, from the two halves of a float64 t: exp(high) (1 + low)."""
-    held = tl.where(t < -1000.0, -1000.0, t)  # an infinite t has no low half; the result is 0 long before
+    held = tl.where(t < -1000.0, -1000.0, t)  # an infinite t has no low half; below -1000 the result is 0
     high = held.to(dtype)
     low = (held - high.to(tl.float64)).to(dtype)
     value = exp(high)
@@ -52,7 +52,7 @@ def exp_elbo_forward_kernel(
     weight_rec: tl.float64, weight_kl: tl.float64, inv_alpha: tl.float64, share: tl.float64,
     REDUCED: tl.constexpr, DTYPE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """REDUCED: one program goes through [B] and leaves the sum times `share`; else each writes a block of [B]."""
+    """REDUCED: one program sums [B] and writes the sum times `share`; else each program writes a block of [B]."""
     lane = tl.arange(0, BLOCK)[None, :].to(tl.int64)  # [1, BLOCK]
     if REDUCED:
         total = tl.zeros((1, BLOCK), tl.float64)

@@ -1,4 +1,4 @@
-"""Images [B, C, H, W] in tiles of [channels, pixels] of one sample, read and written where they lie."""
+"""Cut images [B, C, H, W] into tiles [channels, pixels] of one sample, which are read and written in place."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sivae.ops.triton.blocks import power_of_two_from
 from sivae.ops.triton.layout import _INT32_LIMIT
 
 _CACHE_SECTOR = 32  # bytes
-_MOST_SPLITS = 1024  # that the second stage takes in one tile
+_MOST_SPLITS = 1024  # that one tile of the second stage holds
 
 
 class Tiles(NamedTuple):
     """A call as programs: pid = (sample * channel tiles + channel tile) * splits + split."""
 
-    channels: int  # of a tile, a power of two, as the next
+    channels: int  # of a tile; this and the next are powers of two
     pixels: int
-    steps: int  # tiles of pixels that one program goes through
-    splits: int  # programs of one plane; 1: the tile holds it whole
+    steps: int  # tiles of pixels of one program
+    splits: int  # programs of one plane; 1: a tile holds the whole plane
     channel_tiles: int
     programs: int
     warps: int
@@ -64,20 +64,20 @@ def tiles_of(x: Tensor, limits: blocks.Blocks, largest_whole: int) -> Tiles:
 def _tiles(x: Tensor, tile_channels: int, tile_pixels: int, steps: int, splits: int) -> Tiles:
     channel_tiles = -(-x.shape[1] // tile_channels)
     elements = tile_channels * tile_pixels
-    # 8 elements a thread up to 8 warps, more in a plane that is held whole.
+    # 8 elements per thread up to 8 warps, and more where a program keeps whole planes.
     warps = min(max(elements // 256, 1), 8 if elements <= 4096 else 16)
     return Tiles(tile_channels, tile_pixels, steps, splits, channel_tiles, x.shape[0] * channel_tiles * splits, warps)
 
 
 class Strides(NamedTuple):
-    """Of each image (batch, channel, pixel), or (batch, channel, row, column) where pixels of any do not follow on."""
+    """Strides of each image: (batch, channel, pixel), or (batch, channel, row, column) where any needs both."""
 
     each: list[tuple[int, ...] | None]
     wide: bool  # offsets within a sample need 64 bits
 
 
 def strides_of(images: Sequence[Tensor | None]) -> Strides:
-    """Of images of one [H, W]; a batch or channel of one that stands for many has stride 0."""
+    """Strides of images with the same [H, W]; a dimension of size 1 that is shared by all has stride 0."""
     present = [image for image in images if image is not None]
     height, width = present[0].shape[2:]
     in_line = height == 1 or all(width == 1 or t.stride(2) == width * t.stride(3) for t in present)
@@ -111,7 +111,7 @@ def pixels_from(start, WIDE: tl.constexpr, PIXELS: tl.constexpr):
 
 @triton.jit
 def offsets_in(sample, channel, pixel, strides, width):
-    """Where the elements lie: channel [C, 1], pixel [1, P] -> [C, P]."""
+    """Memory offsets of elements: channel [C, 1], pixel [1, P] -> [C, P]."""
     base = sample * strides[0] + channel * strides[1]
     if len(strides) == 3:
         offset = base + pixel * strides[2]

@@ -23,7 +23,7 @@ from sivae.ops.triton.sums import Sums, store_sums
 def expm1_minus_x_near(x):
     """exp(x) - 1 - x = x^2 (1/2! + x/3! + x^2/4! + ...) for |x| <= 1, where the plain form cancels."""
     if x.dtype == tl.float64:
-        total = 1.0 + x * (1.0 / 20)  # nested Taylor terms; the first left out, x^21/21!, is under 1e-19 of the sum
+        total = 1.0 + x * (1.0 / 20)  # nested Taylor terms; the next, x^21/21!, is below 1e-19 of the sum
         for i in tl.static_range(17):
             total = 1.0 + total * (x * (1.0 / (19 - i)))
         result = 0.5 * x * x * total
@@ -79,7 +79,7 @@ def noise_of(
 
 @triton.jit
 def shift_of(row, cols, SHIFTED: tl.constexpr):
-    """How far a tile of `row` starts before its column, so that it starts with a group of four normals."""
+    """The number of columns by which a tile of `row` starts earlier, so that it starts with a group of four normals."""
     return ((row * cols) & 3).to(tl.int32) if SHIFTED else 0  # [R, 1]
 
 
@@ -175,10 +175,10 @@ def latent_backward_kernel(
 
 
 def _cut(limits: Blocks, rows: int, cols: int, draws: bool, whole: bool) -> tuple[Cut, bool]:
-    """The cut, and whether tiles are shifted to the groups of four normals: where rows do not start with one."""
+    """The cut, and whether tiles are shifted to groups of four normals, because rows do not start with one."""
     if not draws:
         return cut(limits, rows, cols, whole=whole), False
-    # Row r starts at place r cols mod 4 of its group.
+    # Row r starts at position r cols mod 4 of its group.
     reach = {0: 0, 1: 3, 2: 2, 3: 3}[cols % 4] if rows > 1 else 0
     return cut(limits, rows, cols + reach, least_cols=4, whole=whole), reach > 0
 
@@ -197,7 +197,7 @@ def _forward(
     prior_logvar: float,
     reduction: int,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """z where there is noise, kl where it is wanted."""
+    """z if noise is given, and kl if it is wanted."""
     z = None if noise is None else torch.empty_like(mu)
     seed, eps = (noise, None) if _is_seed(noise) else (None, noise)
     layout = share_layout([mu, logvar, z, eps])
@@ -265,7 +265,7 @@ def latent_backward(
     if (grad_z is None and grad_kl is None) or mu.numel() == 0 or not (need_mu or need_logvar or noise_written):
         return results
     if grad_z is None or not need_logvar:
-        seed, eps = None, None  # the noise is not looked at
+        seed, eps = None, None  # the noise is not read
     layout = share_layout([
         mu, logvar, grad_z, eps,
         grad_mu if need_mu else None, grad_logvar if need_logvar else None, grad_noise if noise_written else None,

@@ -1,4 +1,4 @@
-"""From strided tensors to what the kernels index with: rows, columns, and few strides."""
+"""Turn strided tensors into rows, columns and few strides, which the kernels use as indices."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_INT32_LIMIT = 2**31 - 2**16  # room for the columns that a last tile reaches beyond the row
+_INT32_LIMIT = 2**31 - 2**16  # less the columns of a last tile beyond the row
 
 
 class Layout(NamedTuple):
-    """How the elements of one sample lie, for all tensors of a call.
+    """The memory layout of one sample, for all tensors of a call.
 
     `sizes` are the dimensions of a sample, joined as far as all strides allow, the last the innermost; `strides` has,
     for each tensor, the stride of a row and then one for each of `sizes` (None for an absent tensor).
@@ -74,7 +74,7 @@ def share_layout(tensors: Sequence[Tensor | None], *, any_order: bool = False) -
 
 @triton.jit
 def offsets_of(row, col, strides, sizes):
-    """Where the elements lie: row [R, 1] int64, col [R or 1, C] -> [R, C]."""
+    """Memory offsets of elements: row [R, 1] int64, col [R or 1, C] -> [R, C]."""
     offset = row * strides[0]
     rest = col
     for d in tl.static_range(len(sizes) - 1, 0, -1):

@@ -1,4 +1,4 @@
-"""Philox4x32-10 and its standard normals, as csrc/philox.h has them."""
+"""Philox4x32-10 and its standard normals, with the formulas of csrc/philox.h."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
 
 @triton.jit
 def box_muller(word_a, word_b, dtype: tl.constexpr):
-    # (x >> 9) + 1/2 over 2^23: in (0, 1), exact in float32; by way of int32, which converts in one instruction.
+    # (x >> 9) + 1/2 over 2^23: in (0, 1), exact in float32; through int32, which converts in one instruction.
     u_a = ((word_a >> 9).to(tl.int32, bitcast=True).to(dtype) + 0.5) * 1.1920928955078125e-07
     u_b = ((word_b >> 9).to(tl.int32, bitcast=True).to(dtype) + 0.5) * 1.1920928955078125e-07
     radius = square_root(-2.0 * log_of_normal(u_a))
@@ -64,7 +64,7 @@ def normal_kernel(
 
 
 def words_of(offset: int) -> tuple[int, int]:
-    """Its low and high 32 bits; the interpreter would take an offset from 2^31 to 2^32 for a number of 32 bits."""
+    """The low and high 32 bits; the interpreter would use only 32 bits for an offset from 2^31 to 2^32."""
     return offset & 0xFFFFFFFF, offset >> 32
 
 

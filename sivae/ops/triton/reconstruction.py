@@ -23,7 +23,7 @@ BCE_WITH_LOGITS = tl.constexpr(KINDS.index("bce_with_logits"))
 
 @triton.jit
 def floored(log_value):
-    """max(x, -100) as torch's BCE has it; a NaN stays."""
+    """max(x, -100), as in torch's BCE; NaN stays NaN."""
     return tl.where(log_value < -100.0, -100.0, log_value)
 
 
@@ -36,7 +36,7 @@ def rec_term(r, t, KIND: tl.constexpr):
     elif KIND == BCE:
         term = -(t * floored(log(r)) + (1.0 - t) * floored(log1p(-r)))
     else:
-        # max(r, 0) - r t without its cancellation.
+        # max(r, 0) - r t without cancellation.
         term = r * tl.where(r >= 0.0, 1.0 - t, -t) + log1p_of_unit(exp(-tl.abs(r)))
     return term
 

@@ -1,4 +1,4 @@
-"""Elementary functions on blocks of float32 and float64, as csrc/scalar_math.h has them; one path on every target.
+"""Elementary functions on blocks of float32 and float64, most as in csrc/scalar_math.h; the same code on every target.
 
 Triton's own float32 exp, log, sin, cos, sqrt and division are approximations on NVIDIA GPUs, and libdevice does not run
 in the interpreter. In float64 Triton's exp and log are libdevice's accurate ones. Nothing here needs a product and a
@@ -18,14 +18,14 @@ INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 
 
 def compute_type(dtype: torch.dtype) -> tl.dtype:
-    """What a kernel computes in for tensors of `dtype`."""
+    """The arithmetic type of a kernel for tensors of `dtype`."""
     return tl.float64 if dtype is torch.float64 else tl.float32
 
 
 @triton.jit
 def widen(x):
-    """float32 of the half types, exactly; the others stay."""
-    if x.dtype == tl.bfloat16 and INTERPRETED:  # whose own conversion loses subnormal numbers
+    """Half types as float32, exactly; other types unchanged."""
+    if x.dtype == tl.bfloat16 and INTERPRETED:  # its own conversion loses subnormal numbers
         wide = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
     elif x.dtype == tl.float64:
         wide = x
@@ -37,7 +37,7 @@ def widen(x):
 @triton.jit
 def narrow(x, dtype: tl.constexpr):
     """`dtype`, rounded to nearest even."""
-    if dtype == tl.bfloat16 and INTERPRETED:  # whose own conversion truncates
+    if dtype == tl.bfloat16 and INTERPRETED:  # its own conversion truncates
         bits = x.to(tl.uint32, bitcast=True)
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         quiet = (bits >> 16) | 0x40
@@ -49,7 +49,7 @@ def narrow(x, dtype: tl.constexpr):
 
 @triton.jit
 def scalar(x, dtype: tl.constexpr):
-    """A float argument of a kernel as a block [1, 1]; the interpreter hands it over as a Python float."""
+    """A float argument of a kernel as a block [1, 1]; in the interpreter it is a Python float."""
     return tl.full((1, 1), x, dtype)
 
 
@@ -70,8 +70,8 @@ def exp(x):
     else:
         x = tl.where(x > 89.0, 89.0, x)  # above, the result is infinite anyway
         x = tl.where(x < -104.0, -104.0, x)  # below, it is 0 anyway
-        # x = 2 m ln 2 + r with m an integer: adding 1.5 * 2^23, and the bias of float's exponent, rounds to it and
-        # leaves it, biased, in the low bits. 2^(2m) is the square of one normal float.
+        # x = 2 m ln 2 + r with an integer m: adding 1.5 * 2^23, and the bias of float's exponent, rounds to m and
+        # puts it, biased, into the low bits. 2^(2m) is the square of a normal float.
         shifted = x * 0.721347520 + 12583039.0
         m = shifted - 12583039.0
         r = (x - m * 1.38671875) - m * -4.24388880e-4  # 2 ln 2 in two parts, the product by the first exact
@@ -106,7 +106,7 @@ def log(x):
         result = tl.log(x)
     else:
         subnormal = x < 1.17549435e-38
-        # 23 ln 2 less for a subnormal number, taken 2^23 times as large.
+        # A subnormal number is scaled by 2^23, so 23 ln 2 is subtracted.
         value = log_of_normal(tl.where(subnormal, x * 8388608.0, x)) - tl.where(subnormal, 15.9423847, 0.0)
         edge = tl.where(x == 0.0, float("-inf"), tl.where(x > 3.4028235e38, float("inf"), float("nan")))
         result = tl.where((x > 0.0) & (x <= 3.4028235e38), value, edge)
@@ -117,15 +117,15 @@ def log(x):
 def log1p(x):
     """ln(1 + x) from x >= -1."""
     u = 1.0 + x
-    lost = x - (u - 1.0)  # what rounding 1 + x dropped
-    # An infinite u has lost nothing, and ln 0 is infinite whatever was lost.
+    lost = x - (u - 1.0)  # the rounding error of 1 + x
+    # An infinite u has no rounding error, and ln 0 is infinite in any case.
     finite = (u > 0.0) & (u <= 3.4028235e38)
     return log(u) + tl.where(finite, divide(lost, tl.where(finite, u, 1.0)), 0.0)
 
 
 @triton.jit
 def log1p_of_unit(x):
-    """ln(1 + x) for x in [0, 1]; a NaN stays."""
+    """ln(1 + x) for x in [0, 1]; NaN stays NaN."""
     u = 1.0 + x
     return log_of_normal(u) + divide(x - (u - 1.0), u)
 
@@ -139,7 +139,7 @@ def cos_sin_turn(u):
         r = quarters - quadrant.to(tl.float64)  # exact, |r| <= 1/2 of a quarter turn
         a = r * 1.5707963267948966
         x = a * a
-        # Nested Taylor terms; on |a| <= pi/4 the first left out is below 1e-17 of the sum.
+        # Nested Taylor terms; on |a| <= pi/4 the next is below 1e-17 of the sum.
         c = 1.0 - x * (1.0 / 90.0) * (1.0 - x * (1.0 / 132.0) * (1.0 - x * (1.0 / 182.0) * (1.0 - x * (1.0 / 240.0))))
         c = 1.0 - x * 0.5 * (1.0 - x * (1.0 / 12.0) * (1.0 - x * (1.0 / 30.0) * (1.0 - x * (1.0 / 56.0) * c)))
         s = 1.0 - x * (1.0 / 110.0) * (1.0 - x * (1.0 / 156.0) * (1.0 - x * (1.0 / 210.0) * (1.0 - x * (1.0 / 272.0))))

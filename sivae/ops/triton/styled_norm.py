@@ -1,6 +1,6 @@
-"""The styled instance norm: one launch where a tile holds whole planes, else statistics, their merger, and the rest.
+"""The styled instance norm: one launch where a tile holds whole planes, else statistics, their merge, and the result.
 
-The formulas are those of csrc/styled_norm.h, the statistics' those of csrc/cuda/moments.cuh.
+The formulas are those of csrc/styled_norm.h; those of the statistics are in csrc/cuda/moments.cuh.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def noise_at(noise, strides, sample, pixel, pixels, width, DTYPE: tl.constexpr):
 
 @triton.jit
 def before_leaky(x, x_strides, sample, channel, pixel, mask, width, noise, weight, bias):
-    """What the leaky ReLU is applied to, [C, P], from the noise [1, P], its weight and the bias [C, 1]."""
+    """The argument of the leaky ReLU, [C, P], with the noise [1, P], its weight and the bias [C, 1]."""
     v = widen(tl.load(x + offsets_in(sample, channel, pixel, x_strides, width), mask=mask, other=0.0))
     return v + noise * weight + bias
 
@@ -76,7 +76,7 @@ def finite_or_zero(x):
 
 @triton.jit
 def moments_over_tile(mean, rest, squares, count, total):
-    """Moments [C, 1] of all from those of the parts [C, P], of `count` elements each, `total` in all.
+    """Moments [C, 1] of all `total` elements, from those of the parts [C, P] with `count` elements each.
 
     A mean is mean + rest, so that deviations from it do not err by the rounding of a large one. What the first estimate
     errs by, the deviations from it make good.
@@ -133,7 +133,7 @@ def styled_norm_statistics_kernel(
     channels, pixels, width, channel_tiles, splits, slope: tl.float64,
     DTYPE: tl.constexpr, WIDE: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of the differences from the first tile, element by element, whose moments are then put together."""
+    """Sum the differences from the first tile, element by element, then merge their moments."""
     sample, channel, split = tile_of(channel_tiles, splits, CHANNELS)
     weight = channel_values(noise_weight, weight_stride, channel, channels, DTYPE)
     offset = channel_values(bias, bias_stride, channel, channels, DTYPE)
@@ -156,7 +156,7 @@ def styled_norm_statistics_kernel(
     held = tl.where(count > 0.0, count, 1.0)
     mean = divide(total, held)
     squares = square - total * mean
-    # The roundings of a difference may leave it below 0; an infinite square stays.
+    # Rounding may make the difference negative; an infinite square stays.
     squares = tl.where(square - square == 0.0, tl.where(squares < 0.0, 0.0, squares), square)
     m, r, q = moments_over_tile(pivot, mean, squares, count, tl.sum(count, axis=1)[:, None])
     place = (sample * splits + split) * channels + channel
@@ -171,7 +171,7 @@ def styled_norm_merge_kernel(
     channels, channel_tiles, splits, each: tl.float64, count: tl.float64,
     DTYPE: tl.constexpr, CHANNELS: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """The moments of planes from those of their splits, of `each` pixels, the last of fewer."""
+    """The moments of planes, from those of their splits of `each` pixels (the last one may have fewer)."""
     sample, channel, _ = tile_of(channel_tiles, 1, CHANNELS)
     split = tl.arange(0, SPLITS)[None, :]  # [1, S]
     mask = (channel < channels) & (split < splits)
@@ -237,7 +237,7 @@ def styled_instance_norm(
     pixels = height * width
     options: dict[str, Any] = {"dtype": sum_dtype(x.dtype), "device": x.device}
     y = torch.empty_like(x)
-    if x.numel() == 0:  # of no pixels, as torch has it
+    if x.numel() == 0:  # a mean of no pixels is NaN, as in torch
         return (
             y,
             torch.full((batch, channels), float("nan"), **options),
@@ -271,7 +271,7 @@ def styled_instance_norm(
         x_strides, noise_strides, *strides[3:5], *shape, tiles.splits, negative_slope, **constants,
     )  # fmt: skip
     merged = power_of_two_from(tiles.splits)
-    # Half of what sums alone may hold: the three moments in float64 would not all fit the registers.
+    # Half as many as for sums alone: three moments in float64 would not fit the registers.
     together = min(power_of_two_from(channels), max(blocks.SUMS.elements // 2 // merged, 1))
     channel_tiles = triton.cdiv(channels, together)
     launch(

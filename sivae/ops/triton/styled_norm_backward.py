@@ -1,6 +1,6 @@
-"""The gradients of the styled instance norm: sums over the planes of g and g times the normalised u, then the rest.
+"""Gradients of the styled instance norm: sums over the planes of g and g times the normalised u, then the gradients.
 
-Formulas: csrc/styled_norm.h. What programs add up is stored for each, and summed in a fixed order.
+Formulas: csrc/styled_norm.h. Each program stores its sums, which are then added in a fixed order.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def upstream(grad_y, strides, sample, channel, pixel, mask, width):
 
 @triton.jit
 def statistic_at(values, sample, channel, channels, absent: tl.constexpr, DTYPE: tl.constexpr):
-    """One value of each of the sample's planes, of contiguous [B, C]."""
+    """One value for each plane of the sample, from contiguous [B, C]."""
     if values is None:
         result = tl.full((channel.shape[0], 1), absent, DTYPE)
     else:
@@ -48,7 +48,7 @@ def statistic_at(values, sample, channel, channels, absent: tl.constexpr, DTYPE:
 
 @triton.jit
 def store_planes(out, values, sample, channel, channels):
-    """[C, 1] to contiguous [B, C]; where out is None, nothing."""
+    """Store [C, 1] in contiguous [B, C], unless out is None."""
     if out is not None:
         place = out + sample * channels + channel
         tl.store(place, narrow(values, out.dtype.element_ty), mask=channel < channels)
@@ -58,7 +58,7 @@ def store_planes(out, values, sample, channel, channels):
 def store_gradients(
     grad_x, strides, sample, channel, pixel, mask, width, g, v, noise, by_grad, constant, by_deviation, m, slope,
 ):  # fmt: skip
-    """Of one tile; returns the gradient by x, 0 outside the planes."""
+    """Compute one tile; return the gradient by x, 0 outside the planes."""
     by_u = by_grad * g + (constant + by_deviation * (leaky(v, slope) - m))
     by_x = tl.where(mask, tl.where(v > 0.0, by_u, by_u * slope), 0.0)
     if grad_x is not None:
@@ -206,10 +206,10 @@ def styled_norm_backward_apply_kernel(
 def sum_rows_kernel(
     partial, total, gradient, rows, channels, channel_tiles, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """partial [groups, rows, C] -> [groups, C], added in float64: to `total` and to `gradient`, where there are."""
+    """Add partial [groups, rows, C] in float64 to [groups, C], and store it in `total` and `gradient` unless None."""
     group, channel, row = tile_of(channel_tiles, 1, CHANNELS)
     result = tl.zeros((CHANNELS, ROWS), tl.float64)
-    while row < rows:  # not range, for which the interpreter of Triton 3.6 takes no number of the kernel's arguments
+    while row < rows:  # not range: in Triton 3.6 the interpreter refuses a kernel argument in it
         index = row + tl.arange(0, ROWS)[None, :]  # [1, R]
         mask = (channel < channels) & (index < rows)
         place = partial + (group * rows + index) * channels + channel
@@ -221,7 +221,7 @@ def sum_rows_kernel(
 
 
 def _sum_rows(partial: Tensor, groups: int, total: Tensor | None, gradient: Tensor | None) -> None:
-    """partial [.., C], rows of equal number for each group."""
+    """Add partial [.., C], with the same number of rows for each group."""
     channels = partial.shape[-1]
     rows = partial.numel() // channels // groups
     tile_channels = min(power_of_two_from(channels), 16, blocks.SUMS.elements)

@@ -17,7 +17,7 @@ from sivae.ops.triton.launch import launch
 
 @triton.jit
 def store_sums(out, terms, pid, split, splits, first_row, rows, share, REDUCED: tl.constexpr, ROWS: tl.constexpr):
-    """Store a program's sum of `terms` [ROWS, C]: one number for each row or, REDUCED, one in all, times `share`."""
+    """Store a program's sum of `terms` [ROWS, C]: a number for each row or, if REDUCED, a single one, times `share`."""
     by_row = tl.sum(terms, axis=1)  # [ROWS]
     if REDUCED:
         total = tl.sum(by_row.to(tl.float64), axis=0) * tl.sum(share)
@@ -33,7 +33,7 @@ def sum_kernel(out, partial, groups, count, ROWS: tl.constexpr, COLS: tl.constex
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # [ROWS]
     total = tl.zeros((ROWS, COLS), tl.float64)
     start = 0
-    while start < count:  # not range, for which the interpreter of Triton 3.6 takes no number of the kernel's arguments
+    while start < count:  # not range: in Triton 3.6 the interpreter refuses a kernel argument in it
         col = start + tl.arange(0, COLS)
         mask = (row < groups)[:, None] & (col < count)[None, :]
         total += tl.load(partial + row[:, None] * count + col[None, :], mask=mask, other=0.0).to(tl.float64)
@@ -42,9 +42,9 @@ def sum_kernel(out, partial, groups, count, ROWS: tl.constexpr, COLS: tl.constex
 
 
 class Sums:
-    """What a forward kernel writes its sums into, and what becomes of them.
+    """Memory for the sums of a forward kernel, and the second stage that adds them.
 
-    Reduced over the batch, each program leaves one number, already divided for a mean; else each row of a program one.
+    With a reduction over the batch each program writes one number, already divided for a mean; else one for each row.
     """
 
     def __init__(self, like: Tensor, rows: int, reduction: int) -> None:
@@ -65,7 +65,7 @@ class Sums:
         """[rows], or a scalar."""
         shape = () if self.reduced else (self._rows,)
         partial = self._partial
-        if partial is None:  # there was nothing to add up
+        if partial is None:  # nothing to add
             return torch.full(shape, float("nan") if self._empty_mean else 0.0, **self._options)
         groups = 1 if self.reduced else self._rows
         count = partial.numel() // groups

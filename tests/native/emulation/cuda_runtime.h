@@ -1,12 +1,12 @@
-// Stands in for CUDA's header of this name: kernel sources compile as C++20 against it and run on the CPU. It has what
-// the kernels here use, and no more; kernels are launched through cudaLaunchKernelEx, and shared memory is static.
+// Replaces CUDA's header of this name: kernel sources compile as C++20 with it and run on the CPU. It has only the parts
+// of CUDA that these kernels use; kernels are launched through cudaLaunchKernelEx, and shared memory is static.
 //
-// A grid runs on one thread of the host, block by block, every CUDA thread a fiber that is switched at barriers and
-// warp operations only (emulator.cpp). SIVAE_EMULATION_ORDER (forward, reverse, random, random:SEED) is the order in
-// which the fibers of a block, and the blocks, get their turns. What a GPU would hang on, or leave undefined, ends the
-// process with a message.
+// A grid runs on one thread of the host, block by block. Every CUDA thread is a fiber, and fibers are switched only at
+// barriers and warp operations (emulator.cpp). SIVAE_EMULATION_ORDER (forward, reverse, random, random:SEED) is the order
+// of the fibers of a block, and of the blocks. Where a GPU would hang, or the result would be undefined, the process ends
+// with a message.
 //
-// Arithmetic is the host's: no contraction to fused multiply-adds unless the compiler's flags ask for it.
+// Arithmetic is the host's, without contraction to fused multiply-adds unless the compiler's flags allow it.
 #pragma once
 
 #include <math.h>
@@ -23,7 +23,7 @@
 #define __host__
 #define __constant__
 #define __grid_constant__
-// One section, so that the emulator finds all of it and can spoil it before a block starts.
+// In one section, so that the emulator finds all of it and can overwrite it before a block starts.
 #define __shared__ static __attribute__((section("sivae_shared")))
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
@@ -99,7 +99,7 @@ cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t st
 
 namespace sivae_emulation {
 
-// A place in a kernel's source, for messages, and to tell one barrier from another.
+// A position in a kernel's source, for messages and to distinguish barriers.
 struct Site {
   const char* file;
   int line;
@@ -109,7 +109,7 @@ enum class WarpOp { kSync, kBallot, kAny, kAll, kShuffle, kShuffleUp, kShuffleDo
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const char* kernel, void (*run)(const void*), const void* closure);
 void barrier(Site site);
-// Waits for the lanes of `mask`, hands over `value` and returns this lane's result.
+// Waits for the lanes of `mask`, exchanges `value` and returns this lane's result.
 uint64_t warp(WarpOp op, unsigned mask, uint64_t value, int argument, int width, Site site);
 [[noreturn]] void fail(const char* what, Site site);
 
@@ -147,7 +147,7 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   static_assert((std::is_trivially_copyable_v<Parameters> && ...), "a kernel's parameters are copied byte by byte");
-  // Every thread gets parameters of its own, converted once.
+  // Every thread gets its own copy of the parameters, converted once.
   const char* const name = __PRETTY_FUNCTION__;
   return [&](Parameters... converted) {
     const auto call = [&] { kernel(converted...); };
@@ -156,7 +156,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   }(std::forward<Arguments>(arguments)...);
 }
 
-// What follows is called in kernels. The last parameter says where, and is never passed.
+// Functions for kernels. The last parameter is the place of the call, and is never passed.
 #define SIVAE_HERE sivae_emulation::Site site = {__builtin_FILE(), __builtin_LINE()}
 
 inline void __syncthreads(SIVAE_HERE) { sivae_emulation::barrier(site); }
@@ -208,14 +208,14 @@ void __stcg(T* to, std::type_identity_t<T> value, SIVAE_HERE) {
 }
 #undef SIVAE_HERE
 
-// Fibers are switched elsewhere only, so every access is atomic, and in order, as it is.
+// Fibers are not switched here, so plain accesses are atomic and in order.
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 inline unsigned atomicAdd(unsigned* to, unsigned value) { return std::exchange(*to, *to + value); }
 inline int atomicAdd(int* to, int value) { return std::exchange(*to, *to + value); }
 inline unsigned atomicInc(unsigned* to, unsigned limit) { return std::exchange(*to, *to >= limit ? 0 : *to + 1); }
 
-// A kernel starts after the one before it has ended.
+// Kernels run one after the other.
 inline void cudaGridDependencySynchronize() {}
 inline void cudaTriggerProgrammaticLaunchCompletion() {}
 

@@ -1,5 +1,5 @@
-// The machine behind cuda_runtime.h: fibers, barriers, warp operations, and what ends a process that misuses them.
-#undef _FORTIFY_SOURCE  // its longjmp takes a jump to another stack for a mistake
+// The emulator behind cuda_runtime.h: fibers, barriers and warp operations; their misuse ends the process.
+#undef _FORTIFY_SOURCE  // its longjmp refuses to jump to another stack
 
 #include "cuda_runtime.h"
 
@@ -32,7 +32,7 @@ namespace {
 
 constexpr unsigned kMaxThreads = 1024;
 constexpr size_t kMaxSharedBytes = 48 << 10;
-constexpr size_t kStackBytes = 256 << 10;  // address space; only what is touched becomes memory
+constexpr size_t kStackBytes = 256 << 10;  // address space; only pages in use take memory
 constexpr size_t kGuardBytes = 64 << 10;   // below each stack, a multiple of every page size
 
 enum class State { kReady, kRunning, kAtBarrier, kAtWarpOp, kExited };
@@ -45,10 +45,10 @@ struct Thread {
   WarpOp op;
   unsigned mask;
   int argument, width;
-  uint64_t value;  // what the lane gives, then what it gets
+  uint64_t value;  // the lane's input, then its result
 };
 
-// A stack and where its code goes on. It outlives the blocks: on return from one thread it waits for the next one.
+// A stack and the place where its code continues. It is reused: after one CUDA thread it waits for the next.
 struct Fiber {
   bool started = false;
   char* stack = nullptr;
@@ -60,7 +60,7 @@ struct Warp {
   unsigned alive = 0, waiting = 0;  // one bit per lane
 };
 
-// All of it belongs to the launch that holds the mutex.
+// The state of the launch that holds the mutex.
 std::mutex mutex;
 const char* kernel_name;
 void (*run_thread)(const void*);
@@ -141,7 +141,7 @@ void print_threads() {
   abort();
 }
 
-// The sanitizer must know which stack is in use. `leaving` is null where the stack that is left will not be needed.
+// The sanitizer must know which stack is in use. `leaving` is null where the current stack is not needed again.
 #if defined(__SANITIZE_ADDRESS__)
 const void* scheduler_stack;
 size_t scheduler_stack_bytes;
@@ -153,7 +153,7 @@ void after_switch_to_fiber() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 }
 void before_switch_to_scheduler() {
-  void* unused;  // fibers keep no fake stack: detect_stack_use_after_return is off
+  void* unused;  // fibers have no fake stack: detect_stack_use_after_return is off
   __sanitizer_start_switch_fiber(&unused, scheduler_stack, scheduler_stack_bytes);
 }
 void after_switch_to_scheduler() { __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr); }
@@ -206,7 +206,7 @@ void start(Fiber& fiber) {
   fiber.started = true;
   const size_t bytes = kGuardBytes + kStackBytes;
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) die("there is no memory for a stack");
+  if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) die("out of memory for a stack");
   fiber.stack = static_cast<char*>(memory) + kGuardBytes;
   getcontext(&fiber.entry);
   fiber.entry.uc_stack.ss_sp = fiber.stack;
@@ -232,7 +232,7 @@ void take_turn(unsigned thread) {
 
 bool is_shuffle(WarpOp op) { return op >= WarpOp::kShuffle; }
 
-// The lane that a shuffle of `lane` reads; its own where that lies outside its segment.
+// The lane that a shuffle of `lane` reads; `lane` itself where that is outside its segment.
 int source_lane(const Thread& thread, int lane) {
   const int first = lane & ~(thread.width - 1), last = first + thread.width - 1;
   switch (thread.op) {
@@ -244,7 +244,7 @@ int source_lane(const Thread& thread, int lane) {
   }
 }
 
-// Carries out the operation that `leader` waits in, once every lane that it names is there.
+// Completes the operation in which `leader` waits, when all lanes of its mask have arrived.
 void complete_warp_op(unsigned index, int leader) {
   Warp& warp = warps[index];
   Thread* const lanes = threads + index * warpSize;
@@ -255,7 +255,7 @@ void complete_warp_op(unsigned index, int leader) {
   uint64_t given[warpSize], ballot = 0;
   for (int lane = 0; lane < warpSize; ++lane) {
     if ((present >> lane & 1u) == 0) continue;
-    if (lanes[lane].op != op || lanes[lane].mask != mask) return;  // in another one first
+    if (lanes[lane].op != op || lanes[lane].mask != mask) return;  // still in another operation
     given[lane] = lanes[lane].value;
     ballot |= (given[lane] & 1u) << lane;
   }

@@ -1,4 +1,4 @@
-// In place of the CPU kernels, which the emulated module leaves out: the name that sivae._C.cpu_isa() gives.
+// Replaces the CPU kernels, which the emulated module does not have: the name that sivae._C.cpu_isa() returns.
 #include "../../../csrc/cpu/kernels.h"
 
 namespace sivae::cpu {

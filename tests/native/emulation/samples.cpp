@@ -1,4 +1,4 @@
-// Kernels that are right, and some that are wrong: what tests/native/test_emulation.py runs, one per call, by name.
+// Correct kernels and kernels with mistakes, for tests/native/test_emulation.py, which runs one per call, by name.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -59,7 +59,7 @@ __global__ void votes(unsigned* out) {
 
 // Blocks.
 
-// The sum of n numbers by blocks of any size, the last block to finish adding the others' up.
+// The sum of n numbers with blocks of any size; the last block to finish adds the sums of the others.
 __global__ void block_sums(const float* values, int n, float* partial, unsigned* finished, float* out) {
   __shared__ float warp_sums[32];
   __shared__ bool last;
@@ -110,7 +110,7 @@ __global__ void indices(uint3* out) {
   at[1] = threadIdx;
 }
 
-// Each thread reads what its neighbour below has written.
+// Each thread reads the value that the thread before it wrote.
 __global__ void neighbours(int* out, bool with_barrier) {
   __shared__ int room[64];
   room[threadIdx.x] = static_cast<int>(threadIdx.x);
@@ -161,7 +161,7 @@ __global__ void misaligned(const float* in, float4* out) { *out = __ldg(reinterp
 
 __global__ void nothing() {}
 
-// Every half number, and around every border between two of them, to float and back.
+// Every half number to float; and to half, floats around every border between two halves.
 template <class Half, class ToFloat, class FromFloat>
 void write_conversions(ToFloat to_float, FromFloat from_float) {
   for (unsigned bits = 0; bits < 65536; ++bits) {

@@ -1,6 +1,6 @@
 """Compile the Triton kernels for a GPU that need not be present; print a line of JSON for each kernel.
 
-The ops are called with CPU tensors; every launch compiles its kernel, specialised as a launch has it, and runs nothing.
+The ops are called with CPU tensors; every launch compiles its kernel with the launch's specialization and runs nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def compile_calls(dtype: torch.dtype) -> None:
         ops.reparameterize_kl(image, image.contiguous(), seed, 3, 0.0, 0.0)
         ops.gaussian_kl(a, b, 0.0, 0.0, 1)
         ops.exp_elbo(rec, kl, 1.0, 1.0, 1.0, 2.0, 0)
-        # Long rows, of which a program takes several tiles: memory that nothing touches.
+        # Long rows, of which a program takes several tiles; their memory is never accessed.
         image = torch.empty(4, 3, 1024, 1024)
         for kind in range(4):
             ops.reconstruction_error(image, image, kind, 1)
@@ -79,7 +79,7 @@ def compile_calls(dtype: torch.dtype) -> None:
 
 
 def styled_norms(x: torch.Tensor, parameters: torch.dtype) -> None:
-    """Forward and backward with everything that can be given."""
+    """Forward and backward with all operands."""
     ops = torch.ops.sivae_triton
     batch, channels, height, width = x.shape
     noise = torch.empty(batch, 1, height, width, dtype=parameters)

@@ -1,4 +1,4 @@
-"""The Triton kernels on the CPU, in Triton's interpreter."""
+"""Run the Triton kernels on the CPU, in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sivae import ops
 
 @pytest.fixture
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles as tall as they get: the interpreter runs one program after the other, each for a tenth of a second."""
+    """Use the tallest tiles: the interpreter runs one program after the other, a tenth of a second each."""
     reason = ops.backend_status()["triton"]["cpu"]
     if reason is not None:
         pytest.skip(f"no Triton interpreter: {reason}")
@@ -20,7 +20,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_blocks(interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks so small that a small tensor takes several programs, steps and splits."""
+    """Use small blocks, so that a small tensor takes several programs, steps and splits."""
     from sivae.ops.triton import blocks
 
     single = blocks.Blocks(elements=16, warps=1, steps=1)

@@ -1,4 +1,4 @@
-"""Kernels that do nothing but call one function of sivae.ops.triton.scalar_math."""
+"""Kernels that only call one function of sivae.ops.triton.scalar_math."""
 
 from __future__ import annotations
 

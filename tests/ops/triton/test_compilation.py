@@ -1,4 +1,4 @@
-"""Every Triton kernel compiled for NVIDIA GPUs, without one: what the interpreter takes, a compiler may refuse."""
+"""Compile every Triton kernel for NVIDIA GPUs without one: a compiler may refuse code that the interpreter runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def reports(arch: int, dtypes: list[str], cache: Path) -> list[dict]:
     ids=str,
 )
 def test_kernels_for_a_gpu(arch, dtypes, tmp_path):
-    """They compile, keep everything in registers, add nothing atomically, and approximate nothing."""
+    """They compile without spills, atomics and approximate instructions."""
     found = reports(arch, dtypes, tmp_path)
     for dtype in dtypes:
         assert {r["kernel"] for r in found if r["dtype"] == dtype} >= FAMILIES

@@ -1,4 +1,4 @@
-"""What the Triton backend promises besides values: noise, determinism, registration, autograd, empty inputs, choice."""
+"""Test the Triton backend except for its values: noise, determinism, registration, autograd, empty inputs, choice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TestNoise:
     @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)
     @pytest.mark.parametrize(("seed", "offset"), [(0, 0), (2**32, 2**32 - 1), (SEED, OFFSET), (2**63 - 1, 2**63 - 1)])
     def test_normals(self, dtype, bound, seed, offset):
-        """The integers are equal to the bit: one other bit of them moves a normal by far more than the bound."""
+        """The random integers are equal: a single different bit would change a normal by far more than the bound."""
         a = ops.philox_normal(seed, (4099,), offset=offset, dtype=dtype, backend="triton")
         b = ops.philox_normal(seed, (4099,), offset=offset, dtype=dtype, backend="reference")
         assert (a.double() - b.double()).abs().max() <= bound
@@ -37,7 +37,7 @@ class TestNoise:
 
     @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (3, 33), (9, 2), (2, 3, 5), (2, 16)], ids=str)
     def test_the_index_is_logical(self, small_blocks, shape):
-        """At mu = logvar = 0 a sample is its normal, whatever block and row it lies in."""
+        """At mu = logvar = 0 a sample is its normal, in any block and row."""
         zeros = torch.zeros(shape)
         z = ops.reparameterize(zeros, zeros, noise=ops.PhiloxNoise(SEED, OFFSET), backend="triton")
         assert torch.equal(z, ops.philox_normal(SEED, shape, offset=OFFSET, backend="triton"))
@@ -139,7 +139,7 @@ class TestRegistration:
     @pytest.mark.parametrize("layout", ["channels last", "expanded", "empty"])
     @pytest.mark.parametrize("name", ALL_OPS)
     def test_fake_kernels(self, name, layout):
-        """Shape, strides, dtype and device of what the real kernels return."""
+        """They return the shape, strides, dtype and device of the real kernels' results."""
         op = low_level(name, "triton")
         for dtype, arguments in [(dtype, samples(name, layout, dtype)[-1]) for dtype in DTYPES]:
             real = op(*arguments)
@@ -147,11 +147,11 @@ class TestRegistration:
                 fake = op(*(mode.from_tensor(x) if isinstance(x, Tensor) else x for x in arguments))
             for r, f in zip(*(x if isinstance(x, tuple) else (x,) for x in (real, fake)), strict=True):
                 assert (f.shape, f.dtype, f.device) == (r.shape, r.dtype, r.device), dtype
-                # Strides of no elements mean nothing, and torch's own operators leave them as they fall.
+                # Strides of empty tensors mean nothing, and torch's own operators do not set them consistently.
                 assert f.stride() == r.stride() or r.numel() == 0
 
     def test_only_needed_gradients(self):
-        """A gradient that is not asked for is an empty tensor; without any source it is zero."""
+        """A gradient that is not needed is an empty tensor; one without any source is zero."""
         a, b = torch.rand(2, 3, 5)
         backward = low_level("latent_backward", "triton")
         settings = (0, 0.0, 0.0, 0)
@@ -184,7 +184,7 @@ class TestRegistration:
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)], ids=str)
 @pytest.mark.parametrize("op", [name for name in OPS if name not in ("exp_elbo", "styled_instance_norm")])
 def test_empty(op, shape):
-    """As the reference has it: nothing, zeros, or the NaN that is the mean of no samples."""
+    """As in the reference: nothing, zeros, or NaN for the mean of no samples."""
     for backend in ("triton", "reference"):
         results = values_and_gradients(calls(backend)[op][0], [torch.zeros(shape), torch.zeros(shape)])
         if backend == "triton":

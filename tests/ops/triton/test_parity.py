@@ -1,4 +1,4 @@
-"""The Triton kernels in the interpreter against the reference, within the bounds that every backend is held to."""
+"""Compare the Triton kernels in the interpreter with the reference, within the bounds for every backend."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ EXPONENTS += [math.nan, math.inf, -math.inf]
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_exp_elbo_along_the_curve(dtype):
-    """rec alone makes t, with weight -1: t is exact."""
+    """t depends only on rec, with weight -1, so it is exact."""
     rec = -torch.tensor(EXPONENTS, dtype=torch.float64).to(dtype)
     settings = {"scale": 1.0, "beta_rec": 1.0, "beta_kl": 1.0, "alpha": 1.0}
     assert_exp_elbo_parity("triton", rec, torch.zeros_like(rec), "none", **settings)
@@ -183,7 +183,7 @@ def laid_out(layout: str, tensor: Tensor) -> Tensor:
 @pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(request, layout, blocks):
-    """Views are read where they lie: the same bits as of their contiguous copies, but for the order of a sum.
+    """Views are read in place: the same bits as for their contiguous copies, except for the order of a sum.
 
     Only "mixed" pairs two layouts; reconstruction's columns then follow the first tensor's memory.
     """
@@ -203,7 +203,7 @@ def test_layouts(request, layout, blocks):
 
 @pytest.mark.parametrize("layout", ["chunk", "mixed", "slices", "expanded"])
 def test_layouts_of_gradients(layout):
-    """Inputs and incoming gradients are strided, expanded ones too; no gradient is anything but the contiguous one."""
+    """With strided and expanded inputs and upstream gradients, the gradients are those of contiguous copies."""
     inputs = [laid_out(layout, torch.rand(3, 4, 3, 2)) for _ in range(2)]
     if layout == "mixed":
         inputs[1] = inputs[1].contiguous()
@@ -223,7 +223,7 @@ def test_layouts_of_gradients(layout):
 
 
 def test_offsets_in_64_bits(small_blocks, monkeypatch):
-    """The path for rows that pass 2^31 elements, taken by small ones: the same bits."""
+    """The code for rows of more than 2^31 elements, run on small ones, gives the same bits."""
     first, second = (laid_out("slices", torch.rand(3, 4, 3, 2)) for _ in range(2))
 
     def results() -> list[Tensor]:

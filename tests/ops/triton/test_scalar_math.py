@@ -1,4 +1,4 @@
-"""The elementary functions of the Triton kernels to the few roundings that the bounds of the ops take them for."""
+"""Test the elementary functions of the Triton kernels: they err by the few roundings that the ops' bounds assume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNT = 1 << 16
 
 
 def apply(name: str, x: Tensor) -> list[Tensor]:
-    """Two results, of which functions with one leave the second at 0."""
+    """Two results; the second is 0 for functions with one."""
     from sivae.ops.triton.launch import launch
     from tests.ops.triton.function_kernel import function_kernel
 
@@ -49,7 +49,7 @@ def test_float32(name):
 
 @pytest.mark.parametrize("name", ["exp", "log", "log1p"])
 def test_edges(name):
-    """Infinities, NaN, zeros, subnormal numbers, overflow and underflow as torch has them in float64, rounded."""
+    """Infinities, NaN, zeros, subnormal numbers, overflow and underflow: torch's results in float64, rounded."""
     x = torch.tensor(
         [math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-40, 2.0**-149, 3e38, -1.0, -2.0, 89.5, -104.0, -90.0, 1.0]
     )

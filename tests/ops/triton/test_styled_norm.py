@@ -1,4 +1,4 @@
-"""The styled instance norm of the Triton backend in the interpreter, within its bounds of float64."""
+"""Compare the styled instance norm of the Triton backend, in the interpreter, with float64."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_dtypes(layout, dtype, parameters):
 @pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(request, layout, blocks):
-    """Read where they lie, be it in one tile or in many; the gradient in the same layout as x, or in another one."""
+    """Views are read in place, in one tile or in many; the gradient in x's or another layout."""
     request.getfixturevalue(blocks)
     assert_styled_norm("triton", make_case((2, 3, 6, 5), torch.float32, layout=layout))
     assert_styled_norm("triton", make_case((1, 4, 4, 3), torch.float32, layout=layout, grad_layout="contiguous"))
@@ -73,7 +73,7 @@ def test_what_may_be_left_out(request, layout, blocks):
 
 @pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
 def test_only_gradients_that_are_needed(request, blocks):
-    """Each has the same bits whatever else is asked for."""
+    """Each has the same bits, whether others are computed or not."""
     request.getfixturevalue(blocks)
     case = make_case((1, 2, 4, 3), torch.float32)
     _, mean, std = forward("triton", case)
@@ -86,7 +86,7 @@ def test_only_gradients_that_are_needed(request, blocks):
 @pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
 @pytest.mark.parametrize("layout", MEMORY)
 def test_constant_planes(request, layout, blocks):
-    """Exactly 0 before the style, whatever the constant and the number of pixels; with finite gradients."""
+    """Exactly 0 before the style for any constant and number of pixels, with finite gradients."""
     request.getfixturevalue(blocks)
     values = torch.arange(1, 7).reshape(2, 3, 1, 1) * 0.1
     case = replace(make_case((2, 3, 3, 7), torch.float32), noise=None, noise_weight=None)
@@ -100,7 +100,7 @@ def test_constant_planes(request, layout, blocks):
 @pytest.mark.parametrize("blocks", ["interpreter", "small_blocks"])
 @pytest.mark.parametrize("layout", MEMORY)
 def test_far_from_zero(request, layout, blocks):
-    """No cancellation: neither a large mean nor one outlier takes the digits of the variance."""
+    """No cancellation: the variance stays accurate with a large mean or an outlier."""
     request.getfixturevalue(blocks)
     case = make_case((1, 2, 6, 5), torch.float32, layout=layout)
     assert_styled_norm("triton", replace(case, x=case.x + 1000))
@@ -139,7 +139,7 @@ def test_special_values_stay_in_their_plane(request, special, blocks):
 
 
 def test_offsets_in_64_bits(small_blocks, monkeypatch):
-    """The path for samples that pass 2^31 elements, taken by small ones: the same bits."""
+    """The code for samples of more than 2^31 elements, run on small ones, gives the same bits."""
     case = make_case((1, 2, 6, 5), torch.float32, layout="slices")
 
     def results() -> list[torch.Tensor]:
