@@ -30,7 +30,7 @@ Fake = Literal["prior", "reconstruction"]
 FAKES: tuple[Fake, ...] = get_args(Fake)
 SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
 
-NEGLIGIBLE = 2.0**-24  # a weight this small beside another is below float32's resolution
+NEGLIGIBLE = 2.0**-24  # relative to another weight, this is below float32's resolution
 FAR = 5.0  # a KL this many times another is far above it
 SATURATED = 1e-6  # an exp-ELBO below this gives the encoder a negligible gradient
 
@@ -43,7 +43,7 @@ OF_CLASSES = Need(
 
 
 class Latents(NamedTuple):
-    """The arguments of an objective in the VAE step, beside rec and kl.
+    """The arguments of an objective's `loss_of`, in addition to rec and kl.
 
     Attributes:
         z: draws from the posteriors, [B, z_dim].
@@ -472,7 +472,7 @@ class SoftIntroObjective(_ClassWeight):
             cause = f"the exp-ELBO of fakes is saturated at 0 (lately {exp_elbo:.2g}), so the encoder learns nothing"
             own = [Symptom(f"{cause} from them", "lower --beta-neg, to a quarter")]
         else:
-            own = _running_away(usual, "raise --beta-neg, to double: the exponential then lets go of fakes sooner")
+            own = _running_away(usual, "raise --beta-neg, to double: the exponential then stops pushing fakes sooner")
         return [*own, *super().symptoms(usual)]
 
     def scaled(self, neg_factor: float) -> SoftIntroObjective:

@@ -25,7 +25,7 @@ TAP_CHANNELS = {tap: channels for tap, (channels, _) in zip(TAPS, _BLOCKS, stric
 
 _LEAST_SIDE = {tap: 2**poolings for poolings, tap in enumerate(TAPS)}
 
-# Of the images of ImageNet, red, green and blue, in [0, 1].
+# Mean and deviation of ImageNet's red, green and blue, in [0, 1].
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -140,7 +140,7 @@ class Trainer:
         return self.averaged.model
 
     def state(self) -> dict[str, Any]:
-        """Return the state that a resumed run needs beside the weights."""
+        """Return the state that a resumed run needs in addition to the weights."""
         return {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "noise": self.generator.get_state(),

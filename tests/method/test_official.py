@@ -1,4 +1,4 @@
-"""One whole training step of the conv model, against the recording of the official program's."""
+"""One training step of the conv model, against a recording of the official program."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gradients(model: ConvVAE) -> dict[str, Tensor]:
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Relative L2."""
+    """Relative L2 distance."""
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
@@ -77,8 +77,8 @@ FORMATS = [
 @pytest.mark.parametrize(("memory_format", "tolerance"), FORMATS)
 @pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("skips", [True, False], ids=["gamma_r left out", "gamma_r kept"])
-def test_losses_and_every_gradient_are_the_recorded_ones(memory_format, tolerance, backend, skips, monkeypatch):
-    """To 1e-5 and 1e-4: what float32 leaves of sums in another order, through a dozen layers with batch norm."""
+def test_losses_and_all_gradients_equal_the_recorded_ones(memory_format, tolerance, backend, skips, monkeypatch):
+    """Up to 1e-5 and 1e-4, the rounding of float32 sums in another order, through a dozen layers with batch norm."""
     if backend not in ops.available_backends():
         pytest.skip(str(ops.backend_status()[backend]["cpu"]))
     model = official_model(memory_format)
@@ -100,7 +100,7 @@ def test_losses_and_every_gradient_are_the_recorded_ones(memory_format, toleranc
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_leaving_out_a_negligible_gamma_r_changes_no_gradient(memory_format, monkeypatch):
-    """By more than 1e-6, relative L2 over each network."""
+    """The relative L2 distance over each network is below 1e-6."""
     model, other = official_model(memory_format), official_model(memory_format)
     take_step(model, 1e-8)
     monkeypatch.setattr("sivae.method.objectives.NEGLIGIBLE", 0.0)
@@ -114,7 +114,7 @@ def test_leaving_out_a_negligible_gamma_r_changes_no_gradient(memory_format, mon
 
 
 def test_running_statistics_follow_real_images_and_the_decoder_s_first_pass_of_each_kind(model):
-    """Momentum 0.1, so a statistic is 0.9 of the old and 0.1 of the batch's, once for each pass that counts."""
+    """With a momentum of 0.1 each pass that counts makes a statistic 0.9 of its old value plus 0.1 of the batch's."""
     encoder, decoder = model.encoder.entry.norm, model.decoder.stages[0].norm1
     counts = [int(norm.num_batches_tracked) for norm in (encoder, decoder)]
     before = encoder.running_mean.clone()
@@ -126,7 +126,7 @@ def test_running_statistics_follow_real_images_and_the_decoder_s_first_pass_of_e
     torch.testing.assert_close(encoder.running_mean, 0.9 * before + 0.1 * of_real)
 
 
-def test_a_step_in_parts_moves_them_as_often_as_there_are_parts(model):
+def test_a_step_in_parts_updates_running_statistics_once_for_each_part(model):
     encoder, decoder = model.encoder.entry.norm, model.decoder.stages[0].norm1
     counts = [int(norm.num_batches_tracked) for norm in (encoder, decoder)]
     take_step(model, 1e-8, StepOptions(accumulate=3))

@@ -1,4 +1,4 @@
-"""Steps train one's own modules: a pair of networks, or a module with an encoder and a decoder."""
+"""Steps train any modules: a pair of networks, or a module with an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _TwoHeads(nn.Module):
 
 
 class _OwnVAE(nn.Module):
-    """A module with methods of its own; `encode` clamps what the encoder gives."""
+    """A module with its own methods; `encode` clamps the output of the encoder."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def _trained(step_class, objective, model, encoder: nn.Module, decoder: nn.Modul
 
 
 @pytest.mark.parametrize(("step_class", "objective"), STEPS)
-def test_a_pair_of_modules_trains_as_the_model_made_of_them(step_class, objective) -> None:
+def test_a_pair_of_modules_trains_as_a_model_made_of_them(step_class, objective) -> None:
     torch.manual_seed(3)
     model = MLPVAE(hidden=16, layers=2).double()
     expected = _trained(step_class, objective, model, model.encoder, model.decoder)
@@ -83,7 +83,7 @@ def test_a_pair_of_modules_trains_as_the_model_made_of_them(step_class, objectiv
     assert own.calls > 0
 
 
-def test_batch_norm_is_found_so_that_fakes_run_apart() -> None:
+def test_networks_with_batch_norm_run_fakes_separately() -> None:
     """Real and fake batches must not share statistics: each pass of the encoder is of one kind of sample."""
     encoder, decoder = _networks()
     normed = nn.Sequential(nn.BatchNorm1d(2).double(), copy.deepcopy(encoder))
@@ -100,7 +100,7 @@ def test_batch_norm_is_found_so_that_fakes_run_apart() -> None:
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), "model", (nn.Linear(2, 2),)], ids=["module", "text", "one of two"])
-def test_what_is_no_pair_is_named(model: object) -> None:
+def test_other_objects_are_errors_that_name_their_type(model: object) -> None:
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.05)
     with pytest.raises(TypeError, match=r"SoftIntroStep: model is \w+, expected a VAEModel, a pair"):
         SoftIntroStep(model, optimizer, optimizer, SoftIntroObjective())  # type: ignore[arg-type]

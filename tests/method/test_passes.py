@@ -1,7 +1,7 @@
-"""What a step's decoder passes draw, and fresh ones for the decoder's update: the plain loop again, in float64.
+"""The random draws of a step's decoder passes, and `fresh_passes`, against the plain step in float64.
 
-The style model has noise, style mixing and a running average of its own in every pass, so each pass of the plain loop
-is given the draws of ours by the offset that tells it apart.
+Each pass of the style model draws noise and mixes styles, and updates its running average. So each pass of the plain
+step gets the draws of the same pass of the fused step, by its offset.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def style() -> StyleVAE:
-    """8x8 in the middle of blending, with noise that counts."""
+    """A model of 8x8 images in the middle of blending, with a visible effect of noise."""
     torch.manual_seed(3)
     model = StyleVAE(image_size=8, channels=1, start_channels=3, max_channels=4, z_dim=5, mapping_layers=2).double()
     with torch.no_grad():
@@ -61,8 +61,8 @@ def _images(model: VAEModel, rows: int = BATCH) -> Tensor:
     return torch.rand(rows, *model.sample_shape, dtype=torch.float64, generator=generator) * 2 - 1
 
 
-def test_fresh_passes_are_the_plain_loop_s(backend: str) -> None:
-    """Of a model without noise of its own: the decoder's update has other draws, and z of the updated encoder."""
+def test_fresh_passes_equal_the_plain_step(backend: str) -> None:
+    """For a model without noise maps: the decoder's update has new draws, and z of the updated encoder."""
     torch.manual_seed(3)
     model = MLPVAE(hidden=16, layers=2).double()
     other = copy.deepcopy(model)
@@ -77,7 +77,7 @@ def test_fresh_passes_are_the_plain_loop_s(backend: str) -> None:
 
 
 class _PlainPasses(nn.Module):
-    """A model whose passes, in the order of the plain loop, have the draws that ours have by their offsets."""
+    """A model whose passes, in the order of the plain step, get the draws that the fused step takes by offsets."""
 
     def __init__(self, model: StyleVAE, seed: Tensor, passes: list[tuple[int, str | None]]) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ _GAMMA_R_TERM: list[tuple[int, str | None]] = [(3, "prior"), (3, "reconstruction
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["shared", "fresh"])
-def test_the_style_model_s_step_is_the_plain_loop(style: StyleVAE, fresh: bool) -> None:
+def test_the_step_of_the_style_model_equals_the_plain_step(style: StyleVAE, fresh: bool) -> None:
     other = copy.deepcopy(style)
     again: list[tuple[int, str | None]] = [(4, None), (5, None)] if fresh else [(0, None), (1, None)]
     settings = {"scale": SCALE, "gamma_r": 1.0, **WEIGHTS}
@@ -135,7 +135,7 @@ def test_the_style_model_s_step_is_the_plain_loop(style: StyleVAE, fresh: bool) 
             torch.testing.assert_close(parameter.grad, theirs[label].grad, rtol=1e-7, atol=1e-10)
 
 
-def test_layers_of_other_stages_are_left_alone(style: StyleVAE) -> None:
+def test_layers_of_other_stages_do_not_change(style: StyleVAE) -> None:
     style.grow(0)
     before = {name: value.clone() for name, value in style.named_parameters()}
     step = SoftIntroStep(style, *optimizers(style), SoftIntroObjective(scale=SCALE, **WEIGHTS))
@@ -148,8 +148,8 @@ def test_layers_of_other_stages_are_left_alone(style: StyleVAE) -> None:
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["shared", "fresh"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_no_two_passes_draw_the_same(style: StyleVAE, accumulate: int, fresh: bool) -> None:
-    """Two processes with parts of a batch each: every pass of one iteration has a range of offsets to itself."""
+def test_all_passes_of_an_iteration_have_different_draws(style: StyleVAE, accumulate: int, fresh: bool) -> None:
+    """With two processes and parts of batches, each pass of an iteration has its own range of offsets."""
     offsets: list[int] = []
     for rank in range(2):
         model = copy.deepcopy(style)
@@ -172,8 +172,8 @@ def test_no_two_passes_draw_the_same(style: StyleVAE, accumulate: int, fresh: bo
     assert min(offsets) >= 6  # below lie the latents' draws
 
 
-def test_parts_of_a_batch_see_each_pass_s_draws_again(style: StyleVAE) -> None:
-    """The gradient of a batch in two parts is the mean of those that two processes have of the same draws."""
+def test_parts_of_a_batch_repeat_the_draws_of_shared_passes(style: StyleVAE) -> None:
+    """The gradient of a batch in two parts is the mean of the gradients of two processes with the same draws."""
     generator = torch.Generator().manual_seed(SEED)
     options = StepOptions(accumulate=2)
     objective = SoftIntroObjective(scale=SCALE, **WEIGHTS)
@@ -197,11 +197,11 @@ def test_parts_of_a_batch_see_each_pass_s_draws_again(style: StyleVAE) -> None:
 
 
 def _trained(network: nn.Module) -> nn.Module:
-    """The parameters that have a gradient."""
+    """Flatten the parameters that have a gradient."""
     return nn.ParameterList([value for value in network.parameters() if value.grad is not None])
 
 
-def test_the_warm_up_updates_the_average_style_and_no_mixing_does(style: StyleVAE) -> None:
+def test_the_warm_up_updates_the_average_style_without_mixing(style: StyleVAE) -> None:
     step = VAEStep(style, *optimizers(style), VAEObjective(), generator=torch.Generator().manual_seed(SEED))
     style.style_mixing = 1.0
     before = style.average_style.clone()

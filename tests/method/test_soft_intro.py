@@ -1,7 +1,7 @@
-"""The training steps against straight-line statements of their algorithms, in float64, with given noise.
+"""The training steps against plain statements of their algorithms, in float64, with given noise.
 
-Soft-IntroVAE is stated by `sivae.method.plain`, and the paper's form of it and IntroVAE once more here. SGD without
-momentum, so that the updated encoder enters the decoder's update exactly as its gradient says.
+Soft-IntroVAE is stated in `sivae.method.plain`; the paper's form and IntroVAE are stated here. The optimizer is SGD
+without momentum, so that the decoder's update depends exactly on the gradient of the encoder's.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def weights(network: nn.Module) -> Tensor:
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Relative L2."""
+    """Relative L2 distance."""
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
@@ -100,7 +100,9 @@ def compare_losses(ours: dict[str, Tensor], theirs: dict[str, float], tolerance:
         pytest.param("mse", 0.0, 1e-12, 1e-12, id="mse, no gamma_r"),
     ],
 )
-def test_official_step_is_the_plain_loop(model, batch, noise, kind, gamma_r, loss_tolerance, gradient_tolerance):
+def test_the_official_step_equals_the_plain_step(
+    model, batch, noise, kind, gamma_r, loss_tolerance, gradient_tolerance
+):
     other = copy.deepcopy(model)
     plain = PlainSoftIntroStep(
         other, *optimizers(other), scale=0.5, gamma_r=gamma_r, error={"mse": mse, "l1": l1}[kind], **WEIGHTS
@@ -118,7 +120,7 @@ def test_official_step_is_the_plain_loop(model, batch, noise, kind, gamma_r, los
     compare(model, other, gradient_tolerance)
 
 
-def test_three_official_steps_in_a_row(model, batch, noise):
+def test_three_official_steps_in_a_row_equal_three_plain_steps(model, batch, noise):
     other = copy.deepcopy(model)
     plain = PlainSoftIntroStep(other, *optimizers(other), scale=0.5, gamma_r=1.0, **WEIGHTS)
     step = SoftIntroStep(model, *optimizers(model), SoftIntroObjective(scale=0.5, gamma_r=1.0, **WEIGHTS))
@@ -189,7 +191,7 @@ def straight_line(
 
 @pytest.mark.parametrize("fakes", FAKE_SETS, ids="+".join)
 @pytest.mark.parametrize(("gamma_r", "gamma"), [(1.0, 1.0), (0.0, 1.0), (1.0, 0.4)])
-def test_paper_step_is_algorithm_1(model, batch, noise, fakes, gamma_r, gamma):
+def test_the_paper_step_equals_algorithm_1(model, batch, noise, fakes, gamma_r, gamma):
     scale, alpha = 0.5, WEIGHTS["alpha"]
     share = 1.0 / len(fakes)
 
@@ -212,7 +214,7 @@ def test_paper_step_is_algorithm_1(model, batch, noise, fakes, gamma_r, gamma):
 
 @pytest.mark.parametrize("fakes", FAKE_SETS, ids="+".join)
 @pytest.mark.parametrize("gamma", [1.0, 0.4])
-def test_official_step_is_the_plain_loop_with_any_fakes(model, batch, noise, fakes, gamma):
+def test_the_official_step_equals_the_plain_step_with_any_fakes(model, batch, noise, fakes, gamma):
     other = copy.deepcopy(model)
     settings = {"scale": 0.5, "gamma_r": 1.0, "gamma": gamma, "semantics": "official", "fakes": fakes, **WEIGHTS}
     ours = SoftIntroStep(model, *optimizers(model), SoftIntroObjective(**settings))(batch, noise)
@@ -221,7 +223,7 @@ def test_official_step_is_the_plain_loop_with_any_fakes(model, batch, noise, fak
 
 
 @pytest.mark.parametrize("fakes", FAKE_SETS, ids="+".join)
-def test_intro_step_hinges_each_sample(model, batch, noise, fakes):
+def test_the_intro_step_applies_the_hinge_to_each_sample(model, batch, noise, fakes):
     # A margin amid the fakes' kl, so that some samples are past it and the hinge of the mean would differ; between two
     # of them, because at the kink itself the derivative is a matter of convention.
     with torch.no_grad():
@@ -246,7 +248,7 @@ def test_intro_step_hinges_each_sample(model, batch, noise, fakes):
 
 
 def counted_calls(model: MLPVAE) -> dict[str, int]:
-    """Passes through each network from now on."""
+    """Count the passes through each network from now on."""
     calls = {"encoder": 0, "decoder": 0}
     for name in calls:
 
@@ -269,7 +271,7 @@ def counted_calls(model: MLPVAE) -> dict[str, int]:
     ],
     ids=str,
 )
-def test_passes_whose_result_is_not_used_are_not_made(model, batch, changes, encoder, decoder):
+def test_passes_without_use_are_not_computed(model, batch, changes, encoder, decoder):
     calls = counted_calls(model)
     SoftIntroStep(model, *optimizers(model), SoftIntroObjective(scale=0.5, **(WEIGHTS | changes)))(batch)
     assert calls == {"encoder": encoder, "decoder": decoder}
@@ -289,7 +291,7 @@ def test_frozen_parameters_stay_frozen(model, batch, step):
     assert not torch.equal(model.encoder[2].weight, trained)
 
 
-def test_every_pass_goes_through_the_models_two_calls(model, batch):
+def test_all_passes_call_encode_or_decode_of_the_model(model, batch):
     class Clamped(MLPVAE):
         calls = 0
 
@@ -304,8 +306,8 @@ def test_every_pass_goes_through_the_models_two_calls(model, batch):
 
 @pytest.mark.parametrize("gamma_r", [1e-8, 1.0])
 @pytest.mark.parametrize("semantics", ["official", "paper"])
-def test_a_batch_in_parts_is_the_batch(model, batch, noise, semantics, gamma_r):
-    """The parts' losses are means over equally many samples, so only rounding differs."""
+def test_a_batch_in_parts_gives_the_same_update(model, batch, noise, semantics, gamma_r):
+    """The losses of the parts are means over equal numbers of samples, so only rounding differs."""
     batch, noise = batch[:6], StepNoise(**{name: eps[:6] for name, eps in vars(noise).items()})
     other = copy.deepcopy(model)
     objective = SoftIntroObjective(scale=0.5, semantics=semantics, gamma_r=gamma_r, **WEIGHTS)
@@ -315,7 +317,7 @@ def test_a_batch_in_parts_is_the_batch(model, batch, noise, semantics, gamma_r):
     compare(model, other, 1e-12)
 
 
-def test_a_vae_s_batch_in_parts_is_the_batch(model, batch):
+def test_a_vae_s_batch_in_parts_gives_the_same_update(model, batch):
     other = copy.deepcopy(model)
     results = []
     for one, accumulate in ((model, 2), (other, 1)):
@@ -332,8 +334,8 @@ def test_a_vae_s_batch_in_parts_is_the_batch(model, batch):
     compare(model, other, 1e-12)
 
 
-def test_the_noise_of_parts_and_processes_is_their_rows_of_the_whole(model, batch):
-    """Float32, so that PhiloxNoise inside an op and philox_normal outside give the same normals."""
+def test_parts_and_processes_draw_their_rows_of_the_whole_noise(model, batch):
+    """In float32, so that PhiloxNoise inside an op and philox_normal outside draw the same numbers."""
     model, batch = model.float(), batch[:6].float()
     seen: dict[str, list[Tensor]] = {}
 
@@ -372,7 +374,7 @@ def test_the_noise_of_parts_and_processes_is_their_rows_of_the_whole(model, batc
         torch.testing.assert_close(again, fakes[:, rows].reshape(4, 2))
 
 
-def test_a_batch_that_cannot_be_cut_equally_is_refused(model, batch):
+def test_a_batch_that_accumulate_does_not_divide_is_an_error(model, batch):
     with pytest.raises(ValueError, match="the batch has 7 samples, expected a multiple of accumulate = 2"):
         step = SoftIntroStep(model, *optimizers(model), SoftIntroObjective(), options=StepOptions(accumulate=2))
         step(batch)
@@ -396,12 +398,12 @@ def test_autocast_keeps_weights_losses_and_gradients_in_float32(model, batch):
         assert distance(gradients(getattr(model, name)), gradients(getattr(other, name))) < 20 * 2.0**-9
 
 
-def test_an_empty_batch_is_refused(model, batch):
+def test_an_empty_batch_is_an_error(model, batch):
     with pytest.raises(ValueError, match="the batch has no samples"):
         SoftIntroStep(model, *optimizers(model), SoftIntroObjective())(batch[:0])
 
 
-def test_noise_of_only_some_fakes_is_refused(model, batch, noise):
+def test_noise_for_only_some_fakes_is_an_error(model, batch, noise):
     with pytest.raises(ValueError, match="only some of eps_fake_encoder, eps_rec_encoder are given"):
         partial = dataclasses.replace(noise, eps_rec_encoder=None)
         SoftIntroStep(model, *optimizers(model), SoftIntroObjective())(batch, partial)

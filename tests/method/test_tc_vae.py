@@ -1,4 +1,4 @@
-"""The objective of β-TC-VAE against plain loops over samples and latent values, in float64."""
+"""The objective β-TC-VAE, against plain loops over samples and latent values in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _log_normal(z: float, mu: float, logvar: float) -> float:
 
 
 def _by_loops(z: Tensor, mu: Tensor, logvar: Tensor, data_size: int) -> list[list[float]]:
-    """log q(z|x), log q(z), log prod_d q(z_d) and log p(z) of each sample, one number at a time."""
+    """Compute log q(z|x), log q(z), log prod_d q(z_d) and log p(z) of each sample, one number at a time."""
     rows, values = range(len(z)), range(z.shape[1])
     weight = 1.0 / (data_size * len(z))
 
@@ -44,14 +44,14 @@ def _by_loops(z: Tensor, mu: Tensor, logvar: Tensor, data_size: int) -> list[lis
     return [posterior, mixture, product, prior]
 
 
-def test_the_densities_are_those_of_plain_loops(latents: Latents) -> None:
+def test_the_densities_equal_those_of_plain_loops(latents: Latents) -> None:
     ours = log_densities(latents.z, latents.mu, latents.logvar, DATA_SIZE)
     expected = _by_loops(latents.z, latents.mu, latents.logvar, DATA_SIZE)
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, torch.tensor(other, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
-def test_float32_is_as_good_as_its_rounding(latents: Latents) -> None:
+def test_float32_is_accurate_to_its_rounding(latents: Latents) -> None:
     exact = log_densities(latents.z, latents.mu, latents.logvar, DATA_SIZE)
     rounded = log_densities(*(one.float() for one in latents[:3]), DATA_SIZE)
     # Sums of at most 15 terms, each at most about 30: a few roundings of that size.
@@ -59,7 +59,7 @@ def test_float32_is_as_good_as_its_rounding(latents: Latents) -> None:
         torch.testing.assert_close(mine.double(), other, rtol=0.0, atol=16 * 30 * 2.0**-24)
 
 
-def test_the_loss_weighs_the_three_parts(latents: Latents) -> None:
+def test_the_loss_is_the_weighted_sum_of_the_three_parts(latents: Latents) -> None:
     posterior, mixture, product, prior = (torch.tensor(one) for one in _by_loops(*latents[:3], DATA_SIZE))
     rec, kl = torch.arange(5.0, dtype=torch.float64), torch.full((5,), math.nan, dtype=torch.float64)
     parts = ((posterior - mixture).mean(), (mixture - product).mean(), (product - prior).mean())
@@ -72,7 +72,7 @@ def test_the_loss_weighs_the_three_parts(latents: Latents) -> None:
         assert not mine.requires_grad
 
 
-def test_with_equal_weights_it_estimates_a_vae(latents: Latents) -> None:
+def test_with_equal_weights_the_loss_estimates_that_of_a_vae(latents: Latents) -> None:
     """The three parts add up to log q(z|x) - log p(z), whose mean over draws is the kl."""
     _, parts = TCVAEObjective().loss_of(torch.zeros(BATCH), torch.zeros(BATCH), latents)
     posterior, _, _, prior = log_densities(*latents[:3], DATA_SIZE)
@@ -93,7 +93,7 @@ def test_independent_values_have_less_total_correlation_than_equal_ones() -> Non
     assert total_correlation(mu.expand(-1, 2)) > total_correlation(apart) + 0.5
 
 
-def test_the_step_hands_it_the_size_of_the_data_set() -> None:
+def test_the_step_passes_the_size_of_the_data_set() -> None:
     torch.manual_seed(0)
     model = ConvVAE(image_size=8, channels=1, widths=(4, 8), z_dim=3, norm="group")
     optimizers = [torch.optim.SGD(network.parameters(), lr=1e-3) for network in (model.encoder, model.decoder)]
@@ -115,7 +115,7 @@ def test_the_step_hands_it_the_size_of_the_data_set() -> None:
         VAEStep(model, *optimizers, TCVAEObjective())(batch)
 
 
-def test_it_takes_the_weights_of_the_conv_presets() -> None:
+def test_the_conv_presets_keep_their_weights() -> None:
     for name, preset in PRESETS.items():
         if preset.config.model.name == "conv":
             objective = preset_config(name, objective="tc-vae", beta_tc=2.0).objective
@@ -124,6 +124,6 @@ def test_it_takes_the_weights_of_the_conv_presets() -> None:
             assert objective.for_warm_up() == VAEObjective(beta_rec=beta_rec, beta_kl=beta_kl)
 
 
-def test_it_does_not_fit_endless_data() -> None:
+def test_endless_data_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'tc-vae': it needs the number of training samples, and the data 'density'"):
         preset_config("rings", objective="tc-vae")

@@ -1,4 +1,4 @@
-"""Steps of the model that tells class and content apart, against straight-line restatements in float64."""
+"""Steps of the model that separates class and content, against plain statements in float64."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def descend(network: nn.Module, loss: Tensor) -> None:
 
 
 def plain_soft_intro(model: TranslationVAE, batch: Tensor, noise: StepNoise, scale: float) -> dict[str, float]:
-    """Both updates in the official semantics with both kinds of fakes, gamma_r 0 and alpha 2."""
+    """Make both updates in the official semantics, with both kinds of fakes, gamma_r 0 and alpha 2."""
     w = WEIGHTS
     mu, logvar = model.encode(batch)
     z = exchanged(draw(mu, logvar, noise.eps_real), model.exchanges)
@@ -116,7 +116,7 @@ def plain_soft_intro(model: TranslationVAE, batch: Tensor, noise: StepNoise, sca
 
 
 @pytest.mark.parametrize("exchanges", [False, True])
-def test_soft_intro_weighs_the_kl_of_class_and_content_apart(model, batch, noise, exchanges):
+def test_soft_intro_weights_the_kl_of_class_and_content_separately(model, batch, noise, exchanges):
     model.exchanges = exchanges
     other = copy.deepcopy(model)
     objective = SoftIntroObjective(scale=0.02, gamma_r=0.0, **WEIGHTS)
@@ -128,7 +128,7 @@ def test_soft_intro_weighs_the_kl_of_class_and_content_apart(model, batch, noise
 
 
 @pytest.mark.parametrize("exchanges", [False, True])
-def test_vae_weighs_them_apart_too(model, batch, noise, exchanges):
+def test_a_vae_weights_the_kl_of_class_and_content_separately(model, batch, noise, exchanges):
     model.exchanges = exchanges
     other = copy.deepcopy(model)
     objective = VAEObjective(beta_rec=0.01, beta_kl=0.004, beta_kl_class=0.001)
@@ -142,7 +142,7 @@ def test_vae_weighs_them_apart_too(model, batch, noise, exchanges):
     compare(model, other)
 
 
-def test_weights_of_the_class_that_are_left_out_are_those_of_the_content(model, batch, noise):
+def test_missing_weights_of_the_class_are_those_of_the_content(model, batch, noise):
     other = copy.deepcopy(model)
     same = {"scale": 0.02, "beta_kl": 0.4, "beta_neg": 0.9}
     SoftIntroStep(model, *optimizers(model), SoftIntroObjective(**same))(batch, noise)
@@ -152,7 +152,7 @@ def test_weights_of_the_class_that_are_left_out_are_those_of_the_content(model, 
 
 
 @pytest.mark.parametrize("objective", [VAEObjective, SoftIntroObjective])
-def test_a_weight_of_the_class_wants_one_of_the_content(objective):
+def test_a_weight_of_the_class_needs_one_of_the_content(objective):
     with pytest.raises(ValueError, match="beta_kl = 0: beta_kl_class is applied relative to it"):
         objective(beta_kl=0.0, beta_kl_class=1.0)
     with pytest.raises(ValueError, match=r"beta_kl_class = -1\.0: it must be 0 or more"):
@@ -168,8 +168,8 @@ def test_parts_of_a_batch_keep_their_pairs(model, batch, noise):
     compare(model, other)
 
 
-def test_a_distance_takes_the_place_of_the_error(model, batch, noise):
-    """Twice the squared error is beta_rec doubled."""
+def test_a_distance_replaces_the_error(model, batch, noise):
+    """A distance of twice the squared error equals a doubled beta_rec."""
     other = copy.deepcopy(model)
     SoftIntroStep(
         model, *optimizers(model), SoftIntroObjective(scale=0.02, beta_rec=0.35), distance=lambda x, y: 2.0 * rec(x, y)
@@ -233,6 +233,6 @@ def test_lord_draws_its_noise_from_the_step_s_generator(coded, batch):
 
 
 @pytest.mark.parametrize("name", ["content_noise", "content_decay", "code_weight"])
-def test_weights_of_lord_cannot_be_negative(name):
+def test_negative_weights_of_lord_are_errors(name):
     with pytest.raises(ValueError, match=f"{name} = -1.0: it must be 0 or more"):
         LordObjective(**{name: -1.0})

@@ -1,4 +1,4 @@
-"""The published conv networks, straight from their description, on a state dict with the authors' names."""
+"""The published conv networks in plain functions, on a state dict with the authors' names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = dict[str, Tensor]
 
 
 def encode(state: State, x: Tensor, sides: list[int], *, condition: Tensor | None = None, training: bool) -> Tensor:
-    """mu and logvar side by side. `sides`: of the features where the residual blocks work."""
+    """Compute mu and logvar side by side. `sides`: the side of the features in each residual block."""
     x = F.conv2d(x, state["encoder.main.0.weight"], padding=2)
     x = F.avg_pool2d(F.leaky_relu(_norm(state, "encoder.main.1", x, training), 0.2), 2)
     for side in sides:
@@ -22,7 +22,7 @@ def encode(state: State, x: Tensor, sides: list[int], *, condition: Tensor | Non
 
 
 def decode(state: State, z: Tensor, sides: list[int], *, condition: Tensor | None = None, training: bool) -> Tensor:
-    """The image. `sides` as for :func:`encode`."""
+    """Compute the image. `sides` as for :func:`encode`."""
     z = z if condition is None else torch.cat([z, condition], 1)
     x = F.relu(F.linear(z, state["decoder.fc.0.weight"], state["decoder.fc.0.bias"]))
     x = x.view(len(z), -1, sides[-1], sides[-1])

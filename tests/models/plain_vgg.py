@@ -1,4 +1,4 @@
-"""VGG-16 with random weights in torchvision's layout, and its activations written out in float64."""
+"""VGG-16 with random weights in torchvision's layout, and its activations in plain float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYERS = (
 
 @functools.cache
 def random_state() -> dict[str, Tensor]:
-    """Weights that keep the activations' scale, as He et al. initialise; not to be changed."""
+    """Make weights that keep the scale of activations, as He et al. initialize. They are shared: do not change them."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for place, incoming, channels, _ in LAYERS:
@@ -41,14 +41,14 @@ def random_state() -> dict[str, Tensor]:
 
 
 def write_vgg(path: Path) -> Path:
-    """A file as torchvision's, with a classifier that is smaller."""
+    """Write a file in torchvision's layout, with a smaller classifier."""
     classifier = {"classifier.0.weight": torch.zeros(2, 3), "classifier.0.bias": torch.zeros(2)}
     torch.save({**random_state(), **classifier}, path)
     return path
 
 
 def plain_activations(images: Tensor) -> dict[str, Tensor]:
-    """In float64, of images [B, 3, H, W] in [0, 1], by tap; for sides from 16 on."""
+    """Compute the activations of images [B, 3, H, W] in [0, 1] by tap, in float64; sides from 16 on."""
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)[:, None, None]
     deviation = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)[:, None, None]
     x = (images.double() - mean) / deviation

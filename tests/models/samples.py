@@ -1,4 +1,4 @@
-"""Small models with nothing at its initial value."""
+"""Small models with no parameter at its initial value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sivae.models import ConvVAE
 
 
 def small_conv(seed: int = 0, **changes: Any) -> ConvVAE:
-    """8 x 8 images through two halvings; parameters and running statistics are random."""
+    """A model of 8 x 8 images with two halvings; parameters and running statistics are random."""
     hyperparameters: dict[str, Any] = {"image_size": 8, "channels": 3, "widths": (4, 6), "z_dim": 5, **changes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

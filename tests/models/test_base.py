@@ -1,4 +1,4 @@
-"""What every model has from its base class, and the functions beside it."""
+"""The base class of models, and its helper functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conv pair: as published, in every option, format and precision, and what it refuses."""
+"""The model `conv`: published outputs, all options, memory formats and precisions, and errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _conditions(model: ConvVAE, count: int = 4) -> Tensor | None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_the_recorded_outputs_of_the_official_program(mode: str, layout: torch.memory_format) -> None:
+def test_outputs_equal_the_recorded_ones_of_the_official_program(mode: str, layout: torch.memory_format) -> None:
     arrays = np.load(FIXTURE.with_suffix(".npz"))
     model = import_official(FIXTURE.with_suffix(".pth")).model.train(mode == "train").to(memory_format=layout)
     mu, logvar = model.encode(torch.from_numpy(arrays["x"]))
@@ -62,7 +62,9 @@ def test_the_recorded_outputs_of_the_official_program(mode: str, layout: torch.m
     ],
 )
 @pytest.mark.parametrize("training", [False, True])
-def test_the_description_of_the_networks(hyperparameters: dict[str, Any], sides: list[int], training: bool) -> None:
+def test_outputs_equal_a_plain_statement_of_the_networks(
+    hyperparameters: dict[str, Any], sides: list[int], training: bool
+) -> None:
     model = small_conv(**hyperparameters).double().train(training)
     names = official_names(model)
     state = {names[name]: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -119,7 +121,7 @@ def test_published_parameter_counts_in_millions(
         ({"norm": "layer"}, "norm is 'layer', expected one of batch, group, none"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_errors_that_name_them(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^ConvVAE: {message}"):
         ConvVAE(**changes)
 
@@ -147,7 +149,7 @@ def test_groups_have_at_least_sixteen_channels_and_divide_any_width() -> None:
         assert count == 1 or width // count >= 16
 
 
-def test_conditions_matter_and_their_mistakes_are_named() -> None:
+def test_conditions_change_the_output_and_wrong_ones_are_errors() -> None:
     model = small_conv(condition_dim=3).eval()
     x, z, condition = _images(model), torch.zeros(4, 5), torch.rand(4, 3)
     assert not torch.equal(model.encode(x, condition)[0], model.encode(x, condition + 1)[0])
@@ -164,7 +166,7 @@ def test_conditions_matter_and_their_mistakes_are_named() -> None:
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
-def test_channels_last_is_the_same_and_stays_channels_last(norm: str) -> None:
+def test_channels_last_gives_the_same_outputs_and_is_kept(norm: str) -> None:
     model = small_conv(norm=norm, image_size=16, condition_dim=2)
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     x, condition = _images(model), _conditions(model)
@@ -210,7 +212,7 @@ def test_autocast_to_bfloat16_trains(norm: str) -> None:
 
 
 def _gradients(model: ConvVAE, x: Tensor, *, frozen_decoder: bool) -> list[Tensor | None]:
-    """Of one pass through both networks, backward twice, where running statistics follow the encoder's pass only."""
+    """Gradients and running statistics of one pass; only the encoder's pass updates running statistics."""
     mu, logvar = model.encode(x)
     model.decoder.requires_grad_(not frozen_decoder)
     with batch_statistics(model.decoder, update=False):
@@ -224,7 +226,7 @@ def _gradients(model: ConvVAE, x: Tensor, *, frozen_decoder: bool) -> list[Tenso
 
 @pytest.mark.parametrize("frozen_decoder", [False, True])
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
-def test_computing_activations_again_changes_no_bit(norm: str, frozen_decoder: bool) -> None:
+def test_checkpointed_activations_change_no_bit(norm: str, frozen_decoder: bool) -> None:
     plain = small_conv(norm=norm)
     again = copy.deepcopy(plain)
     assert not again.checkpoint_activations
@@ -247,7 +249,7 @@ def test_computing_activations_again_changes_no_bit(norm: str, frozen_decoder: b
             assert int(module.num_batches_tracked) == (0 if module in set(again.decoder.modules()) else 1)
 
 
-def test_computing_activations_again_keeps_less() -> None:
+def test_checkpointed_activations_need_less_memory() -> None:
     def kept(model: ConvVAE) -> int:
         storages: dict[int, int] = {}
 

@@ -1,4 +1,4 @@
-"""The convolution of a doubled image, by summed weights."""
+"""The convolution of a doubled image, computed by summed weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sivae.models.doubling import DoublingConv2d
 
 
 @pytest.mark.parametrize(("count", "side"), [(1, 22), (1, 23), (2, 16), (3, 16), (600, 1)])
-def test_summed_weights_are_the_convolution_of_the_doubled_image(count: int, side: int) -> None:
+def test_summed_weights_equal_the_convolution_of_the_doubled_image(count: int, side: int) -> None:
     generator = torch.Generator().manual_seed(0)
     layer = DoublingConv2d(3, 2, 3, padding=1).double()
     x = torch.randn(count, 3, side, side, generator=generator, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""What docs/models.md shows runs, from top to bottom."""
+"""The examples in docs/models.md run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of the prior and paths through the latent space, against what defines them."""
+"""Prior samples and interpolation paths, against their definitions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_more_noise_begins_with_the_same_noise() -> None:
 
 @every_path
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_path_leads_from_one_end_to_the_other(path: Path, dtype: torch.dtype) -> None:
+def test_a_path_begins_and_ends_at_its_ends(path: Path, dtype: torch.dtype) -> None:
     a, b = gaussian(0, dtype=dtype), gaussian(1, dtype=dtype)
     points = path(a, b, 9)
     assert points.shape == (9, 64) and points.dtype == dtype
@@ -107,13 +107,13 @@ def test_opposite_ends_are_joined_around_zero(off: float) -> None:
     ("a", "b"),
     [([0.0, 0.0], [1.0, 2.0]), ([1.0, 2.0], [0.0, 0.0]), ([0.0, 0.0], [0.0, 0.0]), ([2.0], [-1.0]), ([2.0], [1.0])],
 )
-def test_where_there_is_no_arc_there_is_a_line(a: list[float], b: list[float]) -> None:
+def test_without_an_arc_the_path_is_a_line(a: list[float], b: list[float]) -> None:
     start, end = torch.tensor(a), torch.tensor(b)
     assert torch.equal(slerp(start, end, 5), lerp(start, end, 5))
 
 
 @every_path
-def test_what_is_no_pair_of_latents_is_refused(path: Path) -> None:
+def test_wrong_ends_are_errors(path: Path) -> None:
     with pytest.raises(ValueError, match=r"ends are \[2\] and \[3\], expected two equal \[z_dim\]"):
         path(torch.zeros(2), torch.zeros(3), 4)
     with pytest.raises(ValueError, match=r"ends are \[1, 2\]"):
@@ -123,7 +123,7 @@ def test_what_is_no_pair_of_latents_is_refused(path: Path) -> None:
 
 
 class TestSamples:
-    def test_an_image_is_a_function_of_the_seed_and_its_place(self) -> None:
+    def test_an_image_depends_only_on_the_seed_and_its_number(self) -> None:
         model = Painter().eval()
         many = torch.cat(list(generate(model, 300, seed=1)))
         assert many.shape == (300, 3, 8, 8) and not many.requires_grad
@@ -138,7 +138,7 @@ class TestSamples:
         assert [len(batch) for batch in generate(model, 600, seed=0)] == [256, 256, 88]
         assert [len(batch) for batch in generate(Painter((1, 1, 1 << 20), z_dim=1).eval(), 5, seed=0)] == [4, 1]
 
-    def test_conditions_go_with_their_images(self) -> None:
+    def test_each_image_gets_its_condition(self) -> None:
         model = Painter(condition_dim=2).eval()
         condition = one_hot(torch.arange(300) % 2, 2)
         batches = torch.cat(list(generate(model, 300, seed=1, condition=condition)))

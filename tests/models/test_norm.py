@@ -1,4 +1,4 @@
-"""Running statistics move where a pass says so, once, and nowhere else."""
+"""Running statistics are updated only by the passes that `batch_statistics` allows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_without_an_update_the_batch_normalises_and_nothing_moves() -> None:
+def test_without_an_update_the_batch_still_normalizes_and_statistics_stay() -> None:
     model = small_conv()
     x = torch.rand(4, 3, 8, 8)
     before = _statistics(model)
@@ -35,7 +35,7 @@ def test_without_an_update_the_batch_normalises_and_nothing_moves() -> None:
     assert _same(_statistics(model.decoder), {name[8:]: value for name, value in before.items() if name[0] == "d"})
 
 
-def test_with_an_update_they_move_as_they_do_outside() -> None:
+def test_with_an_update_statistics_change_as_outside() -> None:
     inside, outside = small_conv(), small_conv()
     x = torch.rand(4, 3, 8, 8)
     with batch_statistics(inside, update=True):
@@ -44,7 +44,7 @@ def test_with_an_update_they_move_as_they_do_outside() -> None:
     assert _same(_statistics(inside), _statistics(outside))
 
 
-def test_blocks_nest_and_end_with_an_error() -> None:
+def test_contexts_nest_and_end_after_an_error() -> None:
     model = small_conv()
     x = torch.rand(4, 3, 8, 8)
     start = _statistics(model)
@@ -72,7 +72,7 @@ def test_eval_mode_uses_the_running_statistics_inside_too() -> None:
         assert _same(_statistics(model), before)
 
 
-def test_any_batch_norm_of_torch_will_do_and_one_without_statistics_stays_so() -> None:
+def test_all_batch_norms_of_torch_work_and_one_without_statistics_gets_none() -> None:
     network = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False))
     x = torch.rand(5, 3)
     for update in (True, False):
@@ -87,7 +87,7 @@ def test_any_batch_norm_of_torch_will_do_and_one_without_statistics_stays_so() -
         assert nothing is None
 
 
-def test_a_block_costs_no_walk_through_the_modules() -> None:
+def test_a_context_does_not_search_the_modules_again() -> None:
     network = nn.Sequential(*(nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)) for _ in range(100)))
     assert batch_norms(network) is batch_norms(network)
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' program become our models, and whatever else comes is refused with the reason."""
+"""Checkpoints of the authors' programs become models; other files are errors with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _saved(path: Path, content: Any) -> Path:
     return path
 
 
-def test_everything_is_found_in_names_and_shapes() -> None:
+def test_the_architecture_follows_from_names_and_shapes() -> None:
     imported = import_official(FIXTURE)
     assert imported.model.hyperparameters == {
         "image_size": 32,
@@ -62,7 +62,7 @@ def test_everything_is_found_in_names_and_shapes() -> None:
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_any_configuration_comes_back(tmp_path: Path, changes: dict[str, Any], wrapped: bool) -> None:
+def test_every_configuration_is_imported(tmp_path: Path, changes: dict[str, Any], wrapped: bool) -> None:
     model = small_conv(**changes)
     state = _official_state(model)
     if wrapped:  # as DataParallel names them, without an epoch around them
@@ -76,7 +76,7 @@ def test_any_configuration_comes_back(tmp_path: Path, changes: dict[str, Any], w
     assert imported.source.get("epoch") == (None if wrapped else 3)
 
 
-def test_networks_whose_norm_was_taken_out_have_no_biases_to_bring(tmp_path: Path) -> None:
+def test_a_checkpoint_without_norms_gets_biases_of_zero(tmp_path: Path) -> None:
     model = small_conv(norm="none")
     state = _official_state(model)
     for name in list(state):
@@ -92,7 +92,7 @@ class _Foreign:
         return os.mkdir, (os.environ["SIVAE_TEST_TRAP"],)
 
 
-def test_objects_are_refused_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_are_refused_and_not_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trap = tmp_path / "sprung"
     monkeypatch.setenv("SIVAE_TEST_TRAP", str(trap))
     path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv()), "extra": _Foreign()})
@@ -165,21 +165,23 @@ def _renamed_norms(state: dict[str, Any]) -> None:
         (_renamed_norms, "a norm without running statistics, and the number of its groups"),
     ],
 )
-def test_damage_is_named(tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str) -> None:
+def test_a_damaged_checkpoint_is_an_error_that_names_the_damage(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str
+) -> None:
     state = _official_state(small_conv())
     damage(state)
     with pytest.raises(ModelFileError, match=rf"x\.pth.*{message}"):
         import_official(_saved(tmp_path / "x.pth", {"epoch": 1, "model": state}))
 
 
-def test_sides_that_do_not_meet_again_are_refused(tmp_path: Path) -> None:
+def test_an_image_size_that_halving_does_not_divide_is_an_error(tmp_path: Path) -> None:
     state = _official_state(small_conv(image_size=16, widths=(4, 6, 6)))
     shrunk = {name.replace("encoder.main.res_in_8", "encoder.main.res_in_7"): value for name, value in state.items()}
     with pytest.raises(ModelFileError, match=r"a network that is not supported: ConvVAE: image_size is 14"):
         import_official(_saved(tmp_path / "x.pth", {"epoch": 1, "model": shrunk}))
 
 
-def test_a_style_checkpoint_is_read_past_the_objects_in_it() -> None:
+def test_a_style_checkpoint_is_read_without_its_objects() -> None:
     imported = import_official(STYLE_FIXTURE)
     assert isinstance(imported.model, StyleVAE)
     assert imported.model.hyperparameters == {
@@ -201,7 +203,7 @@ def test_a_style_checkpoint_is_read_past_the_objects_in_it() -> None:
     assert not imported.model.training
 
 
-def test_the_networks_as_trained_are_others_than_the_averaged_ones() -> None:
+def test_trained_networks_differ_from_the_averaged_ones() -> None:
     averaged, trained = (import_official(STYLE_FIXTURE, averaged=which).model for which in (True, False))
     same = [
         name
@@ -221,7 +223,7 @@ def _style_content() -> dict[str, Any]:
 
 class _Blank:
     def __setstate__(self, state: object) -> None:
-        """Objects of the foreign program have a state; nothing is kept of it."""
+        """Accept the state of an object of the authors' program, and drop it."""
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_damaged_style_tables_are_named(
         import_official(_saved(tmp_path / "x.pth", content))
 
 
-def test_a_style_checkpoint_without_averaged_networks_says_so(tmp_path: Path) -> None:
+def test_a_style_checkpoint_without_averaged_networks_is_an_error(tmp_path: Path) -> None:
     content = _style_content()
     for name in list(content["models"]):
         if name.endswith("_s"):
@@ -262,7 +264,7 @@ def test_a_style_checkpoint_without_averaged_networks_says_so(tmp_path: Path) ->
 
 
 class _Calling:
-    """Pickled as a call."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self._call = function, arguments
@@ -272,7 +274,7 @@ class _Calling:
 
 
 @pytest.mark.parametrize("kind", ["eval", "exec", "run", "touch"])
-def test_what_a_pickle_would_call_is_not_called(tmp_path: Path, kind: str) -> None:
+def test_functions_named_in_a_pickle_are_not_called(tmp_path: Path, kind: str) -> None:
     trap = tmp_path / "sprung"
     calls = {
         "eval": _Calling(eval, f"open({str(trap)!r}, 'w')"),
@@ -288,7 +290,7 @@ def test_what_a_pickle_would_call_is_not_called(tmp_path: Path, kind: str) -> No
 
 
 def _rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    """The archive that a checkpoint is, with other records."""
+    """Replace records in a checkpoint, which is a zip archive."""
     with zipfile.ZipFile(path) as archive:
         records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -297,11 +299,11 @@ def _rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: i
 
 
 class _Table(dict[str, int]):
-    """Pickled as an object that is then filled."""
+    """A table of an unknown class, pickled as an object with items."""
 
 
 class _List(list[int]):
-    """Likewise."""
+    """A list of an unknown class."""
 
 
 @pytest.mark.parametrize("foreign", [_Table(a=1), _Table(a=1, b=2), _List([1]), _List([1, 2])])
@@ -311,7 +313,7 @@ def test_foreign_lists_and_tables_are_refused_with_the_reason(tmp_path: Path, fo
         import_official(path)
 
 
-def test_a_packed_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": _official_state(small_conv())})
     _rewritten(path, lambda name, content: bytes(20_000_000) if name.endswith("/data/0") else content, zipfile.ZIP_LZMA)
     with pytest.raises(ModelFileError, match=r"x\.pth: not a checkpoint .* it would unpack to 20,\d+,\d+ bytes"):
@@ -333,7 +335,7 @@ def test_a_storage_that_claims_more_than_it_holds_is_not_read(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "program", [b"cposix\nsystem\nX\x04\x00\x00\x00true\x85R.", b"]X\xff\xff\xff\x7fa.", b"((((", b"}"]
 )
-def test_odd_programs_in_the_place_of_a_pickle_are_refused(tmp_path: Path, program: bytes) -> None:
+def test_malformed_pickles_are_refused(tmp_path: Path, program: bytes) -> None:
     path = _saved(tmp_path / "x.pth", {"epoch": 1, "model": {"encoder.main.0.weight": torch.arange(4.0)}})
     _rewritten(path, lambda name, content: b"\x80\x02" + program if name.endswith("data.pkl") else content)
     with pytest.raises(ModelFileError, match=r"x\.pth"):

@@ -1,4 +1,4 @@
-"""The perceptual distance is its formula, and the network runs no more than its gradients ask for."""
+"""The perceptual distance equals its formula, and the network computes only the gradients that are needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def precise(distance: PerceptualDistance) -> PerceptualDistance:
 
 @pytest.fixture
 def passes(distance: PerceptualDistance) -> Iterator[list[tuple[int, bool]]]:
-    """Of each pass through the network: how many images, and whether a gradient can come back."""
+    """Record the passes through the network: number of images, and whether they need a gradient."""
     seen: list[tuple[int, bool]] = []
     hook = distance.network.register_forward_hook(
         lambda _, inputs, maps: seen.append((len(inputs[0]), maps[0].requires_grad))
@@ -54,14 +54,14 @@ def plain(recon: Tensor, target: Tensor) -> Tensor:
 RELATIVE = 1e-4
 
 
-def test_it_is_its_formula(distance: PerceptualDistance) -> None:
+def test_the_distance_equals_its_formula(distance: PerceptualDistance) -> None:
     recon, target = pair()
     rec = distance(recon, target)
     assert rec.dtype == torch.float32
     torch.testing.assert_close(rec.double(), plain(recon, target), rtol=RELATIVE, atol=0)
 
 
-def test_equal_images_are_at_no_distance(distance: PerceptualDistance) -> None:
+def test_equal_images_have_the_distance_0(distance: PerceptualDistance) -> None:
     recon, _ = pair()
     assert torch.equal(distance(recon, recon.clone()), torch.zeros(2))
 
@@ -92,7 +92,7 @@ def test_gradients_of_one_and_of_both_are_the_same(precise: PerceptualDistance) 
     assert float((came - expected[0]).norm() / expected[0].norm()) < TURNED
 
 
-def test_both_pass_together_where_both_or_neither_have_a_gradient(
+def test_both_batches_run_together_if_both_or_neither_need_a_gradient(
     distance: PerceptualDistance, passes: list[tuple[int, bool]]
 ) -> None:
     recon, target = pair()
@@ -108,7 +108,7 @@ def test_both_pass_together_where_both_or_neither_have_a_gradient(
     assert not passes
 
 
-def test_what_has_no_gradient_passes_alone_and_keeps_nothing(
+def test_a_batch_without_gradient_runs_alone_and_keeps_no_activations(
     distance: PerceptualDistance, passes: list[tuple[int, bool]]
 ) -> None:
     recon, target = pair()
@@ -117,7 +117,7 @@ def test_what_has_no_gradient_passes_alone_and_keeps_nothing(
     assert passes == [(2, True), (2, False), (2, False), (2, True)]
 
 
-def test_the_value_range_scales_what_the_network_sees_and_not_the_pixels(
+def test_the_value_range_scales_the_input_of_the_network_and_not_the_pixel_error(
     tmp_path: Path, distance: PerceptualDistance
 ) -> None:
     signed = PerceptualDistance.from_file(write_vgg(tmp_path / "vgg16.pth"), (-1.0, 1.0))
@@ -127,13 +127,13 @@ def test_the_value_range_scales_what_the_network_sees_and_not_the_pixels(
     torch.testing.assert_close(came, distance(recon, target) - pixels, rtol=2 * RELATIVE, atol=0)
 
 
-def test_grey_images_weigh_by_their_own_elements(distance: PerceptualDistance) -> None:
+def test_grey_images_are_weighted_by_their_own_elements(distance: PerceptualDistance) -> None:
     recon, target = pair(channels=1)
     wide = [images.expand(-1, 3, -1, -1) for images in (recon, target)]
     torch.testing.assert_close(3 * distance(recon, target), distance(*wide), rtol=RELATIVE, atol=0)
 
 
-def test_small_images_are_compared_at_the_taps_that_they_reach(distance: PerceptualDistance) -> None:
+def test_small_images_are_compared_at_the_taps_with_a_map(distance: PerceptualDistance) -> None:
     recon, target = pair(4, 7)
     expected = ops.reconstruction_error(recon, target, kind="l1")
     taps = ("relu1_2", "relu2_2", "relu3_3")
@@ -142,7 +142,7 @@ def test_small_images_are_compared_at_the_taps_that_they_reach(distance: Percept
     torch.testing.assert_close(distance(recon, target), expected, rtol=RELATIVE, atol=0)
 
 
-def test_no_batch_gives_no_distances(distance: PerceptualDistance) -> None:
+def test_an_empty_batch_gives_no_distances(distance: PerceptualDistance) -> None:
     empty = torch.zeros(0, 3, 16, 16)
     assert distance(empty, empty).shape == (0,)
 
@@ -156,7 +156,7 @@ def test_under_autocast_the_sums_are_float32(distance: PerceptualDistance) -> No
     torch.testing.assert_close(rec.double(), plain(recon, target), rtol=13 / 256, atol=0)
 
 
-def test_what_is_no_pair_of_images_is_refused(distance: PerceptualDistance) -> None:
+def test_wrong_pairs_of_images_are_errors(distance: PerceptualDistance) -> None:
     recon, target = pair()
     with pytest.raises(ValueError, match=r"target has shape \[1, 3, 16, 18\], expected \[2, 3, 16, 18\] as recon"):
         distance(recon, target[:1])
@@ -168,7 +168,7 @@ def test_what_is_no_pair_of_images_is_refused(distance: PerceptualDistance) -> N
         distance(torch.zeros(2, 2, 16, 16), torch.zeros(2, 2, 16, 16))
 
 
-def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_layout_is_an_error(tmp_path: Path) -> None:
     torch.save({"layer": torch.zeros(3)}, tmp_path / "x.pth")
     with pytest.raises(ModelFileError, match=r"x\.pth lacks features\.0\.weight.*vgg16-397923af\.pth"):
         PerceptualDistance.from_file(tmp_path / "x.pth")

@@ -1,4 +1,4 @@
-"""Model folders come back bit for bit, and a damaged one says which file and what in it."""
+"""Model folders load bit for bit; a damaged one is an error that names the file and the damage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _assert_same_state(one: VAEModel, other: VAEModel) -> None:
     [small_conv(condition_dim=2), small_conv(norm="group"), build_model("mlp", hidden=8)],
     ids=["conv", "group", "mlp"],
 )
-def test_a_model_comes_back_bit_for_bit(tmp_path: Path, model: VAEModel) -> None:
+def test_a_saved_model_loads_bit_for_bit(tmp_path: Path, model: VAEModel) -> None:
     state = torch.random.get_rng_state()
     save_model(tmp_path / "new" / "folder", model.to(memory_format=torch.channels_last), source={"file": "x.pth"})
     loaded = load_model(tmp_path / "new" / "folder")
@@ -47,7 +47,7 @@ def test_a_model_comes_back_bit_for_bit(tmp_path: Path, model: VAEModel) -> None
     }
 
 
-def test_a_folder_of_a_model_is_replaced_whole_and_no_other_folder_is(
+def test_a_model_folder_is_replaced_as_a_whole_and_no_other_folder_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "model"
@@ -72,7 +72,7 @@ def test_a_folder_of_a_model_is_replaced_whole_and_no_other_folder_is(
     _assert_same_state(load_model(empty), small_conv(2))
 
 
-def test_averaged_weights_lie_beside_the_model_s(tmp_path: Path) -> None:
+def test_averaged_weights_are_a_second_file(tmp_path: Path) -> None:
     write_model(tmp_path, small_conv(0), averaged=small_conv(1))
     _assert_same_state(load_model(tmp_path), small_conv(0))
     _assert_same_state(load_model(tmp_path, averaged=True), small_conv(1))
@@ -142,14 +142,16 @@ def _rewrite_description(folder: Path, **changes: Any) -> None:
         ),
     ],
 )
-def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_a_damaged_folder_is_an_error_that_names_the_damage(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     save_model(tmp_path / "model", small_conv())
     damage(tmp_path / "model")
     with pytest.raises(ModelFileError, match=message):
         load_model(tmp_path / "model")
 
 
-def test_weights_of_other_precision_come_in_float32(tmp_path: Path) -> None:
+def test_weights_of_another_precision_load_in_float32(tmp_path: Path) -> None:
     save_model(tmp_path / "model", small_conv().double())
     loaded = load_model(tmp_path / "model")
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32, torch.int64}

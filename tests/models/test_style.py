@@ -1,4 +1,4 @@
-"""The style-based pair: the official outputs at every stage, its parts against plain PyTorch, growing, noise."""
+"""The model `style`: official outputs at every stage, its parts against plain PyTorch, growth and noise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _relative(actual: Tensor, expected: Tensor) -> float:
 
 
 def _small(seed: int = 0, **changes: Any) -> StyleVAE:
-    """16 x 16 images in three stages, with nothing at its initial value."""
+    """A model of 16 x 16 images in three stages, with no parameter at its initial value."""
     settings: dict[str, Any] = {
         "image_size": 16,
         "start_channels": 2,
@@ -65,7 +65,9 @@ def _images(model: StyleVAE, count: int = 3) -> Tensor:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize(("lod", "blend"), STAGES)
-def test_the_recorded_outputs_of_the_official_program(lod: int, blend: float, layout: torch.memory_format) -> None:
+def test_outputs_equal_the_recorded_ones_of_the_official_program(
+    lod: int, blend: float, layout: torch.memory_format
+) -> None:
     arrays = np.load(FIXTURE.with_suffix(".npz"))
 
     def recorded(name: str) -> Tensor:
@@ -81,7 +83,7 @@ def test_the_recorded_outputs_of_the_official_program(lod: int, blend: float, la
         assert _relative(value, recorded(name)) < RELATIVE, name
 
 
-def test_the_published_size_and_that_of_1024() -> None:
+def test_parameter_counts_at_256_and_1024_are_the_published_ones() -> None:
     with torch.device("meta"):
         model = StyleVAE()
         largest = StyleVAE(1024, start_channels=16)
@@ -89,14 +91,14 @@ def test_the_published_size_and_that_of_1024() -> None:
     assert (model.layer_count, largest.layer_count, StyleVAE(4, z_dim=3, max_channels=4).layer_count) == (7, 9, 1)
 
 
-def test_doubling_is_nearest_neighbours_then_a_convolution() -> None:
+def test_folded_doubling_equals_nearest_neighbours_and_a_convolution() -> None:
     layer = DoublingConv2d(3, 4, 3).double()
     x = _normal(2, 3, 5, 6, dtype=torch.float64)
     expected = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), layer.weight, padding=1)
     assert _relative(layer(x), expected) < EXACT
 
 
-def test_halving_is_a_convolution_then_averages() -> None:
+def test_folded_halving_equals_a_convolution_and_averages() -> None:
     layer = HalvingConv2d(3, 4, 3).double()
     x = _normal(2, 3, 6, 8, dtype=torch.float64)
     assert _relative(layer(x), F.avg_pool2d(F.conv2d(x, layer.weight, padding=1), 2)) < EXACT
@@ -107,7 +109,7 @@ def test_halving_is_a_convolution_then_averages() -> None:
     ("dtype", "most"),
     [(torch.float64, EXACT), (torch.float32, RELATIVE), (torch.bfloat16, 2**-8)],
 )
-def test_the_blur_is_that_of_its_kernel_in_zeros(dtype: torch.dtype, most: float) -> None:
+def test_the_blur_equals_a_convolution_padded_by_zeros(dtype: torch.dtype, most: float) -> None:
     x = _normal(2, 3, 5, 4, dtype=torch.float64).to(dtype)
     line = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4.0
     kernel = torch.outer(line, line).expand(3, 1, 3, 3)
@@ -116,7 +118,7 @@ def test_the_blur_is_that_of_its_kernel_in_zeros(dtype: torch.dtype, most: float
     assert _relative(blur.double(), F.conv2d(x.double(), kernel, padding=1, groups=3)) < most
 
 
-def test_rates_are_scaled_as_the_weights_are() -> None:
+def test_learning_rates_have_the_scale_of_the_weights() -> None:
     model = _small()
     scales = model.rate_scales()
     assert scales["encoder.blocks.0.conv1.weight"] == pytest.approx(math.sqrt(2 / (2 * 9)))
@@ -138,13 +140,13 @@ def test_rates_are_scaled_as_the_weights_are() -> None:
         (EqualisedLinear(400, 300, rate=0.1), math.sqrt(2) / 20),  # a tenth of the rate, the weights of any other
     ],
 )
-def test_weights_begin_at_their_scale(layer: EqualisedConv2d | EqualisedLinear, std: float) -> None:
+def test_initial_weights_have_their_scale(layer: EqualisedConv2d | EqualisedLinear, std: float) -> None:
     # The sample deviation of n normals is off by std / sqrt(2 n): 0.4 % here; five of those.
     assert float(layer.weight.detach().std()) == pytest.approx(std, rel=0.02)
 
 
 def test_a_new_model_at_any_stage_has_finite_gradients() -> None:
-    """The constant makes planes of equal values then, and the first images may be of one colour."""
+    """The constant of a new model makes planes of equal values, and its first images may have one colour."""
     for lod in range(3):
         torch.manual_seed(0)
         model = StyleVAE(16, 3, 2, 6, 5, 2, lod=lod, blend=0.5 if lod else 1.0)
@@ -156,7 +158,7 @@ def test_a_new_model_at_any_stage_has_finite_gradients() -> None:
             assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
 
 
-def test_growing_sets_what_plain_calls_do() -> None:
+def test_growing_sets_the_stage_of_calls_without_a_stage() -> None:
     model = _small()
     assert (model.lod, model.sample_shape) == (2, (3, 16, 16))
     z = _normal(2, 5)
@@ -178,7 +180,7 @@ def test_growing_sets_what_plain_calls_do() -> None:
     assert model.blend == 1.0 and isinstance(model.blend, float)
 
 
-def test_nothing_of_a_new_block_is_seen_when_its_blending_begins_and_all_when_it_ends() -> None:
+def test_a_new_block_has_no_share_when_blending_begins_and_all_when_it_ends() -> None:
     model = _small().double()
     z, noise = _normal(2, 5, dtype=torch.float64), ops.PhiloxNoise(3)
     small = model.decode(z, lod=1, noise=noise)
@@ -191,7 +193,7 @@ def test_nothing_of_a_new_block_is_seen_when_its_blending_begins_and_all_when_it
     assert _relative(model.encode(x, lod=2, blend=ended)[0], model.encode(x, lod=2)[0]) < EXACT
 
 
-def test_a_folder_brings_the_stage_back(tmp_path: Path) -> None:
+def test_a_loaded_model_has_its_stage(tmp_path: Path) -> None:
     model = _small().eval()
     model.grow(1, 0.75)
     save_model(tmp_path / "m", model)
@@ -203,7 +205,7 @@ def test_a_folder_brings_the_stage_back(tmp_path: Path) -> None:
     assert build_model("style", **model.hyperparameters).hyperparameters == model.hyperparameters
 
 
-def test_noise_is_drawn_named_common_or_none() -> None:
+def test_noise_can_be_drawn_fixed_common_or_absent() -> None:
     model = _small().eval()
     z = _normal(1, 5).expand(4, -1)
     drawn = model.decode(z)
@@ -227,7 +229,7 @@ def test_sampling_follows_its_generator() -> None:
     assert not torch.equal(truncated, draws[0])
 
 
-def test_truncation_pulls_the_coarse_styles_towards_the_average() -> None:
+def test_truncation_moves_the_coarse_styles_towards_the_average() -> None:
     model = _small().eval()
     z, noise = _normal(3, 5), ops.PhiloxNoise(1)
     assert torch.allclose(model.decode(z, noise=noise, truncation=1.0), model.decode(z, noise=noise), atol=1e-6)
@@ -247,7 +249,7 @@ def test_mixing_takes_the_finer_styles_from_other_latents() -> None:
     assert _relative(half, model.decode(z, noise=noise)) > 1e-3
 
 
-def test_training_passes_follow_the_average_and_mix_prior_samples_only() -> None:
+def test_training_passes_update_the_average_and_mix_only_prior_samples() -> None:
     model = _small()
     z, noise = _normal(6, 5), ops.PhiloxNoise(1, 96)
     before = model.average_style.clone()
@@ -271,8 +273,8 @@ def test_training_passes_follow_the_average_and_mix_prior_samples_only() -> None
     assert torch.equal(model.decode_for_training(z, noise=noise, prior=True), image)
 
 
-def test_the_styles_of_an_unused_stage_are_never_the_mixed_ones() -> None:
-    """The place where the second style begins lies within the stage's inputs, so that mixing shows."""
+def test_mixing_begins_within_the_inputs_of_the_stage() -> None:
+    """The first input of the second style is one of the stage's inputs, so that mixing has an effect."""
     model = _small()
     model.grow(0)
     model.style_mixing = 1.0
@@ -283,7 +285,7 @@ def test_the_styles_of_an_unused_stage_are_never_the_mixed_ones() -> None:
         assert _relative(mixed, model.decode(z, noise=noise)) > 1e-3
 
 
-def test_channels_last_is_the_same_and_stays_channels_last() -> None:
+def test_channels_last_gives_the_same_outputs_and_is_kept() -> None:
     model = _small()
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, z, noise = _images(model), _normal(3, 5), ops.PhiloxNoise(2)
@@ -306,7 +308,7 @@ def test_autocast_to_bfloat16_trains() -> None:
 
 
 @pytest.mark.parametrize("blend", [1.0, 0.5])
-def test_computing_activations_again_changes_no_bit(blend: float) -> None:
+def test_checkpointed_activations_change_no_bit(blend: float) -> None:
     plain = _small()
     saving = copy.deepcopy(plain)
     saving.checkpoint_activations = True
@@ -350,12 +352,12 @@ def test_both_networks_compile_whole() -> None:
         ({"blend": 1.5}, "blend is 1.5, expected a number from 0 to 1"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_errors_that_name_them(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _small(**changes)
 
 
-def test_wrong_calls_are_refused_by_name() -> None:
+def test_wrong_calls_are_errors_that_name_the_argument() -> None:
     model = _small()
     with pytest.raises(ValueError, match=r"images of shape \[3, 8, 8\], expected \[3, 16, 16\] at stage 2"):
         model.encode(torch.zeros(1, 3, 8, 8))

@@ -1,4 +1,4 @@
-"""The pair of two encoders and one decoder: what is where in a latent, and how two recombine."""
+"""The model `translation`: the layout of a latent, and the recombination of two."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_networks_at_64_pixels_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_decoding_is_its_definition(memory_format: torch.memory_format) -> None:
+def test_decoding_equals_its_definition(memory_format: torch.memory_format) -> None:
     model = small(image_size=16).double()
     z = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     decoder = model.decoder
@@ -64,7 +64,7 @@ def test_decoding_is_its_definition(memory_format: torch.memory_format) -> None:
     assert (model.decode(z) - expected).abs().max() < 1e-12  # float64: the same sums but for their order
 
 
-def test_mu_and_logvar_have_the_content_first() -> None:
+def test_content_comes_first_in_mu_and_logvar() -> None:
     model = small().double()
     x = images(4, model)
     mu, logvar = model.encode(x)
@@ -86,7 +86,7 @@ def test_a_translation_has_the_content_of_one_image_and_the_class_of_the_other()
     assert torch.equal(model.translate(a, a), model.reconstruct(a))
 
 
-def test_images_that_do_not_fit_are_named() -> None:
+def test_images_that_do_not_fit_are_errors() -> None:
     model = small()
     x = images(2, model)
     with pytest.raises(ValueError, match=r"of_class has shape \[2, 3, 16, 16\], expected \['B', 3, 8, 8\]"):
@@ -118,7 +118,7 @@ def test_codes_are_looked_up_and_learn_faster() -> None:
     assert small().rate_scales() == {} and small().encoder.codes is None
 
 
-def test_the_hyperparameters_build_it_again() -> None:
+def test_hyperparameters_make_the_same_architecture() -> None:
     model = small(coded_images=4, coded_classes=2)
     again = build_model(model.name, **model.hyperparameters)
     assert {name: value.shape for name, value in again.state_dict().items()} == {
@@ -137,6 +137,6 @@ def test_the_hyperparameters_build_it_again() -> None:
         ({"coded_images": 3}, "coded_images is 3 and coded_classes 0, expected both or neither"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_errors_that_name_them(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^TranslationVAE: {message}"):
         small(**changes)

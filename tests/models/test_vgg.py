@@ -1,4 +1,4 @@
-"""VGG-16's activations are those of its layers written out, and only files of its layout become a network."""
+"""VGG-16: activations equal its layers in plain PyTorch, and only files of its layout are read."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def same_weights(network: VGG16Features) -> bool:
 
 
 class TestActivations:
-    def test_they_are_those_of_the_layers_written_out(self, network: VGG16Features) -> None:
+    def test_activations_equal_the_layers_in_plain_pytorch(self, network: VGG16Features) -> None:
         x = images(2, 32, 35)
         plain = plain_activations(x)
         for tap, came in zip(TAPS, network(x), strict=True):
             assert came.shape[1] == TAP_CHANNELS[tap] and came.dtype == torch.float32
             assert_close(came, plain[tap])
 
-    def test_taps_come_in_the_order_asked_for(self, network: VGG16Features) -> None:
+    def test_taps_are_returned_in_the_requested_order(self, network: VGG16Features) -> None:
         x = images(1, 16, 16)
         every = dict(zip(TAPS, network(x), strict=True))
         third, first = network(x, ("relu3_3", "relu1_2"))
@@ -60,7 +60,7 @@ class TestActivations:
         assert fixed.shape == (1, 128, 2, 2)
         assert torch.equal(small(x, ["relu1_2", "relu2_2"])[1], fixed)
 
-    def test_layers_behind_the_last_tap_do_not_run(self, network: VGG16Features) -> None:
+    def test_layers_after_the_last_tap_do_not_run(self, network: VGG16Features) -> None:
         ran = []
         hooks = [layer.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, layer in enumerate(network.features)]
         try:
@@ -70,7 +70,7 @@ class TestActivations:
                 hook.remove()
         assert ran == list(range(9))
 
-    def test_images_of_another_range_are_brought_to_it(self, tmp_path: Path, network: VGG16Features) -> None:
+    def test_images_of_another_range_are_converted(self, tmp_path: Path, network: VGG16Features) -> None:
         save_file(random_state(), tmp_path / "vgg16.safetensors")
         signed = load_vgg16(tmp_path / "vgg16.safetensors", ("relu2_2",), value_range=(-1, 1))
         x = images(2, 8, 8)
@@ -83,12 +83,12 @@ class TestActivations:
         (came,) = network(grey, ("relu2_2",))
         assert torch.equal(came, network(grey.expand(-1, 3, -1, -1), ("relu2_2",))[0])
 
-    def test_images_of_another_dtype_are_brought_to_the_weights(self, network: VGG16Features) -> None:
+    def test_images_of_another_dtype_are_converted(self, network: VGG16Features) -> None:
         x = images(1, 4, 4).bfloat16()
         (came,) = network(x, ("relu1_2",))
         assert torch.equal(came, network(x.float(), ("relu1_2",))[0])
 
-    def test_no_batch_gives_no_maps(self, network: VGG16Features) -> None:
+    def test_an_empty_batch_gives_empty_maps(self, network: VGG16Features) -> None:
         assert [list(found.shape) for found in network(torch.zeros(0, 3, 4, 6), TAPS[:2])] == [
             [0, 64, 4, 6],
             [0, 128, 2, 3],
@@ -103,7 +103,7 @@ class TestActivations:
         assert_close(x.grad, doubled.grad)
         assert all(parameter.grad is None for parameter in network.parameters())
 
-    def test_what_is_no_image_is_refused(self, network: VGG16Features) -> None:
+    def test_wrong_images_are_errors(self, network: VGG16Features) -> None:
         for shape in ((3, 16, 16), (1, 2, 16, 16), (1, 4, 16, 16)):
             with pytest.raises(ValueError, match=r"images are \[.*\], expected \[B, C, H, W\] with 1 or 3 channels"):
                 network(torch.zeros(shape))
@@ -112,7 +112,7 @@ class TestActivations:
         with pytest.raises(ValueError, match=r"images are 40 x 15, and relu5_3 needs 16 x 16 at least; choose earlier"):
             network(torch.zeros(1, 3, 40, 15))
 
-    def test_unknown_taps_and_ranges_are_refused(self, network: VGG16Features) -> None:
+    def test_unknown_taps_and_empty_ranges_are_errors(self, network: VGG16Features) -> None:
         with pytest.raises(ValueError, match="got 'relu1_1' for a tap, expected some of relu1_2, relu2_2"):
             network(images(1, 16, 16), ("relu1_2", "relu1_1"))
         with pytest.raises(ValueError, match="got none for a tap"):
@@ -168,7 +168,7 @@ class TestFiles:
             ),
         ],
     )
-    def test_another_layout_is_refused_by_its_first_key(
+    def test_another_layout_is_an_error_that_names_its_first_key(
         self, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str
     ) -> None:
         # Small tensors behind the first layers, which no check comes to.
@@ -193,7 +193,7 @@ class TestFiles:
             assert "weights_only" not in str(caught.value)  # torch advises to switch it off
         assert not (tmp_path / "sprung").exists()
 
-    def test_what_is_no_file_of_weights_is_refused(self, tmp_path: Path) -> None:
+    def test_a_file_of_another_format_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "text.pth").write_text("hello")
         (tmp_path / "empty.pth").touch()
         (tmp_path / "text.safetensors").write_text("hello")

@@ -1,4 +1,4 @@
-"""Checkpoints appear whole or not at all, are kept in small number, and are never trusted blindly."""
+"""Checkpoints appear whole or not at all, only some are kept, and damaged ones are not loaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _silent(text: str) -> None:
     raise AssertionError(f"unexpected notice: {text}")
 
 
-def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_checkpoint_loads_bit_for_bit(tmp_path: Path) -> None:
     path = _save(tmp_path, 7)
     checkpoint = load_checkpoint(path)
     model = _model(99)
@@ -63,7 +63,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
         checkpoint.restore_averaged(model)
 
 
-def test_averaged_weights_come_back_beside_the_model_s(tmp_path: Path) -> None:
+def test_averaged_weights_load_beside_the_model_s(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(_save(tmp_path, 7, averaged=_model(8)))
     model = _model(99)
     checkpoint.restore_averaged(model)
@@ -72,7 +72,7 @@ def test_averaged_weights_come_back_beside_the_model_s(tmp_path: Path) -> None:
         assert torch.equal(checkpoint.model[name], _model(7).state_dict()[name])
 
 
-def test_the_best_stays_beside_the_last(tmp_path: Path) -> None:
+def test_the_best_and_the_last_are_kept(tmp_path: Path) -> None:
     for step, score in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0)):
         _save(tmp_path, step, score=score)
     assert _steps(tmp_path) == [2, 4, 5]
@@ -81,7 +81,7 @@ def test_the_best_stays_beside_the_last(tmp_path: Path) -> None:
     assert _steps(tmp_path) == [6]
 
 
-def test_the_last_two_are_kept_and_the_latest_is_by_number_not_by_spelling(tmp_path: Path) -> None:
+def test_the_last_two_are_kept_by_number_not_by_spelling(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "none", _silent) is None
     for step in (8, 9, 10):
         _save(tmp_path, step)
@@ -103,7 +103,7 @@ def test_an_unfinished_write_is_no_checkpoint(tmp_path: Path, monkeypatch: pytes
             _save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
-    # A process that dies has no time to tidy up.
+    # A killed process cannot remove its files.
     leftover = tmp_path / ".tmp-2-abcd"
     leftover.mkdir()
     (leftover / "model.safetensors").write_bytes(b"half")
@@ -114,7 +114,7 @@ def test_an_unfinished_write_is_no_checkpoint(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "state.pt", "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
-def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_named(tmp_path: Path, name: str, damage: str) -> None:
     _save(tmp_path, 1)
     file = _save(tmp_path, 2) / name
     content = file.read_bytes()
@@ -166,13 +166,13 @@ def test_a_folder_renamed_to_another_step_is_damaged(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "5")
 
 
-def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(_save(tmp_path, 1))
     with pytest.raises(CheckpointError, match=r"model\.safetensors belongs to another network .*size mismatch"):
         checkpoint.restore(_model(hidden=5))
 
 
-def test_damaged_later_checkpoints_do_not_stand_in_the_way(tmp_path: Path) -> None:
+def test_damaged_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
     for step in (1, 2):
         _save(tmp_path, step)
     (tmp_path / "2" / "state.pt").unlink()

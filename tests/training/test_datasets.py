@@ -1,4 +1,4 @@
-"""Runs on a map-style dataset that is given to `sivae.train`."""
+"""Runs on a map-style dataset, given to `sivae.train`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_a_dataset_trains_as_a_file_of_the_same_images(tmp_path: Path) -> None:
     assert_same(tmp_path / "dataset", tmp_path / "file")
 
 
-def test_its_labels_are_the_conditions_and_its_test_part_is_measured(tmp_path: Path) -> None:
+def test_labels_of_a_dataset_are_the_conditions(tmp_path: Path) -> None:
     parts = {"train": _dataset(), "test": torch.utils.data.Subset(_dataset(), range(9))}
     sivae.train(_config(conditional=True), tmp_path / "run", data=parts, progress=False)
     model = sivae.from_pretrained(tmp_path / "run")
     assert model.condition_dim == 3
 
 
-def test_a_stopped_run_goes_on_exactly_with_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_exactly_with_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sivae.train(_config(), tmp_path / "whole", data=_dataset(), progress=False)
     with monkeypatch.context() as patch:
         stopping(patch, 3)
@@ -65,13 +65,13 @@ def test_a_stopped_run_goes_on_exactly_with_the_same_dataset(tmp_path: Path, mon
         ("rings", "data: the preset rings draws its points from a density; leave data out"),
     ],
 )
-def test_presets_with_data_of_their_own_take_none(preset: str, message: str, tmp_path: Path) -> None:
+def test_presets_with_built_in_data_take_no_dataset(preset: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         sivae.train(preset_config(preset, steps=2), tmp_path / "run", data=_dataset(), progress=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_item_that_cannot_be_used_ends_the_run_before_its_folder_is_made(tmp_path: Path) -> None:
+def test_a_wrong_item_is_an_error_before_the_folder_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="item 0 of list holds a str"):
         sivae.train(_config(), tmp_path / "run", data=["a.png"], progress=False)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""A divergence is explained by its cause, and by the setting to change, with the direction."""
+"""A diagnosis names the cause of a divergence and the setting to change, with the direction."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_several_causes_are_all_named() -> None:
 
 
 @pytest.mark.parametrize("losses", [{}, {"rec": math.nan}])
-def test_nothing_on_record_is_no_obstacle(losses: dict[str, float]) -> None:
+def test_a_run_without_records_gets_general_advice(losses: dict[str, float]) -> None:
     assert "lower --learning-rate" in diagnose([], losses, "vae", VAEObjective())
     assert "lower --learning-rate" in diagnose(
         _records(rec=None, kl_real=None), losses, "soft-intro", SoftIntroObjective()
@@ -59,7 +59,7 @@ def test_nothing_on_record_is_no_obstacle(losses: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_advice_is_what_the_objective_accepts(objective: str) -> None:
+def test_the_advice_names_settings_of_the_objective(objective: str) -> None:
     preset = "translation-cars3d" if objective == "lord" else "cifar10"
     config = preset_config(preset, objective=objective, path="images")
     for before in ({"kl_fake": 5_000.0}, {"kl_real": 5_000.0}, {"exp_elbo_fake": 0.0}, {"kl_fake": None}):

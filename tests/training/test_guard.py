@@ -1,4 +1,4 @@
-"""The guard leaves out harmful updates, tells which, and waits for the device on request only."""
+"""The guard skips harmful updates, reports them, and waits for the device only in `check`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _sgd(network: nn.Module) -> torch.optim.Optimizer:
 
 
 class _Training:
-    """Two networks whose gradients are what a test says."""
+    """Two networks with given gradients."""
 
     def __init__(self, make: Make = _adam, buffers: list[Tensor] | None = None) -> None:
         torch.manual_seed(0)
@@ -32,7 +32,7 @@ class _Training:
         self.guard = UpdateGuard(self.optimizers.values(), buffers or [])
 
     def iterate(self, rec: float = 1.0, **gradients: float) -> None:
-        """One iteration: gradients of 1, but for one element of a network that is named."""
+        """Run one iteration with gradients of 1, except one element of the named network."""
         for name, network in self.networks.items():
             for parameter in network.parameters():
                 parameter.grad = torch.ones_like(parameter)
@@ -47,7 +47,7 @@ class _Training:
 
 
 @pytest.mark.parametrize("make", [_adam, _sgd])
-def test_good_updates_are_what_the_optimizer_does_alone(make: Make) -> None:
+def test_good_updates_equal_those_of_the_optimizer_alone(make: Make) -> None:
     guarded, plain = _Training(make), _Training(make)
     for _ in range(3):
         guarded.iterate()
@@ -60,7 +60,7 @@ def test_good_updates_are_what_the_optimizer_does_alone(make: Make) -> None:
         assert torch.equal(guarded.weights(name), plain.weights(name))
 
 
-def test_a_parameter_without_a_gradient_is_left_alone() -> None:
+def test_a_parameter_without_a_gradient_does_not_change() -> None:
     training = _Training()
     training.networks["encoder"].bias.requires_grad_(False)
     before = training.networks["encoder"].bias.clone()
@@ -102,7 +102,7 @@ def test_an_update_that_is_not_finite_changes_nothing(part: str, value: float, m
     assert training.guard.check() is None  # said once
 
 
-def test_an_exploding_update_is_left_out_once_the_average_has_settled() -> None:
+def test_an_exploding_update_is_skipped_once_the_average_is_reliable() -> None:
     training = _Training()
     training.iterate(encoder=1e6)  # who can tell this early
     assert training.guard.check() is None
@@ -118,7 +118,7 @@ def test_an_exploding_update_is_left_out_once_the_average_has_settled() -> None:
     assert training.guard.check() is not None
 
 
-def test_several_in_a_row_are_a_divergence_whenever_it_is_looked_for() -> None:
+def test_several_in_a_row_are_a_divergence_at_any_time_of_the_check() -> None:
     training = _Training()
     for _ in range(SEVERAL - 1):
         training.iterate(decoder=math.nan)
@@ -137,7 +137,7 @@ def test_several_in_a_row_are_a_divergence_whenever_it_is_looked_for() -> None:
     assert (trouble.iterations, trouble.in_a_row) == (3, 1)
 
 
-def test_a_series_is_known_where_it_still_goes_on() -> None:
+def test_a_series_that_has_not_ended_is_reported() -> None:
     training = _Training()
     training.iterate()
     training.guard.check()
@@ -150,7 +150,7 @@ def test_a_series_is_known_where_it_still_goes_on() -> None:
     assert not training.guard.in_series
 
 
-def test_another_loss_has_updates_of_another_size() -> None:
+def test_the_average_starts_over_with_another_loss() -> None:
     training = _Training()
     for _ in range(100):
         training.iterate()
@@ -159,7 +159,7 @@ def test_another_loss_has_updates_of_another_size() -> None:
     assert training.guard.check() is None
 
 
-def test_running_statistics_are_put_back_with_the_update() -> None:
+def test_running_statistics_are_restored_with_a_skipped_update() -> None:
     statistics = torch.zeros(3)
     training = _Training(buffers=[statistics])
     statistics.fill_(1.0)
@@ -172,7 +172,7 @@ def test_running_statistics_are_put_back_with_the_update() -> None:
     assert torch.equal(statistics, torch.full((3,), 2.0))
 
 
-def test_a_guard_goes_on_where_another_stopped() -> None:
+def test_a_guard_continues_from_a_stored_state() -> None:
     whole, first, second = _Training(), _Training(), _Training()
     for _ in range(100):
         whole.iterate()
@@ -189,7 +189,7 @@ def test_a_guard_goes_on_where_another_stopped() -> None:
         assert (trouble.step, trouble.iterations, trouble.in_a_row) == (101, 2, 3)
 
 
-def test_gradients_are_brought_together_before_they_are_judged() -> None:
+def test_gradients_are_reduced_before_they_are_examined() -> None:
     network = nn.Linear(2, 2)
     optimizer = _adam(network)
     for parameter in network.parameters():
@@ -204,7 +204,7 @@ def test_gradients_are_brought_together_before_they_are_judged() -> None:
     assert torch.equal(network.weight, before)
 
 
-def test_watching_reads_nothing_from_the_device() -> None:
+def test_watching_does_not_wait_for_the_device() -> None:
     parameter = nn.Parameter(torch.empty(4, device="meta"))  # whatever reads a value of it raises
     parameter.grad = torch.empty(4, device="meta")
     optimizer = torch.optim.Adam([parameter], lr=0.1, foreach=True)

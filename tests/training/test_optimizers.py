@@ -1,4 +1,4 @@
-"""The optimizers: their groups and rates, and how far torch's Adam is from the one published for equalised rates."""
+"""The optimizers: groups, learning rates, and the difference between torch's Adam and the published optimizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _style() -> StyleVAE:
 
 
 def _rates(model: VAEModel, rate: float) -> dict[str, float]:
-    """Of every parameter, by name."""
+    """Learning rates by parameter name."""
     optimizers = make_optimizers(model, rate, capturable=False)
     for optimizer in optimizers.values():
         set_rate(optimizer, rate)
@@ -33,7 +33,7 @@ def _rates(model: VAEModel, rate: float) -> dict[str, float]:
     return found
 
 
-def test_each_parameter_has_its_scale_s_share_of_the_rate() -> None:
+def test_the_rate_of_each_parameter_has_its_scale() -> None:
     rates = _rates(_style(), RATE)
     root_2 = math.sqrt(2.0)
     # gain / sqrt(fan_in) times .1 in the mappings, as published; a mapping's bias .1, everything else 1.
@@ -57,7 +57,7 @@ def test_each_parameter_has_its_scale_s_share_of_the_rate() -> None:
 
 
 @pytest.mark.parametrize("model", [MLPVAE(hidden=4, layers=1), ConvVAE(8, 1, (2, 4), 3)], ids=["mlp", "conv"])
-def test_other_models_have_adam_as_it_comes(model: VAEModel) -> None:
+def test_other_models_have_the_default_adam(model: VAEModel) -> None:
     for optimizer in make_optimizers(model, RATE, capturable=False).values():
         (group,) = optimizer.param_groups
         assert isinstance(optimizer, torch.optim.Adam)
@@ -65,7 +65,7 @@ def test_other_models_have_adam_as_it_comes(model: VAEModel) -> None:
     assert set(_rates(model, RATE).values()) == {RATE}
 
 
-def test_a_rate_that_a_graph_looks_up_is_filled_in_its_place() -> None:
+def test_a_rate_for_a_graph_is_filled_in_place() -> None:
     optimizer = make_optimizers(_style(), torch.tensor(RATE), capturable=False)["decoder"]
     rates = [group["lr"] for group in optimizer.param_groups]
     assert len({rate.data_ptr() for rate in rates}) == len(rates) > 3
@@ -76,7 +76,7 @@ def test_a_rate_that_a_graph_looks_up_is_filled_in_its_place() -> None:
 
 
 def _published_steps(gradients: Tensor) -> Tensor:
-    """Steps of the authors' optimizer for gradients [T, N]: lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8)."""
+    """Compute the authors' optimizer for gradients [T, N]: lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8)."""
     v = torch.zeros_like(gradients[0])
     steps = []
     for t, gradient in enumerate(gradients, start=1):
@@ -100,7 +100,7 @@ def _steps_of_adam(gradients: Tensor) -> Tensor:
     return torch.stack(steps)
 
 
-def test_a_step_is_the_published_one_up_to_where_the_epsilon_comes_in() -> None:
+def test_a_step_differs_from_the_published_one_only_by_epsilon() -> None:
     """Adam's is lr c g / (sqrt(v) + c eps) with c = sqrt(1 - .99^t), the published one has eps instead of c eps: it is
     smaller, by (1 - c) eps / (sqrt(v) + eps) of Adam's."""
     generator = torch.Generator().manual_seed(2)

@@ -1,4 +1,4 @@
-"""Two processes that share a batch end where one process ends that has all of it."""
+"""Two processes that share batches give the same result as one process with whole batches."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["points in parts", "translation of pairs", "translation by LORD"])
-def test_two_processes_are_one_with_twice_the_batch(name: str, runs: Path) -> None:
+def test_two_processes_equal_one_with_whole_batches(name: str, runs: Path) -> None:
     """The two sum gradients in another order, so a gradient differs by about 1e-16 relative; Adam divides it by its own
     size, so a weight differs by that times the rate, except where terms nearly cancel, which 1e-9 leaves room for.
     """
@@ -100,7 +100,7 @@ def test_two_processes_are_one_with_twice_the_batch(name: str, runs: Path) -> No
     assert summary["nothing"] == 1.0
 
 
-def test_alone_nothing_is_exchanged() -> None:
+def test_a_single_process_exchanges_nothing() -> None:
     with joined("cpu") as processes:
         assert processes == Processes(0, 1, 0)
         assert processes.first
@@ -111,7 +111,7 @@ def test_alone_nothing_is_exchanged() -> None:
         assert processes.text_of_first("here") == "here"
 
 
-def test_half_a_torchrun_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_variables_of_torchrun_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with (

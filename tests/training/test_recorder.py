@@ -1,4 +1,4 @@
-"""Records are appended once each, survive a crash, and need no TensorBoard."""
+"""Records are appended once, survive a crash, and do not need TensorBoard."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def test_without_tensorboard_there_is_one_notice_and_the_records(
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_run_without_records_has_none(tmp_path: Path) -> None:
+def test_a_folder_without_records_has_none(tmp_path: Path) -> None:
     assert read_records(tmp_path) == []
