@@ -20,7 +20,7 @@ def model() -> ConvVAE:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Four image files of several sizes and colours, one of them in a folder of its own, and a text beside them."""
+    """A folder with four image files of several sizes and colours, one of them in a subfolder, and a text file."""
     folder = tmp_path / "pictures"
     (folder / "inner").mkdir(parents=True)
     for index, (name, image) in enumerate(zip(("b.png", "a.png", "inner/c.png"), pixels(3, 16), strict=True)):

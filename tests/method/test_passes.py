@@ -163,7 +163,7 @@ def test_all_passes_of_an_iteration_have_different_draws(style: StyleVAE, accumu
         options = StepOptions(accumulate=accumulate, fresh_passes=fresh, rank=rank, world_size=2)
         objective = SoftIntroObjective(scale=SCALE, gamma_r=1.0, **WEIGHTS)
         SoftIntroStep(model, *optimizers(model), objective, options=options)(_images(model))
-    # In parts, passes that both updates share are made twice, with the same draws.
+    # With parts, the passes that both updates share are computed twice, with the same draws.
     of_a_part = 6 if fresh else 4
     assert len(set(offsets)) == 2 * accumulate * of_a_part
     assert len(offsets) == len(set(offsets)) + (4 * accumulate if accumulate > 1 and not fresh else 0)

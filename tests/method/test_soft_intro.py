@@ -92,7 +92,7 @@ def compare_losses(ours: dict[str, Tensor], theirs: dict[str, float], tolerance:
 @pytest.mark.parametrize(
     ("kind", "gamma_r", "loss_tolerance", "gradient_tolerance"),
     [
-        # What is left out weighs 1e-8 times a ratio of rec, which the kind decides.
+        # The fused step leaves out a term with the weight 1e-8, times a ratio of rec that depends on the kind.
         pytest.param("mse", 1e-8, 1e-9, 1e-7, id="mse, negligible gamma_r left out"),
         pytest.param("l1", 1e-8, 1e-8, 1e-7, id="l1, negligible gamma_r left out"),
         pytest.param("mse", 1.0, 1e-12, 1e-12, id="mse, gamma_r matters"),
@@ -264,7 +264,7 @@ def counted_calls(model: MLPVAE) -> dict[str, int]:
     [
         ({}, 3, 3),  # E(x), E(fakes) in each update; D(z), D(noise), D(z_fakes)
         ({"gamma_r": 1.0}, 3, 4),  # and D(z_fakes) in the decoder's update
-        ({"beta_rec": 0.0}, 3, 2),  # no rec of a fake is asked for
+        ({"beta_rec": 0.0}, 3, 2),  # no rec of a fake is needed
         ({"beta_kl": 0.0}, 2, 3),  # nothing in the decoder's update looks at E(fakes)
         ({"gamma": 0.0, "gamma_r": 1.0}, 2, 3),  # nor at any fake
         ({"fakes": ("reconstruction",)}, 3, 2),  # no D(noise)

@@ -311,7 +311,7 @@ def test_both_networks_compile_to_code() -> None:
 def test_sampling_follows_its_generator_and_leaves_the_mode(name: str, changes: dict[str, Any]) -> None:
     model = build_model(name, **changes).train()
     if isinstance(model, ConvVAE):
-        model.decoder.stages[0].norm1.eval()  # a mode of its own
+        model.decoder.stages[0].norm1.eval()  # another mode than the model's
     before = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     draws = [model.sample(3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]

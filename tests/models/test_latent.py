@@ -59,7 +59,7 @@ def test_an_arc_turns_evenly_and_grows_evenly() -> None:
     cosines = (directions[1:] * directions[:-1]).sum(1)
     whole = math.acos(float(directions[0] @ directions[-1]))
     torch.testing.assert_close(cosines, torch.full((5,), math.cos(whole / 5), dtype=torch.float64), rtol=0, atol=1e-12)
-    # It stays in the plane of the two ends: whatever is orthogonal to both is orthogonal to it.
+    # The path stays in the plane of its ends: a vector orthogonal to both ends is orthogonal to it.
     plane, _ = torch.linalg.qr(torch.stack([a, b], dim=1))
     torch.testing.assert_close(points @ plane @ plane.T, points, rtol=0, atol=1e-12)
 

@@ -27,7 +27,7 @@ STAGES = [tuple(stage) for stage in json.loads(FIXTURE.with_suffix(".json").read
 
 # Two orders of summation in float32, see test_conv.py; the recordings are held to the 1e-5 that their authors give.
 RELATIVE = 1e-5
-# In float64 the same sums differ by at most a few hundred units of 1.1e-16.
+# In float64 sums in another order differ by at most a few hundred times 1.1e-16.
 EXACT = 1e-12
 
 
@@ -105,7 +105,7 @@ def test_folded_halving_equals_a_convolution_and_averages() -> None:
 
 
 @pytest.mark.parametrize(
-    # Of bfloat16 each of two averages rounds to 2^-9.
+    # In bfloat16 each of the two averages rounds to 2^-9.
     ("dtype", "most"),
     [(torch.float64, EXACT), (torch.float32, RELATIVE), (torch.bfloat16, 2**-8)],
 )
@@ -215,7 +215,7 @@ def test_noise_can_be_drawn_fixed_common_or_absent() -> None:
     assert not torch.equal(named, model.decode(z, noise=ops.PhiloxNoise(7, 64)))
     assert not torch.allclose(named[0], named[1])
     for function in (model.render(z), model.decode(z, noise=False)):
-        # Of equal latents; rows of a product may round apart.
+        # The latents are equal; rows of a product may differ by rounding.
         assert float((function - function[:1]).detach().abs().max()) < 1e-5
     assert torch.equal(model.render(z), model.render(z))
 
@@ -267,7 +267,7 @@ def test_training_passes_update_the_average_and_mix_only_prior_samples() -> None
         > 1e-3
         for seed in range(60)
     ]
-    # Of 60 passes 54 mix on average, with a deviation of 2.3.
+    # On average 54 of 60 passes mix, with a deviation of 2.3.
     assert 44 <= sum(mixed) < 60
     model.style_mixing = 0.0
     assert torch.equal(model.decode_for_training(z, noise=noise, prior=True), image)

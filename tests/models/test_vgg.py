@@ -171,7 +171,7 @@ class TestFiles:
     def test_another_layout_is_an_error_that_names_its_first_key(
         self, tmp_path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str
     ) -> None:
-        # Small tensors behind the first layers, which no check comes to.
+        # Small tensors after the first layers, because the check stops before them.
         short = {k: v if k.split(".")[1] in "02" else torch.zeros(1) for k, v in random_state().items()}
         torch.save(change(short), tmp_path / "x.pth")
         with pytest.raises(ModelFileError, match=rf"x\.pth:? {message}.*; name torchvision's .*vgg16-397923af\.pth"):

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import sivae
-from sivae.errors import CheckpointError, ConfigError, RunInterrupted
+from sivae.errors import CheckpointError, ConfigError
 from sivae.settings.presets import preset_config
 from sivae.training import RunConfig
-from tests.training.image_runs import assert_same, stopping
+from tests.training.runs import assert_same, train_until
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (30, 8, 8, 3)).astype(np.uint8)
 
@@ -43,12 +43,9 @@ def test_labels_of_a_dataset_are_the_conditions(tmp_path: Path) -> None:
     assert model.condition_dim == 3
 
 
-def test_a_stopped_run_resumes_exactly_with_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_exactly_with_the_same_dataset(tmp_path: Path) -> None:
     sivae.train(_config(), tmp_path / "whole", data=_dataset(), progress=False)
-    with monkeypatch.context() as patch:
-        stopping(patch, 3)
-        with pytest.raises(RunInterrupted):
-            sivae.train(_config(), tmp_path / "run", data=_dataset(), progress=False)
+    train_until(3, _config(), tmp_path / "run", data=_dataset())
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["path"] is None
     with pytest.raises(ConfigError, match="the preset cifar10 needs images; name them by --data PATH"):
         sivae.train(out=tmp_path / "run", resume=True, progress=False)

@@ -1,4 +1,4 @@
-"""Runs of the style model, growing and not: their stages, that they go on exactly, and that their models load."""
+"""Runs of the style model: stages, that runs resume exactly, and that models load at their stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import sivae
-from sivae.errors import ConfigError, DivergenceError, RunInterrupted
+from sivae.errors import ConfigError, DivergenceError
 from sivae.models.style import StyleVAE
 from sivae.models.style.resampling import doubled, halved
 from sivae.settings.presets import preset_config
@@ -26,8 +26,8 @@ from sivae.training.recorder import read_records
 from sivae.training.run import resolve, train
 from sivae.training.run_metrics import evaluate
 from sivae.training.tasks.images import ImageTask
-from sivae.training.trainer import Trainer
-from tests.training.image_runs import assert_same, outcome, stopping
+from sivae.training.trainer import Trainer, at_step
+from tests.training.runs import assert_resumes_exactly, made_once, outcome, train_until
 
 CPU = torch.device("cpu")
 # 24 images: 6 iterations at 4x4 of 4 images each, then 12 at 8x8 of 2, of which the first 6 blend.
@@ -78,23 +78,15 @@ def _config(images: Path, **changes: Any) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Runs that nothing interrupted, by variant, each made once."""
-    made: dict[str, Path] = {}
-
-    def run(variant: str) -> Path:
-        if variant not in made:
-            made[variant] = tmp_path_factory.mktemp("whole") / "run"
-            train(_config(images, **_VARIANTS[variant]), made[variant], progress=False)
-        return made[variant]
-
-    return run
+    """Runs without a stop, by variant."""
+    return made_once(tmp_path_factory, lambda variant: _config(images, **_VARIANTS[variant]))
 
 
 def _records(folder: Path) -> dict[int, dict[str, Any]]:
     return {record["step"]: record for record in read_records(folder)}
 
 
-def test_every_record_tells_its_stage(whole: Callable[[str], Path]) -> None:
+def test_every_record_names_its_stage(whole: Callable[[str], Path]) -> None:
     records = _records(whole("as published"))
     assert {step: record["resolution"] for step, record in records.items()} == {
         step: 4 if step <= 6 else 8 for step in range(1, 19)
@@ -112,30 +104,20 @@ def test_every_record_tells_its_stage(whole: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("variant", _VARIANTS)
-def test_a_run_stopped_while_blending_goes_on_exactly(
-    variant: str, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_stopped_while_blending_resumes_exactly(
+    variant: str, images: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Weights, averaged weights, the average style and every loss, bit for bit."""
+    """Weights, averaged weights, the average style and all losses are the same, bit for bit."""
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stopping(patch, _BLENDING)
-        with pytest.raises(RunInterrupted, match=f"stopped at step {_BLENDING} by SIGTERM"):
-            train(_config(images, **_VARIANTS[variant]), folder, progress=False)
-    train(out=folder, resume=True, progress=False)
+    assert_resumes_exactly(_BLENDING, _config(images, **_VARIANTS[variant]), folder, whole(variant))
     assert {"model.safetensors/average_style", "ema.safetensors/average_style"} <= outcome(folder)[0].keys()
-    assert_same(folder, whole(variant))
 
 
 @pytest.mark.parametrize("step", [3, 6, 7], ids=["at the warm-up's end", "at a stage's end", "at a stage's start"])
-def test_a_run_stopped_where_something_changes_goes_on_exactly(
-    step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_stopped_at_a_switch_resumes_exactly(
+    step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        stopping(patch, step)
-        with pytest.raises(RunInterrupted):
-            train(_config(images), tmp_path / "run", progress=False)
-    train(out=tmp_path / "run", resume=True, progress=False)
-    assert_same(tmp_path / "run", whole("as published"))
+    assert_resumes_exactly(step, _config(images), tmp_path / "run", whole("as published"))
 
 
 def test_models_load_at_their_stage(images: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
@@ -151,19 +133,14 @@ def test_models_load_at_their_stage(images: Path, whole: Callable[[str], Path], 
     assert found == {step: pytest.approx(records[step]["blend"]) for step in found}
 
 
-def test_a_run_that_stopped_while_growing_is_evaluated_at_its_stage(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_stopped_while_growing_is_evaluated_at_its_stage(images: Path, tmp_path: Path) -> None:
     for step, side in ((4, 4), (_BLENDING, 8)):
         folder = tmp_path / str(step)
-        with monkeypatch.context() as patch:
-            stopping(patch, step)
-            with pytest.raises(RunInterrupted):
-                train(_config(images), folder, progress=False)
+        train_until(step, _config(images), folder)
         metrics = evaluate(folder)
         assert metrics["step"] == step
-        assert metrics == evaluate(folder)  # though the networks have noise of their own
-        # Of pictures in [0, 1], and of values in [-1, 1] per pixel. Decoded values outside are clipped in the first.
+        assert metrics == evaluate(folder)  # though the decoder draws noise
+        # mse is of pictures in [0, 1], clipped there; rec is of values in [-1, 1], so it has four times the unit.
         assert metrics["rec"] >= 4 * metrics["mse"] * 3 * side * side * (1 - 1e-6)
 
 
@@ -175,14 +152,17 @@ def test_the_summary_has_the_metrics_that_the_last_checkpoint_gives(whole: Calla
 
 
 def test_pictures_are_of_the_stage_and_in_its_range(images: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    train(_config(images, sample_every=3), folder, progress=False)
     original = np.asarray(Image.open(images / "00.png"))
     coarse = original.reshape(4, 2, 4, 2, 3).mean((1, 3)).round().astype(np.uint8)
-    for name, expected in (("03-reconstructions.png", coarse), ("15-reconstructions.png", original)):
-        shown = np.asarray(Image.open(folder / "samples" / name).convert("RGB"))
-        # The picture has the original as it is, each pixel enlarged alike.
-        assert _colours(expected) <= _colours(shown), name
+    config = resolve(_config(images))
+    with process_settings(config):
+        trainer, task = _trainer(config)
+        for step, expected in ((3, coarse), (15, original)):
+            at_step(trainer.model, task.config, step)
+            _, path = task.picture_samples(tmp_path / f"{step}.png", trainer.model, step)
+            # The picture contains the original, with enlarged pixels.
+            assert _colours(expected) <= _colours(np.asarray(Image.open(path).convert("RGB"))), step
+        task.close()
 
 
 def _colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
@@ -193,7 +173,7 @@ def _task(config: RunConfig) -> ImageTask:
     return ImageTask(resolve(config), CPU, Processes())
 
 
-def test_real_images_are_blended_with_their_own_coarser_selves(images: Path) -> None:
+def test_real_images_are_blended_with_their_own_coarse_copies(images: Path) -> None:
     config = _config(images, flip=False)
     task = _task(config)
     stage = task.config.stage_at(_BLENDING)
@@ -202,7 +182,7 @@ def test_real_images_are_blended_with_their_own_coarser_selves(images: Path) -> 
     assert task._batches is not None
     sharp, _ = task._batches.batch(stage.index)
     assert sharp.shape == (2, 3, 8, 8) and sharp.min() < -0.5 and sharp.max() > 0.5
-    # Area averages below, nearest neighbours above: means are kept to float32's rounding.
+    # Halving averages and doubling repeats, so means are the same up to the rounding of float32.
     torch.testing.assert_close(blended, stage.blend * sharp + (1 - stage.blend) * doubled(halved(sharp)))
     torch.testing.assert_close(halved(blended), halved(sharp), rtol=0, atol=1e-6)
     later = task.config.stage_at(_BLENDED)
@@ -258,7 +238,7 @@ def test_an_iteration_has_its_stage_s_rate_and_beta_neg(images: Path) -> None:
     assert seen == [(0.004, 1024.0), (0.004, 1024.0), (0.002, 1024.0), (0.002, 1024.0)]
 
 
-def test_blending_changes_no_host_value_that_a_compiled_or_captured_pass_would_keep(images: Path) -> None:
+def test_blending_changes_one_tensor_in_place_which_compiled_and_captured_passes_read(images: Path) -> None:
     config = resolve(_config(images))
     with process_settings(config):
         trainer, task = _trainer(config)
@@ -274,8 +254,7 @@ def test_blending_changes_no_host_value_that_a_compiled_or_captured_pass_would_k
 
 
 def test_compiled_networks_stay_compiled_through_all_stages(images: Path) -> None:
-    """Counted in frames that the compiler was asked for: none may be given up. The compiler's front half does for that,
-    as it is the one that counts."""
+    """The compiler must not give up any frame. Its front end counts them, so the test compiles without a back end."""
     from torch._dynamo.utils import counters
 
     config = resolve(_config(images, compile=True))
@@ -289,15 +268,16 @@ def test_compiled_networks_stay_compiled_through_all_stages(images: Path) -> Non
             trainer.iterate(step, *task.batch(step))
             graphs.append(counters["frames"]["total"])
         task.close()
-    assert counters["frames"]["ok"] == counters["frames"]["total"] > 2 * 8  # of each of two functions by default
-    # Once at 4x4; blending, however far, once; and once without.
+    # By default torch gives up a function after 8 graphs.
+    assert counters["frames"]["ok"] == counters["frames"]["total"] > 2 * 8
+    # One set of graphs at 4x4, one while blending, whatever the share, and one afterwards.
     assert graphs[0] == graphs[1] < graphs[2] == graphs[3] < graphs[4] == graphs[5]
 
 
-def test_a_diagnosis_does_not_take_a_larger_image_for_an_explosion(
+def test_a_diagnosis_does_not_mistake_larger_images_for_an_explosion(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sum over 8x8 pixels is several times that over 4x4, which the records before the switch have."""
+    """rec over 8x8 pixels is several times rec over 4x4 pixels, which the records before the switch contain."""
     original = ImageTask.batch
 
     def batch(self: ImageTask, at: int) -> tuple[Tensor, Tensor | None]:
@@ -315,7 +295,7 @@ def test_a_diagnosis_does_not_take_a_larger_image_for_an_explosion(
 
 
 @pytest.mark.parametrize("changes", [{}, {"objective": "vae"}, {"decoder_passes": "fresh"}])
-def test_the_full_resolution_may_be_trained_from_the_start(
+def test_a_run_without_growth_trains_at_the_full_resolution(
     changes: dict[str, Any], images: Path, tmp_path: Path
 ) -> None:
     sizes = {key: _TINY[key] for key in ("resolution", "z_dim", "start_channels", "max_channels", "mapping_layers")}
@@ -328,8 +308,8 @@ def test_the_full_resolution_may_be_trained_from_the_start(
     assert isinstance(model, StyleVAE) and (model.lod, model.blend) == (1, 1.0)
 
 
-def test_grey_digits_grow_too(tmp_path: Path) -> None:
-    """The built-in 8x8 digits: other data, one channel, and a test part."""
+def test_a_run_on_grey_digits_grows(tmp_path: Path) -> None:
+    """The built-in 8x8 digits have one channel and a test part."""
     of_style = _config(tmp_path)
     digits = preset_config("digits", steps=None, epochs=0.2).data
     config = of_style.replace(data=digits, stage_batches=(64, 64), epochs_per_stage=0.1, epochs=0.2)
@@ -355,13 +335,13 @@ def test_grey_digits_grow_too(tmp_path: Path) -> None:
         ("cifar10", {"decoder_passes": "old"}, 'decoder_passes = "old": expected one of shared, fresh'),
     ],
 )
-def test_what_does_not_go_together_is_refused_by_name(preset: str, changes: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_fit_are_errors_that_name_them(preset: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         preset_config(preset, path="images", **changes)
     assert message in str(caught.value)
 
 
-def test_a_resolution_that_cannot_be_grown_to_is_refused_before_anything_is_written(
+def test_a_resolution_that_growth_cannot_reach_is_an_error_before_anything_is_written(
     images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"resolution = 12: a growing model needs a power of two, 4 or more"):

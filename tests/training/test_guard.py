@@ -86,7 +86,7 @@ def test_an_update_that_is_not_finite_changes_nothing(part: str, value: float, m
     reference = _Training(make)
     for _ in range(6):
         reference.iterate()
-    assert torch.equal(training.weights(other), reference.weights(other))  # goes on as ever
+    assert torch.equal(training.weights(other), reference.weights(other))  # is not affected
     if make is _adam:  # moments and step count of the one that was left out are as if it had not been there
         one_less = _Training(make)
         for _ in range(5):
@@ -127,7 +127,7 @@ def test_several_in_a_row_are_a_divergence_at_any_time_of_the_check() -> None:
     training.iterate(decoder=math.nan)
     trouble = training.guard.check()
     assert trouble is not None and trouble.diverged
-    assert (trouble.step, trouble.iterations, trouble.in_a_row) == (1, 1, SEVERAL)  # told from where it began
+    assert (trouble.step, trouble.iterations, trouble.in_a_row) == (1, 1, SEVERAL)  # reported with its first step
     training.iterate()
     for _ in range(3):
         training.iterate(decoder=math.nan)
@@ -182,7 +182,7 @@ def test_a_guard_continues_from_a_stored_state() -> None:
         training.guard.check()
     second.guard.load_state(first.guard.state(), 101)
     for training in (whole, second):
-        training.iterate(encoder=1e7)  # exploding, as the average says
+        training.iterate(encoder=1e7)  # exploding, compared with the average
         training.iterate(encoder=math.nan)
         trouble = training.guard.check()
         assert trouble is not None
@@ -205,7 +205,7 @@ def test_gradients_are_reduced_before_they_are_examined() -> None:
 
 
 def test_watching_does_not_wait_for_the_device() -> None:
-    parameter = nn.Parameter(torch.empty(4, device="meta"))  # whatever reads a value of it raises
+    parameter = nn.Parameter(torch.empty(4, device="meta"))  # reading a value of it raises
     parameter.grad = torch.empty(4, device="meta")
     optimizer = torch.optim.Adam([parameter], lr=0.1, foreach=True)
     optimizer._step_supports_amp_scaling = True  # as the fused one, which has no kernel there

@@ -1,14 +1,12 @@
-"""Runs on images: what they leave, that they go on exactly, and that what they show is what the saved model gives."""
+"""Runs on images: their files, that they resume exactly, and that their pictures are those of the saved model."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from PIL import Image
 
 import sivae
 from sivae import files
-from sivae.errors import CheckpointError, ConfigError, RunInterrupted
+from sivae.cli.main import main
+from sivae.errors import CheckpointError, ConfigError
 from sivae.figures.grids import sample_grid
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
@@ -27,12 +26,11 @@ from sivae.training.checkpoint import list_checkpoints
 from sivae.training.run import train
 from sivae.training.run_metrics import evaluate
 from sivae.training.seeds import derived_seed
-from sivae.training.tasks.images import ImageTask
-from tests.training.image_runs import assert_same, outcome, stopping
+from tests.training.runs import assert_resumes_exactly, assert_same, made_once, outcome, train_until
 
 _TINY = {"steps": 12, "batch_size": 16, "widths": (4, 8), "z_dim": 3, "threads": 1, "seed": 3, "device": "cpu"}
 _OFTEN = {"log_every": 2, "checkpoint_every": 4, "sample_every": 6}
-# Every setting that a resumed run has to carry on.
+# All settings whose state a resumed run has to restore.
 _VARIANTS: dict[str, dict[str, Any]] = {
     "batch norm": {"norm": "batch"},
     "group norm, averaged, flipped": {"norm": "group", "ema_half_life": 40, "flip": True},
@@ -47,19 +45,11 @@ def _config(**changes: Any) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Runs that nothing interrupted, by variant, each made once."""
-    made: dict[str, Path] = {}
-
-    def run(variant: str) -> Path:
-        if variant not in made:
-            made[variant] = tmp_path_factory.mktemp("whole") / "run"
-            train(_config(**_VARIANTS[variant]), made[variant], progress=False)
-        return made[variant]
-
-    return run
+    """Runs without a stop, by variant."""
+    return made_once(tmp_path_factory, lambda variant: _config(**_VARIANTS[variant]))
 
 
-def test_a_run_leaves_what_it_promises(whole: Callable[[str], Path]) -> None:
+def test_a_run_writes_its_files_and_its_summary(whole: Callable[[str], Path]) -> None:
     folder = whole("group norm, averaged, flipped")
     names = {path.name for path in folder.iterdir() if "tfevents" not in path.name}
     pictures = ["samples.png", "samples-reconstructions.png", "curves.png"]
@@ -77,65 +67,41 @@ def test_a_run_leaves_what_it_promises(whole: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("variant", _VARIANTS)
-def test_a_stopped_run_goes_on_exactly(
-    variant: str, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_run_resumes_exactly(variant: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    assert_resumes_exactly(7, _config(**_VARIANTS[variant]), tmp_path / "run", whole(variant))
+
+
+@pytest.fixture
+def largest_file() -> Iterator[Callable[[int], None]]:
+    """Limit the size of files that this process can write, in bytes, as a disk without space does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [500, 12_000], ids=["not for the weights", "not for the rest"])
+def test_a_write_that_fails_is_an_error_of_one_line(
+    size: int, tmp_path: Path, largest_file: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stopping(patch, 7)
-        with pytest.raises(RunInterrupted, match="stopped at step 7 by SIGTERM"):
-            train(_config(**_VARIANTS[variant]), folder, progress=False)
-    train(out=folder, resume=True, progress=False)
-    assert_same(folder, whole(variant))
-
-
-_KILLED_WHILE_SAVING = """
-import os, signal, sys
-from sivae import files
-from sivae.training import run
-from sivae.settings.run import RunConfig
-write = files.write_json
-def killed(path, content):
-    if path.name == "manifest.json" and content["step"] == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(path, content)
-files.write_json = killed
-run.train(RunConfig.from_json(sys.argv[1]), sys.argv[2], progress=False)
-"""
-
-
-def test_a_run_killed_in_the_middle_of_a_save_goes_on_exactly(whole: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    words = [sys.executable, "-c", _KILLED_WHILE_SAVING, _config(**_VARIANTS["batch norm"]).to_json(), str(folder)]
-    process = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    assert list((folder / "checkpoints").glob(".tmp-8-*"))  # half a checkpoint
-    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["4"]
-    train(out=folder, resume=True, progress=False)
-    assert_same(folder, whole("batch norm"))
-    assert not list((folder / "checkpoints").glob(".tmp-*"))
-
-
-_SMALL_DISK = """
-import resource, sys
-from sivae.cli.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-main(["train", "digits", "--out", sys.argv[1], *"--steps 4 --batch-size 16 --widths 4 8 --threads 1".split()])
-"""
-
-
-@pytest.mark.parametrize("room", [500, 12_000], ids=["not for the weights", "not for the rest"])
-def test_a_disk_that_takes_no_more_costs_one_line(tmp_path: Path, room: int) -> None:
-    words = [sys.executable, "-c", _SMALL_DISK, str(tmp_path / "run"), str(room)]
-    process = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert process.returncode == 1
-    last = process.stderr.strip().splitlines()[-1]
+    words = [
+        "train",
+        "digits",
+        "--out",
+        str(tmp_path / "run"),
+        *["--steps", "4", "--batch-size", "16", "--widths", "4", "8"],
+    ]
+    largest_file(size)
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--threads", "1"])
+    assert caught.value.code == 1
+    errors = capsys.readouterr().err
+    last = errors.strip().splitlines()[-1]
     assert last.startswith("sivae: ")
     assert "File too large" in last and "the space left" in last
-    assert "Traceback" not in process.stderr
+    assert "Traceback" not in errors
 
 
-def test_whoever_may_read_the_run_may_read_its_models(whole: Callable[[str], Path]) -> None:
+def test_all_files_of_a_checkpoint_have_the_same_permissions(whole: Callable[[str], Path]) -> None:
     last = list_checkpoints(whole("batch norm") / "checkpoints")[-1]
     assert len({path.stat().st_mode for path in last.iterdir()}) == 1
 
@@ -161,7 +127,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 
 
 @pytest.mark.parametrize("variant", ["batch norm", "group norm, averaged, flipped"])
-def test_what_a_run_shows_is_what_the_saved_model_gives(
+def test_the_pictures_of_a_run_are_those_of_the_saved_model(
     variant: str, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = whole(variant)
@@ -171,7 +137,7 @@ def test_what_a_run_shows_is_what_the_saved_model_gives(
     sample_grid(tmp_path / "samples.png", model.sample(64, generator=generator))
     shown, mine = (np.asarray(Image.open(path)) for path in (folder / "samples.png", tmp_path / "samples.png"))
     assert shown.shape == mine.shape
-    # The loaded model's memory is not channels-last, so sums differ in their last bits, and a level of 255 with them.
+    # The loaded model is not channels-last, so sums differ in their last bits, and a pixel by one of 255 levels.
     assert np.abs(shown.astype(int) - mine.astype(int)).max() <= 1
     assert mine.std() > 5  # a picture, not one colour
 
@@ -189,24 +155,13 @@ def _of_folder(images: Path, **changes: Any) -> RunConfig:
     return preset_config("cifar10", **{**_TINY, **_OFTEN, "resolution": 8, "path": str(images), **changes})
 
 
-def test_a_folder_of_images_trains_and_may_move_before_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_images_may_move_before_the_run_is_resumed(tmp_path: Path) -> None:
     images = _image_folder(tmp_path / "images")
     train(_of_folder(images, epochs=6, steps=None), tmp_path / "whole", progress=False)
     config = RunConfig.read(tmp_path / "whole" / "config.json")
     assert (config.steps, config.epochs) == (6 * (40 // 16), 6.0)
 
-    def stop(self: ImageTask, step: int) -> Any:
-        if step == 5:
-            signal.raise_signal(signal.SIGTERM)
-        return original(self, step)
-
-    original = ImageTask.batch
-    with monkeypatch.context() as patch:
-        patch.setattr(ImageTask, "batch", stop)
-        with pytest.raises(RunInterrupted):
-            train(_of_folder(images, epochs=6, steps=None), tmp_path / "run", progress=False)
+    train_until(5, _of_folder(images, epochs=6, steps=None), tmp_path / "run")
     images.rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="there is no such file or folder"):
         train(out=tmp_path / "run", resume=True, progress=False)
@@ -215,7 +170,7 @@ def test_a_folder_of_images_trains_and_may_move_before_the_run_goes_on(
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
-def test_images_may_stay_on_the_disk(tmp_path: Path) -> None:
+def test_images_read_from_the_disk_give_the_same_result(tmp_path: Path) -> None:
     images = _image_folder(tmp_path / "images")
     for cache in ("host", "none"):
         train(_of_folder(images, cache=cache, steps=5), tmp_path / cache, progress=False)
@@ -223,7 +178,7 @@ def test_images_may_stay_on_the_disk(tmp_path: Path) -> None:
     assert all(torch.equal(mine[name], value) for name, value in theirs.items())
 
 
-def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
+def test_a_run_cannot_be_resumed_with_other_images(tmp_path: Path) -> None:
     images = _image_folder(tmp_path / "images")
     train(_of_folder(images), tmp_path / "run", progress=False)
     (tmp_path / "run" / "summary.json").unlink()
@@ -249,7 +204,7 @@ def test_settings_that_do_not_fit_the_images_are_named_before_anything_is_writte
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_images_stop_a_run_or_are_left_out_and_counted(
+def test_damaged_images_are_an_error_or_are_skipped_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = _image_folder(tmp_path / "images")

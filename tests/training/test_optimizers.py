@@ -101,8 +101,9 @@ def _steps_of_adam(gradients: Tensor) -> Tensor:
 
 
 def test_a_step_differs_from_the_published_one_only_by_epsilon() -> None:
-    """Adam's is lr c g / (sqrt(v) + c eps) with c = sqrt(1 - .99^t), the published one has eps instead of c eps: it is
-    smaller, by (1 - c) eps / (sqrt(v) + eps) of Adam's."""
+    """Adam's step is lr c g / (sqrt(v) + c eps) with c = sqrt(1 - .99^t). The published step has eps instead of c eps,
+    so it is smaller, by (1 - c) eps / (sqrt(v) + eps) of Adam's step.
+    """
     generator = torch.Generator().manual_seed(2)
     sizes = 10.0 ** torch.linspace(-9, 1, 41, dtype=torch.float64)
     gradients = torch.randn(400, 41, dtype=torch.float64, generator=generator) * sizes
@@ -116,8 +117,10 @@ def test_a_step_differs_from_the_published_one_only_by_epsilon() -> None:
 
 
 def test_over_a_run_the_difference_is_below_a_thousandth() -> None:
-    """Of gradients of one size and either sign sqrt(v) is c |g|: Adam's steps are all alike, and their shortfall is at
-    most (1 - c) / c times eps / |g|, whose mean over 400 steps from cleared state is 0.31 eps / |g|: 3e-4 at 1e-5."""
+    """For gradients of one size and either sign, sqrt(v) is c |g|. Then Adam's steps have the same size, and the
+    published steps are smaller by at most (1 - c) / c times eps / |g|. The mean of this over the first 400 steps is
+    0.31 eps / |g|: 3e-4 at gradients of 1e-5.
+    """
     generator = torch.Generator().manual_seed(2)
     sizes = 10.0 ** torch.linspace(-5, 1, 13, dtype=torch.float64)
     gradients = torch.randn(400, 13, dtype=torch.float64, generator=generator).sign() * sizes

@@ -16,37 +16,16 @@ from sivae.models.translation import TranslationVAE
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.parallel import Processes, joined
-from tests.training.image_runs import outcome, translation_config, write_translation_images
+from tests.training import float64_runs
+from tests.training.runs import outcome
+from tests.training.translation_images import translation_config, write_translation_images
 
-# In float64, so that rounding is far below any real difference.
-_TRAIN = """
-import json, sys, torch
-from sivae.training import run
-from sivae.training.tasks import images, points, translation
-from sivae.settings.run import RunConfig
-torch.set_default_dtype(torch.float64)
-def in_float64(original):
-    def batch(task, step):
-        samples, condition = original(task, step)
-        return samples.double(), condition
-    return batch
-for task in (points.PointsTask, images.ImageTask, translation.TranslationTask):
-    if "batch" in vars(task):  # the last one inherits it
-        task.batch = in_float64(task.batch)
-    for name in ("picture_samples", "picture_run"):
-        setattr(task, name, lambda *_: [])
-    task.evaluate = lambda *_: {"nothing": 1.0}
-processes, runs = int(sys.argv[1]), json.loads(sys.argv[2])
-for folder, config in runs.items():
-    summary = run.train(RunConfig.from_json(config), folder, progress=False)
-    assert summary["processes"] == processes
-"""
 STEPS, RATE = 8, 2e-4
 _EVERY = {"steps": STEPS, "learning_rate": RATE, "warmup_fraction": 0.5, "log_every": 2}
 
 
 def _configs(images: Path, processes: int) -> dict[str, RunConfig]:
-    """By name; half the steps are a warm-up, or LORD's first stage. Six batches of translations make an epoch."""
+    """Settings by name. Half the steps are a warm-up, or LORD's first stage. An epoch of images has six batches."""
     points = {"hidden": 16, "layers": 2, "batch_size": 32, "threads": 1, "device": "cpu"}
     translation = {**_EVERY, "batch_size": 12, "flip": True}
     return {
@@ -58,32 +37,30 @@ def _configs(images: Path, processes: int) -> dict[str, RunConfig]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs for each number of processes, which start only once, as that takes longer than to train, and
-    meet anew for each run.
-    """
+    """Runs by number of processes and name. Two processes start only once, because this takes longer than to train."""
     folder = tmp_path_factory.mktemp("runs")
     images = write_translation_images(folder / "images.npz")
-    script = folder / "train.py"
-    script.write_text(_TRAIN)
-    for processes in (1, 2):
-        start = [sys.executable]
-        if processes > 1:
-            start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        configs = {
-            str(folder / str(processes) / name): config.to_json()
-            for name, config in _configs(images, processes).items()
-        }
-        words = [*start, str(script), str(processes), json.dumps(configs)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        finished = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=environment)
-        assert finished.returncode == 0, finished.stderr
+    configs = {
+        count: {str(folder / str(count) / name): config.to_json() for name, config in _configs(images, count).items()}
+        for count in (1, 2)
+    }
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [*start, float64_runs.__file__, "2", json.dumps(configs[2])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as two:
+        try:
+            float64_runs.train_all(1, configs[1])
+            printed, _ = two.communicate(timeout=120)
+        finally:
+            two.kill()
+    assert two.returncode == 0, printed
     return folder
 
 
 @pytest.mark.parametrize("name", ["points in parts", "translation of pairs", "translation by LORD"])
 def test_two_processes_equal_one_with_whole_batches(name: str, runs: Path) -> None:
-    """The two sum gradients in another order, so a gradient differs by about 1e-16 relative; Adam divides it by its own
-    size, so a weight differs by that times the rate, except where terms nearly cancel, which 1e-9 leaves room for.
+    """Two processes sum gradients in another order, so a gradient differs by about 1e-16 relative. Adam divides it by
+    its size, so a weight differs by about that times the rate; 1e-9 leaves room for gradients that nearly cancel.
     """
     (two, my_records), (one, their_records) = (outcome(runs / str(processes) / name) for processes in (2, 1))
     assert two.keys() == one.keys()
@@ -93,8 +70,8 @@ def test_two_processes_equal_one_with_whole_batches(name: str, runs: Path) -> No
         assert (two[key] - value).abs().max() < 1e-9 * rate * STEPS, key
     for mine, theirs in zip(my_records, their_records, strict=True):
         assert mine.keys() == theirs.keys() and mine.pop("phase") == theirs.pop("phase")
-        # Means over the whole batch, of positive numbers: each process rounds its own to float32, their sum is rounded
-        # again, and so is the mean of one process. Half a unit each is 3 x 2^-24 in all.
+        # These are means over the whole batch, of positive numbers. Each process rounds its mean to float32, their sum
+        # is rounded again, and so is the mean of one process: 3 x 2^-24 in all.
         assert mine == pytest.approx(theirs, rel=3 * 2**-24)
     summary = json.loads((runs / "2" / name / "summary.json").read_text())
     assert summary["nothing"] == 1.0

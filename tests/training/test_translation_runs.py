@@ -1,4 +1,4 @@
-"""Runs of the model of class and content: that they go on exactly, what they measure, and what they refuse."""
+"""Runs of the model `translation`: that they resume exactly, their metrics, and their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torchmetrics
 from torch._dynamo.utils import counters
 
 from sivae.cli.main import main
-from sivae.errors import CheckpointError, ConfigError, RunInterrupted
+from sivae.errors import CheckpointError, ConfigError
 from sivae.models.translation import TranslationVAE
 from sivae.pretrained import from_pretrained
 from sivae.settings.presets import preset_config
@@ -25,14 +25,12 @@ from sivae.training.run import train
 from sivae.training.run_metrics import evaluate
 from sivae.training.tasks.translation import TranslationTask
 from tests.models.plain_vgg import write_vgg
-from tests.training.image_runs import (
+from tests.training.runs import assert_resumes_exactly, made_once, outcome, train_until
+from tests.training.translation_images import (
     CLASSES,
     CONTENTS,
     TEST_CLASSES,
     TINY_TRANSLATION,
-    assert_same,
-    outcome,
-    stopping,
     translation_config,
     write_translation_images,
 )
@@ -56,38 +54,28 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Runs that nothing interrupted, by variant, each made once."""
-    made: dict[str, Path] = {}
-
-    def run(variant: str) -> Path:
-        if variant not in made:
-            made[variant] = tmp_path_factory.mktemp("whole") / "run"
-            train(translation_config(images, **_VARIANTS[variant]), made[variant], progress=False)
-        return made[variant]
-
-    return run
+    """Runs without a stop, by variant."""
+    return made_once(tmp_path_factory, lambda variant: translation_config(images, **_VARIANTS[variant]))
 
 
-# LORD's first stage has the steps 1 to 4: stopped inside it, at its end, and, as the others, inside the second.
+# LORD's first stage has the steps 1 to 4. Its run is stopped in this stage, at its end, and in the second stage.
 @pytest.mark.parametrize(("variant", "step"), [*((variant, 5) for variant in _VARIANTS), ("LORD", 2), ("LORD", 4)])
-def test_a_stopped_run_goes_on_exactly(
-    variant: str, step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_run_resumes_exactly(
+    variant: str, step: int, images: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        stopping(patch, step)
-        with pytest.raises(RunInterrupted):
-            train(translation_config(images, **_VARIANTS[variant]), tmp_path / "run", progress=False)
-    train(out=tmp_path / "run", resume=True, progress=False)
-    assert_same(tmp_path / "run", whole(variant))
+    config = translation_config(images, **_VARIANTS[variant])
+    assert_resumes_exactly(step, config, tmp_path / "run", whole(variant))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["soft-intro", "lord"])
 def test_a_compiled_run_has_the_losses_of_a_plain_one(objective: str, images: Path, tmp_path: Path) -> None:
-    """Up to the order of sums. Of 200 terms at most, it moves a layer's output by √200 · 2^-24 of its size, and what is
-    24 layers away, the reconstruction of a reconstruction, by √24 times that. exp_elbo is an exponential of about -6.5,
-    so it moves 6.5 times as far. Adam turns a weight the other way only where its gradient all but vanishes, so what
-    each of the three updates before the last loss does to a loss, which is less than all of it, errs by no more.
+    """Losses are equal up to the order of sums.
+
+    A sum of at most 200 terms changes the output of a layer by √200 · 2^-24 relative, and the reconstruction of a
+    reconstruction, 24 layers later, by √24 times that. exp_elbo is an exponential of about -6.5, so it changes 6.5
+    times as much. Each of the three updates before the last loss changes a loss by less than its size, so the error of
+    this change is no larger: Adam only reverses the step of a weight whose gradient is almost 0.
     """
     tolerance = 4 * 6.5 * 24**0.5 * 200**0.5 * 2**-24
     torch.compiler.reset()
@@ -107,7 +95,7 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(objective: str, images: Pa
         assert mine == pytest.approx(theirs, rel=tolerance)
 
 
-def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> None:
+def test_a_run_measures_and_draws_translations(whole: Callable[[str], Path]) -> None:
     folder = whole("pairs, averaged")
     summary = json.loads((folder / "summary.json").read_text())
     assert {"transfer_mse", "transfer_ssim", "reconstruction_ssim", "class_from_content", "class_chance"} < {
@@ -122,34 +110,31 @@ def test_a_run_measures_and_shows_translations(whole: Callable[[str], Path]) -> 
     assert names == {"5.png", "5-reconstructions.png", "5-translations.png"}
 
 
-def test_other_labels_are_other_data_where_they_decide_the_batches(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_pairs_cannot_be_resumed_with_other_labels(images: Path, tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     arrays = dict(np.load(images))
     np.savez(path, **arrays)
-    with monkeypatch.context() as patch:
-        stopping(patch, 5)
-        with pytest.raises(RunInterrupted):
-            train(translation_config(path), tmp_path / "run", progress=False)
+    train_until(5, translation_config(path), tmp_path / "run")
     np.savez(path, **{**arrays, "labels": np.roll(arrays["labels"], 1)})
     with pytest.raises(CheckpointError, match="its images were"):
         train(out=tmp_path / "run", resume=True, progress=False)
 
 
-def test_a_run_of_lord_is_measured_on_other_images(whole: Callable[[str], Path], images: Path, tmp_path: Path) -> None:
+def test_a_run_of_lord_can_be_measured_on_other_images(
+    whole: Callable[[str], Path], images: Path, tmp_path: Path
+) -> None:
     arrays = dict(np.load(images))
     few = {key: arrays[key][:12] for key in ("images", "labels")}
     np.savez(tmp_path / "few.npz", **few)
     assert evaluate(whole("LORD"), data=tmp_path / "few.npz")["class_chance"] == pytest.approx(1 / 3)
 
 
-def test_a_record_tells_the_class_s_share_of_the_kl(whole: Callable[[str], Path]) -> None:
+def test_a_record_contains_the_class_s_part_of_the_kl(whole: Callable[[str], Path]) -> None:
     for record in read_records(whole("pairs, averaged")):
         assert 0.0 < record["kl_real_class"] < record["kl_real"]
 
 
-def test_the_stages_of_lord_are_told_apart(whole: Callable[[str], Path]) -> None:
+def test_the_stages_of_lord_train_codes_and_then_encoders(whole: Callable[[str], Path]) -> None:
     records = read_records(whole("LORD"))
     assert [record["phase"] for record in records] == ["warm-up"] * 4 + ["lord"] * 4
     assert [("content_norm" in record, "code_error" in record) for record in records] == (
@@ -158,7 +143,7 @@ def test_the_stages_of_lord_are_told_apart(whole: Callable[[str], Path]) -> None
     model = from_pretrained(whole("LORD"))
     assert isinstance(model, TranslationVAE) and model.encoder.codes is not None
     assert model.encoder.codes.content.shape == ((CLASSES - TEST_CLASSES) * CONTENTS, 3)
-    assert model.encoder.codes.of_class.shape == (CLASSES, 4)  # all that have a name
+    assert model.encoder.codes.of_class.shape == (CLASSES, 4)  # all classes, also those of the test images
 
 
 def test_lord_gets_the_number_of_each_image_and_of_its_class(images: Path) -> None:
@@ -172,7 +157,9 @@ def test_lord_gets_the_number_of_each_image_and_of_its_class(images: Path) -> No
 
 
 @pytest.mark.parametrize(("changes", "paired"), [({}, True), ({"supervision": "none"}, False)])
-def test_batches_come_in_pairs_where_asked(images: Path, changes: dict[str, Any], paired: bool) -> None:
+def test_batches_consist_of_pairs_unless_supervision_is_none(
+    images: Path, changes: dict[str, Any], paired: bool
+) -> None:
     task = TranslationTask(translation_config(images, **changes), CPU, Processes())
     model = task.build_model()
     assert isinstance(model, TranslationVAE) and model.exchanges == paired
@@ -183,7 +170,7 @@ def test_batches_come_in_pairs_where_asked(images: Path, changes: dict[str, Any]
 
 
 @pytest.mark.parametrize("objective", ["soft-intro", "lord"])
-def test_images_without_classes_have_no_pairs(objective: str, tmp_path: Path) -> None:
+def test_images_without_classes_are_an_error_with_labels(objective: str, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((40, 8, 8, 3), np.uint8))
     config = translation_config(tmp_path / "images.npy", objective=objective)
     with pytest.raises(ConfigError, match=r"ha(s|ve) no classes"):
@@ -194,7 +181,7 @@ def test_images_without_classes_have_no_pairs(objective: str, tmp_path: Path) ->
 def test_the_built_in_shapes_train(tmp_path: Path) -> None:
     small = {key: value for key, value in TINY_TRANSLATION.items() if key != "channels"}
     summary = train(preset_config("translation-shapes", **{**small, "steps": 1}), tmp_path / "run", progress=False)
-    # Of 20 test classes, the halves of each drawn by chance.
+    # There are 20 test classes, and each is split at random.
     assert summary["class_chance"] == pytest.approx(1 / 20, abs=0.02)
 
 
@@ -217,12 +204,12 @@ def test_the_error_can_be_perceptual(images: Path, vgg: Path, tmp_path: Path) ->
     for name, changes in {"pixels": {"kind": "l1"}, "perceptual": {"perceptual": str(vgg)}}.items():
         train(translation_config(images, **sizes, **changes), tmp_path / name, progress=False)
         first[name] = read_records(tmp_path / name)[0]["rec"]
-    assert first["perceptual"] > 1.01 * first["pixels"]  # the pixels' error and five terms beside it
+    assert first["perceptual"] > 1.01 * first["pixels"]  # the error of pixels plus five terms
     checkpoint = tmp_path / "perceptual" / "checkpoints" / "2" / "model.safetensors"
-    assert checkpoint.stat().st_size < 1_000_000  # the network itself is not in it
+    assert checkpoint.stat().st_size < 1_000_000  # it does not contain VGG-16
 
 
-def test_a_network_that_is_not_there_is_named_before_anything_is_written(images: Path, tmp_path: Path) -> None:
+def test_a_missing_or_wrong_network_is_an_error_before_anything_is_written(images: Path, tmp_path: Path) -> None:
     (tmp_path / "other.pth").write_bytes(b"no weights")
     for name in ("nowhere.pth", "other.pth"):
         with pytest.raises(ConfigError, match=rf"perceptual: .*{name}.*name VGG-16's weights"):
@@ -230,7 +217,7 @@ def test_a_network_that_is_not_there_is_named_before_anything_is_written(images:
         assert not (tmp_path / "run").exists()
 
 
-def test_lpips_is_measured_where_its_files_are_named(
+def test_lpips_is_measured_if_its_files_are_given(
     images: Path, vgg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(translation_config(images, resolution=16, steps=1, batch_size=4), tmp_path / "run", progress=False)
@@ -243,7 +230,7 @@ def test_lpips_is_measured_where_its_files_are_named(
     ("files", "message"),
     [(["one.pth"], "--lpips-weights: expected 2 arguments"), (["a.pth", "b.pth", "c.pth"], "unknown: c.pth")],
 )
-def test_lpips_wants_two_files(files: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lpips_needs_two_files(files: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["evaluate", "run", "--lpips-weights", *files])
     assert message in capsys.readouterr().err
