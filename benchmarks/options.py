@@ -95,7 +95,7 @@ def _profile_parser(program: str) -> Parser:
         choices=OF_IMAGES,
         metavar="OP",
         default=list(OF_IMAGES),
-        help=f"Which iterations: {', '.join(OF_IMAGES)}. (default: all)",
+        help=f"Iterations to profile: {', '.join(OF_IMAGES)}. (default: all)",
     )
     _add_place(parser)
     return parser

@@ -16,8 +16,8 @@ def options(parser: Parser) -> None:
         """
         Compute the metrics of a run's last complete checkpoint, or of an imported model. Writes no files.
 
-        With the run's own seed, which is the default, these are the numbers at the end of its training. Points:
-        gnelbo, KL and JSD. Images: MSE, PSNR and SSIM of reconstructions, rec and kl; FID and KID with --fid-weights.
+        With the run's own seed (the default), the metrics equal those at the end of its training. Points: gnelbo, KL
+        and JSD. Images: MSE, PSNR and SSIM of reconstructions, rec and kl; FID and KID with --fid-weights.
         Translations: their distance to the true images, and how much the class code reveals of the content and the
         content code of the class.
         """,
@@ -45,7 +45,7 @@ def options(parser: Parser) -> None:
         type=at_least(1),
         default=50_000,
         metavar="N",
-        help="At most so many images are compared by FID and KID.",
+        help="Largest number of images that FID and KID compare.",
     )
     parser.add_argument(
         "--lpips-weights",

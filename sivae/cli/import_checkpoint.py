@@ -15,7 +15,7 @@ def options(parser: Parser) -> None:
         """
         Convert an official checkpoint into a model folder, which every other verb and sivae.from_pretrained read.
 
-        The architecture is read from the file: the conv model's, or the style-based one's. No code in it is executed.
+        The command detects the architecture (conv or style-based) from the file. No code in the file is executed.
         """,
         [
             "sivae import-checkpoint cifar10_soft_intro_vae.pth --out models/cifar10",

@@ -12,7 +12,7 @@ from sivae.cli.parsing import Parser
 def options(parser: Parser) -> None:
     """Add the verb's options."""
     parser.describe(
-        "Show versions, devices, threads, and for each backend of the fused ops where it runs, or why it does not.",
+        "Show versions, devices, threads, and the devices of each backend of the fused ops, or why it is missing.",
         ["sivae info", "sivae info --json"],
     )
     parser.add_argument("--json", action="store_true", help="Print JSON.")

@@ -39,7 +39,7 @@ def options(parser: Parser) -> None:
     parser.add_argument(
         "--linear",
         action="store_true",
-        help="Follow the straight line. (default: turn by equal angles, through latents as long as the ends)",
+        help="Follow the straight line. (default: turn by equal angles, and change the length evenly)",
     )
     add_class(parser)
     add_picture(parser, "interpolation-….png", "File of the picture, which shows the path in one row.")

@@ -67,7 +67,7 @@ examples:
   sivae sample runs/digits-seed0
   sivae prepare photos.zip photos128 --resolution 128 --crop center
 
-sivae VERB --help lists the options of a verb. --debug, with any verb, shows where an error arose.
+sivae VERB --help lists the options of a verb. With --debug, any verb shows where an error happened.
 """
 
 

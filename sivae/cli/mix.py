@@ -28,9 +28,9 @@ def options(parser: Parser) -> None:
         """
         Mix styles: each image has the coarse styles of its row's image and the fine styles of its column's image.
 
-        The images of the columns and of the rows are samples of the prior; or both are the same image files, which the
-        model encodes and decodes. A style-based model has two style inputs for each resolution from 4 x 4 upwards: the
-        first ones decide pose and shape, the last ones color and texture.
+        Rows and columns are different samples of the prior. If image files are given, rows and columns both show these
+        files, encoded and decoded by the model. A style-based model has two style inputs for each resolution from 4 x 4
+        upwards: the first ones decide pose and shape, the last ones color and texture.
         """,
         [
             "sivae mix imported/ffhq256",

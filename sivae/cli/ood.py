@@ -1,4 +1,4 @@
-"""`sivae ood`: detect images unlike the training data, by how likely the model finds them."""
+"""`sivae ood`: detect images unlike the training data, by their likelihood."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def options(parser: Parser) -> None:
     """Add the verb's options."""
     parser.describe(
         """
-        Detect images unlike the training data, by how likely the model finds them.
+        Detect images unlike the training data, by their likelihood under the model.
 
         --in A --out B measures how well two sets are separated, where B is the positive class: AUROC, AUPR and FPR at
         95 % TPR with bootstrap intervals, a histogram, and every score. --calibrate saves a threshold, which is a
@@ -56,12 +56,14 @@ def options(parser: Parser) -> None:
         metavar="PATH",
         help="Set A, images like the training data: any that sivae train reads, or digits. (default: the run's data)",
     )
-    sets.add_argument("--out", type=Path, metavar="PATH", help="Set B, images of another kind, likewise.")
+    sets.add_argument(
+        "--out", type=Path, metavar="PATH", help="Set B, images of another kind: any that sivae train reads, or digits."
+    )
     split = ("train", "test")
     sets.add_argument("--in-split", choices=split, help="Part of A. (default: test, or all images if it has no parts)")
     sets.add_argument("--out-split", choices=split, help="Part of B. (default: as for A)")
     sets.add_argument(
-        "--count", type=at_least(1), metavar="N", help=f"At most so many images of each set. (default: {_COUNT:,})"
+        "--count", type=at_least(1), metavar="N", help=f"Largest number of images of each set. (default: {_COUNT:,})"
     )
     sets.add_argument("--skip-damaged", action="store_true", help="Leave out image files that cannot be decoded.")
     sets.add_argument(
@@ -85,7 +87,7 @@ def options(parser: Parser) -> None:
         "--threshold",
         type=file(".json"),
         metavar="FILE.json",
-        help="A file that --calibrate wrote; it decides the score and the verdict.",
+        help="A file that --calibrate wrote; it sets the kind of score and the limit for the verdict.",
     )
     files.add_argument(
         "--csv",

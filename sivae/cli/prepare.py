@@ -24,7 +24,7 @@ def options(parser: Parser) -> None:
     """Add the verb's options."""
     parser.describe(
         f"""
-        Decode, check, resize and pack a set of images once, so that training opens it at once.
+        Decode, check, resize and pack a set of images once, so that training opens it immediately.
 
         Reads {titles()}. After an interruption, the same command continues.
         """,
@@ -45,7 +45,7 @@ def options(parser: Parser) -> None:
         "--crop",
         type=_crop,
         metavar="{center|T,L,H,W}",
-        help="Cut this out of each image first: the largest square in the middle, or these pixels. "
+        help="Part to cut out of each image first: the largest square in the middle, or these pixels. "
         "(default: nothing; images have to be square)",
     )
     parser.add_argument(

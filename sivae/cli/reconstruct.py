@@ -38,8 +38,8 @@ def options(parser: Parser) -> None:
         Encode images, decode them again, show both side by side, and print how far apart they are.
 
         Images are cropped to the largest square in their middle and resized to the model's size, and compared at that
-        size. They are decoded from the posterior mean, so that the result does not depend on chance. A model that was
-        grown can do so at each of its resolutions, from 4 x 4 upwards, with the images averaged down to it.
+        size. They are decoded from the posterior mean, so that the result does not depend on chance. --every-lod does
+        this at each resolution of a grown model, from 4 x 4 upwards, with images averaged down to that resolution.
         """,
         [
             "sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg",

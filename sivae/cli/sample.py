@@ -41,9 +41,9 @@ def options(parser: Parser) -> None:
         Draw images from a model's prior.
 
         An image depends only on the seed and on its position: --count 16 draws the first 16 of the 64 that --count 64
-        draws. A model that was trained with classes draws them in turn. For a style-based model, --truncation makes
+        draws. A model that was trained with classes uses them in turn. For a style-based model, --truncation makes
         the samples more ordinary and less diverse; several values make a sweep, in which each row shows one sample at
-        all of them.
+        all values.
         """,
         [
             "sivae sample runs/cifar10-seed0",
@@ -70,7 +70,7 @@ def options(parser: Parser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="Seed of the samples.")
     add_class(parser)
     add_truncation(parser, sweep=True)
-    add_picture(parser, "samples-seedN.png", "File of the picture; with --each or --npz only drawn if it is given.")
+    add_picture(parser, "samples-seedN.png", "File of the picture; --each and --npz draw one only with --out.")
     parser.add_argument("--each", type=Path, metavar="DIR", help="Write each image as a PNG file into this folder.")
     parser.add_argument(
         "--npz",

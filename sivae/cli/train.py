@@ -142,7 +142,7 @@ def _add_options(parser: Parser, settings: typing.Iterable[Placed], config: RunC
     groups["objective"].add_argument(
         "--objective",
         metavar="{" + ",".join(_fitting(config)) + "}",
-        help=f"What is minimised. (default: {DEFAULT_OBJECTIVE})",
+        help=f"The loss to minimise. (default: {DEFAULT_OBJECTIVE})",
     )
     if config is None or config.model.GROWS:
         default = "" if config is None else f" (default: {config.growth.name})"

@@ -322,7 +322,7 @@ class IntroObjective(ElboObjective):
     fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
     alpha: float = setting(0.25, help="Weight of the adversarial terms.", within=POSITIVE)
     margin: float = setting(
-        5.0, help="KL divergence in nats that the encoder gives every fake at least.", within=NOT_NEGATIVE
+        5.0, help="Smallest KL divergence, in nats, that the encoder should give a fake.", within=NOT_NEGATIVE
     )
 
     def __post_init__(self) -> None:
@@ -408,7 +408,7 @@ class SoftIntroObjective(_ClassWeight):
         unset="1 / (values of one sample)",
     )
     semantics: Semantics = setting(
-        "official", help="Whose gradients to compute, where the published code and the paper's Algorithm 1 differ."
+        "official", help="Use the gradients of the published code (official) or of the paper's Algorithm 1 (paper)."
     )
     fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Found = Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]  # score -> for each seed metric -> interval
 
 NAME = "ood"
-SUMMARY = "VAE against Soft-IntroVAE at telling images of another kind by their likelihood"
+SUMMARY = "VAE and Soft-IntroVAE compared at detecting images of another kind by their likelihood"
 NEEDS = "nothing: it trains on digits; or CIFAR-10 (--data PATH) and, as published, SVHN (--against PATH), with a GPU"
 TIME: Mapping[Size, str] = {
     "quick": "digits: 2 trainings of 400 iterations, 3 minutes each on a CPU core; --data: 2 of 300 iterations of 32",

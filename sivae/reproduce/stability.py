@@ -12,7 +12,7 @@ from sivae.reproduce.markdown import figure, listed, mean_and_spread, number, ov
 from sivae.reproduce.significance import share_difference
 
 NAME = "stability"
-SUMMARY = "IntroVAE over a range of margins against Soft-IntroVAE over a range of beta_neg"
+SUMMARY = "IntroVAE over a range of margins compared with Soft-IntroVAE over a range of beta_neg"
 NEEDS = "nothing but a CPU; a GPU is used where there is one"
 TIME: Mapping[Size, str] = {
     "quick": "20 trainings of 3,000 iterations, about 15 minutes on 2 idle CPU cores",

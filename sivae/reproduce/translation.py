@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sivae.training.measured_images import MeasuredImages
 
 NAME = "translation"
-SUMMARY = "Soft-IntroVAE, VAE and LORD at giving the content of one image the class of another"
+SUMMARY = "Soft-IntroVAE, VAE and LORD compared at combining the content of one image with the class of another"
 NEEDS = "nothing: it renders shapes; or Cars3D (--data PATH), with a GPU"
 TIME: Mapping[Size, str] = {
     "quick": "4 trainings of 2,000 iterations; on shapes an estimated 10 minutes on 2 idle CPU cores",

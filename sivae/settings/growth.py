@@ -93,9 +93,10 @@ class Growing(Growth):
     grows: ClassVar[bool] = True
 
     epochs_per_stage: float = setting(
-        help="Passes over the images at each resolution; the last resolution has the rest.", within=POSITIVE
+        help="Passes over the images at each resolution; the last one gets the remaining passes.",
+        within=POSITIVE,
     )
-    warmup_epochs: float = setting(0.0, help="Passes, of the first, that train a plain VAE.", within=NOT_NEGATIVE)
+    warmup_epochs: float = setting(0.0, help="First passes, which train a plain VAE.", within=NOT_NEGATIVE)
     stage_batches: tuple[int, ...] | None = setting(
         None,
         help="Samples per iteration at 4, 8, 16 ... pixels, of all processes together.",

@@ -95,7 +95,7 @@ class Conv(Model):
 
     z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
     widths: tuple[int, ...] = setting(
-        help="Channels from the image inwards; the resolution halves at each.", within=COUNTS
+        help="Channels of each stage, from the image inwards; each stage halves the resolution.", within=COUNTS
     )
     norm: Norm = setting("batch", help="Normalisation: batch as published, group, or none.")
     conditional: bool = setting(False, help="Give the networks the class of an image, where the data has classes.")
@@ -140,9 +140,9 @@ class Style(Model):
 
     z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
     start_channels: int = setting(
-        help="Width of the outermost blocks; each further one is twice as wide.", within=AT_LEAST_1
+        help="Channels of the outermost blocks; each further block has twice as many.", within=AT_LEAST_1
     )
-    max_channels: int = setting(help="Largest width of a block.", within=AT_LEAST_1)
+    max_channels: int = setting(help="Largest number of channels of a block.", within=AT_LEAST_1)
     mapping_layers: int = setting(help="Layers from a latent to its style.", within=AT_LEAST_1)
     style_mixing: float = setting(
         0.9, help="Share of the training passes over prior samples that mix two styles.", within=SHARE
@@ -174,7 +174,7 @@ class Translation(Model):
     hidden: int = setting(help="Width of the linear layers.", within=AT_LEAST_1)
     supervision: Supervision = setting(
         help="pairs: a batch consists of pairs of images of one class, and each image is decoded with the class code "
-        "of the other. none: the networks learn without labels. The objective lord knows every label and takes no "
+        "of the other. none: the networks learn without labels. The objective lord knows every label and uses no "
         "pairs."
     )
 

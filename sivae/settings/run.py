@@ -66,7 +66,7 @@ class RunConfig:
     growth: Growth = field(default_factory=FixedSize)
     steps: int | None = setting(
         None,
-        help="Training iterations, the warm-up's included. The schedule of a growing model is stretched to them.",
+        help="Training iterations, the warm-up's included. The schedule of a growing model is scaled to them.",
         within=AT_LEAST_1,
         unset="by --epochs",
         found=True,
@@ -86,8 +86,8 @@ class RunConfig:
     )
     warmup_fraction: float = setting(
         0.0,
-        help="Share of the steps that train a plain VAE before the objective takes over; with lord, of its first "
-        "stage.",
+        help="Share of the steps, at the start, that train a plain VAE. With the objective lord: the share of its "
+        "first stage.",
         within=SHARE,
         need=_WARMS_UP,
     )
@@ -104,7 +104,7 @@ class RunConfig:
     )
     precision: Precision = setting(
         "fp32",
-        help="Of the networks; weights and losses stay float32. tf32 rounds products on NVIDIA GPUs.",
+        help="Precision of the networks; weights and losses stay float32. tf32 rounds products on NVIDIA GPUs.",
     )
     memory_format: MemoryFormat = setting(
         "channels-last", help="The order of an image's values in memory.", need=OF_IMAGES._replace(strict=False)
@@ -113,24 +113,24 @@ class RunConfig:
     cuda_graph: Automatic = setting("auto", help="Run iterations as one CUDA graph; auto: on a GPU, for small images.")
     decoder_passes: Passes = setting(
         "shared",
-        help="shared: the decoder's update uses the encoder's forward passes. fresh: it draws other noise and encodes "
+        help="shared: the decoder's update uses the encoder's forward passes. fresh: it draws new noise and encodes "
         "the images again, as the authors' style-based program does.",
         need=_SHARES_PASSES,
     )
     accumulate: int = setting(
-        1, help="Number of parts that a batch is cut into, so that only one is in memory at a time.", within=AT_LEAST_1
+        1, help="Number of parts of a batch; only one part is in memory at a time.", within=AT_LEAST_1
     )
     checkpoint_activations: bool = setting(
         False,
         help="Keep only each stage's input and compute the rest again in the backward pass: less memory, more time.",
         need=_HAS_STAGES,
     )
-    seed: int = setting(0, help="Decides weights, data, noise and the metrics' samples.", within=SEED)
-    device: str = setting("auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1 ...", metavar="NAME")
+    seed: int = setting(0, help="Seed of the first weights, the data, the noise and the metrics' samples.", within=SEED)
+    device: str = setting("auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1 ...", metavar="NAME")
     ops: str | None = setting(
         None,
         help="Backend of the fused ops; sivae info lists them.",
-        unset="the fastest that is there",
+        unset="the fastest available one",
         metavar="NAME",
     )
     threads: int | None = setting(None, help="CPU threads.", within=AT_LEAST_1, unset="torch's choice")
@@ -141,7 +141,7 @@ class RunConfig:
         1_000, help="Iterations between two checkpoints.", within=AT_LEAST_1, resumable=True
     )
     keep_checkpoints: int = setting(
-        2, help="How many of the last checkpoints stay, beside the best.", within=AT_LEAST_1, resumable=True
+        2, help="Number of last checkpoints to keep, besides the best one.", within=AT_LEAST_1, resumable=True
     )
     sample_every: int | None = setting(
         None,
