@@ -83,10 +83,10 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     )
     how = (
         f"Lower is better; {over_seeds(len(seeds))}; bold where every seed is below every seed of the other methods. "
-        "gnELBO, official KL and official JSD are computed as the published program computes them: gnELBO only "
-        "compares on an equal grid, and the two divergences sum densities instead of probabilities. *The data itself* "
-        f"compares fresh samples of the data with each other, {_PROTOCOL:,} points each: the lowest values that a "
-        "perfect model can reach. Modes of 8gaussians out of 8, seed by seed."
+        "gnELBO, official KL and official JSD are computed as the published program computes them: gnELBO can "
+        "be compared only on an equal grid, and the two divergences sum densities instead of probabilities. "
+        f"*The data itself* compares fresh samples of the data with each other, {_PROTOCOL:,} points each: the "
+        "lowest values that a perfect model can reach. Modes of 8gaussians out of 8, seed by seed."
     )
     return Report(
         f"{listed(METHODS.values())} on {listed(DENSITIES)} with {plural(len(seeds), 'seed')} each: "

@@ -120,7 +120,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         for gamma in gammas
     ]
     how = (
-        f"In nats; {over_seeds(len(seeds))}. KL(p_data‖p_d) is the cross entropy less the entropy of the data, "
+        f"In nats; {over_seeds(len(seeds))}. KL(p_data‖p_d) is the cross entropy minus the entropy of the data, "
         "the same in every row."
     )
     verdicts = [

@@ -96,7 +96,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     about = (
         f"{listed(METHODS[method] for method in _COMPARED)} on {inside.name}, {plural(len(seeds), 'seed')}: "
         f"{schedule(config)}, beta_rec {beta_rec:g} and beta_kl {beta_kl:g}. "
-        f"Scored are at most {count:,} images of each set, of its test part where it has one, cut and scaled to the "
+        f"At most {count:,} images of each set (its test part, if it has one) are scored, cropped and resized to the "
         f"model's size and channels: {counts or 'none'}. The log-likelihood is the importance-weighted bound of "
         f"{samples} samples; p(x|z) is a Gaussian of variance beta_kl / (2 beta_rec), so that the bound of one sample "
         "is what a VAE's training maximises."

@@ -197,7 +197,7 @@ def _page(
         report.about,
     ]
     if diverged := [name for name, run in runs.items() if run.summary is None]:
-        parts.append(f"Training diverged, and was given up: {listed(diverged)}.")
+        parts.append(f"Training diverged and stopped: {listed(diverged)}.")
     if settings.size == "quick":
         parts.append("**This is the quick size: it shows how things work, not how good they get.**")
     for title, text in report.sections:

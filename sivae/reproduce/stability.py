@@ -33,14 +33,14 @@ _MODES_SHARE, _FAIR_SHARE = 0.5, 0.1
 _SHRUNKEN = 0.1
 _DEFINITIONS = f"""\
 - *Diverged*: in five iterations in a row an update was not finite, or a thousand times larger than usual, so that the
-  run went back to a checkpoint with half the learning rate, or was given up.
+  run went back to a checkpoint with half the learning rate, or stopped.
 - *Posterior collapse*: in the last tenth of the records the reconstruction error is {_UNEXPLAINED:.0%} of the data's
   variance or more, so that the decoder reconstructs hardly better than a constant.
-- *Mode collapse*: fewer than half of the 8 modes are nearest to at least a tenth of their fair share of {_POINTS:,}
-  samples.
+- *Mode collapse*: each sample belongs to its nearest mode, and fewer than half of the 8 modes get a tenth of their fair
+  share of {_POINTS:,} samples.
 - *Shrunken samples*: the samples' variance is below {_SHRUNKEN:.0%} of the data's.
 
-One run can fail in several ways, and counts once."""
+A run can fail in several ways, and is counted once."""
 
 
 @dataclass(frozen=True)

@@ -96,10 +96,10 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
             draw_translations(folder / figures[name], model, test, _MEASURED_SEED)
     about = (
         f"{listed(method.title for method in METHODS.values())} on {test.images.name}, "
-        f"{plural(len(seeds_of(runs)), 'seed')}: {schedule(config)}. Measured on {len(test.images):,} images, of the "
-        f"test part where the data has one; at most {pairs:,} pairs of different class and content are recombined. "
-        "With pairs, training knows which two images show one class; LORD knows the class of each; without labels it "
-        "knows neither."
+        f"{plural(len(seeds_of(runs)), 'seed')}: {schedule(config)}. The metrics use {len(test.images):,} images "
+        f"(from the test part, if the data has one); at most {pairs:,} pairs of different class and content are "
+        "recombined. With pairs, training knows which two images show one class; LORD knows the class of each; "
+        "without labels it knows neither pairs nor classes."
     )
     pictures = [
         figure(
@@ -201,9 +201,9 @@ def _table(found: Mapping[str, Sequence[Metrics]], untouched: float) -> str:
     return (
         f"{table(header, rows)}\n\nTransfer is compared with the true image of that class in that content, and "
         "reconstruction is of those true images; pixels in [0, 1]. The next five columns are accuracies of linear "
-        "probes on held-out test images, of posterior means but in the column of draws: the first three are leaks and "
+        "probes of posterior means (or of draws) on held-out test images: the first three are leaks and "
         f"should be at chance, the last two should be high. Cells: {over_seeds(max(map(len, found.values())))}. The "
         f"last column counts the seeds that translate: transfer keeps {_SHARE:g} of the reconstruction's SSIM and "
-        f"exceeds that of class images left as they are ({number(untouched)}); the class from content is below "
+        f"exceeds that of unchanged class images ({number(untouched)}); the class from content is below "
         f"{_TIMES_CHANCE:g} times chance, and each code's own accuracy is not."
     )

@@ -145,7 +145,7 @@ def test_a_divergence_is_a_result(tmp_path: Path, use: Callable[..., None]) -> N
     use(("wild", {"learning_rate": 1e30}))
     settings = Settings(steps=40, device="cpu", changes=toys.TINY)
     reproduce("toy", settings, tmp_path / "toy", progress=False)
-    assert "Training diverged, and was given up: wild." in (tmp_path / "toy" / "page.md").read_text()
+    assert "Training diverged and stopped: wild." in (tmp_path / "toy" / "page.md").read_text()
     results = json.loads((tmp_path / "toy" / "results.json").read_text())
     assert "training diverged in step" in results["runs"]["wild"]["diverged"]
     assert results["findings"]["jsd"]["wild"] is None

@@ -72,9 +72,9 @@ def test_the_page_shows_every_method(runs: dict[str, Trained], tmp_path: Path) -
         assert f"]({file})" in text
         (found,) = methods[name]
         assert f"| {experiment.METHODS[name].title} | {experiment.number(found['transfer_mse'])} |" in text
-    assert f"class images left as they are ({experiment.number(report.numbers['class_image_ssim'])})" in text
+    assert f"unchanged class images ({experiment.number(report.numbers['class_image_ssim'])})" in text
     assert 0.2 < report.numbers["class_image_ssim"] < 0.8  # the shape is elsewhere, and all behind it is right
-    assert "on 1,280 images" in text and "at most 300 pairs" in text
+    assert "use 1,280 images" in text and "at most 300 pairs" in text
     assert "chance 0.0500" in text and "chance 0.0156" in text  # 20 classes in 64 contents
     json.dumps(for_json(report.numbers), allow_nan=False)
 
