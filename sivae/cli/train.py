@@ -206,8 +206,13 @@ def _shown(placed: Placed) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return " ".join(f"{one:.3g}" if isinstance(one, float) else str(one) for one in value) or "none"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return " ".join(map(_number, value)) or "none"
+    return _number(value)
+
+
+def _number(value: Any) -> str:
+    """A value exactly as it can be given again: 2048, 0.0015, 1e-08."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
 def _check_effects(config: RunConfig, changes: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +26,7 @@ class TCVAEObjective(ElboObjective):
     information MI = E log q(z|x) / q(z), the total correlation TC = E log q(z) / prod_d q(z_d), and the dimension-wise
     KL = E log prod_d q(z_d) / p(z). So with beta_tc = beta_kl the objective estimates the loss of a VAE.
 
-    q(z) is estimated by minibatch-weighted sampling (Eq. S3): for a batch of M out of N training samples,
+    q(z) is estimated by minibatch-weighted sampling (Eq. 3): for a batch of M out of N training samples,
     log q(z_i) = log sum_j q(z_i | x_j) - log(N M). The batch here is the rows that one process passes through the
     networks at a time, without the rows of other processes or of other parts of an accumulated batch.
 
@@ -78,6 +78,15 @@ class TCVAEObjective(ElboObjective):
             "total_correlation": total_correlation.detach(),
             "dimension_kl": dimension_kl.detach(),
         }
+
+    def score(self, record: Mapping[str, Any]) -> float | None:
+        """The loss of the record's batch means; None while a plain VAE warms up."""
+        names = ("rec", "mutual_information", "dimension_kl", "total_correlation")
+        rec, mutual_information, dimension_kl, total_correlation = (record.get(name) for name in names)
+        if rec is None or mutual_information is None or dimension_kl is None or total_correlation is None:
+            return None
+        kl = float(mutual_information + dimension_kl)
+        return self.beta_rec * float(rec) + self.beta_kl * kl + self.beta_tc * float(total_correlation)
 
     def check(self, config: Any) -> None:
         """See :meth:`sivae.objectives.Objective.check`."""

@@ -15,9 +15,10 @@ import pytest
 
 import sivae
 from sivae.cli.main import VERBS, main
+from sivae.cli.train import help_of
 from sivae.machine import cpu_model
 from sivae.settings.presets import PRESETS
-from sivae.settings.run import RunConfig
+from sivae.settings.run import RunConfig, placed_settings
 from tests.cli.running import run
 
 _TINY = "--steps 12 --hidden 8 --layers 1 --batch-size 16 --threads 1 --log-every 4 --checkpoint-every 8"
@@ -61,25 +62,25 @@ def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_help_of_a_preset_shows_its_options_with_its_values(capsys: pytest.CaptureFixture[str]) -> None:
     """Only those that have an effect, with the values of the preset and the chosen objective."""
 
-    def help_of(*words: str) -> dict[str, str]:
+    def options_of(*words: str) -> dict[str, str]:
         code, out, _ = run(capsys, "train", *words, "--help")
         assert code == 0
         options = re.split(r"\n  (?=--)", out.split("\n\nexamples:")[0])
         return {option.split()[0]: " ".join(option.split()) for option in options[1:]}
 
-    cifar, points = help_of("cifar10"), help_of("8gaussians")
+    cifar, points = options_of("cifar10"), options_of("8gaussians")
     assert "(default: 256)" in cifar["--beta-neg"] and "(default: 0.9)" in points["--beta-neg"]
     assert "(default: 64 128 256)" in cifar["--widths"] and "(default: 250)" in cifar["--epochs"]
     assert {"--data", "--widths", "--resolution", "--perceptual"} <= cifar.keys()
     assert {"--hidden", "--margin", "--beta-kl-class", "--growth", "--stage-batches"}.isdisjoint(cifar)
     assert {"--data", "--widths", "--resolution", "--perceptual", "--epochs"}.isdisjoint(points)
-    intro = help_of("--objective", "intro", "8gaussians")
+    intro = options_of("--objective", "intro", "8gaussians")
     assert {"--margin", "--alpha"} <= intro.keys() and "--beta-neg" not in intro
     assert "(default: 1)" in intro["--beta-rec"]  # IntroVAE's own, not Soft-IntroVAE's 0.2
-    grown, whole = help_of("style32"), help_of("style32", "--growth", "none")
+    grown, whole = options_of("style32"), options_of("style32", "--growth", "none")
     assert "--stage-batches" in grown and "--batch-size" not in grown
     assert "--batch-size" in whole and "--stage-batches" not in whole
-    assert "lord" not in cifar["--objective"] and "lord" in help_of("translation-shapes")["--objective"]
+    assert "lord" not in cifar["--objective"] and "lord" in options_of("translation-shapes")["--objective"]
 
 
 def test_training_prints_figures_and_where_the_pictures_are(
@@ -291,3 +292,19 @@ def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:
     for name in ("rec", "kl real", "kl fake", "exp-ELBO", "it/s"):
         assert name in text
     assert "\x1b[" in text
+
+
+@pytest.mark.parametrize("preset", ["rings", "translation-shapes", "style32"])
+def test_the_values_in_the_help_are_the_preset_s(preset: str) -> None:
+    """Every number that the help shows as a default can be typed back and gives the same run."""
+    out = " ".join(help_of(preset).split())
+    config = PRESETS[preset].config
+    numbers = [
+        placed
+        for placed in placed_settings(config)
+        if placed.option and isinstance(placed.value, int | float) and not isinstance(placed.value, bool)
+    ]
+    assert numbers
+    for placed in numbers:
+        found = re.search(rf"--{placed.option} \S+ .*?\(default: ([^)]*)\)", out)
+        assert found is not None and float(found[1]) == placed.value, placed.option

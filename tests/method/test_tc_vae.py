@@ -127,3 +127,10 @@ def test_the_conv_presets_keep_their_weights() -> None:
 def test_endless_data_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'tc-vae': it needs the number of training samples, and the data 'density'"):
         preset_config("rings", objective="tc-vae")
+
+
+def test_checkpoints_compare_by_its_own_loss() -> None:
+    objective = TCVAEObjective(beta_rec=2.0, beta_kl=3.0, beta_tc=5.0)
+    parts = {"mutual_information": 1.0, "dimension_kl": 2.0, "total_correlation": 4.0}
+    assert objective.score({"rec": 10.0, "kl_real": 7.0, **parts}) == 2.0 * 10.0 + 3.0 * 3.0 + 5.0 * 4.0
+    assert objective.score({"rec": 10.0, "kl_real": 7.0}) is None  # of the warm-up
