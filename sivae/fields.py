@@ -6,6 +6,7 @@ Imports no torch: the command line needs it before the heavy imports.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -114,7 +115,7 @@ def types_of(kind: type) -> dict[str, Any]:
     return _types_of(kind)
 
 
-@functools.cache
+@functools.cache  # behind a function, because mypy does not take a class for hashable
 def _types_of(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
@@ -247,8 +248,9 @@ def _converted(key: str, value: Any, hint: Any) -> Any:
             return tuple(_converted(key, one, arguments[0]) for one in value)
         raise ConfigError(f"{key} = {show(value)}: expected a list")
     if hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+        with contextlib.suppress(OverflowError):  # a whole number beyond the floats
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                return float(value)
         raise ConfigError(f"{key} = {show(value)}: expected a finite number")
     if hint is int:
         if isinstance(value, int) and not isinstance(value, bool):

@@ -55,6 +55,9 @@ class Parser(argparse.ArgumentParser):
             UsageError: the words cannot be understood.
             SystemExit: help was asked for, and printed.
         """
+        options = [word.split("=")[0] for word in words if word.startswith("--")]
+        if twice := next((option for option in options if options.count(option) > 1), None):
+            self.error(f"{twice} is given twice")
         try:
             given, unknown = self.parse_known_intermixed_args(words)
         except argparse.ArgumentError as error:

@@ -48,11 +48,24 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         UsageError: the words cannot be understood.
         SystemExit: help was asked for, and printed.
     """
+    parser = _parser(every_setting())
+    given = parser.parse(_preset_first(parser, [word for word in words if word not in ("-h", "--help")]))
     if not {"-h", "--help"} & set(words):
-        return _parser(every_setting()).parse(words)
-    asked = _parser(every_setting()).parse([word for word in words if word not in ("-h", "--help")])
-    print(help_of(asked.preset, asked.objective, asked.growth), end="")
+        return given
+    print(help_of(given.preset, given.objective, given.growth), end="")
     sys.exit(0)
+
+
+def _preset_first(parser: Parser, words: Sequence[str]) -> list[str]:
+    """Move a preset's name to the front where it ends the values of an option that takes a list."""
+    lists = {option for action in parser.actions() if action.nargs == "*" for option in action.option_strings}
+    in_list = False
+    for index, word in enumerate(words):
+        if word.startswith("--"):
+            in_list = word in lists
+        elif in_list and word in PRESETS:
+            return [word, *words[:index], *words[index + 1 :]]
+    return list(words)
 
 
 def options(parser: Parser) -> None:

@@ -300,7 +300,7 @@ def write_sheet(path: str | os.PathLike[str], title: str, parts: Sequence[tuple[
         ValueError: there are none.
     """
     if not parts:
-        raise ValueError("write_sheet: there is nothing to show; expected one grid or more")
+        raise ValueError("write_sheet: no grid is given; expected one or more")
     width = max(pixels.shape[1] for _, pixels in parts) + 2 * _MARGIN
     size = int(np.clip(width // 60, 12, _LARGEST_FONT))
     small, line = font(size), 2 * size

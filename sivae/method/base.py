@@ -31,6 +31,8 @@ FORWARD, ENCODER_UPDATE, DECODER_UPDATE, UPDATE = map(
 class StepOptions:
     """Settings of a step's computation. Apart from `fresh_passes` they change results only by rounding.
 
+    β-TC-VAE is an exception: its estimate depends on `data_size`, and uses the rows of one part and of one process.
+
     Attributes:
         accumulate: cut the batch into this number of equal parts, and hold one part in memory at a time. The gradients
             are those of the whole batch (batch norm's statistics are each part's). The two updates then no longer share
@@ -185,10 +187,7 @@ class BaseStep(Generic[AnyObjective]):
 
     def _weighted_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> Tensor:
         """Weight the class's part of kl [B] by `class_share`."""
-        if class_share == 1.0:
-            return kl
-        of_class = self._class_kl(mu, logvar)
-        return kl if of_class is None else kl + (class_share - 1.0) * of_class
+        return kl if class_share == 1.0 else _weighted(kl, self._class_kl(mu, logvar), class_share)
 
     def _class_kl(self, mu: Tensor, logvar: Tensor) -> Tensor | None:
         part, of_logvar = self.model.class_part(mu), self.model.class_part(logvar)
@@ -196,15 +195,17 @@ class BaseStep(Generic[AnyObjective]):
 
     def _real_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> tuple[Tensor, Metrics]:
         """Weight the kl as :meth:`_weighted_kl`, and return the mean kl and the class's part of it for the record."""
-        metrics = {"kl_real": kl.detach().mean()}
-        of_class = self._class_kl(mu, logvar)
-        if of_class is None:
-            return kl, metrics
-        weighted = kl if class_share == 1.0 else kl + (class_share - 1.0) * of_class
-        return weighted, {**metrics, "kl_real_class": of_class.detach().mean()}
+        metrics, of_class = {"kl_real": kl.detach().mean()}, self._class_kl(mu, logvar)
+        if of_class is not None:
+            metrics["kl_real_class"] = of_class.detach().mean()
+        return _weighted(kl, of_class, class_share), metrics
 
     def _for_losses(self, output: Tensor) -> Tensor:
         return output if self.options.autocast is None else output.float()
+
+
+def _weighted(kl: Tensor, of_class: Tensor | None, class_share: float) -> Tensor:
+    return kl if of_class is None or class_share == 1.0 else kl + (class_share - 1.0) * of_class
 
 
 def mean_of(metrics: list[Metrics]) -> Metrics:

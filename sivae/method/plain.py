@@ -6,6 +6,9 @@ real one; z_ff is drawn from E(x_f), and x_ff = D(z_ff).
 
 Every term is computed by its own forward passes. `sivae.method.soft_intro` contains the step that trainings use: it
 computes the same update with fewer passes, and is tested against this one.
+
+The paper's algorithm is `PlainSoftIntroStep(..., semantics="paper", fakes=("prior",), gamma_r=1.0)`. The defaults are
+those of the authors' code.
 """
 
 from __future__ import annotations
@@ -108,7 +111,7 @@ class PlainSoftIntroStep:
             The losses and their parts, batch means.
 
         Raises:
-            FloatingPointError: a loss is NaN.
+            FloatingPointError: a loss is NaN. Both networks have been updated by then.
         """
         model, s, kinds = self.model, self.scale, len(self.fakes)
         losses: dict[str, Tensor] = {}

@@ -211,7 +211,8 @@ class ImageData(Data):
         """See :meth:`Data.check_is_named`."""
         if self.path is None:
             raise ConfigError(
-                f"the preset {preset} needs images; name them by --data PATH: a folder, archive or file of {titles()}"
+                f"the preset {preset} needs images; name them by --data PATH: a folder, archive or file of {titles()}; "
+                "or give a dataset of Python to sivae.train(..., data=dataset)"
             )
 
     def batch_options(self) -> dict[str, Any]:

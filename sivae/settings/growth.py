@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sivae.errors import ConfigError
-from sivae.fields import COUNTS, FACTORS, NOT_NEGATIVE, POSITIVE, Choice, setting
+from sivae.fields import COUNTS, FACTORS, NOT_NEGATIVE, POSITIVE, Choice, Need, setting
 
 SMALLEST = 4  # pixels, the side at the first stage
 
@@ -96,7 +96,12 @@ class Growing(Growth):
         help="Passes over the images at each resolution; the last one gets the remaining passes.",
         within=POSITIVE,
     )
-    warmup_epochs: float = setting(0.0, help="First passes, which train a plain VAE.", within=NOT_NEGATIVE)
+    warmup_epochs: float = setting(
+        0.0,
+        help="First passes, which train a plain VAE.",
+        within=NOT_NEGATIVE,
+        need=Need(lambda config: config.objective.WARMS_UP, "a plain VAE needs no warm-up"),
+    )
     stage_batches: tuple[int, ...] | None = setting(
         None,
         help="Samples per iteration at 4, 8, 16 ... pixels, of all processes together.",
@@ -108,7 +113,13 @@ class Growing(Growth):
         (1.0,), help="Factors of the learning rate at 4, 8, 16 ... pixels.", within=FACTORS
     )
     stage_beta_neg_factors: tuple[float, ...] = setting(
-        (1.0,), help="Factors of beta_neg at 4, 8, 16 ... pixels, from a stage's second epoch on.", within=FACTORS
+        (1.0,),
+        help="Factors of beta_neg at 4, 8, 16 ... pixels, from a stage's second epoch on.",
+        within=FACTORS,
+        need=Need(
+            lambda config: "beta_neg" in config.objective.key_names(),
+            "the objective {config.objective.name!r} has no beta_neg",
+        ),
     )
     stage_steps: tuple[int, ...] | None = setting(None, help="Iterations at each resolution.", option="", found=True)
     epoch_steps: tuple[int, ...] | None = setting(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sivae.errors import ConfigError
-from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, setting
+from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, Need, setting
 
 if TYPE_CHECKING:
     from sivae.models import VAEModel
@@ -112,7 +112,7 @@ class Conv(Model):
         if self.norm == "batch" and rows == 1 and side == 1:
             raise ConfigError(
                 f"norm = 'batch': with batch_size = {config.batch_size} and accumulate = {config.accumulate} one image "
-                "passes at a time, and its innermost maps have one pixel, so there is nothing to normalise over; "
+                "passes at a time, and its innermost maps have one pixel, so its variance is 0; "
                 "choose a larger batch_size, fewer parts, or norm group"
             )
 
@@ -145,7 +145,13 @@ class Style(Model):
     max_channels: int = setting(help="Largest number of channels of a block.", within=AT_LEAST_1)
     mapping_layers: int = setting(help="Layers from a latent to its style.", within=AT_LEAST_1)
     style_mixing: float = setting(
-        0.9, help="Share of the training passes over prior samples that mix two styles.", within=SHARE
+        0.9,
+        help="Share of the training passes over prior samples that mix two styles.",
+        within=SHARE,
+        need=Need(
+            lambda config: config.objective.SHARES_PASSES,
+            "the objective {config.objective.name!r} decodes no prior samples",
+        ),
     )
 
     def build(self, **sample: Any) -> VAEModel:
@@ -175,7 +181,10 @@ class Translation(Model):
     supervision: Supervision = setting(
         help="pairs: a batch consists of pairs of images of one class, and each image is decoded with the class code "
         "of the other. none: the networks learn without labels. The objective lord knows every label and uses no "
-        "pairs."
+        "pairs.",
+        need=Need(
+            lambda config: config.objective.TAKES_PAIRS, "the objective {config.objective.name!r} knows every label"
+        ),
     )
 
     @property

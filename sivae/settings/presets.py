@@ -336,7 +336,7 @@ def preset_config(
         growing = ", ".join(name for name, other in PRESETS.items() if other.config.growth.grows)
         raise ConfigError(f"growth = 'grow': this preset's model does not grow; those of {growing} do")
     if growth == "none" and isinstance(config.growth, Growing):
-        config = _at_full_size(config, config.growth, changes.get("epochs") or config.epochs)
+        config = _at_full_size(config, config.growth, changes)
     if config.growth.grows and "batch_size" in changes:
         raise ConfigError("batch_size: a growing run has one for each resolution; give stage_batches, or growth none")
     return config.replace(**changes)
@@ -359,9 +359,10 @@ def _with_objective(row: Preset, name: str) -> RunConfig:
     return config.replace(objective=kind(**weights), **run)
 
 
-def _at_full_size(config: RunConfig, growth: Growing, epochs: float | None) -> RunConfig:
-    """The settings of the last stage, from the start."""
-    last = config.data.side.bit_length() - SMALLEST.bit_length()
+def _at_full_size(config: RunConfig, growth: Growing, changes: Mapping[str, Any]) -> RunConfig:
+    """The settings of the last stage, from the start; that stage follows from the changes where these name it."""
+    epochs = changes.get("epochs") or config.epochs
+    last = (changes.get("resolution") or config.data.side).bit_length() - SMALLEST.bit_length()
     factor = growth.stage_rate_factors[min(last, len(growth.stage_rate_factors) - 1)]
     return config.replace(
         growth=FixedSize(),

@@ -152,6 +152,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
+        _check_parts(self.parts)
         fields.conform(self)
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones = {fields.show(list(self.milestones))}: give them in ascending order")
@@ -317,14 +318,14 @@ class RunConfig:
             ConfigError: a key is unknown or has no effect here, or a value is wrong.
         """
         own = {key: changes.pop(key) for key in list(changes) if key in _OWN_KEYS}
+        _check_parts({label: own[label] for label in PARTS if label in own})
         for label, part in self.parts.items():
             part = own.get(label, part)
             inside = {key: changes.pop(key) for key in list(changes) if key in part.key_names()}
             if inside:
                 own[label] = part.changed(**inside)
         for key, value in changes.items():
-            if value is not None or not _homes(key):
-                raise ConfigError(self._misplaced(key, value))
+            raise ConfigError(self._misplaced(key, value))
         if "epochs" in own and "steps" not in own:
             own["steps"] = None
         grows = own.get("growth", self.growth).grows  # then steps compress the epochs' schedule
@@ -338,9 +339,10 @@ class RunConfig:
             return fields.unknown(key, every_key())
         label, names = homes
         shown = fields.show(list(value) if isinstance(value, tuple) else value)
+        choose = f"choose the {label}" if label in ("objective", "growth") else f"choose a preset with the {label}"
         return (
             f"{key} = {shown}: it has no effect with the {label} {self.parts[label].name!r}; "
-            f"leave it out, or choose the {label} {' or '.join(names)}"
+            f"leave it out, or {choose} {' or '.join(names)}"
         )
 
 
@@ -411,6 +413,15 @@ def resumable_keys() -> list[str]:
 def found_keys() -> list[str]:
     """The names of the settings that a run fills in when it starts, from the data and the processes."""
     return [one.field.name for one in every_setting() if about(one.field).found]
+
+
+def _check_parts(parts: Mapping[str, Any]) -> None:
+    """Refuse a part of a run that is no record of that part, a name for instance."""
+    for label, part in parts.items():
+        kinds = PARTS[label]
+        if not isinstance(part, tuple(kinds.values())):
+            words = ", ".join(kind.__name__ for kind in kinds.values())
+            raise ConfigError(f"{label} = {fields.show(part)}: expected a record, one of {words}")
 
 
 def _homes(key: str) -> tuple[str, list[str]] | None:

@@ -260,9 +260,10 @@ class _Run:
 
     def _interrupt(self, where: str, stop: StopSignals) -> None:
         name = stop.signal.name if stop.signal is not None else "a signal to another process"
-        raise RunInterrupted(
-            f"stopped {where} by {name}; go on with: sivae train --resume {shlex.quote(str(self.folder))}"
-        )
+        again = f"sivae train --resume {shlex.quote(str(self.folder))}"
+        if not self.task.resumes_by_command:
+            again = f"sivae.train(out={str(self.folder)!r}, resume=True, data=...), with the same dataset"
+        raise RunInterrupted(f"stopped {where} by {name}; go on with: {again}")
 
     def _anyone_stops(self, stop: StopSignals) -> bool:
         return self.processes.any(stop.signal is not None, self.device)
@@ -409,8 +410,7 @@ def _with_steps(task: Task) -> RunConfig:
     steps = config.growth.total_steps if isinstance(config.growth, Growing) else config.steps
     if steps is None:
         assert config.epochs is not None
-        if task.steps_per_epoch is None:
-            raise ConfigError(f"epochs = {config.epochs}: this data is endless and has no epochs; give steps")
+        assert task.steps_per_epoch is not None  # endless data has no epochs
         steps = max(1, round(config.epochs * task.steps_per_epoch))
     return config.replace(steps=steps, epochs=config.epochs, sample_every=_sample_every(config, steps))
 

@@ -382,7 +382,7 @@ class TestSheet:
         assert (drawn[:first] < 128).any()
 
     def test_without_parts_it_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="nothing to show"):
+        with pytest.raises(ValueError, match="no grid is given"):
             write_sheet(tmp_path / "sheet.png", "title", [])
 
 

@@ -70,6 +70,12 @@ def test_only_settings_with_an_effect_are_listed() -> None:
     assert {"beta_neg", "decoder_passes", "warmup_fraction"} & names("cifar10", objective="vae") == set()
     assert {"batch_size", "warmup_fraction"} & names("style32") == set()
     assert {"batch_size", "warmup_fraction"} <= names("style32", growth="none")
+    of_soft_intro = {"stage_beta_neg_factors", "style_mixing", "warmup_epochs"}
+    assert of_soft_intro <= names("style32")
+    assert of_soft_intro & names("style32", objective="intro") == {"style_mixing", "warmup_epochs"}
+    assert of_soft_intro & names("style32", objective="tc-vae") == {"warmup_epochs"}
+    assert of_soft_intro & names("style32", objective="vae") == set()
+    assert "supervision" not in names("translation-shapes", objective="lord")
 
 
 @pytest.mark.parametrize("objective", ["soft-intro", "intro", "vae"])
@@ -181,12 +187,14 @@ def test_every_objective_has_its_own_keys() -> None:
         ({"compile": 1}, "compile = 1: expected true or false"),
         (
             {"norm": "batch"},
-            "norm = \"batch\": it has no effect with the model 'mlp'; leave it out, or choose the model",
+            "norm = \"batch\": it has no effect with the model 'mlp'; leave it out, or choose a preset with the model",
         ),
         (
             {"resolution": 8},
-            "resolution = 8: it has no effect with the data 'density'; leave it out, or choose the data",
+            "resolution = 8: it has no effect with the data 'density'; leave it out, or choose a preset with the data",
         ),
+        ({"learning_rate": 10**400}, "expected a finite number"),
+        ({"conditional": None}, "conditional = null: it has no effect with the model 'mlp'"),
         ({"beta_negg": 1}, "beta_negg is not a known key; did you mean beta_neg?"),
         ({"margin": 3}, "margin = 3: it has no effect with the objective 'soft-intro'; leave it out, or "),
     ],
@@ -349,3 +357,15 @@ def test_processes_that_cannot_train_together_are_refused() -> None:
         with pytest.raises(ConfigError, match=message):
             config.check_processes(4)
     preset_config("cifar10", device="cuda").check_processes(4)
+
+
+@pytest.mark.parametrize("part", ["data", "model", "objective", "growth"])
+def test_a_part_has_to_be_a_record(part: str) -> None:
+    config = preset_config("rings")
+    with pytest.raises(ConfigError, match=rf'{part} = "none": expected a record, one of \w+'):
+        config.replace(**{part: "none"})
+
+
+def test_the_full_size_is_that_of_the_changes() -> None:
+    assert preset_config("ffhq1024", growth="none").learning_rate == pytest.approx(0.003)
+    assert preset_config("ffhq1024", growth="none", resolution=64).learning_rate == pytest.approx(0.0015)

@@ -72,3 +72,14 @@ def test_a_wrong_item_is_an_error_before_the_folder_is_made(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="item 0 of list holds a str"):
         sivae.train(_config(), tmp_path / "run", data=["a.png"], progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dataset_and_a_path_are_not_given_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data: the configuration names images too, path = 'photos'; leave one out"):
+        sivae.train(_config(path="photos"), tmp_path / "run", data=_dataset(), progress=False)
+
+
+@pytest.mark.parametrize("keys", [["test"], ["train", "tets"], []])
+def test_a_dict_names_train_and_maybe_test(keys: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='expected a dataset, or a dict of datasets under "train" and maybe "test"'):
+        sivae.train(_config(), tmp_path / "run", data=dict.fromkeys(keys, _dataset()), progress=False)

@@ -12,7 +12,7 @@ from sivae.data.images.loading.dataset import read_dataset
 from sivae.data.images.loading.decoding import load_packed
 from sivae.data.images.loading.fitting import FittedImages
 from sivae.data.images.opening import open_images
-from sivae.errors import NoSuchSplitError
+from sivae.errors import DataError, NoSuchSplitError
 
 Images = PackedImages | FittedImages
 
@@ -91,7 +91,12 @@ def read_parts(data: Any, *, resolution: int, channels: int, show: bool = False)
     Raises:
         DataError: as for :func:`read_dataset`.
     """
-    parts = data if isinstance(data, Mapping) and "train" in data else {"train": data}
+    parts = data if isinstance(data, Mapping) else {"train": data}
+    if "train" not in parts or not set(parts) <= {"train", "test"}:
+        raise DataError(
+            f"data is a dict of {', '.join(map(str, parts)) or 'nothing'}; expected a dataset, or a dict of datasets "
+            'under "train" and maybe "test"'
+        )
     train = read_dataset(parts["train"], resolution=resolution, channels=channels, progress=show)
     if "test" not in parts:
         return Parts(train, train)

@@ -47,12 +47,14 @@ class Task(ABC):
         config: the run's settings, completed by the plan of a growing run, which depends on the data.
         steps_per_epoch: number of iterations in one pass over the data; None if the data is endless.
         data_size: number of training samples; None if the data is endless.
+        resumes_by_command: whether `sivae train --resume` can open the data again; it cannot open a dataset of Python.
         counts_images: whether the speed is shown in images per second.
     """
 
     steps_per_epoch: int | None = None
     data_size: int | None = None
     counts_images = False
+    resumes_by_command = True
 
     def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
         self.config = config

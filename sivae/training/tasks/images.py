@@ -86,6 +86,9 @@ class ImageTask(Task):
         if data is not None:
             if not isinstance(source, ImageData):
                 raise ConfigError(f"data: the preset {self.config.preset} has images of its own; leave data out")
+            if source.path is not None:
+                raise ConfigError(f"data: the configuration names images too, path = {source.path!r}; leave one out")
+            self.resumes_by_command = False
             return read_parts(data, resolution=source.resolution, channels=source.channels, show=self._show)
         source.check_is_named(self.config.preset)
         return source.open_parts(for_training=for_training, show=self._show)

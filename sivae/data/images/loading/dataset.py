@@ -112,7 +112,10 @@ def _picture(image: Any, where: str) -> Image.Image:
 def _of_values(values: np.ndarray, order: str, where: str) -> Image.Image:
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] not in (1, 3)):
         shape = list(values.shape) if order == "[H, W, C]" or values.ndim != 3 else [values.shape[2], *values.shape[:2]]
-        raise DataError(f"{where} is an image of shape {shape}; expected {order} with C = 1 or 3, or [H, W]")
+        raise DataError(
+            f"{where} is an image of shape {shape}; expected {order} with C = 1 or 3, or [H, W]; bring "
+            "its axes into this order, or drop an alpha channel"
+        )
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
         if not (low >= -_ROUNDING and high <= 1.0 + _ROUNDING):
@@ -122,14 +125,21 @@ def _of_values(values: np.ndarray, order: str, where: str) -> Image.Image:
             )
         values = (values.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
     if values.dtype != np.uint8:
-        raise DataError(f"{where} has values of type {values.dtype}; expected uint8, or floating values from 0 to 1")
+        raise DataError(
+            f"{where} has values of type {values.dtype}; expected uint8, or floating values from 0 to 1; "
+            "convert it, or divide by 255"
+        )
     return Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2:] == (1,) else values))
 
 
 def _whole(label: Any, where: str) -> int:
     value = label.item() if isinstance(label, Tensor | np.generic | np.ndarray) and label.shape in ((), (1,)) else label
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise DataError(f"{where} has the label {label!r}; expected a whole number from 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        shape = f" of shape {list(label.shape)}" if isinstance(label, Tensor | np.ndarray) else f" {label!r}"
+        raise DataError(
+            f"{where} has a label of type {type(label).__name__}{shape}; expected a whole number from 0 to 2^31 - 1; "
+            "give one class number, or the image alone"
+        )
     return value
 
 

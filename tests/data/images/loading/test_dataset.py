@@ -117,9 +117,14 @@ def test_torch_s_own_datasets_and_lists_are_taken() -> None:
         ([torch.from_numpy(PIXELS[0])], r"image of shape \[8, 8, 3\]; expected \[C, H, W\]"),
         ([PIXELS[0, :4]], "item 0 of _Items is 8×4 .*, not square; crop it in the dataset"),
         ([(PIXELS[0], 1), (PIXELS[1], None)], "item 1 of _Items has no label, where others have one"),
-        ([(PIXELS[0], -1)], "item 0 of _Items has the label -1; expected a whole number from 0"),
-        ([(PIXELS[0], "cat")], "item 0 of _Items has the label 'cat'; expected a whole number"),
-        ([(PIXELS[0], 0.5)], "item 0 of _Items has the label 0.5"),
+        ([(PIXELS[0], -1)], "item 0 of _Items has a label of type int -1; expected a whole number from 0"),
+        ([(PIXELS[0], "cat")], "item 0 of _Items has a label of type str 'cat'; expected a whole number"),
+        ([(PIXELS[0], 10**20)], "a label of type int 100000000000000000000; expected a whole number"),
+        (
+            [(PIXELS[0], torch.zeros(40))],
+            r"a label of type Tensor of shape \[40\]; .* give one class number",
+        ),
+        ([(PIXELS[0], 0.5)], "item 0 of _Items has a label of type float 0.5"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_what_is_expected(items: list[Any], message: str) -> None:
