@@ -26,6 +26,7 @@ class Model(Choice):
         HAS_STAGES: whether its activations can be kept stage by stage (`checkpoint_activations`).
         TELLS_CLASS: whether its latents are a class and a content.
         HAS_CODES: whether it can have codes of images and classes, for LORD.
+        THREADS: CPU threads of a training where the user gives none; None: torch's choice, all cores.
     """
 
     LABEL: ClassVar[str] = "model"
@@ -34,6 +35,7 @@ class Model(Choice):
     HAS_STAGES: ClassVar[bool] = False
     TELLS_CLASS: ClassVar[bool] = False
     HAS_CODES: ClassVar[bool] = False
+    THREADS: ClassVar[int | None] = None
 
     @property
     def is_conditional(self) -> bool:
@@ -80,6 +82,8 @@ class MLP(Model):
 
     NAME: ClassVar[str] = "mlp"
     SAMPLES: ClassVar[Samples] = "points"
+    # Its products take less time than waking a second thread where another process keeps that core busy.
+    THREADS: ClassVar[int | None] = 1
 
     z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
     hidden: int = setting(help="Width of the linear layers.", within=AT_LEAST_1)

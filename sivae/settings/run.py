@@ -133,7 +133,9 @@ class RunConfig:
         unset="the fastest available one",
         metavar="NAME",
     )
-    threads: int | None = setting(None, help="CPU threads.", within=AT_LEAST_1, unset="torch's choice")
+    threads: int | None = setting(
+        None, help="CPU threads.", within=AT_LEAST_1, unset="one for points in the plane, else torch's choice"
+    )
     log_every: int = setting(
         25, help="Iterations between two records of the losses. Updates are checked as often.", within=AT_LEAST_1
     )

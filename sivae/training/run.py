@@ -114,12 +114,14 @@ def train(
                 return {**finished, "run": str(folder)}
         config.check_processes(processes.count)
         device = _device_of(config, processes)
+        spare = _spare_threads(config)
         stack.enter_context(process_settings(config))
         task = open_task(config, device, processes, data=data, show=show)
         stack.callback(task.close)
         config = _with_steps(task)
-        if show and (early := _ends_early(config)):
-            print(early, file=sys.stderr)
+        for text in (_ends_early(config), spare):
+            if show and text:
+                print(text, file=sys.stderr)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -400,7 +402,7 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.replace(
         device=str(device),
         ops=config.ops or available[0],
-        threads=config.threads or torch.get_num_threads(),
+        threads=config.threads or config.model.THREADS or torch.get_num_threads(),
     )
 
 
@@ -427,6 +429,15 @@ def _ends_early(config: RunConfig) -> str:
         f"the run ends at {stage.side}x{stage.side}: {config.epochs:g} epochs with {growth.epochs_per_stage:g} at each "
         f"resolution do not reach {sides[-1]}x{sides[-1]}; give more epochs, or fewer to each"
     )
+
+
+def _spare_threads(config: RunConfig) -> str:
+    """Describe that a run on the CPU uses fewer threads than torch would; empty for other runs."""
+    assert config.threads is not None
+    usual = torch.get_num_threads()
+    if config.device != "cpu" or config.threads >= usual:
+        return ""
+    return f"CPU threads: {config.threads} of {usual}; --threads chooses another number for a new run"
 
 
 def _sample_every(config: RunConfig, steps: int) -> int:
@@ -475,7 +486,7 @@ def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
     stored = read_config(folder)
     if changed is None:
         return resolve(stored)
-    config = resolve(changed)
+    config = resolve(changed.replace(threads=changed.threads or stored.threads))
     mine, theirs = _values(config), _values(stored)
     growth = config.growth.completed_by(stored.growth)
     mine |= {key: getattr(growth, key) for key in growth.key_names()}

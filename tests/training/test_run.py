@@ -29,7 +29,7 @@ from sivae.training.checkpoint import list_checkpoints
 from sivae.training.folder import new_folder, read_rollback
 from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
-from sivae.training.run import train
+from sivae.training.run import resolve, train
 from sivae.training.run_metrics import evaluate
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks import points
@@ -113,6 +113,30 @@ def test_a_run_writes_its_files_and_its_summary(whole: Path) -> None:
     assert (config.objective.gamma_r, config.objective.alpha) == (1e-8, 2.0)  # the file contains defaults too
 
 
+def test_networks_for_points_take_one_thread_unless_another_number_is_given() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert resolve(preset_config("8gaussians")).threads == 1
+        assert resolve(preset_config("8gaussians", threads=2)).threads == 2
+        assert resolve(preset_config("digits")).threads == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_run_with_fewer_threads_than_torch_has_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(_config(steps=5), tmp_path / "run")
+    finally:
+        torch.set_num_threads(before)
+    assert "CPU threads: 1 of 2; --threads chooses" in capsys.readouterr().err
+    assert RunConfig.read(tmp_path / "run" / "config.json").threads == 1
+
+
 def test_evaluating_gives_the_metrics_of_the_training_s_end(whole: Path) -> None:
     summary = json.loads((whole / "summary.json").read_text())
     result = evaluate(whole)
@@ -148,7 +172,7 @@ _KILLED_WHILE_SAVING = """
 import os, signal, sys
 from sivae import files
 from sivae.settings.run import RunConfig
-from sivae.training.run import train
+from sivae.training.run import resolve, train
 write = files.write_json
 def killed(path, content):
     if path.name == "manifest.json" and content["step"] == 40:
