@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sivae.cli.parsing import Parser, at_least, seed
+from sivae.cli.parsing import Parser, add_crop, at_least, seed
 from sivae.cli.printing import notice, print_metrics
 
 
@@ -33,6 +33,7 @@ def options(parser: Parser) -> None:
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the metrics' samples. (default: the run's)")
     parser.add_argument("--device", metavar="NAME", help="Device to compute on. (default: the run's)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="Images to measure on. (default: the run's)")
+    add_crop(parser, "as in the run's training; images of a model folder have to be square")
     parser.add_argument(
         "--fid-weights",
         type=Path,
@@ -60,6 +61,7 @@ def options(parser: Parser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Evaluate, and print a table or JSON."""
+    from sivae.data.images.crop import crop_text
     from sivae.training.run_metrics import evaluate
 
     result = evaluate(
@@ -67,6 +69,7 @@ def run(given: argparse.Namespace) -> None:
         seed=given.seed,
         device=given.device,
         data=given.data,
+        crop=crop_text(given.crop),
         fid_weights=given.fid_weights,
         fid_count=given.fid_count,
         lpips_weights=given.lpips_weights,

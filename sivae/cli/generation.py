@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sivae.data.images import ImageSet
+    from sivae.data.images.crop import Crop
     from sivae.models import StyleVAE, VAEModel
     from sivae.models.style import Truncation
 
@@ -123,6 +124,7 @@ class ImageModel:
     model: VAEModel
     device: torch.device
     source: Path
+    crop: Crop = "center"
 
     @property
     def classes(self) -> int:
@@ -169,11 +171,13 @@ class ImageModel:
         from sivae.data.images.pixels import decode, fit_square
 
         pictures = [(decode(path.read_bytes(), str(path)), str(path)) for path in paths]
-        return _stacked([fit_square(picture, self.side, self.channels, where) for picture, where in pictures])
+        return _stacked(
+            [fit_square(picture, self.side, self.channels, where, self.crop) for picture, where in pictures]
+        )
 
     def read_rows(self, images: ImageSet, rows: Sequence[int]) -> Tensor:
         """Read images of a set and fit them to the model: uint8 [N, H, W, C]."""
-        return _stacked([images.read_square(row, self.side, self.channels) for row in rows])
+        return _stacked([images.read_square(row, self.side, self.channels, self.crop) for row in rows])
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> [N, C, H, W] in the model's values, on its device."""
@@ -220,7 +224,18 @@ def open_model(given: argparse.Namespace) -> ImageModel:
         raise ConfigError(f"--class {chosen}: this model knows no classes; leave it out")
     if chosen is not None and not 0 <= chosen < model.condition_dim:
         raise ConfigError(f"--class {chosen}: this model knows the classes 0 to {model.condition_dim - 1}")
-    return ImageModel(model.to(device), device, given.model.absolute())
+    source = given.model.absolute()
+    return ImageModel(model.to(device), device, source, getattr(given, "crop", None) or _crop_of(source))
+
+
+def _crop_of(source: Path) -> Crop:
+    """The crop of the images that the model was trained on; center where it is unknown or there was none."""
+    from sivae.data.images.crop import parse_crop
+    from sivae.training.folder import run_of
+
+    run = run_of(source)
+    cuts = run is not None and "crop" in run.data.key_names()
+    return (parse_crop(run.value("crop")) if run is not None and cuts else None) or "center"
 
 
 def style_model(opened: ImageModel, option: str) -> StyleVAE:

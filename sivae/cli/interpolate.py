@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from sivae.cli.generation import add_class, add_model, add_picture, add_weights_and_device, open_model
-from sivae.cli.parsing import Parser, at_least, file, seed
+from sivae.cli.parsing import Parser, add_crop, at_least, file, seed
 from sivae.errors import ConfigError
 
 _FRAMES = 48
@@ -19,7 +19,7 @@ def options(parser: Parser) -> None:
         """
         Go from one image to another, or from one sample of the prior to another, through the latent space.
 
-        Images are cropped to the largest square in their middle and resized to the model's size. The path connects
+        Images are cut to squares (--crop) and resized to the model's size. The path connects
         their posterior means, and the picture shows the originals at its ends. Seed N is the first image that
         sivae sample --seed N draws.
         """,
@@ -47,6 +47,7 @@ def options(parser: Parser) -> None:
     parser.add_argument(
         "--frames", type=at_least(2), metavar="N", help=f"Images of the animation from end to end. (default: {_FRAMES})"
     )
+    add_crop(parser)
     add_weights_and_device(parser)
 
 

@@ -16,7 +16,7 @@ from sivae.cli.generation import (
     style_model,
     truncations,
 )
-from sivae.cli.parsing import Parser, at_least, seed, whole
+from sivae.cli.parsing import Parser, add_crop, at_least, seed, whole
 from sivae.errors import ConfigError
 
 _ROWS, _COLUMNS = 4, 6
@@ -55,6 +55,7 @@ def options(parser: Parser) -> None:
     )
     add_truncation(parser, sweep=False)
     add_picture(parser, "mixing….png")
+    add_crop(parser)
     add_weights_and_device(parser)
 
 

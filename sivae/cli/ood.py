@@ -14,7 +14,7 @@ from sivae.cli.generation import (
     open_model,
     refuse,
 )
-from sivae.cli.parsing import Parser, at_least, file, number, seed
+from sivae.cli.parsing import Parser, add_crop, at_least, file, number, seed
 from sivae.cli.printing import notice, print_separation
 from sivae.errors import ConfigError
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _COUNT, _K, _QUANTILE = 10_000, 5, 0.95
 _SCORES = ("kl", "elbo", "likelihood")
-_OF_SETS = ("in_", "out", "in_split", "out_split", "count", "out_dir", "calibrate", "quantile", "skip_damaged")
-_OF_SCORES = ("by", "k", "sigma", "beta_rec", "beta_kl", "seed")
+_OF_SETS = ("in_", "against", "in_split", "against_split", "count", "out", "calibrate", "quantile", "skip_damaged")
+_OF_SCORES = ("by", "k", "sigma", "beta_rec", "beta_kl", "seed", "crop")
 
 
 def options(parser: Parser) -> None:
@@ -34,15 +34,15 @@ def options(parser: Parser) -> None:
         """
         Detect images unlike the training data, by their likelihood under the model.
 
-        --in A --out B measures how well two sets are separated, where B is the positive class: AUROC, AUPR and FPR at
-        95 % TPR with bootstrap intervals, a histogram, and every score. --calibrate saves a threshold, which is a
+        --in A --against B measures how well two sets are separated, where B is the positive class: AUROC, AUPR and FPR
+        at 95 % TPR with bootstrap intervals, a histogram, and every score. --calibrate saves a threshold, which is a
         quantile of the scores of A. --score FOLDER writes a score for each image file of a folder, and with
         --threshold a verdict.
         """,
         [
-            "sivae ood runs/digits-seed0 --out olivetti-faces.zip",
-            "sivae ood runs/cifar10-seed0 --in cifar-10-python.tar.gz --out svhn/ --k 100",
-            "sivae ood runs/cifar10-seed0 --out svhn/ --by kl",
+            "sivae ood runs/digits-seed0 --against olivetti-faces.zip",
+            "sivae ood runs/cifar10-seed0 --in cifar-10-python.tar.gz --against svhn/ --k 100",
+            "sivae ood runs/cifar10-seed0 --against svhn/ --by kl",
             "sivae ood runs/cifar10-seed0 --calibrate threshold.json --quantile 0.99",
             "sivae ood runs/cifar10-seed0 --score pictures/ --threshold threshold.json",
         ],
@@ -57,16 +57,20 @@ def options(parser: Parser) -> None:
         help="Set A, images like the training data: any that sivae train reads, or digits. (default: the run's data)",
     )
     sets.add_argument(
-        "--out", type=Path, metavar="PATH", help="Set B, images of another kind: any that sivae train reads, or digits."
+        "--against",
+        type=Path,
+        metavar="PATH",
+        help="Set B, images of another kind: any that sivae train reads, or digits.",
     )
     split = ("train", "test")
     sets.add_argument("--in-split", choices=split, help="Part of A. (default: test, or all images if it has no parts)")
-    sets.add_argument("--out-split", choices=split, help="Part of B. (default: as for A)")
+    sets.add_argument("--against-split", "--out-split", choices=split, help="Part of B. (default: as for A)")
     sets.add_argument(
         "--count", type=at_least(1), metavar="N", help=f"Largest number of images of each set. (default: {_COUNT:,})"
     )
     sets.add_argument("--skip-damaged", action="store_true", help="Leave out image files that cannot be decoded.")
     sets.add_argument(
+        "--out",
         "--out-dir",
         type=Path,
         metavar="DIR",
@@ -119,6 +123,7 @@ def options(parser: Parser) -> None:
             f"--beta-{name}", type=number, metavar="X", help=f"Weight beta_{name} of p(x|z). (default: the run's)"
         )
     scores.add_argument("--seed", type=seed, metavar="N", help="Seed of the samples. (default: 0)")
+    add_crop(parser)
     add_weights_and_device(parser)
 
 
@@ -142,17 +147,19 @@ def _check_combination(given: argparse.Namespace) -> None:
             refuse(given, _OF_SCORES, "is given by the file of --threshold; leave it out")
         return
     refuse(given, ["threshold", "csv"], "goes with --score FOLDER; leave it out")
-    if given.out is None and given.calibrate is None:
+    if given.out is not None and given.against is None:
+        raise ConfigError(f"--out {given.out} is where to write; name the images of another kind by --against PATH")
+    if given.against is None and given.calibrate is None:
         raise ConfigError(
-            "name what to do: --out PATH compares with images of another kind, --calibrate FILE.json saves a "
+            "name what to do: --against PATH compares with images of another kind, --calibrate FILE.json saves a "
             "threshold, --score FOLDER scores files"
         )
     if given.calibrate is None:
         refuse(given, ["quantile"], "goes with --calibrate FILE.json; leave it out")
     if given.quantile is not None and not 0 < given.quantile <= 1:
         raise ConfigError(f"--quantile {given.quantile:g}: expected more than 0 and at most 1")
-    if given.out is None:
-        refuse(given, ["out_split", "out_dir"], "goes with --out PATH; leave it out")
+    if given.against is None:
+        refuse(given, ["against_split"], "goes with --against PATH; leave it out, or give that too")
 
 
 def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:
@@ -162,7 +169,7 @@ def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:
     run = run_of(opened.source)
     weights = {"sigma": given.sigma, "beta_rec": given.beta_rec, "beta_kl": given.beta_kl}
     density = density_of(None if run is None else run.objective, **weights, notice=notice)
-    return Detector(opened.model, density, given.by or "likelihood", given.k or _K, given.seed or 0)
+    return Detector(opened.model, density, given.by or "likelihood", given.k or _K, given.seed or 0, opened.crop)
 
 
 def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
@@ -175,8 +182,8 @@ def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
 
     detector = _detector(given, opened)
     inside = _open(given, opened, "in")
-    outside = None if given.out is None else _open(given, opened, "out")
-    folder = given.out_dir or opened.beside("ood")
+    outside = None if given.against is None else _open(given, opened, "out")
+    folder = given.out or opened.beside("ood")
     # A folder that cannot be made fails here, not after an hour of scoring.
     if outside is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,7 +226,7 @@ def _open(given: argparse.Namespace, opened: ImageModel, which: str) -> NamedIma
     from sivae.detection.sets import open_set
     from sivae.training.folder import run_of
 
-    source, split = (given.in_, given.in_split) if which == "in" else (given.out, given.out_split)
+    source, split = (given.in_, given.in_split) if which == "in" else (given.against, given.against_split)
     if source is None:
         run = run_of(opened.source)
         if run is None:

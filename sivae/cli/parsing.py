@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sivae.errors import UsageError
+from sivae.data.images.crop import CROP_VALUES, CROP_WORDS, Crop, parse_crop
+from sivae.errors import DataError, UsageError
 
 _WIDEST = 120  # columns; longer lines are hard to read
 
@@ -186,6 +187,23 @@ def switch(word: str) -> bool:
     if word not in ("on", "off"):
         raise argparse.ArgumentTypeError(f"{word!r} is neither on nor off")
     return word == "on"
+
+
+def add_crop(parser: Parser, default: str = "as in the run's training, else center") -> None:
+    """Add --crop, with words for its default; None stands for the default in the result."""
+
+    def crop(word: str) -> Crop:
+        try:
+            return parse_crop(word)
+        except DataError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    parser.add_argument(
+        "--crop",
+        type=crop,
+        metavar=CROP_VALUES,
+        help=f"Part to cut out of each image first: {CROP_WORDS}. (default: {default})",
+    )
 
 
 def file(ending: str) -> Callable[[str], Path]:

@@ -5,19 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sivae.cli.parsing import Parser, whole
+from sivae.cli.parsing import Parser, add_crop, whole
 from sivae.cli.printing import notice
 from sivae.data.images.formats.table import titles
 from sivae.errors import RunInterrupted, SivaeError
-
-
-def _crop(word: str) -> str | tuple[int, ...]:
-    if word in ("center", "centre"):
-        return "center"
-    parts = word.split(",")
-    if len(parts) != 4:
-        raise argparse.ArgumentTypeError(f"{word!r} is neither center nor TOP,LEFT,HEIGHT,WIDTH")
-    return tuple(whole(part) for part in parts)
 
 
 def options(parser: Parser) -> None:
@@ -41,13 +32,7 @@ def options(parser: Parser) -> None:
     parser.require("source", missing)
     parser.require("destination", missing)
     parser.require("resolution", "give the height and width of the packed images: --resolution 256, for example")
-    parser.add_argument(
-        "--crop",
-        type=_crop,
-        metavar="{center|T,L,H,W}",
-        help="Part to cut out of each image first: the largest square in the middle, or these pixels. "
-        "(default: nothing; images have to be square)",
-    )
+    add_crop(parser, "nothing; images have to be square")
     parser.add_argument(
         "--channels",
         type=whole,

@@ -18,7 +18,7 @@ from sivae.cli.generation import (
     refuse,
     style_model,
 )
-from sivae.cli.parsing import Parser
+from sivae.cli.parsing import Parser, add_crop
 from sivae.cli.printing import notice, print_metrics
 from sivae.errors import ConfigError
 
@@ -37,9 +37,9 @@ def options(parser: Parser) -> None:
         """
         Encode images, decode them again, show both side by side, and print how far apart they are.
 
-        Images are cropped to the largest square in their middle and resized to the model's size, and compared at that
-        size. They are decoded from the posterior mean, so that the result does not depend on chance. --every-lod does
-        this at each resolution of a grown model, from 4 x 4 upwards, with images averaged down to that resolution.
+        Images are cut to squares (--crop), resized to the model's size, and compared at that size. They are decoded
+        from the posterior mean, so that the result does not depend on chance. --every-lod does this at each resolution
+        of a grown model, from 4 x 4 upwards, with images averaged down to that resolution.
         """,
         [
             "sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg",
@@ -60,6 +60,7 @@ def options(parser: Parser) -> None:
     )
     add_class(parser)
     add_picture(parser, "reconstructions.png")
+    add_crop(parser)
     add_weights_and_device(parser)
 
 

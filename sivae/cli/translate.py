@@ -18,7 +18,7 @@ from sivae.cli.generation import (
     open_model,
     refuse,
 )
-from sivae.cli.parsing import Parser
+from sivae.cli.parsing import Parser, add_crop
 from sivae.cli.printing import notice
 from sivae.errors import ConfigError
 
@@ -38,7 +38,7 @@ def options(parser: Parser) -> None:
         """
         Recombine images: each has the content of its row's image and the class of its column's image.
 
-        Images are files, which are cropped to the largest square in their middle and resized to the model's size; or
+        Images are files, which are cut to squares (--crop) and resized to the model's size; or
         images of a data set, of a different class in each column. They are decoded from posterior means, so that the
         result does not depend on chance.
         """,
@@ -73,6 +73,7 @@ def options(parser: Parser) -> None:
         metavar="DIR",
         help="Also write each recombined image into this folder, as CONTENT-as-CLASS.png.",
     )
+    add_crop(parser)
     add_weights_and_device(parser)
 
 
@@ -135,6 +136,7 @@ def _open(given: argparse.Namespace, opened: ImageModel) -> ImageSet:
 
     split, source = given.split, given.data
     if source is None:
+        refuse(given, ["crop"], "is for image files and --data; the run's own images are cut as in its training")
         config = run_of(opened.source)
         if config is None:
             raise ConfigError(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sivae.data.images.crop import Crop
 from sivae.data.images.pixels import fit_square
 from sivae.data.images.prepared import image_digest
 from sivae.errors import ConfigError
@@ -37,6 +38,7 @@ class Detector:
         samples: K of the likelihood, and the number of samples in the mean of the ELBO.
         seed: seed of the noise. The noise of an image follows from the seed and the image's pixels, so a score does not
             depend on the file's place or on the other images of a batch.
+        crop: the part of each image that is scored.
 
     Raises:
         ConfigError: the model makes points or is conditional, or a setting is out of range.
@@ -47,6 +49,7 @@ class Detector:
     score: Score = "likelihood"
     samples: int = 5
     seed: int = 0
+    crop: Crop = "center"
 
     def __post_init__(self) -> None:
         if len(self.model.sample_shape) != 3:
@@ -85,14 +88,14 @@ class Detector:
         return {score: anomaly(found, score).numpy() for score in SCORES}
 
     def fitted(self, picture: Image.Image, name: str) -> NDArray[np.uint8]:
-        """Cut an image to the largest square in its middle, and bring it to the model's size and channels.
+        """Cut an image out by the detector's crop, and bring it to the model's size and channels.
 
         Args:
             picture: the image.
             name: its name in error messages.
         """
         channels, side, _ = self.model.sample_shape
-        return fit_square(picture, side, channels, name)
+        return fit_square(picture, side, channels, name, self.crop)
 
     def digest(self) -> str:
         """Hash the model: its name, its hyperparameters and its weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sivae.data.images.crop import crop_text, parse_crop
 from sivae.detection.detector import Detector, Scores
 from sivae.errors import ConfigError
 from sivae.evaluation.likelihood import PixelDensity
@@ -39,6 +40,7 @@ def calibrate(detector: Detector, scores: Scores, quantile: float, data: str) ->
         images=len(values),
         data=data,
         model=detector.digest(),
+        crop=crop_text(detector.crop) or "center",
     )
 
 
@@ -55,9 +57,10 @@ def detector_of(model: VAEModel, threshold: Threshold, path: Path) -> Detector:
     """
     try:
         density = PixelDensity(threshold.precision, threshold.kind)
+        crop = parse_crop(threshold.crop)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}; calibrate again") from None
-    detector = Detector(model, density, threshold.score, threshold.samples, threshold.seed)
+    detector = Detector(model, density, threshold.score, threshold.samples, threshold.seed, crop)
     if detector.digest() != threshold.model:
         raise ConfigError(f"{path} was calibrated for another model or checkpoint; calibrate again by --calibrate")
     return detector

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -159,6 +159,7 @@ class Threshold:
         images: number of images in the calibration.
         data: name of their set.
         model: a digest of the model, as scores of other models cannot be compared.
+        crop: the part of each image that is scored, as :func:`sivae.data.images.crop.parse_crop` reads it.
     """
 
     threshold: float
@@ -171,6 +172,7 @@ class Threshold:
     images: int
     data: str
     model: str
+    crop: str = "center"
 
     def write(self, path: Path) -> None:
         """Write the file atomically; missing folders are made."""
@@ -202,7 +204,7 @@ def _checked(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     types: dict[str, type | tuple[type, ...]] = {"float": (int, float), "int": int, "str": str, "Score": str}
     values = {}
     for field in fields(Threshold):
-        value = content.get(field.name)
+        value = content.get(field.name, None if field.default is MISSING else field.default)
         finite = not isinstance(value, float) or math.isfinite(value)
         if not isinstance(value, types[str(field.type)]) or isinstance(value, bool) or not finite:
             raise ThresholdError(f"{path}: {field.name} is {value!r}, expected {field.type}; calibrate again")

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sivae.data.images.crop import CROP_VALUES, CROP_WORDS, is_crop, parse_crop
 from sivae.data.images.formats.table import titles
 from sivae.errors import ConfigError
-from sivae.fields import AT_LEAST_1, Choice, setting
+from sivae.fields import AT_LEAST_1, Choice, Range, setting
 from sivae.settings.models import Samples
 
 if TYPE_CHECKING:
@@ -191,6 +192,14 @@ class ImageData(Data):
     )
     resolution: int = setting(help="Side of the images; others are resized.", within=AT_LEAST_1)
     channels: Literal[1, 3] = setting(help="1 (grey) or 3 (colour); images are converted.")
+    crop: str | None = setting(
+        None,
+        help=f"Part to cut out of each image first: {CROP_WORDS}.",
+        within=Range(is_crop, f"{CROP_WORDS}, a square"),
+        unset="nothing; images have to be square",
+        metavar=CROP_VALUES,
+        since=None,
+    )
     flip: bool = _flip()
     skip_damaged: bool = setting(
         False, help="Leave out image files that cannot be decoded, instead of stopping. Their number is shown."
@@ -228,6 +237,7 @@ class ImageData(Data):
             self.path,
             resolution=self.resolution,
             channels=self.channels,
+            crop=parse_crop(self.crop),
             skip_damaged=self.skip_damaged,
             from_disk=self.cache == "none",
             for_training=for_training,

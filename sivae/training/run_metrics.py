@@ -28,6 +28,7 @@ def evaluate(
     seed: int | None = None,
     device: str | None = None,
     data: str | os.PathLike[str] | None = None,
+    crop: str | None = None,
     fid_weights: str | os.PathLike[str] | None = None,
     fid_count: int = 50_000,
     lpips_weights: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
@@ -41,6 +42,8 @@ def evaluate(
             a model folder).
         device: device to compute on; None: the run's device ("auto" for a model folder).
         data: the images to measure on; None: the run's.
+        crop: the part of each image to keep, "center" or "TOP,LEFT,HEIGHT,WIDTH"; None: the run's (of a model folder:
+            images have to be square).
         fid_weights: the file of the Inception network, for FID and KID of images.
         fid_count: number of images at most that FID and KID compare.
         lpips_weights: the files of VGG-16's weights and of LPIPS' own weights, for LPIPS of translations.
@@ -65,10 +68,12 @@ def evaluate(
         lpips=None if lpips_weights is None else (Path(lpips_weights[0]), Path(lpips_weights[1])),
     )
     if (folder / DESCRIPTION).is_file() and not (folder / CONFIG).exists():
-        return _of_model(folder, seed or 0, device or "auto", data, asked)
+        return _of_model(folder, seed or 0, device or "auto", data, crop, asked)
     config = read_config(folder)
     if data is not None:
         config = config.replace(path=str(Path(data).absolute()))
+    if crop is not None:
+        config = config.replace(crop=crop)
     if seed is not None:
         config = config.replace(seed=seed)
     where = find_device(device or config.device)
@@ -91,8 +96,9 @@ def evaluate(
 
 
 def _of_model(
-    folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, asked: FeatureFiles
+    folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, crop: str | None, asked: FeatureFiles
 ) -> dict[str, Any]:
+    from sivae.data.images.crop import parse_crop
     from sivae.data.images.parts import open_parts
     from sivae.training.measured_images import MeasuredImages, measure
 
@@ -104,7 +110,7 @@ def _of_model(
         raise ConfigError(f"{folder} is a model without a run; name the images to measure it on by --data PATH")
     channels, side, _ = model.sample_shape
     try:
-        _, images = open_parts(str(data), resolution=side, channels=channels, for_training=False)
+        _, images = open_parts(str(data), resolution=side, channels=channels, crop=parse_crop(crop), for_training=False)
         measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
         return {"seed": seed, **for_json(measure(model, measured, seed, asked))}
     except OSError as error:

@@ -149,6 +149,17 @@ class TestReconstruct:
         for word in ("mse", f"{error:.4f}"[:5], "psnr", "ssim", str(out)):
             assert word in printed
 
+    def test_a_crop_replaces_the_square_in_the_middle(
+        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        drawn = []
+        for crop in ("center", "0,10,20,20", "0,0,20,20"):
+            out = tmp_path / f"{crop}.png"
+            words = ("reconstruct", folder / "rgb", folder / "b.png", "--crop", crop, "--out", out)
+            assert run(capsys, *words)[0] == 0
+            drawn.append(out.read_bytes())
+        assert drawn[0] == drawn[1] != drawn[2]
+
     def test_a_data_set_gives_images_and_classes(
         self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_sets_make_a_table_a_figure_and_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, printed, err = run(capsys, "ood", folder / "run", "--out", folder / "rgb.npy", "--count", 20, "--k", 2)
+    code, printed, err = run(capsys, "ood", folder / "run", "--against", folder / "rgb.npy", "--count", 20, "--k", 2)
     assert (code, err) == (0, "")
     place = folder / "run" / "ood"
     assert sorted(file.name for file in place.iterdir()) == ["ood.csv", "ood.json", "ood.png"]
@@ -58,7 +58,7 @@ def test_two_sets_make_a_table_a_figure_and_rows(folder: Path, capsys: pytest.Ca
 def test_grey_images_suit_a_model_of_colour_and_assumptions_are_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--in", folder / "rgb.npy", "--out", folder / "noise.npy", "--by", "kl", "--out-dir", tmp_path / "x")
+    words = ("--in", folder / "rgb.npy", "--against", folder / "noise.npy", "--by", "kl", "--out", tmp_path / "x")
     code, _, err = run(capsys, "ood", folder / "model", *words)
     assert code == 0
     assert err.count("\n") == 1 and "assuming beta_rec = 1 and beta_kl = 1" in err
@@ -86,6 +86,24 @@ def test_a_threshold_is_calibrated_and_used(folder: Path, tmp_path: Path, capsys
     assert code == 2 and "was calibrated for another model" in err
 
 
+def test_the_crop_decides_what_is_scored_and_stays_with_the_threshold(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = {}
+    for crop in ("center", "0,0,9,9", "0,3,9,9"):
+        table = tmp_path / "scores.csv"
+        run(capsys, "ood", folder / "run", "--score", folder / "files", "--crop", crop, "--csv", table)
+        tables[crop] = table.read_text()
+    assert len(set(tables.values())) == 3
+    path = tmp_path / "threshold.json"
+    run(capsys, "ood", folder / "run", "--calibrate", path, "--crop", "0,0,8,8", "--count", 20)
+    assert json.loads(path.read_text())["crop"] == "0,0,8,8"
+    run(capsys, "ood", folder / "run", "--score", folder / "files", "--threshold", path, "--csv", table)
+    by_threshold = [row.split(",")[1] for row in table.read_text().splitlines()]
+    run(capsys, "ood", folder / "run", "--score", folder / "files", "--crop", "0,0,8,8", "--csv", table)
+    assert [row.split(",")[1] for row in table.read_text().splitlines()] == by_threshold
+
+
 def test_scores_go_beside_the_model_and_damaged_files_are_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,28 +118,30 @@ def test_scores_go_beside_the_model_and_damaged_files_are_printed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("ood --out noise.npy", "name a run's folder, one of its checkpoints, or an imported model's folder"),
-        ("ood run", "name what to do: --out PATH compares with images of another kind"),
-        ("ood points --out noise.npy", "this model makes points, not images"),
+        ("ood --against noise.npy", "name a run's folder, one of its checkpoints, or an imported model's folder"),
+        ("ood run", "name what to do: --against PATH compares with images of another kind"),
+        ("ood points --against noise.npy", "this model makes points, not images"),
         (
-            "ood classes --in noise.npy --out rgb.npy",
+            "ood classes --in noise.npy --against rgb.npy",
             "this model is conditional on 3 classes, and an image out of distribution belongs to none",
         ),
-        ("ood model --out noise.npy", "is a model without a run; name images like its own by --in PATH"),
+        ("ood model --against noise.npy", "is a model without a run; name images like its own by --in PATH"),
         ("ood run --score kl", "--score names a folder of images; the kind of score is --by kl"),
-        ("ood run --score files --out noise.npy", "--out is for two sets of images, and --score for a folder"),
+        ("ood run --score files --against noise.npy", "--against is for two sets of images, and --score for a folder"),
         ("ood run --score files --calibrate a.json", "--calibrate is for two sets of images"),
         ("ood run --score files --threshold a.json --k 3", "--k is given by the file of --threshold"),
-        ("ood run --out noise.npy --threshold a.json", "--threshold goes with --score FOLDER"),
-        ("ood run --out noise.npy --quantile 0.9", "--quantile goes with --calibrate FILE.json"),
-        ("ood run --calibrate a.json --out-dir x", "--out-dir goes with --out PATH"),
+        ("ood run --against noise.npy --threshold a.json", "--threshold goes with --score FOLDER"),
+        ("ood run --against noise.npy --quantile 0.9", "--quantile goes with --calibrate FILE.json"),
+        ("ood run --out noise.npy", "--out noise.npy is where to write; name the images of another kind by --against"),
+        ("ood run --calibrate a.json --out-split test", "--against-split goes with --against PATH"),
+        ("ood run --score files --threshold a.json --crop center", "--crop is given by the file of --threshold"),
         ("ood run --calibrate a.txt", "'a.txt' does not end in .json"),
         ("ood run --calibrate new/a.json --quantile 2", "--quantile 2: expected more than 0 and at most 1"),
-        ("ood run --out noise.npy --k 0", "--k: 0 is too small; expected at least 1"),
-        ("ood run --out noise.npy --count 0", "--count: 0 is too small; expected at least 1"),
-        ("ood run --out noise.npy --by fid", "--by: invalid choice: 'fid'"),
-        ("ood run --out noise.npy --sigma 0", "sigma is 0.0, expected a finite number above 0"),
-        ("ood run --out noise.npy --sigma 1 --beta-kl 1", "sigma replaces beta_rec and beta_kl"),
+        ("ood run --against noise.npy --k 0", "--k: 0 is too small; expected at least 1"),
+        ("ood run --against noise.npy --count 0", "--count: 0 is too small; expected at least 1"),
+        ("ood run --against noise.npy --by fid", "--by: invalid choice: 'fid'"),
+        ("ood run --against noise.npy --sigma 0", "sigma is 0.0, expected a finite number above 0"),
+        ("ood run --against noise.npy --sigma 1 --beta-kl 1", "sigma replaces beta_rec and beta_kl"),
         ("ood run --in_ noise.npy", "did you mean --in?"),
     ],
 )
@@ -140,11 +160,11 @@ def test_a_mistake_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("ood run --out nowhere", "nowhere: there is no such file or folder"),
-        ("ood run --out empty", "empty holds no files"),
+        ("ood run --against nowhere", "nowhere: there is no such file or folder"),
+        ("ood run --against empty", "empty holds no files"),
         ("ood run --score empty", "empty holds no image files"),
         ("ood run --score files --threshold none.json", "none.json: there is no such file"),
-        ("ood run --in noise.npy --in-split test --out rgb.npy", "has no test images"),
+        ("ood run --in noise.npy --in-split test --against rgb.npy", "has no test images"),
     ],
 )
 def test_data_that_cannot_be_used_is_one_line(

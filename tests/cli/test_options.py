@@ -12,17 +12,17 @@ from sivae.cli.main import VERBS, parser_of
 # Scripts depend on these names; add new ones, and remove none.
 NAMES = {
     "presets": "--json",
-    "evaluate": "--seed --device --data --fid-weights --fid-count --lpips-weights --json",
+    "evaluate": "--seed --device --data --crop --fid-weights --fid-count --lpips-weights --json",
     "prepare": "--resolution --crop --channels --split --workers --skip-damaged --no-levels --quiet",
     "sample": "--count --columns --seed --class --truncation --cutoff --out --each --npz --raw-weights --device",
-    "reconstruct": "--data --split --count --seed --every-lod --class --out --raw-weights --device",
-    "interpolate": "--seeds --steps --linear --class --out --gif --frames --raw-weights --device",
-    "mix": "--rows --columns --seed --first --truncation --cutoff --out --raw-weights --device",
-    "translate": "--content --class --data --split --count --seed --out --separate --raw-weights --device",
+    "reconstruct": "--crop --data --split --count --seed --every-lod --class --out --raw-weights --device",
+    "interpolate": "--crop --seeds --steps --linear --class --out --gif --frames --raw-weights --device",
+    "mix": "--crop --rows --columns --seed --first --truncation --cutoff --out --raw-weights --device",
+    "translate": "--crop --content --class --data --split --count --seed --out --separate --raw-weights --device",
     "reproduce": "--list --size --out --seeds --steps --data --against --run --vgg --lpips --device --threads "
     "--workers --quiet",
-    "ood": "--in --out --in-split --out-split --by --k --sigma --beta-rec --beta-kl --seed --count --skip-damaged "
-    "--out-dir --calibrate --quantile --score --threshold --csv --raw-weights --device",
+    "ood": "--in --against --in-split --against-split --out-split --by --k --sigma --beta-rec --beta-kl --seed --count "
+    "--skip-damaged --out --out-dir --calibrate --quantile --score --threshold --csv --crop --raw-weights --device",
     "import-checkpoint": "--out --as-trained",
     "info": "--json",
 }

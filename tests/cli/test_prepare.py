@@ -50,7 +50,11 @@ def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pyte
         ("photos out --resolution x", 2, "'x' is not a whole number"),
         ("photos out --resolution 0", 1, "resolution = 0: expected 1 to 16384 pixels"),
         ("photos out --resolution 8", 1, "is 10×12 (width × height), not square; cut squares out with --crop center"),
-        ("photos out --resolution 8 --crop middle", 2, "'middle' is neither center nor TOP,LEFT,HEIGHT,WIDTH"),
+        (
+            "photos out --resolution 8 --crop middle",
+            2,
+            "crop = 'middle': expected center (the largest square in the middle), or TOP,LEFT,HEIGHT",
+        ),
         ("photos out --resolution 8 --split dev", 2, "--split: invalid choice: 'dev'"),
         ("photos out --resolution 8 --crop center --workers 0", 1, "workers = 0: expected 1 or more"),
         ("missing out --resolution 8", 1, "missing: there is no such file or folder"),

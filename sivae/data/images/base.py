@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from sivae.data.images.crop import Crop
 from sivae.data.images.pixels import as_picture, fit_square
 from sivae.errors import DataError, NoSuchSplitError
 
@@ -62,9 +63,9 @@ class ImageSet(ABC):
         """Read an image as a Pillow image of mode L or RGB. Raises as :meth:`read` does."""
         return as_picture(self.read(index))
 
-    def read_square(self, index: int, side: int, channels: int) -> np.ndarray:
-        """Read the largest square in the middle of an image, resized: uint8 ``[side, side, channels]``."""
-        return fit_square(self.picture(index), side, channels, self.where(index))
+    def read_square(self, index: int, side: int, channels: int, crop: Crop = "center") -> np.ndarray:
+        """Read a part of an image, by default the largest square in its middle: uint8 ``[side, side, channels]``."""
+        return fit_square(self.picture(index), side, channels, self.where(index), crop)
 
     def label(self, index: int) -> int | None:
         """Class of an image; None without labels."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sivae.data.images.base import ImageSet, Notice, PackedImages, Split
+from sivae.data.images.crop import Crop
 from sivae.data.images.levels import at_resolution
 from sivae.data.images.loading.dataset import read_dataset
 from sivae.data.images.loading.decoding import load_packed
@@ -34,6 +35,7 @@ def open_parts(
     *,
     resolution: int,
     channels: int,
+    crop: Crop = None,
     skip_damaged: bool = False,
     from_disk: bool = False,
     for_training: bool = True,
@@ -44,6 +46,7 @@ def open_parts(
     Args:
         path: any data set that :func:`open_images` reads.
         resolution, channels: shape of the images; others are resized and converted.
+        crop: the part of each image to keep; None: all of it, which has to be square.
         skip_damaged: leave out images that cannot be decoded, and print their number; else they are an error.
         from_disk: decode images when they are read, instead of all of them now.
         for_training: False leaves the training images unopened where there are test images.
@@ -60,14 +63,14 @@ def open_parts(
             return None
 
     def in_shape(images: ImageSet) -> Images:
-        if isinstance(images, PackedImages):
+        if isinstance(images, PackedImages) and crop is None:
             shape = (resolution, resolution, channels)
             for array in (images.array, images.levels.get(resolution)):
                 if array is not None and array.shape[1:] == shape:
                     return at_resolution(images, resolution)  # mapped from the disk, if it is there
         if from_disk:
-            return FittedImages(images, resolution=resolution, channels=channels)
-        packed = load_packed(images, resolution=resolution, channels=channels, progress=show)
+            return FittedImages(images, resolution=resolution, channels=channels, crop=crop)
+        packed = load_packed(images, resolution=resolution, channels=channels, crop=crop, progress=show)
         if packed.skipped and show:
             print(f"{packed.name}: damaged images left out: {packed.skipped:,}", file=sys.stderr)
         return packed

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sivae.data.images.crop import Crop, check_crop
 from sivae.errors import DamagedImageError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-
-Crop = Literal["center"] | tuple[int, int, int, int] | None  # (top, left, height, width) in pixels of the source
 
 MAX_RESOLUTION = 16384
 
@@ -104,15 +102,7 @@ def check_shape_request(resolution: int, crop: Crop, channels: int | None) -> No
         raise DataError(f"resolution = {resolution}: expected 1 to {MAX_RESOLUTION} pixels")
     if channels not in (None, 1, 3):
         raise DataError(f"channels = {channels}: expected 1 (grey) or 3 (RGB)")
-    if crop is None or crop == "center":
-        return
-    if isinstance(crop, str) or len(crop) != 4:
-        raise DataError(f"crop = {crop!r}: expected center, or top, left, height, width in pixels")
-    top, left, height, width = crop
-    if top < 0 or left < 0 or height < 1 or width < 1:
-        raise DataError(f"crop = {crop}: top and left must be 0 or more, height and width 1 or more")
-    if height != width:
-        raise DataError(f"crop = {crop}: height and width differ, so the resize would distort; give a square")
+    check_crop(crop)
 
 
 def check_size(width: int, height: int, crop: Crop, where: str) -> None:
@@ -173,6 +163,13 @@ def fit(picture: Image.Image, *, resolution: int, crop: Crop, channels: int, whe
     return np.asarray(picture).reshape(resolution, resolution, channels)
 
 
-def fit_square(picture: Image.Image, side: int, channels: int, where: str) -> np.ndarray:
-    """Fit the largest square in the middle of an image to a model's size: uint8 ``[side, side, channels]``."""
-    return fit(picture, resolution=side, crop="center", channels=channels, where=where)
+def fit_square(picture: Image.Image, side: int, channels: int, where: str, crop: Crop = "center") -> np.ndarray:
+    """Fit a part of an image, by default the largest square in its middle, to a model's size.
+
+    Returns:
+        uint8 ``[side, side, channels]``.
+
+    Raises:
+        DataError, DamagedImageError: see :func:`check_size`.
+    """
+    return fit(picture, resolution=side, crop=crop, channels=channels, where=where)

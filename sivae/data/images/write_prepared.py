@@ -21,12 +21,13 @@ import numpy as np
 
 from sivae import files
 from sivae.data.images.base import ImageSet, Notice, Split, ignore
+from sivae.data.images.crop import Crop
 from sivae.data.images.free_memory import amount
 from sivae.data.images.halving import averages, lower_levels
 from sivae.data.images.loading.decoding import Stopped, in_parallel, workers_or_default
 from sivae.data.images.loading.fitting import Shape, choose_shape, fit_image, nearest
 from sivae.data.images.opening import open_images
-from sivae.data.images.pixels import Crop, check_shape_request
+from sivae.data.images.pixels import check_shape_request
 from sivae.data.images.prepared import (
     CONTENTS,
     DESCRIPTION,

@@ -37,6 +37,14 @@ def test_images_may_stay_on_the_disk(folder: Path) -> None:
     assert np.array_equal(train.read(1), pixels(1))
 
 
+def test_images_are_cropped_in_memory_and_on_the_disk_alike(folder: Path) -> None:
+    crop = (2, 1, 4, 4)
+    in_memory = open_parts(str(folder), resolution=4, channels=3, crop=crop)
+    on_disk = open_parts(str(folder), resolution=4, channels=3, crop=crop, from_disk=True)
+    for parts in (in_memory, on_disk):
+        assert np.array_equal(parts.test.read(0), pixels(2)[2:6, 1:5])
+
+
 def test_only_test_images_are_opened_on_request(folder: Path) -> None:
     train, test = opened(folder, for_training=False)
     assert train is None and len(test) == 1

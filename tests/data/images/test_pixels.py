@@ -200,7 +200,7 @@ def test_an_image_that_is_too_small_for_the_crop_is_named() -> None:
     ("resolution", "crop", "channels", "message"),
     [
         (0, None, None, "resolution = 0: expected 1 to 16384"),
-        (8, "middle", None, "crop = 'middle': expected center, or top, left, height, width"),
+        (8, "middle", None, "crop = 'middle': expected center"),
         (8, (0, 0, 4), None, "crop = \\(0, 0, 4\\): expected center"),
         (8, (-1, 0, 4, 4), None, "top and left must be 0 or more"),
         (8, (0, 0, 4, 5), None, "height and width differ"),

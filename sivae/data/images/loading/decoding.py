@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 
 from sivae.data.images.base import ImageSet, PackedImages
+from sivae.data.images.crop import Crop
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.loading.fitting import choose_shape, fit_image, nearest
-from sivae.data.images.pixels import Crop, check_shape_request
+from sivae.data.images.pixels import check_shape_request
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sivae.data.images.base import ImageSet
+from sivae.data.images.crop import Crop
 from sivae.data.images.halving import averaged
-from sivae.data.images.pixels import Crop, check_shape_request, check_size, fit
+from sivae.data.images.pixels import check_shape_request, check_size, fit
 from sivae.errors import DamagedImageError, DataError
 
 _PROBED = 64  # images that are read to choose the shape
@@ -128,6 +129,7 @@ class FittedImages(ImageSet):
         source: the images.
         resolution: height and width of every image.
         channels: 1 or 3; None takes 3 where images are RGB, else 1.
+        crop: the part of each image to keep; None: all of it, which has to be square.
 
     Raises:
         DataError: the set is empty, or an image does not fit.
@@ -135,9 +137,9 @@ class FittedImages(ImageSet):
 
     uniform = True
 
-    def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None) -> None:
-        self._source = source = nearest(source, resolution, None)
-        self._shape = choose_shape(source, resolution=resolution, channels=channels)
+    def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None, crop: Crop = None) -> None:
+        self._source = source = nearest(source, resolution, crop)
+        self._shape = choose_shape(source, resolution=resolution, crop=crop, channels=channels)
         self._halvings = 0
         self.resolution, self.channels = resolution, self._shape.channels
         self.name, self.skipped, self.part = source.name, source.skipped, source.part
