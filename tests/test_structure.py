@@ -14,6 +14,8 @@ ROOT = Path(sivae.__file__).parent
 # A file imports from its own row and from the rows above it: the lowest floor comes first.
 FLOORS = (
     "errors",
+    "bounds",
+    "pickles",
     "fields",
     "files",
     "progress",

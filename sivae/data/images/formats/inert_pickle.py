@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sivae.errors import DataError
+from sivae.pickles import check_pickle
 
 _BYTE_TYPES = ("u1", "|u1", "uint8")
 
@@ -93,9 +94,10 @@ def read_pickle(content: bytes, where: str) -> dict[str, Any]:
         where: name of the file in error messages.
 
     Raises:
-        DataError: the file is damaged, holds no dictionary, or names anything but arrays.
+        DataError: the file is damaged, holds no dictionary, breaks a bound, or names anything but arrays.
     """
     try:
+        check_pickle(io.BytesIO(content), len(content))
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(loaded, dict):
             raise ValueError(f"it holds a {type(loaded).__name__}, not a dictionary")

@@ -1,0 +1,30 @@
+"""State how much a file of another program may ask for; a reader refuses a file that asks for more, by name.
+
+The bounds are far above what data sets and models need, and low enough that a small file can neither take the memory
+of a machine nor keep it busy for minutes. What is larger can be read after unpacking it with another program.
+"""
+
+from __future__ import annotations
+
+FOLDER_DEPTH = 100  # folders within folders, on the disk and in names of archives
+NAME_BYTES = 4096  # a name in an archive with its folders: the longest path that Linux takes
+MEMBERS = 10_000_000  # files in one archive
+ARCHIVE_HEADER = 1 << 20  # bytes of one extended header of a tar
+
+ALWAYS_UNPACKED = 64 << 20  # bytes that any compressed file may unpack to
+UNPACKED_RATIO = (
+    250  # beyond them: unpacked bytes for each compressed byte; dSprites, drawn in black and white, has 115
+)
+
+PICKLE_DEPTH = 100  # containers within containers
+PICKLE_SHARING = 16  # values for each byte of a pickle, where a value counts as often as it is used
+
+ARRAY_HEADER = 1 << 16  # bytes of the header of a .npy file
+MATLAB_DIMENSIONS = 32
+MODEL_DESCRIPTION = 1 << 20  # bytes of model.json
+MODEL_LAYERS = 1000  # layers of one network that a setting counts
+
+
+def unpacked_limit(packed: int) -> int:
+    """How many bytes a compressed file of `packed` bytes may unpack to."""
+    return max(ALWAYS_UNPACKED, UNPACKED_RATIO * packed)
