@@ -14,26 +14,37 @@ _REDUCTION_INDEX = {name: index for index, name in enumerate(REDUCTIONS)}
 _KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
 
 
-def check_pair(op: str, first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
-    """Two floating tensors [B, ...] of one shape, dtype and device."""
+def check_pair(op: str, first_name: str, first: Tensor, second_name: str, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Check two floating tensors [B, ...] of one shape and device; return them in their common dtype."""
     check_floating(op, first_name, first)
     check_like(op, second_name, second, first_name, first)
+    return (first, second) if first.dtype == second.dtype else in_common_dtype(first, second)
 
 
-def check_floating(op: str, name: str, tensor: Tensor) -> None:
+def in_common_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Widen the tensors to the dtype that torch promotes theirs to, which holds all their values exactly.
+
+    The cast's backward pass rounds each gradient to the dtype of the tensor that was given.
+    """
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return first.to(dtype), second.to(dtype)
+
+
+def check_dtype(op: str, name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
     if tensor.dtype not in _FLOATING:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected float64, float32, bfloat16 or float16")
+
+
+def check_floating(op: str, name: str, tensor: Tensor) -> None:
+    check_dtype(op, name, tensor)
     if tensor.dim() == 0:
         raise ValueError(f"{op}: {name} has no dimensions, expected the batch first: [B, ...]")
 
 
 def check_like(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
-    if tensor.dtype != like.dtype:
-        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected {like.dtype} as {like_name}")
+    check_dtype(op, name, tensor)
     if tensor.device != like.device:
         raise ValueError(f"{op}: {name} is on {tensor.device}, expected {like.device} as {like_name}")
     if tensor.shape != like.shape:

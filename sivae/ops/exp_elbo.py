@@ -34,7 +34,7 @@ def exp_elbo(
     as the tangent (1/alpha) exp(32) (1 + t - 32), so value and gradient are finite for |t| up to 1e20.
 
     Args:
-        rec, kl: [B] of one dtype (float64, float32, bfloat16 or float16), the per-sample reconstruction error and KL.
+        rec, kl: [B], the per-sample reconstruction error and KL; float64, float32, bfloat16 or float16, also mixed.
         scale: the constant s, 1/(C H W) for images, 1/2 in 2D. Required: a wrong one silently changes the method.
         beta_rec, beta_kl: weights of rec and kl (beta_kl is beta_neg for fakes).
         alpha: sharpness, above 0.
@@ -42,14 +42,14 @@ def exp_elbo(
         backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
-        A scalar or [B], float32 (float64 for float64). Relative error against float64 (float32, normal results):
-        (|t| + 8) * 1.2e-7; t itself is computed in float64.
+        A scalar or [B], float32 (float64 where a tensor is float64). Relative error against float64 (float32,
+        normal results): (|t| + 8) * 1.2e-7; t itself is computed in float64.
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape, device or number, naming the argument.
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
-    check_pair("exp_elbo", "rec", rec, "kl", kl)
+    rec, kl = check_pair("exp_elbo", "rec", rec, "kl", kl)
     check_per_sample("exp_elbo", "rec", rec)
     scale = check_scalar("exp_elbo", "scale", scale, positive=True)
     beta_rec = check_scalar("exp_elbo", "beta_rec", beta_rec)
@@ -69,15 +69,15 @@ def log_exp_elbo(
     Computed by log-sum-exp, so it never underflows: where `exp_elbo` is 0 it still gives -300 or -3000.
 
     Args:
-        rec, kl: [B] of one dtype.
+        rec, kl: [B], as in `exp_elbo`.
 
     Returns:
-        A scalar, float32 (float64 for float64); NaN for an empty batch.
+        A scalar, float32 (float64 where a tensor is float64); NaN for an empty batch.
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape, device or number, naming the argument.
     """
-    check_pair("log_exp_elbo", "rec", rec, "kl", kl)
+    rec, kl = check_pair("log_exp_elbo", "rec", rec, "kl", kl)
     check_per_sample("log_exp_elbo", "rec", rec)
     scale = check_scalar("log_exp_elbo", "scale", scale, positive=True)
     beta_rec = check_scalar("log_exp_elbo", "beta_rec", beta_rec)
@@ -111,7 +111,7 @@ def elbo(
         mu, logvar: [B, ...], as in `gaussian_kl`; B is the same.
 
     Returns:
-        elbo, rec, kl: each [B], float32 (float64 where the inputs are).
+        elbo, rec, kl: each [B], float32 (float64 where a tensor is float64; of rec and kl each by its own tensors).
 
     Raises:
         TypeError, ValueError: wrong type, dtype, shape, device or number, naming the argument.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sivae.ops import backends
-from sivae.ops.checks import check_pair, check_scalar, reduction_index
+from sivae.ops.checks import check_pair, check_scalar, in_common_dtype, reduction_index
 from sivae.ops.noise import PhiloxNoise, resolve_noise
 from sivae.ops.ranges import annotated
 
@@ -23,13 +23,15 @@ def reparameterize(
     """Sample z = mu + exp(logvar / 2) * eps with eps ~ N(0, 1) (Kingma & Welling 2014, section 2.4).
 
     Args:
-        mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views are read in place.
-        noise: eps itself ([B, ...], mu's dtype), or a `PhiloxNoise`; None draws a fresh seed.
+        mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16, also mixed: narrower ones are widened.
+            Views are read in place.
+        noise: eps itself ([B, ...], of any of these dtypes), or a `PhiloxNoise`; None draws a fresh seed.
         generator: draws the fresh seed; default: the default generator of mu's device.
         backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
-        z: [B, ...] in mu's dtype; arithmetic in float32 (float64 for float64).
+        z: [B, ...] in the dtype that torch promotes those of mu, logvar and eps to, so float32 for a bfloat16 mu and a
+        float32 logvar. Arithmetic is in float32 (float64 where a tensor is float64).
 
     Error against float64 (float32): 4e-7 * (|mu| + |z - mu|) + 1e-6 * exp(logvar / 2).
 
@@ -37,9 +39,10 @@ def reparameterize(
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
-    check_pair("reparameterize", "mu", mu, "logvar", logvar)
+    mu, logvar = check_pair("reparameterize", "mu", mu, "logvar", logvar)
     ops = backends.select("reparameterize", backend, mu.device)
     noise_tensor, offset = resolve_noise("reparameterize", mu, noise, generator)
+    mu, logvar, noise_tensor = _with_eps(mu, logvar, noise_tensor)
     return ops.reparameterize(mu, logvar, noise_tensor, offset)
 
 
@@ -60,12 +63,13 @@ def gaussian_kl(
     the result keeps full relative accuracy next to the prior.
 
     Args:
-        mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views are read in place.
+        mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16, also mixed: the narrower one is
+            widened. Views are read in place.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
         backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
-        kl: [B] or a scalar, float32 (float64 for float64).
+        kl: [B] or a scalar, float32 (float64 where a tensor is float64).
 
     Relative error against float64 (float32, n elements a sample, prior given in float32 numbers):
     (48 + min(n, 1024) / 4 [+ max |logvar - prior_logvar| where the prior is not standard]) * 6e-8.
@@ -74,7 +78,7 @@ def gaussian_kl(
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
-    check_pair("gaussian_kl", "mu", mu, "logvar", logvar)
+    mu, logvar = check_pair("gaussian_kl", "mu", mu, "logvar", logvar)
     prior_mu = check_scalar("gaussian_kl", "prior_mu", prior_mu)
     prior_logvar = check_scalar("gaussian_kl", "prior_logvar", prior_logvar)
     index = reduction_index("gaussian_kl", reduction)
@@ -95,13 +99,22 @@ def reparameterize_kl(
     """`reparameterize` and `gaussian_kl` in one pass over mu and logvar.
 
     Returns:
-        z: [B, ...] in mu's dtype, kl: [B] in float32 (float64 for float64), in nats.
+        z: [B, ...], as in `reparameterize`, kl: [B] in float32 (float64 where a tensor is float64), in nats.
 
     Arguments, accuracy and errors are those of the two ops.
     """
-    check_pair("reparameterize_kl", "mu", mu, "logvar", logvar)
+    mu, logvar = check_pair("reparameterize_kl", "mu", mu, "logvar", logvar)
     prior_mu = check_scalar("reparameterize_kl", "prior_mu", prior_mu)
     prior_logvar = check_scalar("reparameterize_kl", "prior_logvar", prior_logvar)
     ops = backends.select("reparameterize_kl", backend, mu.device)
     noise_tensor, offset = resolve_noise("reparameterize_kl", mu, noise, generator)
+    mu, logvar, noise_tensor = _with_eps(mu, logvar, noise_tensor)
     return ops.reparameterize_kl(mu, logvar, noise_tensor, offset, prior_mu, prior_logvar)
+
+
+def _with_eps(mu: Tensor, logvar: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Widen mu and logvar, of one dtype, and an explicit eps to their common dtype; a seed stays as it is."""
+    if noise.dtype == mu.dtype or noise.dtype == torch.int64:
+        return mu, logvar, noise
+    mu, eps = in_common_dtype(mu, noise)
+    return mu, logvar.to(mu.dtype), eps

@@ -22,13 +22,13 @@ def reconstruction_error(
         "bce_with_logits": bce of sigmoid(r), computed as max(r, 0) - r t + ln(1 + exp(-|r|)).
 
     Args:
-        recon, target: [B, ...] of one shape, float64, float32, bfloat16 or float16. Views and channels-last images are
-            read in place.
+        recon, target: [B, ...] of one shape, float64, float32, bfloat16 or float16, also mixed: the narrower one is
+            widened. Views and channels-last images are read in place.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
         backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
-        rec: [B] or a scalar, float32 (float64 for float64).
+        rec: [B] or a scalar, float32 (float64 where a tensor is float64).
 
     Relative error against float64 (float32, n elements a sample): (16 + min(n, 1024) / 4) * 6e-8.
 
@@ -36,7 +36,7 @@ def reconstruction_error(
         TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
-    check_pair("reconstruction_error", "recon", recon, "target", target)
+    recon, target = check_pair("reconstruction_error", "recon", recon, "target", target)
     kind_position = kind_index("reconstruction_error", kind)
     reduction_position = reduction_index("reconstruction_error", reduction)
     ops = backends.select("reconstruction_error", backend, recon.device)

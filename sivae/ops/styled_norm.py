@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sivae.ops import backends
-from sivae.ops.checks import check_floating, check_scalar
+from sivae.ops.checks import check_dtype, check_floating, check_scalar
+from sivae.ops.library import sum_dtype
 from sivae.ops.ranges import annotated
 
 _OP = "styled_instance_norm"
@@ -68,19 +69,19 @@ def styled_instance_norm(
     Args:
         x: [B, C, H, W], float64, float32, bfloat16 or float16. Views and channels-last images are read in place, and y
             has x's memory format.
-        noise: [B, 1, H, W] or, one map for the whole batch, [1, 1, H, W], in x's dtype or float32; it takes no
-            gradient. With `noise_weight`.
-        noise_weight, bias: [C], in x's dtype or float32.
-        scale, shift: [B, C], in x's dtype or float32, both or neither; row-strided views are read in place.
+        noise: [B, 1, H, W] or, one map for the whole batch, [1, 1, H, W]; it takes no gradient. With `noise_weight`.
+        noise_weight, bias: [C].
+        scale, shift: [B, C], both or neither; row-strided views are read in place. Each of these five tensors may have
+            another dtype than x, of the same four.
         negative_slope: of the leaky ReLU.
         eps: added to the variance.
         statistics: return mean and std, too.
         backend: "native", "triton", "reference" or None (the fastest available).
 
     Returns:
-        y: [B, C, H, W] in x's dtype; arithmetic in float32 (float64 for float64). With `statistics` (y, mean, std):
-        mean and std [B, C] of u in float32 (float64), with gradients. The std is the root of the variance without eps;
-        where a plane is constant it is 0, with gradient 0.
+        y: [B, C, H, W] in x's dtype; arithmetic in float32 (float64 where a tensor is float64). With `statistics`
+        (y, mean, std): mean and std [B, C] of u in float32 (float64), with gradients. The std is the root of the
+        variance without eps; where a plane is constant it is 0, with gradient 0.
 
     Error against float64 (float32; s is the largest |x| + |noise * noise_weight| + |bias| of the plane, n the
     normalised |u - mean| / sqrt(variance + eps)): of mean and std 1.25e-5 * s, and of y
@@ -108,8 +109,15 @@ def styled_instance_norm(
             _check(x, name, value, [(batch, channels)])
     slope = check_scalar(_OP, "negative_slope", negative_slope)
     eps = check_scalar(_OP, "eps", eps, positive=True)
+    dtype, arithmetic, operands = x.dtype, sum_dtype(x.dtype), [noise, noise_weight, bias, scale, shift]
+    others = [value.dtype for value in operands if value is not None and value.dtype not in (dtype, arithmetic)]
+    if others:
+        if torch.float64 in others:
+            arithmetic, x = torch.float64, x.double()
+        operands = [None if value is None else value.to(arithmetic) for value in operands]
     ops = backends.select(_OP, backend, x.device)
-    y, mean, std = ops.styled_instance_norm(x, noise, noise_weight, bias, scale, shift, slope, eps)
+    y, mean, std = ops.styled_instance_norm(x, *operands, slope, eps)
+    y = y.to(dtype)
     return (y, mean, std) if statistics else y
 
 
@@ -122,9 +130,7 @@ def _check_pair(first: Tensor | None, first_name: str, second: Tensor | None, se
 def _check(x: Tensor, name: str, value: Tensor, shapes: list[tuple[int, ...]]) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{_OP}: {name} is {type(value).__name__}, expected a torch.Tensor or None")
-    if value.dtype != x.dtype and (value.dtype is not torch.float32 or x.dtype is torch.float64):
-        also = "" if x.dtype in (torch.float32, torch.float64) else " or float32"
-        raise TypeError(f"{_OP}: {name} has dtype {value.dtype}, expected {x.dtype} as x{also}")
+    check_dtype(_OP, name, value)
     if all(value.shape != shape for shape in shapes):
         expected = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
         raise ValueError(f"{_OP}: {name} has shape {list(value.shape)}, expected {expected}")

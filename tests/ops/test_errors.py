@@ -45,13 +45,7 @@ class TestTensors:
     def test_dtype(self, op, dtype):
         first, second, call = PAIR_OPS[op]
         refuses(TypeError, f"{op}: {first} has dtype {dtype}, {FLOATING}", call, REC.to(dtype), REC)
-        message = f"{op}: {second} has dtype {dtype}, expected torch.float32 as {first}"
-        refuses(TypeError, message, call, REC, REC.to(dtype))
-
-    def test_mixed_dtypes(self, op):
-        first, second, call = PAIR_OPS[op]
-        message = f"{op}: {second} has dtype torch.float32, expected torch.bfloat16 as {first}"
-        refuses(TypeError, message, call, REC.bfloat16(), REC)
+        refuses(TypeError, f"{op}: {second} has dtype {dtype}, {FLOATING}", call, REC, REC.to(dtype))
 
     @pytest.mark.parametrize("shape", [(5,), (1,), (4, 1), (0,), ()], ids=str)
     def test_shape(self, op, shape):
@@ -168,9 +162,7 @@ class TestNoise:
     def test_shape_dtype_device(self, op):
         call = getattr(ops, op)
         refuses(ValueError, f"{op}: noise has shape [3], expected [2, 3] as mu", call, A, A, noise=torch.zeros(3))
-        message = f"{op}: noise has dtype torch.float64, expected torch.float32 as mu"
-        refuses(TypeError, message, call, A, A, noise=A.double())
-        message = f"{op}: noise has dtype torch.int64, expected torch.float32 as mu"
+        message = f"{op}: noise has dtype torch.int64, {FLOATING}"
         refuses(TypeError, message, call, A, A, noise=torch.zeros(1, dtype=torch.int64))
         refuses(ValueError, f"{op}: noise is on meta, expected cpu as mu", call, A, A, noise=A.to("meta"))
 
@@ -240,8 +232,7 @@ class TestElbo:
             ValueError, "elbo: target has shape [2, 4], expected [2, 3] as recon", ops.elbo, A, torch.zeros(2, 4), A, A
         )
         refuses(TypeError, "elbo: mu has dtype torch.int64, " + FLOATING, ops.elbo, A, A, A.long(), A)
-        message = "elbo: logvar has dtype torch.float64, expected torch.float32 as mu"
-        refuses(TypeError, message, ops.elbo, A, A, A, A.double())
+        refuses(TypeError, "elbo: logvar has dtype torch.int64, " + FLOATING, ops.elbo, A, A, A, A.long())
 
 
 def leaves(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -47,8 +47,8 @@ def refusals() -> dict[str, tuple[type[Exception], str, Callable[[], object]]]:
         "bias's type": (TypeError, "bias is float, expected a torch.Tensor or None", lambda: op(X, bias=1.0)),
         "bias's dtype": (
             TypeError,
-            "bias has dtype torch.float64, expected torch.bfloat16 as x or float32",
-            lambda: op(X.bfloat16(), bias=per_channel.double()),
+            f"bias has dtype torch.int64, {FLOATING}",
+            lambda: op(X.bfloat16(), bias=per_channel.long()),
         ),
         "scale's shape": (
             ValueError, "scale has shape [3], expected [2, 3]", lambda: op(X, scale=per_channel, shift=per_plane)

@@ -129,6 +129,19 @@ class TestEveryOp:
 
 
 @interpreted
+@pytest.mark.parametrize("op", OPS)
+def test_mixed_dtypes(op):
+    """Outputs are those of widened tensors; each gradient has the dtype of its own tensor."""
+    call, inputs = calls()[op]
+    inputs[0] = inputs[0].bfloat16()
+    mixed, wide = values_and_gradients(call, inputs), values_and_gradients(call, [x.float() for x in inputs])
+    count = len(mixed) - len(inputs)
+    for ours, expected in zip(mixed[:count], wide[:count], strict=True):
+        assert torch.equal(ours, expected.to(ours.dtype))
+    assert [gradient.dtype for gradient in mixed[count:]] == [x.dtype for x in inputs]
+
+
+@interpreted
 class TestRegistration:
     @pytest.mark.parametrize("name", ALL_OPS)
     def test_opcheck(self, name):
