@@ -70,6 +70,12 @@ def check_scalar(op: str, name: str, value: float, *, positive: bool = False) ->
     return value
 
 
+def check_at_least(op: str, name: str, value: float, limit: float, dtype: torch.dtype) -> None:
+    """Refuse a number below the least one with which the arithmetic, in `dtype`, has only finite factors."""
+    if value < limit:
+        raise ValueError(f"{op}: {name} is {value}, expected at least {limit} in {dtype} arithmetic")
+
+
 def reduction_index(op: str, reduction: str) -> int:
     index = _REDUCTION_INDEX.get(reduction) if isinstance(reduction, str) else None
     if index is None:

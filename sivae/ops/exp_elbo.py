@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from sivae.ops import backends
-from sivae.ops.checks import check_pair, check_per_sample, check_scalar, reduction_index
+from sivae.ops.checks import check_at_least, check_pair, check_per_sample, check_scalar, reduction_index
 from sivae.ops.latent import gaussian_kl
 from sivae.ops.library import sum_dtype
 from sivae.ops.ranges import annotated
 from sivae.ops.reconstruction import reconstruction_error
+
+# By dtype of the arithmetic: 1 / alpha is finite.
+_LEAST_ALPHA = {dtype: 1.0 / torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
 
 
 @annotated
@@ -37,7 +40,7 @@ def exp_elbo(
         rec, kl: [B], the per-sample reconstruction error and KL; float64, float32, bfloat16 or float16, also mixed.
         scale: the constant s, 1/(C H W) for images, 1/2 in 2D. Required: a wrong one silently changes the method.
         beta_rec, beta_kl: weights of rec and kl (beta_kl is beta_neg for fakes).
-        alpha: sharpness, above 0.
+        alpha: sharpness, above 0; 1 / alpha must be finite in the result's dtype.
         reduction: "mean" (default), "sum" or "none"; the mean of an empty batch is NaN.
         backend: "native", "triton", "reference" or None (the fastest available).
 
@@ -55,6 +58,8 @@ def exp_elbo(
     beta_rec = check_scalar("exp_elbo", "beta_rec", beta_rec)
     beta_kl = check_scalar("exp_elbo", "beta_kl", beta_kl)
     alpha = check_scalar("exp_elbo", "alpha", alpha, positive=True)
+    dtype = sum_dtype(rec.dtype)
+    check_at_least("exp_elbo", "alpha", alpha, _LEAST_ALPHA[dtype], dtype)
     index = reduction_index("exp_elbo", reduction)
     ops = backends.select("exp_elbo", backend, rec.device)
     return ops.exp_elbo(rec, kl, scale, beta_rec, beta_kl, alpha, index)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sivae.ops import backends
-from sivae.ops.checks import check_pair, check_scalar, in_common_dtype, reduction_index
+from sivae.ops.checks import check_at_least, check_pair, check_scalar, in_common_dtype, reduction_index
+from sivae.ops.library import sum_dtype
 from sivae.ops.noise import PhiloxNoise, resolve_noise
 from sivae.ops.ranges import annotated
+
+# By dtype of the arithmetic: exp(-prior_logvar / 2) is finite.
+_LEAST_PRIOR_LOGVAR = {dtype: -2.0 * math.log(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
 
 
 @annotated
@@ -65,6 +71,7 @@ def gaussian_kl(
     Args:
         mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16, also mixed: the narrower one is
             widened. Views are read in place.
+        prior_logvar: at least -177.4 (-1419.5 in float64), so that exp(-prior_logvar / 2) is finite.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
         backend: "native", "triton", "reference" or None (the fastest available).
 
@@ -79,8 +86,7 @@ def gaussian_kl(
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     mu, logvar = check_pair("gaussian_kl", "mu", mu, "logvar", logvar)
-    prior_mu = check_scalar("gaussian_kl", "prior_mu", prior_mu)
-    prior_logvar = check_scalar("gaussian_kl", "prior_logvar", prior_logvar)
+    prior_mu, prior_logvar = _check_prior("gaussian_kl", prior_mu, prior_logvar, mu)
     index = reduction_index("gaussian_kl", reduction)
     return backends.select("gaussian_kl", backend, mu.device).gaussian_kl(mu, logvar, prior_mu, prior_logvar, index)
 
@@ -104,8 +110,7 @@ def reparameterize_kl(
     Arguments, accuracy and errors are those of the two ops.
     """
     mu, logvar = check_pair("reparameterize_kl", "mu", mu, "logvar", logvar)
-    prior_mu = check_scalar("reparameterize_kl", "prior_mu", prior_mu)
-    prior_logvar = check_scalar("reparameterize_kl", "prior_logvar", prior_logvar)
+    prior_mu, prior_logvar = _check_prior("reparameterize_kl", prior_mu, prior_logvar, mu)
     ops = backends.select("reparameterize_kl", backend, mu.device)
     noise_tensor, offset = resolve_noise("reparameterize_kl", mu, noise, generator)
     mu, logvar, noise_tensor = _with_eps(mu, logvar, noise_tensor)
@@ -118,3 +123,11 @@ def _with_eps(mu: Tensor, logvar: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
         return mu, logvar, noise
     mu, eps = in_common_dtype(mu, noise)
     return mu, logvar.to(mu.dtype), eps
+
+
+def _check_prior(op: str, prior_mu: float, prior_logvar: float, mu: Tensor) -> tuple[float, float]:
+    prior_mu = check_scalar(op, "prior_mu", prior_mu)
+    prior_logvar = check_scalar(op, "prior_logvar", prior_logvar)
+    dtype = sum_dtype(mu.dtype)
+    check_at_least(op, "prior_logvar", prior_logvar, _LEAST_PRIOR_LOGVAR[dtype], dtype)
+    return prior_mu, prior_logvar

@@ -13,6 +13,7 @@ from sivae.ops.library import sum_dtype
 from sivae.ops.ranges import annotated
 
 _OP = "styled_instance_norm"
+_SMALLEST_NORMAL = {dtype: torch.finfo(dtype).smallest_normal for dtype in (torch.float32, torch.float64)}
 
 
 @overload
@@ -74,7 +75,7 @@ def styled_instance_norm(
         scale, shift: [B, C], both or neither; row-strided views are read in place. Each of these five tensors may have
             another dtype than x, of the same four.
         negative_slope: of the leaky ReLU.
-        eps: added to the variance.
+        eps: added to the variance; the smallest normal number of the arithmetic takes the place of smaller ones.
         statistics: return mean and std, too.
         backend: "native", "triton", "reference" or None (the fastest available).
 
@@ -115,6 +116,7 @@ def styled_instance_norm(
         if torch.float64 in others:
             arithmetic, x = torch.float64, x.double()
         operands = [None if value is None else value.to(arithmetic) for value in operands]
+    eps = max(eps, _SMALLEST_NORMAL[arithmetic])
     ops = backends.select(_OP, backend, x.device)
     y, mean, std = ops.styled_instance_norm(x, *operands, slope, eps)
     y = y.to(dtype)

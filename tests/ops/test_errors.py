@@ -133,6 +133,27 @@ class TestScalars:
             refuses(ValueError, message, call, REC, REC, **settings)
         refuses(TypeError, f"{op}: {name} is bool, expected a number", call, REC, REC, **{"scale": 1.0, name: True})
 
+    @pytest.mark.parametrize(("dtype", "least"), [(torch.float32, -177.4), (torch.float64, -1419.5)], ids=str)
+    @pytest.mark.parametrize("op", ["gaussian_kl", "reparameterize_kl"])
+    def test_prior_that_the_arithmetic_cannot_hold(self, backend, op, dtype, least):
+        """exp(-prior_logvar / 2) would be infinite, and the KL of mu = prior_mu NaN."""
+        call, latents = getattr(ops, op), (A.to(dtype), torch.full_like(A, least, dtype=dtype))
+        for value in (least - 0.1, -2000.0):
+            with pytest.raises(
+                ValueError, match=rf"^{op}: prior_logvar is {value}, expected at least {int(least)}\.\d+ "
+            ):
+                call(*latents, prior_logvar=value, backend=backend)
+        kl = call(*latents, prior_logvar=least, backend=backend)
+        assert (kl if op == "gaussian_kl" else kl[1]).tolist() == [0.0, 0.0]
+
+    @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 1e-38), (torch.float64, 1e-307)], ids=str)
+    def test_alpha_that_the_arithmetic_cannot_hold(self, backend, dtype, least):
+        """1 / alpha would be infinite, and its product with an exponential of 0 NaN."""
+        rec, far = torch.zeros(2, dtype=dtype), torch.full((2,), 1e4, dtype=dtype)
+        with pytest.raises(ValueError, match=r"^exp_elbo: alpha is 1e-309, expected at least "):
+            ops.exp_elbo(far, rec, scale=1.0, alpha=1e-309, backend=backend)
+        assert ops.exp_elbo(far, rec, scale=1 / least, alpha=least, backend=backend) == 0.0
+
     @pytest.mark.parametrize("op", ["exp_elbo", "log_exp_elbo"])
     @pytest.mark.parametrize("name", ["beta_rec", "beta_kl"])
     def test_weights(self, op, name):

@@ -85,6 +85,15 @@ class TestLayouts:
         for kind in ("mse", "bce"):
             assert_reconstruction_parity(compiled_backend, LAYOUTS[first](recon), LAYOUTS[second](target), kind, "none")
 
+    def test_reconstruction_adds_in_the_order_of_recons_memory(self, compiled_backend, first, second):
+        """As if the dimensions of both were stored in that order, whatever the layout of the target."""
+        recon, target = reconstruction_pair("mse", (4, 3, 5, 6), torch.float32)
+        view = LAYOUTS[first](recon)
+        order = [0, *sorted((1, 2, 3), key=view.stride, reverse=True)]
+        rec = ops.reconstruction_error(view, LAYOUTS[second](target), backend=compiled_backend)
+        recon, target = recon.permute(order).contiguous(), target.permute(order).contiguous()
+        assert torch.equal(rec, ops.reconstruction_error(recon, target, backend=compiled_backend))
+
     def test_strided_upstream_gradient(self, compiled_backend, first, second):
         mu, logvar = LAYOUTS[second](torch.randn(4, 3, 5, 6)), torch.randn(4, 3, 5, 6)
         grad = torch.randn(4, 3, 5, 6)

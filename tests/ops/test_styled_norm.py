@@ -105,6 +105,16 @@ class TestConstantPlanes:
         assert all(gradient.isfinite().all() for gradient in gradients)
         assert not gradients[2].any()
 
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("eps", [1e-45, 1e-60, 5e-324])
+    @pytest.mark.parametrize("shape", [(1, 2, 5, 5), (1, 2, 37, 29)], ids=str)
+    def test_an_eps_that_the_dtype_cannot_hold(self, backend, shape, eps, dtype):
+        """1 / sqrt(eps) would be infinite, and 0 times it NaN: the smallest normal number takes eps's place."""
+        x = torch.full(shape, 0.3, dtype=dtype, requires_grad=True)
+        y = ops.styled_instance_norm(x, eps=eps, backend=backend)
+        assert not y.any()
+        assert not torch.autograd.grad(y.sum(), x)[0].isnan().any()
+
     def test_the_deviation_passes_nothing_on(self, backend):
         x = torch.full((1, 2, 5, 5), 0.3, requires_grad=True)
         std = ops.styled_instance_norm(x, statistics=True, backend=backend)[2]
