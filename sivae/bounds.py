@@ -15,6 +15,7 @@ ALWAYS_UNPACKED = 64 << 20  # bytes that any compressed file may unpack to
 UNPACKED_RATIO = (
     250  # beyond them: unpacked bytes for each compressed byte; dSprites, drawn in black and white, has 115
 )
+XZ_MEMORY = 1 << 30  # bytes that unpacking xz may take, as its file says
 
 PICKLE_DEPTH = 100  # containers within containers
 PICKLE_SHARING = 16  # values for each byte of a pickle, where a value counts as often as it is used

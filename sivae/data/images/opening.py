@@ -46,6 +46,8 @@ def open_images(
 
 def _store_of(path: Path, notice: Notice) -> tuple[Store, str | None]:
     """The files of a folder or archive; or those beside a file, and its name."""
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is neither a folder nor a file, but a pipe or a device; copy its content to a file")
     if path.is_dir() or is_archive(path):
         return open_store(path, notice), None
     store = FolderStore(path.parent, recursive=False)

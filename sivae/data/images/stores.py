@@ -6,28 +6,29 @@ Nothing is written to the disk, so a name in an archive cannot lead out of a fol
 from __future__ import annotations
 
 import hashlib
-import lzma
+import io
 import os
 import stat
-import tarfile
 import threading
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from weakref import WeakValueDictionary
 
+from sivae.bounds import FOLDER_DEPTH, MEMBERS, NAME_BYTES, UNPACKED_RATIO, unpacked_limit
 from sivae.data.images.base import Notice, ignore
 from sivae.data.images.free_memory import amount, available_memory
+from sivae.data.images.tar_members import BLOCK, is_header, members
+from sivae.data.images.unpacking import Unpacked, fits_memory, is_compressed
 from sivae.errors import DamagedImageError, DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _TAR_BUDGET = 8 << 30  # bytes of a compressed tar's content
 _LONG = 4 << 20  # a compressed tar of more bytes takes seconds to read
-_MEMBER_LIMIT = 2 << 30  # bytes of one file in an archive
 _HEAD = 64
+_PIECE, _SMALL_PIECE = 1 << 20, 1 << 12  # bytes that are unpacked at once; few where a byte may unpack to thousands
 
 
 class Store(ABC):
@@ -112,10 +113,14 @@ class FolderStore(Store):
     def __init__(self, path: Path, *, recursive: bool = True) -> None:
         self.path = path
         sizes: dict[str, int] = {}
-        self._walk(str(path), "", recursive, sizes, set())
+        try:
+            self._walk(str(path), "", recursive, sizes, set())
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be listed: {error.strerror}; make it readable") from None
         self.sizes = dict(sorted(sizes.items()))
 
     def _walk(self, folder: str, prefix: str, recursive: bool, sizes: dict[str, int], seen: set[Any]) -> None:
+        _check_name(self.path, prefix)
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
             return
@@ -142,6 +147,9 @@ class FolderStore(Store):
     def _read(self, name: str, size: int) -> bytes:
         try:
             with (self.path / name).open("rb") as file:
+                if size < 0:
+                    size = os.fstat(file.fileno()).st_size
+                    _check_memory(self, name, size)
                 return file.read(size)
         except FileNotFoundError:
             raise DamagedImageError(f"{self.where(name)} has vanished since the folder was listed") from None
@@ -152,25 +160,46 @@ class FolderStore(Store):
         return str(self.path / name)
 
 
-def _check_size(store: Store, name: str) -> int:
-    size = store.sizes[name]
-    if size > _MEMBER_LIMIT:
-        raise DamagedImageError(
-            f"{store.where(name)} claims to hold {amount(size)}; files of more than {amount(_MEMBER_LIMIT)} are read "
-            "from unpacked folders only"
+def _check_name(path: Path, name: str) -> None:
+    if len(name) > NAME_BYTES or name.count("/") > FOLDER_DEPTH:
+        raise DataError(
+            f"{path} holds folders within folders, more than {FOLDER_DEPTH} deep or with a name of more than "
+            f"{NAME_BYTES:,} bytes: {name[:80]} …; move the images into fewer folders"
         )
-    return size
+
+
+def _check_memory(store: Store, name: str, size: int) -> None:
+    if not fits_memory(size):
+        raise DamagedImageError(
+            f"{store.where(name)} holds {amount(size)}, more than half of the free memory, which is "
+            f"{amount(available_memory())}; free some, or take a smaller file"
+        )
 
 
 class ZipStore(Store):
-    """A zip archive; each file is read without the others."""
+    """A zip archive; each file is read without the others.
+
+    Raises:
+        DataError: it is damaged, or breaks a bound.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._opened: tuple[int, zipfile.ZipFile] | None = None
-        members = [member for member in self._zip().infolist() if not member.is_dir()]
-        names = {member.filename: member.file_size for member in members if not _is_hidden(member.filename)}
+        listed = self._zip().infolist()
+        if len(listed) > MEMBERS or sum(member.compress_size for member in listed) > path.stat().st_size:
+            raise DataError(
+                f"{path} claims to hold {len(listed):,} files in more bytes than it has, as a file made to exhaust "
+                "memory does; unpack it with another program, and name the folder"
+            )
+        names = {
+            member.filename: member.file_size
+            for member in listed
+            if not member.is_dir() and not _is_hidden(member.filename)
+        }
+        for name in names:
+            _check_name(path, name)
         self.sizes = dict(sorted(names.items()))
 
     def _zip(self) -> zipfile.ZipFile:
@@ -179,24 +208,54 @@ class ZipStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 try:
                     self._opened = os.getpid(), zipfile.ZipFile(self.path)
-                except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-                    raise DataError(f"{self.path} is no zip archive, or it is damaged: {error}") from None
+                except (FileNotFoundError, PermissionError):
+                    raise
+                except Exception as error:  # damaged archives raise many kinds of errors
+                    raise DataError(f"{self.path} is no zip archive, or it is damaged: {_words(error)}") from None
             return self._opened[1]
 
     def read(self, name: str) -> bytes:
-        _check_size(self, name)
+        size = self.sizes[name]
         try:
-            return self._zip().read(name)
+            with self._zip().open(name) as file:
+                # By the name's member, as a name may be there twice.
+                packed = self._zip().getinfo(name)
+                if size > unpacked_limit(packed.compress_size):
+                    raise DamagedImageError(
+                        f"{self.where(name)} claims to unpack to {amount(size)}, more than {UNPACKED_RATIO} times its "
+                        "size, as a file made to exhaust memory does; unpack it with another program"
+                    )
+                _check_memory(self, name, size)
+                plain = packed.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+                return _whole(file, size, _PIECE if plain else _SMALL_PIECE)
+        except (DamagedImageError, MemoryError):
+            raise
         except RuntimeError as error:
+            if isinstance(error, NotImplementedError):
+                raise DamagedImageError(f"{self.where(name)} is damaged: {error}") from None
             raise DataError(f"{self.where(name)} cannot be read: {error}; unpack the archive first") from None
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
-            raise DamagedImageError(f"{self.where(name)} is damaged: {error}") from None
+        except Exception as error:  # damaged archives raise many kinds of errors
+            raise DamagedImageError(f"{self.where(name)} is damaged: {_words(error)}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "sizes": self.sizes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
+
+
+def _whole(file: IO[bytes], size: int, piece: int) -> bytes:
+    """Read a file of a known size in pieces."""
+    content = io.BytesIO()  # hands its bytes over without a copy
+    while (left := size - content.tell()) and (part := file.read(min(piece, left))):
+        content.write(part)
+    if left:
+        raise EOFError(f"it claims to hold {size:,} bytes, and has {content.tell():,}")
+    return content.getvalue()
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class SharedFile:
@@ -237,8 +296,8 @@ class TarStore(Store):
     """A tar archive. A plain one is read in place; a compressed one is read once into memory.
 
     Raises:
-        DataError: it is damaged, or a compressed one holds more than `budget` bytes (None: half the free memory, 8 GB
-            at most).
+        DataError: it is damaged or breaks a bound, or a compressed one holds more than `budget` bytes (None: half the
+            free memory, 8 GB at most).
     """
 
     def __init__(self, path: Path, *, budget: int | None = None, notice: Notice = ignore) -> None:
@@ -246,50 +305,71 @@ class TarStore(Store):
         self._content: dict[str, bytes] = {}
         self._offsets: dict[str, int] = {}
         self._file = SharedFile(path)
+        self._size = path.stat().st_size
         sizes: dict[str, int] = {}
-        try:
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    if self._wanted(member):
-                        sizes[member.name] = member.size
-                        self._offsets[member.name] = member.offset_data
-        except tarfile.ReadError:
-            sizes.clear()
-            self._offsets.clear()
-            if path.stat().st_size > _LONG:
-                notice(f"{path}: unpacking into memory, as it is compressed as a whole")
-            self._read_compressed(sizes, min(_TAR_BUDGET, available_memory() // 2) if budget is None else budget)
-        self.sizes = dict(sorted(sizes.items()))
-
-    @staticmethod
-    def _wanted(member: tarfile.TarInfo) -> bool:
-        return member.isreg() and not member.issparse() and not _is_hidden(member.name)
-
-    def _read_compressed(self, sizes: dict[str, int], budget: int) -> None:
-        left = budget
-        try:
-            with tarfile.open(self.path, "r|*") as archive:
-                for member in archive:
-                    if not self._wanted(member):
+        with path.open("rb") as file:
+            head = file.read(BLOCK)
+            file.seek(0)
+            is_packed = is_compressed(head) and not is_header(head)
+            if is_packed:
+                if self._size > _LONG:
+                    notice(f"{path}: unpacking into memory, as it is compressed as a whole")
+                stream: _Plain | Unpacked = Unpacked(
+                    file,
+                    str(path),
+                    most=min(_TAR_BUDGET, available_memory() // 2) if budget is None else budget,
+                    remedy=", and a compressed tar has to be in memory as a whole; unpack it, and name the folder",
+                )
+            else:
+                stream = _Plain(file)
+            try:
+                if not head:
+                    raise ValueError("it is empty")
+                for count, member in enumerate(members(stream)):
+                    if count >= MEMBERS:
+                        raise ValueError(f"it has more than {MEMBERS:,} files")
+                    if _is_hidden(member.name):
                         continue
-                    left -= member.size
-                    if left < 0:
-                        raise DataError(
-                            f"{self.path} holds more than {amount(budget)}, and a compressed tar has to be in memory "
-                            "as a whole; unpack it, and name the folder"
-                        )
-                    file = archive.extractfile(member)
-                    assert file is not None
+                    _check_name(path, member.name)
                     sizes[member.name] = member.size
-                    self._content[member.name] = file.read()
-        except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-            raise DataError(f"{self.path} is no tar archive, or it is damaged: {error}") from None
+                    self._offsets[member.name] = member.position
+                    if is_packed:
+                        content = self._content[member.name] = stream.read(member.size)
+                        if len(content) < member.size:
+                            raise ValueError(f"{member.name} in it is cut short")
+            except DataError:
+                raise
+            except (ValueError, OSError) as error:
+                raise DataError(
+                    f"{path} is no tar archive, or it is damaged: {_words(error)}; fetch it again"
+                ) from None
+        self.sizes = dict(sorted(sizes.items()))
 
     def read(self, name: str) -> bytes:
         if name in self._content:
             return self._content[name]
-        size = _check_size(self, name)
-        content = self._file.read_at(self._offsets[name], size)
+        size, offset = self.sizes[name], self._offsets[name]
+        if offset + size > self._size:
+            raise DamagedImageError(f"{self.where(name)} is cut short")
+        _check_memory(self, name, size)
+        content = self._file.read_at(offset, size)
         if len(content) < size:
             raise DamagedImageError(f"{self.where(name)} is cut short")
         return content
+
+
+class _Plain:
+    """A file that is not compressed, as a stream that skips without reading."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.position = 0
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self.position += len(content)
+        return content
+
+    def skip(self, size: int) -> None:
+        self.position += size
+        self._file.seek(self.position)
