@@ -5,20 +5,30 @@ CUDA is called only in the caller's thread: a call from another thread would spo
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
+import multiprocessing
+import os
+import signal
+import traceback
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from multiprocessing.util import Finalize
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sivae.data.images.base import ImageSet
 from sivae.data.images.loading.order import Order
 from sivae.errors import DamagedImageError, DataError
+
+_PATIENCE_SECONDS = 600  # for one batch
+_END_SECONDS = 5  # for a process that has been killed
 
 
 class Prefetcher(Protocol):
@@ -109,6 +119,9 @@ def _gather(data: Tensor, order: Order, step: int, out: Tensor) -> None:
 class ProcessPrefetcher:
     """Decodes images in worker processes.
 
+    Each process decodes whole batches into memory that it shares with this one. That memory has no name, so the size of
+    /dev/shm does not limit it, and a batch cannot get lost on its way.
+
     Args:
         images: a set whose images all have one shape.
         shape: that shape, (H, W, C).
@@ -130,58 +143,147 @@ class ProcessPrefetcher:
         workers: int,
         pinned: bool,
     ) -> None:
-        self._rows, self._order = _Rows(images, shape), order
-        self._workers, self._prefetch = workers, max(1, math.ceil(ahead / workers))
-        self._buffers = Buffers((batch_size, *shape), pinned=pinned) if pinned else None
-        self._next = -1
-        self._batches: Any = None  # the DataLoader's iterator
+        self._images, self._rows, self._order = images, _Rows(images, shape), order
+        self._each = max(1, math.ceil(ahead / workers))  # batches that a process reads ahead
+        self._buffers = Buffers((batch_size, *shape), pinned=pinned)
+        # Pages are taken when they are first written to.
+        memory = mmap.mmap(-1, workers * self._each * math.prod((batch_size, *shape)))
+        self._slots = np.frombuffer(memory, np.uint8).reshape(workers, self._each, batch_size, *shape)
+        self._reading = np.frombuffer(mmap.mmap(-1, 8 * workers), np.int64)  # the image that each process reads
+        self._workers: list[_Worker] = []
+        self._next = -1  # the step after the last one
 
     def take(self, step: int) -> Tensor:
-        try:
-            if self._batches is None or step != self._next:
-                self._start(step)
-            pixels = next(self._batches)
-        except RuntimeError as error:  # raised by the DataLoader itself
+        ahead = len(self._slots) * self._each
+        if not self._workers or step != self._next:
+            self._start()
+            for coming in range(step, step + ahead):
+                self._send(coming)
+        number, slot = self._place(step)
+        problem = self._reply(number)
+        if isinstance(problem, Exception):
             self.close()
-            raise DataError(
-                f"a process that reads images has died: {' '.join(str(error).split())}; it may have run out of "
-                "memory: use fewer workers, or pack the images with sivae prepare"
-            ) from None
-        if isinstance(pixels, str):
-            self.close()
-            raise DataError(pixels)
-        self._next = step + 1
-        if self._buffers is None:
-            return pixels
-        # The DataLoader would pin memory in another thread, which calls CUDA.
+            raise problem
         buffer = self._buffers.take()
-        buffer.copy_(pixels)
+        buffer.copy_(torch.from_numpy(self._slots[number, slot]))
+        self._send(step + ahead)
+        self._next = step + 1
         return buffer
 
-    def _start(self, step: int) -> None:
+    def _place(self, step: int) -> tuple[int, int]:
+        """The number of the process that reads a step, and where it writes among its batches."""
+        turn, number = divmod(step, len(self._slots))
+        return number, turn % self._each
+
+    def _start(self) -> None:
         self.close()
-        loader = DataLoader(
-            self._rows,
-            batch_sampler=_Steps(self._order, step),
-            num_workers=self._workers,
-            prefetch_factor=self._prefetch,
-            collate_fn=_stack,
-            worker_init_fn=_one_thread,
+        for slots, reading in zip(self._slots, self._reading.reshape(-1, 1), strict=True):
+            others = [worker.connection for worker in self._workers]
+            self._workers.append(_Worker(self._rows, slots, reading, others))
+
+    def _send(self, step: int) -> None:
+        number, slot = self._place(step)
+        with contextlib.suppress(OSError):  # it has ended; this is found where its reply is read
+            self._workers[number].connection.send((slot, self._order.indices(step)))
+
+    def _reply(self, number: int) -> Exception | None:
+        """Wait for the next reply of a process: None, or why there are no pixels."""
+        worker = self._workers[number]
+        try:
+            if worker.connection.poll(_PATIENCE_SECONDS):
+                reply: Exception | None = worker.connection.recv()
+                return reply
+        except (EOFError, OSError):
+            worker.process.join(_END_SECONDS)
+            place, code = self._images.where(int(self._reading[number])), worker.process.exitcode
+            return DataError(f"a process that reads images has died at {place}: {_end_of(code)}")
+        place = self._images.where(int(self._reading[number]))
+        return DataError(
+            f"a process that reads images has been silent for {_PATIENCE_SECONDS:,} seconds, at {place}; check that "
+            "the disk answers, and resume"
         )
-        self._batches = iter(loader)
 
     def give_back(self, pixels: Tensor) -> None:
-        if self._buffers is not None:
-            self._buffers.give_back(pixels)
+        self._buffers.give_back(pixels)
 
     def close(self) -> None:
-        if self._batches is not None:
-            batches, self._batches = self._batches, None
-            batches._shutdown_workers()  # else this waits for the garbage collector
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
 
 
-class _Rows(Dataset[Any]):
-    """Images; a text where one cannot be used, because the DataLoader turns exceptions into tracebacks."""
+class _Worker:
+    """A process that fills batches, and the connection to it. It ends with this process, however that ends.
+
+    Args:
+        rows: the images.
+        slots: shared memory, [batches, B, H, W, C].
+        reading: shared memory for the number of the image that is being read, [1].
+        others: this process's ends of the connections to the workers before it.
+    """
+
+    def __init__(self, rows: _Rows, slots: np.ndarray, reading: np.ndarray, others: list[Connection]) -> None:
+        context = multiprocessing.get_context("fork")  # shares memory without a name
+        self.connection, theirs = context.Pipe()
+        arguments = (rows, slots, reading, theirs, [*others, self.connection])
+        self.process = context.Process(target=_work, args=arguments, daemon=True, name="sivae-data")
+        self.process.start()
+        theirs.close()
+        # Also when Python exits: it asks such processes to end by SIGTERM, which this one ignores, and waits for them.
+        self.end = Finalize(self, _kill, (self.process, self.connection), exitpriority=0)
+
+
+def _kill(process: ForkProcess, connection: Connection) -> None:
+    """End a process that reads images; it owns nothing that has to be put in order."""
+    connection.close()
+    process.kill()
+    process.join(_END_SECONDS)
+
+
+def _work(
+    rows: _Rows, slots: np.ndarray, reading: np.ndarray, connection: Connection, inherited: list[Connection]
+) -> None:
+    """Fill batches until the connection ends: it ends with the parent only if no other process has its end too."""
+    # A terminal or a scheduler signals all processes; the parent, which may still need these images, decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for other in inherited:
+        other.close()
+    torch.set_num_threads(1)
+    parent = os.getppid()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            slot, indices = connection.recv()
+            reply: Exception | None = None
+            try:
+                for out, index in zip(slots[slot], indices, strict=True):
+                    reading[0] = index
+                    if os.getppid() != parent:
+                        return
+                    row = rows[int(index)]
+                    if isinstance(row, str):
+                        reply = DataError(row)
+                        break
+                    out[...] = row
+            except MemoryError:
+                reply = DataError("a process that reads images is out of memory; pack the images with sivae prepare")
+            except Exception:
+                reply = RuntimeError(f"in a process that reads images:\n{traceback.format_exc()}")
+            connection.send(reply)
+
+
+def _end_of(code: int | None) -> str:
+    """Say how a process ended, and what to do."""
+    if code is None or code >= 0:
+        return f"it ended with code {code}; leave the image out, or pack the images with sivae prepare"
+    name = signal.Signals(-code).name
+    if -code == signal.SIGKILL:
+        return f"{name}; the system may have run out of memory: pack the images with sivae prepare"
+    return f"{name}; leave the image out, or pack the others with sivae prepare --skip-damaged"
+
+
+class _Rows:
+    """Images; a text where one cannot be used."""
 
     def __init__(self, images: ImageSet, shape: tuple[int, ...]) -> None:
         self._images, self._shape = images, shape
@@ -199,27 +301,3 @@ class _Rows(Dataset[Any]):
                 f"{list(self._shape)}; bring all to one shape with sivae prepare"
             )
         return image
-
-
-class _Steps(Sampler[list[int]]):
-    """The image numbers of one step after another, without end."""
-
-    def __init__(self, order: Order, step: int) -> None:
-        self._order, self._step = order, step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self._step
-        while True:
-            yield self._order.indices(step).tolist()
-            step += 1
-
-
-def _stack(rows: list[np.ndarray | str]) -> Tensor | str:
-    for row in rows:
-        if isinstance(row, str):
-            return row
-    return torch.from_numpy(np.stack(rows))
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -19,6 +24,7 @@ from torch import Tensor
 
 from sivae.data.images import ImageBatches, ImageSet, PackedImages, load_packed, open_images, prepare
 from sivae.data.images.loading import batches as batches_module
+from sivae.data.images.loading import prefetch as prefetch_module
 from sivae.data.images.loading.order import Order
 from sivae.errors import DataError
 from tests.data.images.samples import encoded, pixels, pngs, write_files
@@ -308,28 +314,130 @@ def test_an_image_of_another_shape_met_by_a_worker_is_named(tmp_path: Path, make
             batches.batch(step)
 
 
-class _Deadly(ImageSet):
-    """Images that kill every process that reads them, except this one."""
+class _InWorkers(ImageSet):
+    """Images whose reading in another process than this one does something else first."""
 
-    name, uniform = "deadly", True
+    name, uniform = "eight", True
 
-    def __init__(self) -> None:
-        self._owner = os.getpid()
+    def __init__(self, does: Callable[[], object]) -> None:
+        self._owner, self._does = os.getpid(), does
 
     def __len__(self) -> int:
         return 8
 
     def read(self, index: int) -> np.ndarray:
         if os.getpid() != self._owner:
-            time.sleep(0.5)  # until the batches wait: torch may keep a lock if it is interrupted while it sends work
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._does()
         return pixels(index)
 
 
-def test_a_worker_that_dies_is_an_error(make: Make) -> None:
-    batches = make(_Deadly(), cache="none", workers=1)
-    with pytest.raises(DataError, match=r"a process that reads images has died: .*; it may have run out of memory"):
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "SIGKILL; the system may have run out of memory: pack the images with sivae prepare"),
+        (signal.SIGSEGV, "SIGSEGV; leave the image out, or pack the others with sivae prepare --skip-damaged"),
+    ],
+)
+def test_a_worker_that_dies_is_an_error_that_names_the_image(number: signal.Signals, words: str, make: Make) -> None:
+    def die() -> None:
+        faulthandler.disable()  # pytest prints a traceback at a crash
+        os.kill(os.getpid(), number)
+
+    batches = make(_InWorkers(die), cache="none", workers=1)
+    first = batches.numbers(0)[0]
+    with pytest.raises(DataError, match=rf"^a process that reads images has died at image {first} of eight: {words}$"):
         batches.batch(0)
+
+
+def test_a_worker_that_dies_does_not_interrupt_other_work(folder: Path, make: Make) -> None:
+    before = children()
+    batches = make(open_images(folder), cache="none", workers=2)
+    batches.batch(0)
+    for child in children() - before:
+        os.kill(child, signal.SIGKILL)
+    time.sleep(0.2)  # an error would be raised here
+    with pytest.raises(DataError, match=r"has died at .*\.png: SIGKILL"):
+        for step in range(1, 10):
+            batches.batch(step)
+
+
+def test_a_worker_goes_on_after_a_signal_to_the_whole_group(folder: Path, loaded: PackedImages, make: Make) -> None:
+    before = children()
+    batches = make(open_images(folder), cache="none", workers=1)
+    batches.batch(0)
+    for child in children() - before:
+        os.kill(child, signal.SIGTERM)
+        os.kill(child, signal.SIGINT)
+    for step in range(1, 9):
+        assert torch.equal(batches.batch(step)[0], plain(loaded, step, flip=False, low=0.0, high=1.0)[0])
+
+
+def test_a_worker_that_is_silent_is_an_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetch_module, "_PATIENCE_SECONDS", 0.2)
+    batches = make(_InWorkers(lambda: time.sleep(60)), cache="none", workers=1)
+    with pytest.raises(DataError, match=r"has been silent for 0\.2 seconds, at image \d of eight; check that the disk"):
+        batches.batch(0)
+
+
+def test_a_worker_out_of_memory_is_an_error(make: Make) -> None:
+    def exhaust() -> None:
+        raise MemoryError
+
+    batches = make(_InWorkers(exhaust), cache="none", workers=1)
+    with pytest.raises(DataError, match="a process that reads images is out of memory; pack the images"):
+        batches.batch(0)
+
+
+def test_an_error_of_the_program_in_a_worker_keeps_its_traceback(make: Make) -> None:
+    batches = make(_InWorkers(lambda: {}["a key"]), cache="none", workers=1)  # type: ignore[index]
+    with pytest.raises(RuntimeError, match=r"in a process that reads images:(.|\n)*KeyError: 'a key'"):
+        batches.batch(0)
+
+
+@pytest.mark.parametrize("how", ["killed", "without closing"])
+def test_workers_end_with_a_process_that_ends_in_any_way(how: str, make: Make) -> None:
+    def train() -> None:
+        batches = make(_InWorkers(lambda: time.sleep(0.1)), cache="none", workers=2)
+        batches.batch(0)
+        ours.send(children())
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    context = multiprocessing.get_context("fork")
+    theirs, ours = context.Pipe(duplex=False)
+    process = context.Process(target=train)
+    process.start()
+    assert theirs.poll(30)
+    workers = theirs.recv()
+    assert len(workers) == 2
+    process.join(30)
+    assert process.exitcode == (-signal.SIGKILL if how == "killed" else 0)
+    assert wait_until(lambda: not any(_runs(worker) for worker in workers))
+
+
+def _runs(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_batches_need_no_room_in_dev_shm(folder: Path) -> None:
+    script = f"""
+import pathlib
+from sivae.data.images import ImageBatches, open_images
+pathlib.Path("/dev/shm/full").write_bytes(bytes(4096))
+with ImageBatches(open_images({str(folder)!r}), batch_size=40, seed=0, cache="none", workers=2) as batches:
+    print([batches.batch(step)[0].shape[0] for step in range(6)])
+"""
+    private = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    tiny = "mount -t tmpfs -o size=4k none /dev/shm"
+    if shutil.which("unshare") is None or subprocess.run([*private, tiny], capture_output=True).returncode:
+        pytest.skip("this system lets no process mount a file system of its own")
+    words = [*private, f'{tiny} && exec "$0" -c "$1"', sys.executable, script]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout == "[40, 40, 40, 40, 40, 40]\n", done.stderr
 
 
 def threads() -> list[str]:
