@@ -25,6 +25,7 @@ from benchmarks.tables import print_tables, tables
 from sivae.errors import ConfigError, SivaeError
 from sivae.progress import naming
 from sivae.training.process_settings import keep_freed_memory
+from sivae.words import plural
 
 # Op -> type of the device -> cases.
 _IMAGE_CASES: Mapping[str, Mapping[str, Sequence[ImageCase]]] = {IMAGE_STEP: conv.CASES, STYLE_STEP: style.CASES}
@@ -68,7 +69,7 @@ def perform(options: argparse.Namespace) -> None:
             run = Run(options, image_cases, device, file)
             run.measure()
             print_tables(tables(run.rows))
-            print(f"{len(run.rows)} rows in {file.path}" if run.rows else "no rows")
+            print(f"{plural(len(run.rows), 'row')} in {file.path}" if run.rows else "no rows")
             failed = run.failed
     if failed:
         raise SivaeError(f"failed, for the reasons above: {', '.join(failed)}")

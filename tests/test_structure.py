@@ -16,6 +16,7 @@ FLOORS = (
     "errors",
     "bounds",
     "pickles",
+    "words",
     "fields",
     "files",
     "progress",

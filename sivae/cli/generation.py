@@ -166,10 +166,23 @@ class ImageModel:
                 raise ConfigError(f"{came}, and the model knows 0 to {self.classes - 1}; choose one by --class N")
         return one_hot(torch.tensor(labels, dtype=torch.long), self.classes).to(self.device)
 
-    def read_files(self, paths: Sequence[Path]) -> Tensor:
-        """Decode image files and fit them to the model: uint8 [N, H, W, C]."""
+    def read_files(self, paths: Sequence[Path], folders: str = "") -> Tensor:
+        """Decode image files and fit them to the model: uint8 [N, H, W, C].
+
+        Args:
+            paths: the files.
+            folders: ends the message about a folder, with the option that takes one.
+
+        Raises:
+            ConfigError: a path is a folder.
+            DataError: a file is no image, or damaged, or does not fit the crop.
+            OSError: a file cannot be read.
+        """
         from sivae.data.images.pixels import decode, fit_square
 
+        for path in paths:
+            if path.is_dir():
+                raise ConfigError(f"{path} is a folder; name image files in it{folders}")
         pictures = [(decode(path.read_bytes(), str(path)), str(path)) for path in paths]
         return _stacked(
             [fit_square(picture, self.side, self.channels, where, self.crop) for picture, where in pictures]

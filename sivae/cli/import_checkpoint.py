@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from sivae.cli.parsing import Parser
+from sivae.cli.printing import notice
 from sivae.errors import CheckpointError, RunFolderError
 
 
@@ -62,6 +64,7 @@ def run(given: argparse.Namespace) -> None:
         "folder": str(out),
     }
     print("\n".join(f"{name:<15}{words}" for name, words in found.items()))
+    notice(f"next: sivae sample {shlex.quote(str(out))}")
 
 
 def _in_words(value: object) -> str:

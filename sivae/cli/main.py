@@ -10,6 +10,7 @@ has closed it. torch is imported by the verb that needs it, so that help appears
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -17,44 +18,65 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import sivae
 
 if TYPE_CHECKING:
     from sivae.cli.parsing import Parser
 
+
+class Group(NamedTuple):
+    """Verbs that belong together: what each does, and what people do after them."""
+
+    verbs: dict[str, str]
+    then: str = ""
+
+
 GROUPS = {
-    "train": {
-        "train": "train a model on images or on points in the plane, or resume a run",
-        "presets": "list what can be trained, with the settings and their source",
-        "evaluate": "compute the metrics of a trained model",
-    },
-    "use a trained model": {
-        "sample": "draw images from the prior",
-        "reconstruct": "show images beside their reconstructions",
-        "interpolate": "go from one image, or one sample, to another",
-        "mix": "combine the coarse styles of some images with the fine styles of others",
-        "translate": "combine the content of some images with the class of others",
-        "ood": "detect images unlike the training data, by their likelihood",
-    },
-    "prepare data and models": {
-        "prepare": "decode, resize and pack a set of images once, for fast training",
-        "import-checkpoint": "convert a checkpoint of the authors' code into a model folder",
-    },
-    "measure": {
-        "reproduce": "run an experiment of the paper and write a page of results",
-        "bench": "time the fused ops and the training step against plain PyTorch",
-        "info": "show versions, devices and the backends of the fused ops",
-    },
+    "prepare data and models": Group(
+        {
+            "prepare": "decode, resize and pack a set of images once, for fast training",
+            "import-checkpoint": "convert a checkpoint of the authors' code into a model folder",
+        },
+        "sivae train PRESET --data DEST, or sivae sample MODEL",
+    ),
+    "train": Group(
+        {
+            "presets": "list what can be trained, with the settings and their source",
+            "train": "train a model on images or on points in the plane, or resume a run",
+            "evaluate": "compute the metrics of a trained model",
+        },
+        "sivae sample RUN, or sivae reconstruct RUN --data PATH",
+    ),
+    "use a trained model": Group(
+        {
+            "sample": "draw images from the prior",
+            "reconstruct": "show images beside their reconstructions",
+            "interpolate": "go from one image, or one sample, to another",
+            "mix": "combine the coarse styles of some images with the fine styles of others",
+            "translate": "combine the content of some images with the class of others",
+            "ood": "detect images unlike the training data, by their likelihood",
+        }
+    ),
+    "measure": Group(
+        {
+            "reproduce": "run an experiment of the paper and write a page of results",
+            "bench": "time the fused ops and the training step against plain PyTorch",
+            "info": "show versions, devices and the backends of the fused ops",
+        }
+    ),
 }
-VERBS = {verb: words for verbs in GROUPS.values() for verb, words in verbs.items()}
+VERBS = {verb: words for group in GROUPS.values() for verb, words in group.verbs.items()}
 
 
 def _help() -> str:
     lines = ["usage: sivae [--version] [--help] VERB ...", "", "Trains Soft-IntroVAEs, fast."]
-    for title, verbs in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {verb:<{max(map(len, VERBS)) + 2}}{words}" for verb, words in verbs.items())]
+    width = max(map(len, VERBS)) + 2
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {verb:<{width}}{words}" for verb, words in group.verbs.items())]
+        if group.then:
+            lines.append(f"  {'then:':<{width}}{group.then}")
     return "\n".join(lines) + f"\n\n{_EXAMPLES}"
 
 
@@ -69,6 +91,19 @@ examples:
 
 sivae VERB --help lists the options of a verb. With --debug, any verb shows where an error happened.
 """
+
+_REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path; a part of it is a file",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "free some space, then run the command again",
+    errno.EDQUOT: "free some space, then run the command again",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+}
+_ANY_REMEDY = "check the path, its permissions and the space left"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -127,7 +162,7 @@ def _run(given: list[str]) -> None:
             _fail(f"{error}; install it, for example by reinstalling sivae with its dependencies", 1)
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror or error}; check the path, its permissions and the space left", 1)
+            _fail(f"{where}{error.strerror or error}; {_REMEDIES.get(error.errno or 0, _ANY_REMEDY)}", 1)
         if type(error).__name__ == "OutOfMemoryError":
             _fail("the device is out of memory; lower --batch-size, or choose another --device", 1)
         if debug:

@@ -17,6 +17,7 @@ from sivae.cli.generation import (
 from sivae.cli.parsing import Parser, add_crop, at_least, file, number, seed
 from sivae.cli.printing import notice, print_separation
 from sivae.errors import ConfigError
+from sivae.words import plural
 
 if TYPE_CHECKING:
     from sivae.detection.detector import Detector
@@ -210,7 +211,7 @@ def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
             f"{names[0]} against {names[1]}",
             threshold=None if threshold is None else threshold.threshold,
         )
-        counts = [f"{name} ({len(values):,} images)" for name, values in drawn.items()]
+        counts = [f"{name} ({plural(len(values), 'image')})" for name, values in drawn.items()]
         print_separation(f"in {counts[0]}, out {counts[1]}", content["metrics"])
         for name in ("ood.json", "ood.csv", "ood.png"):
             print(folder / name)
@@ -218,7 +219,7 @@ def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
         found = f"; above it are {content['threshold']['found']:.1%} of {names[1]}" if outside is not None else ""
         print(
             f"{given.calibrate}: {threshold.score} {threshold.threshold:.6g}, the quantile {threshold.quantile:g} "
-            f"of {threshold.images:,} images{found}"
+            f"of {plural(threshold.images, 'image')}{found}"
         )
 
 
@@ -258,5 +259,5 @@ def _score_files(given: argparse.Namespace, opened: ImageModel) -> None:
     if threshold is not None:
         count = sum(row.score is not None and row.score > threshold.threshold for row in rows)
         found = f", out of distribution {count:,}"
-    print(f"{len(rows) - len(damaged):,} images scored by {detector.score}{found}")
+    print(f"{plural(len(rows) - len(damaged), 'image')} scored by {detector.score}{found}")
     print(out)

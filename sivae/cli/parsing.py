@@ -17,6 +17,30 @@ from sivae.errors import DataError, UsageError
 
 _WIDEST = 120  # columns; longer lines are hard to read
 
+# What other programs call options that have another name here.
+OTHER_NAMES = {
+    "--lr": "--learning-rate",
+    "--bs": "--batch-size",
+    "--batch": "--batch-size",
+    "--gpu": "--device",
+    "--dataset": "--data",
+    "--data-dir": "--data",
+    "--output": "--out",
+    "--outdir": "--out",
+    "--num-workers": "--workers",
+    "--image-size": "--resolution",
+    "--latent-dim": "--z-dim",
+    "--zdim": "--z-dim",
+    "--ema": "--ema-half-life",
+    "--amp": "--precision",
+    "--bf16": "--precision",
+    "--fp16": "--precision",
+    "--num-epochs": "--epochs",
+    "--iterations": "--steps",
+    "--checkpoint": "--resume",
+    "--hflip": "--flip",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """The options of one verb.
@@ -56,6 +80,9 @@ class Parser(argparse.ArgumentParser):
             UsageError: the words cannot be understood.
             SystemExit: help was asked for, and printed.
         """
+        if {"-h", "--help"} & set(words):
+            self.print_help()
+            raise SystemExit(0)
         options = [word.split("=")[0] for word in words if word.startswith("--")]
         if twice := next((option for option in options if options.count(option) > 1), None):
             self.error(f"{twice} is given twice")
@@ -63,6 +90,9 @@ class Parser(argparse.ArgumentParser):
             given, unknown = self.parse_known_intermixed_args(words)
         except argparse.ArgumentError as error:
             self.error(f"{error.argument_name}: {error.message}")
+        if unknown and not any(word.startswith("-") for word in unknown):
+            taken = " ".join(str(action.metavar) for action in self.actions() if not action.option_strings)
+            self.error(f"one argument too many: {unknown[0]}; expected {taken or 'options only'}")
         if unknown:
             self.error(f"unknown: {' '.join(unknown)}{self._hint(unknown)}")
         for name, message in self._required.items():
@@ -95,6 +125,9 @@ class Parser(argparse.ArgumentParser):
 
         options = [option for action in self.actions() for option in action.option_strings]
         for word in unknown:
+            other = OTHER_NAMES.get(word.split("=")[0])
+            if other in options:
+                return f"; did you mean {other}?"
             close = difflib.get_close_matches(word.split("=")[0], options, n=1)
             if word.startswith("--") and close:
                 return f"; did you mean {close[0]}?"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from sivae.cli.parsing import Parser, add_crop, whole
 from sivae.cli.printing import notice
 from sivae.data.images.formats.table import titles
 from sivae.errors import RunInterrupted, SivaeError
+from sivae.words import plural
 
 
 def options(parser: Parser) -> None:
@@ -80,10 +82,11 @@ def run(given: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise RunInterrupted("stopped; the same command continues", 130) from None
     shape = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
-    classes = f", {len(facts['class_names'])} classes" if facts["class_names"] else ""
-    skipped = f", {len(facts['skipped']):,} damaged ones skipped" if facts["skipped"] else ""
-    print(f"{given.destination}: {facts['count']:,} images of {shape}{classes}{skipped}")
+    classes = f", {plural(len(facts['class_names']), 'class')}" if facts["class_names"] else ""
+    skipped = f", {len(facts['skipped']):,} damaged skipped" if facts["skipped"] else ""
+    print(f"{given.destination}: {plural(facts['count'], 'image')} of {shape}{classes}{skipped}")
     if facts["levels"]:
         print(f"  lower resolutions beside them: {', '.join(map(str, facts['levels']))}")
     for reason in facts["skipped"][:5]:
         print(f"  skipped: {reason}")
+    notice(f"next: sivae train PRESET --data {shlex.quote(str(given.destination))}; sivae presets lists them")

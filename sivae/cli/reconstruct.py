@@ -21,6 +21,7 @@ from sivae.cli.generation import (
 from sivae.cli.parsing import Parser, add_crop
 from sivae.cli.printing import notice, print_metrics
 from sivae.errors import ConfigError
+from sivae.words import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ def run(given: argparse.Namespace) -> None:
     opened = open_model(given)
     labels: Sequence[int | None]
     if given.data is None:
-        pixels = opened.read_files(given.images)
+        pixels = opened.read_files(given.images, ", or give the folder by --data")
         labels = [None] * len(pixels)
     else:
         pixels, labels = _choose(given, opened)
@@ -146,8 +147,7 @@ def _reconstructed(
 
 def _print_metrics(opened: ImageModel, meter: ReconstructionMeter) -> None:
     metrics = {name: value for name, value in meter.compute().items() if name in ("mse", "psnr", "ssim")}
-    number = f"{meter.count:,} image{'' if meter.count == 1 else 's'}"
-    print_metrics(f"{number} at {opened.side} x {opened.side}", metrics)
+    print_metrics(f"{plural(meter.count, 'image')} at {opened.side} x {opened.side}", metrics)
 
 
 def _choose(given: argparse.Namespace, opened: ImageModel) -> tuple[Tensor, list[int | None]]:

@@ -24,6 +24,7 @@ from sivae.cli.generation import (
 )
 from sivae.cli.parsing import Parser, at_least, file, seed
 from sivae.errors import ConfigError
+from sivae.words import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +133,7 @@ def run(given: argparse.Namespace) -> None:
         _write_npz(given.npz, torch.cat(stored), labels)
         print(given.npz)
     if given.each is not None:
-        print(f"{given.each} ({count:,} files)")
+        print(f"{given.each} ({plural(count, 'file')})")
 
 
 def _sweep(opened: ImageModel, towards: list[Truncation], given: argparse.Namespace, count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from sivae.objectives import OBJECTIVES
 from sivae.settings.growth import GROWTH_KINDS
 from sivae.settings.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
 from sivae.settings.run import PARTS, Placed, RunConfig, every_setting, placed_settings, resumable_keys
+from sivae.words import plural
 
 _GROUPS = {
     "run": "training",
@@ -261,15 +263,19 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
 def _print_summary(summary: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from sivae.cli.printing import print_metrics
+    from sivae.cli.printing import notice, print_metrics
+    from sivae.training.folder import read_config
 
     metrics = {key: summary[key] for key in summary["metrics"]}
-    print_metrics(f"{summary['preset']}, seed {summary['seed']}, {summary['steps']:,} steps", metrics)
+    print_metrics(f"{summary['preset']}, seed {summary['seed']}, {plural(summary['steps'], 'step')}", metrics)
     console, folder = Console(highlight=False), Path(summary["run"])
     console.print(
         f"{summary['ms_per_iteration']:.2f} ms per iteration ({summary['samples_per_second']:,.0f} samples per second) "
-        f"on {summary['device']}, {summary['threads']} CPU threads",
+        f"on {summary['device']}, {plural(summary['threads'], 'CPU thread')}",
         soft_wrap=True,
     )
     for name in summary["pictures"]:
         console.print(str(folder / name), soft_wrap=True, markup=False)
+    of_images = read_config(folder).data.SAMPLES == "images"
+    then = "sivae sample {0}, or sivae interpolate {0} --seeds 1 2" if of_images else "sivae evaluate {0} --seed 1"
+    notice(f"next: {then.format(shlex.quote(str(folder)))}")

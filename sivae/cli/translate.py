@@ -21,6 +21,7 @@ from sivae.cli.generation import (
 from sivae.cli.parsing import Parser, add_crop
 from sivae.cli.printing import notice
 from sivae.errors import ConfigError
+from sivae.words import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,7 +175,7 @@ def _write_each(folder: Path, images: Tensor, names: Sequence[str], opened: Imag
 
     for name, image in zip(names, images, strict=True):
         write_image(folder / name, image, value_range=opened.value_range)
-    print(f"{folder} ({len(names):,} files)")
+    print(f"{folder} ({plural(len(names), 'file')})")
 
 
 def file_names(contents: Sequence[str], classes: Sequence[str]) -> list[str]:

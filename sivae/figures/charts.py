@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from sivae.figures.look import BLUE, INK, LIGHT_TO_DARK, MUTED, NOT_FINITE, ORANGE, PAPER, RULE, picture_file
+from sivae.words import plural
 
 Grid = Literal["both", "x", "y"]
 Box = tuple[float, float, float, float]  # left, bottom, width and height, as shares of the figure
@@ -226,7 +227,7 @@ def plot_curves(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(series) > 1:
             legend(axes, loc="best")
-    caption = f"{len(kept):,} records"
+    caption = plural(len(kept), "record")
     caption += "; thin: as recorded, thick: running median" if smoothed else ""
     caption += f"; values left out because they are not finite: {broken:,}" if broken else ""
     write_figure(path, figure, title, caption)

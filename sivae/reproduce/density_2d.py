@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sivae.reproduce.experiment import METHODS, Report, Settings, Size, Trained, Training, schedule, seeds_of
-from sivae.reproduce.markdown import figure, listed, mean, mean_and_spread, over_seeds, plural, spread, table
+from sivae.reproduce.markdown import figure, mean, mean_and_spread, over_seeds, spread, table
+from sivae.words import listed, plural
 
 NAME = "density-2d"
 SUMMARY = "VAE, IntroVAE and Soft-IntroVAE on four densities in the plane"

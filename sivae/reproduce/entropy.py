@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
-from sivae.reproduce.markdown import figure, listed, mean_and_spread, number, over_seeds, plural, table
+from sivae.reproduce.markdown import figure, mean_and_spread, number, over_seeds, table
 from sivae.reproduce.significance import rank_correlation
+from sivae.words import listed, plural
 
 NAME = "entropy"
 SUMMARY = "the bias towards a low entropy that the theory predicts, against gamma"

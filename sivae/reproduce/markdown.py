@@ -73,17 +73,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def listed(words: Iterable[str]) -> str:
-    """a, b and c."""
-    *others, last = [*words] or [""]
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def plural(count: int, thing: str) -> str:
-    """1 seed, 2 seeds."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
 def over_seeds(count: int) -> str:
     """What the cells of a table over so many seeds hold."""
     return "one seed" if count == 1 else f"mean ± standard deviation over {count} seeds"

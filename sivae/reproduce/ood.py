@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sivae.reproduce.experiment import METHODS, Report, Settings, Size, Trained, Training, schedule, seeds_of
-from sivae.reproduce.markdown import figure, listed, mean, mean_and_spread, over_seeds, plural, table
+from sivae.reproduce.markdown import figure, mean, mean_and_spread, over_seeds, table
+from sivae.words import listed, plural
 
 if TYPE_CHECKING:
     import numpy as np

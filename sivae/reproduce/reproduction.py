@@ -26,8 +26,9 @@ from sivae.fields import show
 from sivae.machine import device_name, find_device, git_commit, versions
 from sivae.reproduce import get_experiment
 from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
-from sivae.reproduce.markdown import duration, for_json, listed, plural
+from sivae.reproduce.markdown import duration, for_json
 from sivae.reproduce.trainings import describe, train_all
+from sivae.words import listed, plural
 
 SETTINGS, PAGE, RESULTS = "settings.json", "page.md", "results.json"
 _CLOCK = "elapsed.json"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sivae.reproduce.experiment import METHODS, Report, Settings, Size, Trained, Training, schedule, seeds_of
-from sivae.reproduce.markdown import figure, listed, mean_and_spread, number, over_seeds, plural, table
+from sivae.reproduce.markdown import figure, mean_and_spread, number, over_seeds, table
 from sivae.reproduce.significance import share_difference
+from sivae.words import listed, plural
 
 NAME = "stability"
 SUMMARY = "IntroVAE over a range of margins compared with Soft-IntroVAE over a range of beta_neg"

@@ -23,6 +23,7 @@ from sivae.settings.run import RunConfig
 from sivae.training.folder import CONFIG, read_rollback, read_summary
 from sivae.training.interruption import StopSignals
 from sivae.training.recorder import last_step
+from sivae.words import plural
 
 RUNS, LOGS = "runs", "logs"
 
@@ -71,7 +72,7 @@ def train_all(
         title, len(trainings), done=done(), percent=True, line_seconds=_LINE_SECONDS, enabled=show and bool(waiting)
     )
     if show and waiting:
-        display.notice(f"{title}: {len(waiting)} of {len(trainings)} trainings to do")
+        display.notice(f"{title}: {len(waiting)} of {plural(len(trainings), 'training')} to do")
     with display, StopSignals() as stop, _ended(running):
         looked = 0.0
         while waiting or running:
@@ -83,13 +84,13 @@ def train_all(
                 one.log.close()
                 outcomes[one.training.name] = _finish(one, folder, stopped=stop.signal is not None)
             if stop.signal is not None:
-                display.notice(f"{stop.signal.name}: {len(running)} trainings write a checkpoint and stop")
+                display.notice(f"{stop.signal.name}: {plural(len(running), 'training')} stop after a checkpoint")
                 _stop(running)
                 raise RunInterrupted(f"stopped by {stop.signal.name}; go on with: {again}")
             if ended or time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
                 finished = len(trainings) - len(waiting) - len(running)
-                display.update(done(), status=f"{finished}/{len(trainings)} trainings")
+                display.update(done(), status=f"{finished} of {plural(len(trainings), 'training')}")
             if running:
                 time.sleep(_POLL_SECONDS)
     return {name: outcome for name, outcome in outcomes.items() if outcome is not None}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sivae.errors import ConfigError
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
-from sivae.reproduce.markdown import figure, listed, mean, mean_and_spread, number, over_seeds, plural, table
+from sivae.reproduce.markdown import figure, mean, mean_and_spread, number, over_seeds, table
+from sivae.words import listed, plural
 
 if TYPE_CHECKING:
     from sivae.training.measured_images import MeasuredImages

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from sivae.errors import ConfigError
 from sivae.fields import COUNTS, FACTORS, NOT_NEGATIVE, POSITIVE, Choice, Need, setting
+from sivae.words import plural
 
 SMALLEST = 4  # pixels, the side at the first stage
 
@@ -168,7 +169,7 @@ class Growing(Growth):
         for lod, batch in enumerate(batches):
             _check_shared(batch, lod, processes, accumulate)
             if batch > images:
-                raise ConfigError(f"{_named(batch, lod)}: there are only {images:,} images; choose less")
+                raise ConfigError(f"{_named(batch, lod)}: there are only {plural(images, 'image')}; choose less")
         epoch_steps = tuple(images // batch for batch in batches)
         epochs_of = [
             max(0.0, min(self.epochs_per_stage, epochs - self.epochs_per_stage * lod)) for lod in range(stages)

@@ -239,7 +239,7 @@ def test_files_of_a_run_go_into_its_folder_and_not_into_its_checkpoints() -> Non
         ("sample rgb --npz all.npy", "--npz: 'all.npy' does not end in .npz"),
         ("sample rgb --class 1", "--class 1: this model knows no classes"),
         ("sample digits --class 3", "--class 3: this model knows the classes 0 to 2"),
-        ("sample rgb --device abacus", "device = 'abacus' is not there"),
+        ("sample rgb --device abacus", "device = 'abacus': sivae computes on cpu or cuda"),
         ("sample rgb --clas 1", "unknown: --clas 1; did you mean --class?"),
         ("reconstruct rgb", "name image files, or a data set by --data PATH, and not both"),
         ("reconstruct rgb a.png --data set.npz", "name image files, or a data set by --data PATH, and not both"),
@@ -272,7 +272,10 @@ def test_a_mistake_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("reconstruct rgb nothing.png", "nothing.png: No such file or directory"),
+        ("reconstruct rgb nothing.png", "nothing.png: No such file or directory; check the path"),
+        ("reconstruct rgb .", ". is a folder; name image files in it, or give the folder by --data"),
+        ("interpolate rgb a.png .", ". is a folder; name image files in it"),
+        ("interpolate rgb a.png b.png c.png", "one argument too many: c.png; expected RUN_OR_MODEL A B"),
         ("reconstruct rgb set.npz", "set.npz is no image that can be read"),
         ("reconstruct rgb --data nowhere", "nowhere: there is no such file or folder"),
         ("reconstruct rgb --data set.npz --split test", "has no test images"),

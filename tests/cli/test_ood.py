@@ -110,7 +110,7 @@ def test_scores_go_beside_the_model_and_damaged_files_are_printed(
     (tmp_path / "good.png").write_bytes((folder / "files" / "a.png").read_bytes())
     (tmp_path / "bad.png").write_bytes(b"no image")
     code, printed, err = run(capsys, "ood", folder / "run", "--score", tmp_path, "--by", "elbo")
-    assert code == 0 and "1 images scored by elbo" in printed
+    assert code == 0 and "1 image scored by elbo" in printed
     assert "bad.png is no image that can be read" in err and err.count("\n") == 1
     assert (folder / "run" / "ood-scores.csv").read_text().splitlines()[1] == "bad.png,,damaged"
 

@@ -83,6 +83,7 @@ def test_what_is_not_given_has_its_default(parser: Parser) -> None:
         ("cat", "name the picture by --out; see sivae draw --help"),
         ("cat --cuont 3", "unknown: --cuont 3; did you mean --count? see sivae draw --help"),
         ("cat --cou=3", "unknown: --cou=3; did you mean --count? see sivae draw --help"),
+        ("cat --output a.png", "unknown: --output a.png; did you mean --out? see sivae draw --help"),
         ("cat --zzz", "unknown: --zzz; see sivae draw --help"),
         ("cat --count 1.5", "--count: '1.5' is not a whole number; see sivae draw --help"),
         ("cat --count", "--count: expected one argument; see sivae draw --help"),

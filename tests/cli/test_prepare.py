@@ -23,11 +23,14 @@ def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.Cap
     code, out, err = run(capsys, "prepare", *words)
     assert code == 0, err
     assert out == f"{tmp_path / 'out'}: 3 images of 8×8×3, 2 classes\n  lower resolutions beside them: 4\n"
-    assert err == f"sivae: {source}: reading its train images, not the test images\n"
+    assert err.splitlines() == [
+        f"sivae: {source}: reading its train images, not the test images",
+        f"sivae: next: sivae train PRESET --data {tmp_path / 'out'}; sivae presets lists them",
+    ]
     assert open_images(tmp_path / "out").read(0).shape == (8, 8, 3)
     code, again, err = run(capsys, "prepare", *words)
     assert (code, again) == (0, out)
-    assert err.endswith("out is finished; nothing is left to prepare\n")
+    assert "out is finished; nothing is left to prepare\n" in err
 
 
 def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +38,7 @@ def test_its_options_reach_the_images(source: Path, tmp_path: Path, capsys: pyte
     options = "--resolution 4 --crop 1,2,6,6 --channels 1 --split test --workers 1 --skip-damaged --quiet"
     code, out, err = run(capsys, "prepare", str(source), str(tmp_path / "out"), *options.split())
     assert code == 0, err
-    assert "1 images of 4×4×1, 2 classes, 1 damaged ones skipped" in out
+    assert "1 image of 4×4×1, 2 classes, 1 damaged skipped" in out
     assert "skipped: " in out and "5.png is no image" in out
     facts = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert (facts["part"], facts["made_from"]["crop"]) == ("test", [1, 2, 6, 6])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sivae.reproduce.markdown import duration, for_json, listed, mean_and_spread, number, over_seeds, plural, table
+from sivae.reproduce.markdown import duration, for_json, mean_and_spread, number, over_seeds, table
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,6 @@ def test_a_mean_has_its_spread_to_the_same_digits(values: list[float], text: str
 
 
 def test_words() -> None:
-    assert [listed(list(words)) for words in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
-    assert [plural(count, "seed") for count in (1, 2_000)] == ["1 seed", "2,000 seeds"]
     assert [over_seeds(count) for count in (1, 2)] == ["one seed", "mean ± standard deviation over 2 seeds"]
     assert [duration(seconds) for seconds in (12, 600, 90_000)] == ["12 s", "10 min", "25.0 h"]
     assert table(["", "x"], [["a", "1"]]) == "|  | x |\n|---|--:|\n| a | 1 |"

@@ -24,6 +24,7 @@ from sivae.training.measured_images import MeasuredImages, measure, spread
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
 from sivae.training.tasks.base import NO_FILES, FeatureFiles, Task
+from sivae.words import plural
 
 _SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
 _LOOKED_AT = 64  # number of images in a fingerprint
@@ -230,9 +231,8 @@ class ImageTask(Task):
         from sivae.figures.charts import plot_curves
 
         pictures = self.picture_samples(folder / "samples.png", model, step)
-        plot_curves(
-            folder / "curves.png", records, f"{self.config.preset}, {self.config.objective.name}, {step:,} steps"
-        )
+        title = f"{self.config.preset}, {self.config.objective.name}, {plural(step, 'step')}"
+        plot_curves(folder / "curves.png", records, title)
         return [*pictures, folder / "curves.png"]
 
     def close(self) -> None:

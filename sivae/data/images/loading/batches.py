@@ -19,6 +19,7 @@ from sivae.data.images.loading.order import Order
 from sivae.data.images.loading.prefetch import ArrayPrefetcher, Prefetcher, ProcessPrefetcher, tensor_of
 from sivae.errors import DataError
 from sivae.progress import counting
+from sivae.words import plural
 
 Cache = Literal["auto", "device", "host", "none"]
 
@@ -308,10 +309,10 @@ def _check_count(images: ImageSet, count: int, batch_size: int, world_size: int)
     if count < batch_size * world_size:
         processes = f" on {world_size} processes" if world_size > 1 else ""
         raise DataError(
-            f"{images.name} has {count:,} images, fewer than one batch of {batch_size:,}{processes}; "
+            f"{images.name} has {plural(count, 'image')}, fewer than one batch of {batch_size:,}{processes}; "
             f"use a batch size of at most {count // world_size:,}"
             if count >= world_size
-            else f"{images.name} has {count:,} images, fewer than one for each of {world_size} processes"
+            else f"{images.name} has {plural(count, 'image')}, fewer than one for each of {world_size} processes"
         )
 
 

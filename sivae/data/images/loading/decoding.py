@@ -22,6 +22,7 @@ from sivae.data.images.loading.fitting import choose_shape, fit_image, nearest
 from sivae.data.images.pixels import check_shape_request
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
+from sivae.words import plural
 
 Result = TypeVar("Result")
 
@@ -113,9 +114,9 @@ def load_packed(
     size = len(source) * shape.image_bytes
     if size > budget:
         raise DataError(
-            f"{source.name}: {len(source):,} images of {shape.resolution}×{shape.resolution}×{shape.channels} take "
-            f"{amount(size)}, more than the {amount(budget)} allowed in memory; pack them once with sivae prepare, "
-            "and name the folder that it wrote"
+            f"{source.name}: {plural(len(source), 'image')} of {shape.resolution}×{shape.resolution}×{shape.channels} "
+            f"take {amount(size)}, more than the {amount(budget)} allowed in memory; pack them once with sivae "
+            "prepare, and name the folder that it wrote"
         )
     array = np.empty((len(source), shape.resolution, shape.resolution, shape.channels), np.uint8)
     damaged: list[int] = []
