@@ -16,11 +16,12 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NotRequired, Self, TypeVar
 
 from sivae.errors import ConfigError
 
 _SETTING = "sivae.setting"
+_SHOWN = 200  # characters of a value in a message
 
 
 class Range(NamedTuple):
@@ -36,6 +37,7 @@ POSITIVE = Range(lambda value: value > 0, "more than 0")
 SHARE = Range(lambda value: 0 <= value <= 1, "between 0 and 1")
 SHARES = Range(lambda value: all(0 <= one <= 1 for one in value), "shares between 0 and 1")
 SEED = Range(lambda value: 0 <= value < 2**63, "from 0 to 2^63 - 1")
+FACTOR = Range(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 COUNTS = Range(lambda value: len(value) > 0 and min(value) >= 1, "one or more, each 1 or more")
 FACTORS = Range(lambda value: len(value) > 0 and min(value) > 0, "one or more, each above 0")
 
@@ -128,7 +130,7 @@ def conform(config: Any) -> None:
     """
     hints = types_of(type(config))
     for field in settings_of(config):
-        value = _converted(field.name, getattr(config, field.name), hints[field.name])
+        value = converted(field.name, getattr(config, field.name), hints[field.name])
         object.__setattr__(config, field.name, value)
         within = about(field).within
         if value is not None and within is not None and not within.holds(value):
@@ -224,8 +226,9 @@ def plain(value: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """A value as a message has it."""
-    return json.dumps(value) if isinstance(value, str | list | type(None)) else repr(value)
+    """A value as a message has it, cut where it is long."""
+    text = json.dumps(value) if isinstance(value, str | list | type(None)) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
 def without_none(hint: Any) -> Any:
@@ -235,28 +238,81 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
-def _converted(key: str, value: Any, hint: Any) -> Any:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return None if value is None else _converted(key, value, without_none(hint))
+def table(values: Any, kind: type, prefix: str = "") -> dict[str, Any]:
+    """Check the keys of an object in a file that the program wrote.
+
+    Args:
+        values: the content of the file.
+        kind: a TypedDict or a dataclass, whose defaults may be missing; for its types see :func:`converted`.
+        prefix: comes before a key in messages.
+
+    Returns:
+        The values, converted. Keys that `kind` does not have stay as they are.
+
+    Raises:
+        ConfigError: the content is no object, a key is missing, or a value has another type or is out of range.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix.rstrip('.') or 'the content'} = {show(values)}: expected an object with keys")
+    checked = dict(values)
+    for key, hint in _hints_of(kind).items():
+        if key in values:
+            checked[key] = converted(prefix + key, values[key], hint)
+        elif typing.get_origin(hint) is not NotRequired and not hasattr(kind, key):  # a default of a dataclass
+            raise ConfigError(f"{prefix}{key} is missing")
+    return checked
+
+
+@functools.cache
+def _hints_of(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def converted(key: str, value: Any, hint: Any) -> Any:
+    """Check a value's type; whole numbers become floats, and lists tuples, where the type says so.
+
+    Args:
+        key: its name in messages.
+        value: what came.
+        hint: a class, Literal, `X | None`, tuple[X, ...], list[X], dict[str, X], a TypedDict, NotRequired, or Annotated
+            with a :class:`Range`.
+
+    Raises:
+        ConfigError: the value is of another type, or out of range.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is NotRequired:
+        return converted(key, value, arguments[0])
+    if origin is Annotated:
+        value = converted(key, value, arguments[0])
+        if not arguments[1].holds(value):
+            raise ConfigError(f"{key} = {show(value)}: it must be {arguments[1].words}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else converted(key, value, without_none(hint))
     if origin is Literal:
         if value in arguments and isinstance(value, type(arguments[0])) and not isinstance(value, bool):
             return value
         raise ConfigError(f"{key} = {show(value)}: expected one of {', '.join(map(str, arguments))}")
-    if origin is tuple:
+    if origin in (tuple, list):
         if isinstance(value, list | tuple):
-            return tuple(_converted(key, one, arguments[0]) for one in value)
+            return origin(converted(key, one, arguments[0]) for one in value)
         raise ConfigError(f"{key} = {show(value)}: expected a list")
+    if origin is dict and isinstance(value, dict):
+        return {name: converted(f"{key}.{name}", one, arguments[1]) for name, one in value.items()}
+    if typing.is_typeddict(hint):
+        return table(value, hint, f"{key}.")
     if hint is float:
         with contextlib.suppress(OverflowError):  # a whole number beyond the floats
             if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
                 return float(value)
         raise ConfigError(f"{key} = {show(value)}: expected a finite number")
     if hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
             return value
-        raise ConfigError(f"{key} = {show(value)}: expected a whole number")
-    if not isinstance(value, hint):
-        words = {str: "text", bool: "true or false"}.get(hint, f"a value of type {hint.__name__}")
-        raise ConfigError(f"{key} = {show(value)}: expected {words}")
+        raise ConfigError(f"{key} = {show(value)}: expected a whole number below 2^63")
+    if hint is not Any and not isinstance(value, origin or hint):
+        words = {str: "text", bool: "true or false", dict: "an object with keys"}
+        kind = origin or hint
+        raise ConfigError(f"{key} = {show(value)}: expected {words.get(kind, f'a value of type {kind.__name__}')}")
     return value

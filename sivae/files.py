@@ -34,7 +34,7 @@ def is_temporary(path: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what interrupted writes left in `folder`. Only for the one process that writes there."""
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         if is_temporary(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -47,13 +47,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; it becomes `path` when the block ends well."""
     temporary = _temporary_sibling(path)
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
+        with named(path, temporary):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Have an error of the system name a file where it names none, as for a full disk, or only the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager
@@ -63,7 +75,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder of that name that is already there is replaced.
     """
     temporary = _temporary_sibling(path)
-    temporary.mkdir()
+    with named(path, temporary):
+        temporary.mkdir()
     try:
         yield temporary
         for file in temporary.iterdir():
@@ -161,7 +174,8 @@ def sync(path: Path) -> None:
     """Have the disk hold what was written to a file, or to a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with named(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -19,6 +19,7 @@ FLOORS = (
     "words",
     "fields",
     "files",
+    "json_files",
     "progress",
     "ops",
     "machine",

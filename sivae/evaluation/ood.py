@@ -6,12 +6,10 @@ ELBO, or the negative importance-weighted log-likelihood, in nats. The metrics a
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +18,8 @@ from torch import Tensor
 from sivae import files
 from sivae.errors import ThresholdError
 from sivae.evaluation.likelihood import Estimates
+from sivae.fields import AT_LEAST_1, FACTOR, POSITIVE, SEED
+from sivae.json_files import read_json
 
 Score = Literal["kl", "elbo", "likelihood"]
 SCORES: tuple[Score, ...] = get_args(Score)
@@ -164,12 +164,12 @@ class Threshold:
 
     threshold: float
     score: Score
-    samples: int
-    seed: int
-    precision: float
+    samples: Annotated[int, AT_LEAST_1]
+    seed: Annotated[int, SEED]
+    precision: Annotated[float, POSITIVE]
     kind: str
-    quantile: float
-    images: int
+    quantile: Annotated[float, FACTOR]
+    images: Annotated[int, AT_LEAST_1]
     data: str
     model: str
     crop: str = "center"
@@ -187,31 +187,12 @@ class Threshold:
             ThresholdError: there is no such file, or it holds something else.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content: Any = read_json(path, cls, error=ThresholdError, remedy="calibrate again", version=_FORMAT)
         except FileNotFoundError:
             raise ThresholdError(
                 f"{path}: there is no such file; sivae ood MODEL --calibrate {path} makes it"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ThresholdError(f"{path} cannot be read as a threshold ({error}); calibrate again") from None
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ThresholdError(f"{path} is not a threshold of format {_FORMAT}; calibrate again")
-        return cls(**_checked(path, content))
-
-
-def _checked(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields, each of its type."""
-    types: dict[str, type | tuple[type, ...]] = {"float": (int, float), "int": int, "str": str, "Score": str}
-    values = {}
-    for field in fields(Threshold):
-        value = content.get(field.name, None if field.default is MISSING else field.default)
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if not isinstance(value, types[str(field.type)]) or isinstance(value, bool) or not finite:
-            raise ThresholdError(f"{path}: {field.name} is {value!r}, expected {field.type}; calibrate again")
-        values[field.name] = value
-    if values["score"] not in SCORES:
-        raise ThresholdError(f"{path}: score is {values['score']!r}, expected one of {', '.join(SCORES)}")
-    return values
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
 
 
 def _scores(which: str, values: ArrayLike) -> Floats:

@@ -9,11 +9,10 @@ Reading a model executes nothing, and takes no more memory than its files.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -22,11 +21,17 @@ from torch import Tensor, nn
 
 from sivae import files
 from sivae.errors import ModelFileError
+from sivae.json_files import read_json
 from sivae.models.base import VAEModel
 from sivae.models.registry import build_model
 
 DESCRIPTION, MODEL, AVERAGED = "model.json", "model.safetensors", "ema.safetensors"
 _FORMAT = 1
+
+
+class _Description(TypedDict):
+    name: str
+    hyperparameters: dict[str, Any]
 
 
 def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mapping[str, Any] | None = None) -> None:
@@ -128,20 +133,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, names: Map
 def _described_model(path: Path) -> VAEModel:
     """Build the architecture that model.json names, on the meta device."""
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        remedy = "restore it from a copy"
+        described = read_json(path, _Description, error=ModelFileError, remedy=remedy, version=_FORMAT)
     except FileNotFoundError:
         raise ModelFileError(f"{path} is missing; a model folder has {DESCRIPTION} and {MODEL}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read ({error}); restore it from a copy") from None
-    if not isinstance(described, dict) or described.get("format") != _FORMAT:
-        came = described.get("format") if isinstance(described, dict) else type(described).__name__
-        raise ModelFileError(f"{path}: format is {came!r}, expected {_FORMAT}; a newer sivae may have written it")
-    name, hyperparameters = described.get("name"), described.get("hyperparameters")
-    if not isinstance(name, str) or not isinstance(hyperparameters, dict):
-        raise ModelFileError(f"{path}: expected a text 'name' and a table 'hyperparameters'; restore it from a copy")
     try:
         with torch.device("meta"):
-            return build_model(name, **hyperparameters)
+            return build_model(described["name"], **described["hyperparameters"])
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise ModelFileError(f"{path}: {error}") from None
 

@@ -16,13 +16,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 
 from sivae import files
 from sivae.errors import RunFolderError
-from sivae.fields import show
+from sivae.fields import NOT_NEGATIVE, show
+from sivae.json_files import read_json
 from sivae.machine import device_name, find_device, git_commit, versions
 from sivae.reproduce import get_experiment
 from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
@@ -33,6 +34,17 @@ from sivae.words import listed, plural
 SETTINGS, PAGE, RESULTS = "settings.json", "page.md", "results.json"
 _CLOCK = "elapsed.json"
 _FORMAT = 1
+
+
+class _Stored(TypedDict):
+    experiment: str
+    settings: dict[str, Any]
+    trainings: dict[str, Any]
+
+
+class _Elapsed(TypedDict):
+    seconds: Annotated[float, NOT_NEGATIVE]
+
 
 # Settings whose option has another name.
 _OPTIONS = {"changes": "the changed keys"}
@@ -122,20 +134,18 @@ def _prepare(folder: Path, name: str, settings: Settings, trainings: Sequence[Tr
         files.write_json(path, content)
         return
     other = "choose another folder with --out"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        theirs, their_trainings = dict(stored["settings"]), dict(stored["trainings"])
-    except (ValueError, KeyError, TypeError):
-        raise RunFolderError(f"{path} is damaged; {other}, or delete this one to begin again") from None
-    if stored.get("experiment") != name:
-        raise RunFolderError(f"{folder} holds a reproduction of {stored.get('experiment')}, not of {name}; {other}")
+    remedy = f"{other}, or delete this one to begin again"
+    stored = read_json(path, _Stored, error=RunFolderError, remedy=remedy, version=_FORMAT)
+    if stored["experiment"] != name:
+        raise RunFolderError(f"{folder} holds a reproduction of {stored['experiment']}, not of {name}; {other}")
     for key, mine in content["settings"].items():
-        if theirs.get(key) != mine:
+        came = stored["settings"].get(key)
+        if came != mine:
             raise RunFolderError(
-                f"{folder} was begun with {_option(key, theirs.get(key))}, and this call has {_option(key, mine)}; "
+                f"{folder} was begun with {_option(key, came)}, and this call has {_option(key, mine)}; "
                 f"go on with the settings it was begun with, or {other}"
             )
-    if their_trainings != content["trainings"]:
+    if stored["trainings"] != content["trainings"]:
         raise RunFolderError(f"{folder} was begun by a version of sivae that trains otherwise; {other}")
 
 
@@ -147,9 +157,10 @@ def _option(key: str, value: Any) -> str:
 @contextlib.contextmanager
 def _clock(folder: Path) -> Any:
     """Yield a function that returns the seconds of all calls in this folder; they are saved when the block ends."""
+    remedy = "delete it to count the time from now on"
     try:
-        before = float(json.loads((folder / _CLOCK).read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        before = read_json(folder / _CLOCK, _Elapsed, error=RunFolderError, remedy=remedy)["seconds"]
+    except FileNotFoundError:
         before = 0.0
     started = time.monotonic()
 

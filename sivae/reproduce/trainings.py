@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import sivae
-from sivae.errors import RunInterrupted, TrainingFailed
+from sivae.errors import RunFolderError, RunInterrupted, TrainingFailed
+from sivae.json_files import read_json
 from sivae.progress import Progress
 from sivae.reproduce.experiment import Trained, Training
 from sivae.reproduce.worker import DIVERGED, INTERRUPTED
@@ -31,6 +32,10 @@ _POLL_SECONDS = 0.2
 _LINE_SECONDS = 20.0
 _LOOK_SECONDS = 2.0  # between two looks at how far the trainings are
 _PATIENCE_SECONDS = 120.0  # for a training that was asked to stop: an iteration and a checkpoint, or the run's end
+
+
+class _Divergence(TypedDict):
+    message: str
 
 
 @dataclass
@@ -124,9 +129,10 @@ def _outcome(training: Training, folder: Path) -> Trained | None:
 
 
 def _divergence(run: Path) -> str | None:
+    remedy = "delete it to train this run again"
     try:
-        return str(json.loads((run / DIVERGED).read_text(encoding="utf-8"))["message"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(run / DIVERGED, _Divergence, error=RunFolderError, remedy=remedy)["message"]
+    except FileNotFoundError:
         return None
 
 

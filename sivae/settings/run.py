@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sivae import fields
+from sivae import fields, json_files
 from sivae.errors import ConfigError
 from sivae.fields import AT_LEAST_1, POSITIVE, SEED, SHARE, SHARES, Choice, Need, about, setting, settings_of
 from sivae.method.objectives import OF_IMAGES, Objective
@@ -155,6 +155,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_parts(self.parts)
+        fields.converted("preset", self.preset, str)
         fields.conform(self)
         if list(self.milestones) != sorted(self.milestones):
             raise ConfigError(f"milestones = {fields.show(list(self.milestones))}: give them in ascending order")
@@ -283,9 +284,9 @@ class RunConfig:
             ConfigError: it is not JSON or of another format, a key is unknown or missing, a value is wrong.
         """
         try:
-            values = json.loads(text)
+            values = json_files.parse(text)
         except ValueError as error:
-            raise ConfigError(f"not JSON ({error}); restore the file as the run wrote it") from None
+            raise ConfigError(f"{error}; restore the file as the run wrote it") from None
         if not isinstance(values, dict):
             raise ConfigError("not a JSON object; restore the file as the run wrote it")
         if values.get("format") != FORMAT:
@@ -307,7 +308,7 @@ class RunConfig:
             OSError: the file cannot be read.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(json_files.read_text(path))
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from None
 

@@ -11,13 +11,12 @@ A checkpoint whose files do not match their manifest is damaged and is never loa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -26,10 +25,24 @@ from torch import Tensor, nn
 
 from sivae import files
 from sivae.errors import CheckpointError
+from sivae.fields import SEED
+from sivae.json_files import read_json
 from sivae.models import VAEModel
 from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, write_model
 
 STATE, MANIFEST = "state.pt", "manifest.json"
+_DAMAGED = "the checkpoint is damaged; delete or restore its folder, the one before it is used then"
+
+
+class _File(TypedDict):
+    bytes: int
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    step: Annotated[int, SEED]
+    score: float | None
+    files: dict[str, _File]
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,19 @@ class Checkpoint:
         if self.averaged is None:
             raise CheckpointError(f"{self.path} has no {AVERAGED}; use it with the config.json that the run wrote")
         self._restore(model, self.averaged, AVERAGED)
+
+    @contextlib.contextmanager
+    def fitting(self, remedy: str) -> Iterator[None]:
+        """Have a block that restores the state raise a :class:`CheckpointError` where the state does not fit."""
+        try:
+            yield
+        except (CheckpointError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch's loaders raise anything for a state of other types
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.path / STATE} does not fit this run or this version of sivae ({reason}); {remedy}"
+            ) from None
 
     def _restore(self, model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         try:
@@ -125,10 +151,16 @@ def best_checkpoint(folder: Path) -> Path | None:
 
 def _score(path: Path) -> float | None:
     try:
-        score = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["score"]
-        return None if score is None else float(score)
-    except (OSError, ValueError, KeyError, TypeError):
+        return _manifest(path)["score"]
+    except CheckpointError:
         return None  # a damaged one is not the best
+
+
+def _manifest(path: Path) -> _Manifest:
+    try:
+        return read_json(path / MANIFEST, _Manifest, error=CheckpointError, remedy=_DAMAGED)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path / MANIFEST} is missing; {_DAMAGED}") from None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -144,37 +176,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing or damaged, or holds objects other than tensors and plain containers.
     """
-    damaged = "the checkpoint is damaged; delete or restore its folder, the one before it is used then"
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        required = (MODEL, DESCRIPTION, STATE)
-        expected = {name: manifest["files"][name] for name in (*required, *sorted({AVERAGED} & set(manifest["files"])))}
-        step = int(manifest["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST}: {type(error).__name__}: {error}; {damaged}") from None
-    for name, fingerprint in expected.items():
+    manifest = _manifest(path)
+    step = manifest["step"]
+    for name in (MODEL, DESCRIPTION, STATE, *sorted({AVERAGED} & set(manifest["files"]))):
         try:
-            actual = _fingerprint(path / name)
+            same = _fingerprint(path / name) == manifest["files"].get(name)
         except OSError as error:
-            raise CheckpointError(f"{path / name}: {error.strerror}; {damaged}") from None
-        if actual != fingerprint:
-            raise CheckpointError(f"{path / name}: its content differs from what was written; {damaged}")
+            raise CheckpointError(f"{path / name}: {error.strerror}; {_DAMAGED}") from None
+        if not same:
+            raise CheckpointError(f"{path / name}: its content differs from what was written; {_DAMAGED}")
     try:
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # the reader raises anything for a damaged file
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
             f"{path / STATE}: refused, because it holds more than tensors and plain containers ({reason}); "
             "use only checkpoints that sivae wrote"
         ) from None
     weights: dict[str, dict[str, Tensor]] = {}
-    for name in {MODEL, AVERAGED} & set(expected):
+    for name in {MODEL, AVERAGED} & set(manifest["files"]):
         try:
             weights[name] = load_file(path / name)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path / name}: {error}; {damaged}") from None
+            raise CheckpointError(f"{path / name}: {error}; {_DAMAGED}") from None
     if not isinstance(state, dict) or state.get("step") != step or path.name != str(step):
-        raise CheckpointError(f"{path}: the folder's name and its files name different steps; {damaged}")
+        raise CheckpointError(f"{path}: the folder's name and its files name different steps; {_DAMAGED}")
     return Checkpoint(path, step, weights[MODEL], weights.get(AVERAGED), state)
 
 
@@ -216,6 +242,6 @@ def set_aside_after(folder: Path, step: int) -> None:
             path.rename(target)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _fingerprint(path: Path) -> _File:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -10,13 +10,15 @@ DIR/*.png, summary.json   written at the end
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypedDict
 
 from sivae import files
-from sivae.errors import RunFolderError
+from sivae.errors import ConfigError, RunFolderError
+from sivae.fields import AT_LEAST_1, FACTOR, SEED, converted
+from sivae.json_files import read_json
 from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints
 
@@ -28,11 +30,42 @@ CONFIG, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
     "rollback.json",
 )
 
-# The required keys of a summary. Its key "metrics" lists the names of the metrics, which are keys too.
-SUMMARY_KEYS = (
-    *("preset", "objective", "steps", "seed", "metrics", "ms_per_iteration", "samples_per_second", "train_seconds"),
-    *("wall_seconds", "final", "pictures", "device", "device_name", "ops", "threads", "versions"),
-)
+
+class Summary(TypedDict):
+    """The content of `summary.json`. The key `metrics` lists the names of the metrics, which are keys too."""
+
+    preset: str
+    objective: str
+    steps: Annotated[int, AT_LEAST_1]
+    seed: Annotated[int, SEED]
+    metrics: list[str]
+    ms_per_iteration: float
+    samples_per_second: float
+    train_seconds: float
+    wall_seconds: float
+    final: dict[str, float | None]
+    pictures: list[str]
+    device: str
+    device_name: str
+    ops: str
+    threads: int
+    versions: dict[str, Any]
+
+
+class Rollback(TypedDict):
+    """The content of `rollback.json`: what a run did when it diverged.
+
+    Attributes:
+        step: of the checkpoint that it went back to; 0: the start.
+        from_step: in which it diverged.
+        slowdown: factor of the learning rate since then.
+        diagnosis: what may be the reason.
+    """
+
+    step: Annotated[int, SEED]
+    from_step: Annotated[int, SEED]
+    slowdown: Annotated[float, FACTOR]
+    diagnosis: str
 
 
 def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
@@ -95,21 +128,27 @@ def run_of(source: Path) -> RunConfig | None:
     return read_config(folder) if (folder / CONFIG).is_file() else None
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """Read the summary of a finished run; None if the run is not finished."""
+def read_summary(folder: Path, notice: Callable[[str], None] = lambda text: None) -> dict[str, Any] | None:
+    """Read the summary of a finished run; None if the run is not finished.
+
+    Args:
+        folder: the run's.
+        notice: called with a message about a damaged summary; resuming the run writes it anew.
+    """
+    path, remedy = folder / SUMMARY, "resuming the run writes it anew"
     try:
-        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content: dict[str, Any] = {**read_json(path, Summary, error=RunFolderError, remedy=remedy)}
+        for name in content["metrics"]:
+            converted(name, content.get(name, "nothing"), float | None)
+    except FileNotFoundError:
         return None
-    return content if is_summary(content) else None
-
-
-def is_summary(content: object) -> TypeGuard[dict[str, Any]]:
-    """Return whether a content is a complete summary."""
-    if not isinstance(content, dict) or not all(key in content for key in SUMMARY_KEYS):
-        return False
-    names = content["metrics"]
-    return isinstance(names, list) and all(isinstance(name, str) and name in content for name in names)
+    except RunFolderError as error:
+        notice(str(error))
+        return None
+    except ConfigError as error:
+        notice(f"{path} is damaged: {error}; {remedy}")
+        return None
+    return content
 
 
 def way_back(folder: Path) -> str:
@@ -120,20 +159,14 @@ def way_back(folder: Path) -> str:
     return f"The last good checkpoint is {paths[-1]}."
 
 
-def read_rollback(folder: Path) -> dict[str, Any] | None:
+def read_rollback(folder: Path) -> Rollback | None:
     """Read the record of a divergence of this run; None if it did not diverge.
-
-    Returns:
-        `step`, which the run went back to; `from_step`, in which it diverged; `slowdown`, the factor of the learning
-        rate since then; `diagnosis`.
 
     Raises:
         RunFolderError: the file is damaged.
     """
+    remedy = "restore it from a copy, or delete it to go on with the full learning rate"
     try:
-        content = json.loads((folder / ROLLBACK).read_text(encoding="utf-8"))
-        return {**content, "step": int(content["step"]), "slowdown": float(content["slowdown"])}
+        return read_json(folder / ROLLBACK, Rollback, error=RunFolderError, remedy=remedy)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder / ROLLBACK} is damaged ({error}); delete it to go on without it") from None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+
+from sivae.fields import SEED, table
 
 # A gradient whose norm is this many times the recent average is skipped: one such step fills Adam's second moment and
 # freezes the weights for thousands of iterations. Healthy runs stay within a factor of a few tens.
@@ -46,6 +48,12 @@ class Trouble:
         seen = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
         what = "an update was" if self.iterations == 1 else f"updates of {self.iterations} iterations were"
         return f"{what} not finite or exploding, and left out, from step {self.step:,} on ({seen})"
+
+
+class _State(TypedDict):
+    mean: Tensor
+    count: Tensor
+    row: Annotated[int, SEED]
 
 
 class UpdateGuard:
@@ -157,7 +165,12 @@ class UpdateGuard:
         return {"mean": self._mean.cpu(), "count": self._count.cpu(), "row": int(self._row)}
 
     def load_state(self, state: Mapping[str, Any], step: int) -> None:
-        """Restore a state of :meth:`state`, after `step` completed iterations."""
+        """Restore a state of :meth:`state`, after `step` completed iterations.
+
+        Raises:
+            ValueError: the state has other keys or types.
+        """
+        state = table(state, _State)
         self._now.fill_(step)
         self._mean.copy_(state["mean"])
         self._count.copy_(state["count"])

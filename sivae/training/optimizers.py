@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sivae.models import VAEModel
+
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # of Adam
 
 
 def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) -> dict[str, torch.optim.Optimizer]:
@@ -39,6 +42,29 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(of_group)
         else:
             group["lr"] = of_group
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Load the moments of a state dict's "state"; the learning rates and other options stay the optimizer's own.
+
+    Raises:
+        ValueError: a moment is missing, or does not fit its parameter.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, moments in state.items():
+        if number not in range(len(parameters)) or moments.keys() != _MOMENTS:
+            raise ValueError(f"the optimizer has no parameter {number!r} with {', '.join(map(str, moments))}")
+        for name, moment in moments.items():
+            shape = () if name == "step" else tuple(parameters[number].shape)
+            if moment.shape != shape or not moment.is_floating_point():
+                raise ValueError(
+                    f"{name} of parameter {number} is {moment.dtype} of shape {list(moment.shape)}, expected a "
+                    f"floating type of shape {list(shape)}"
+                )
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate  # the same tensor as before, because a captured graph reads it
 
 
 def _groups(network: nn.Module, prefix: str, scales: dict[str, float]) -> list[dict[str, Any]]:

@@ -6,17 +6,27 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from sivae import files
+from sivae.fields import SEED, table
+from sivae.json_files import parse
 
 METRICS = "metrics.jsonl"
 _TAIL_BYTES = 8192  # more than two records
+_LONGEST = 1 << 20  # bytes of a line
+
+
+class _Record(TypedDict):
+    """A record. Its other keys are numbers, or None where a number is not finite."""
+
+    step: Annotated[int, SEED]
+    phase: NotRequired[str]
 
 
 class Recorder:
@@ -25,12 +35,14 @@ class Recorder:
     Args:
         folder: the run's folder.
         step: number of completed iterations. Records of later steps, which an interrupted process left, are removed.
-        notice: called with a message if TensorBoard is missing; the run then writes no events.
+        notice: called with a message if records are damaged or lost, or if TensorBoard is missing; the run then writes
+            no events.
+        last: the step of the last record up to `step`; None: unknown.
     """
 
-    def __init__(self, folder: Path, step: int, notice: Callable[[str], None]) -> None:
-        self._path = folder / METRICS
-        truncate_records(self._path, step)
+    def __init__(self, folder: Path, step: int, notice: Callable[[str], None], *, last: int | None = None) -> None:
+        self._folder, self._path, self._notice = folder, folder / METRICS, notice
+        _remove_records(self._path, step, notice, last)
         self._file = self._path.open("a", encoding="utf-8")
         self._events: Any = None
         try:
@@ -56,13 +68,29 @@ class Recorder:
         record: dict[str, Any] = {"step": step}
         record |= {key: value if math.isfinite(value) else None for key, value in zip(losses, values, strict=True)}
         record |= more
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        self._open_again_if_gone(step)
+        with files.named(self._path):
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
         if self._events is not None:
-            for key, value in record.items():
-                if isinstance(value, float):
-                    self._events.add_scalar(key, value, step)
+            with files.named(self._folder):
+                for key, value in record.items():
+                    if isinstance(value, float):
+                        self._events.add_scalar(key, value, step)
         return record
+
+    def _open_again_if_gone(self, step: int) -> None:
+        try:
+            there = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:
+            there = False
+        if not there:
+            self._file.close()
+            self._file = self._path.open("a", encoding="utf-8")
+            self._notice(
+                f"{self._path} was deleted or replaced by another program; records from step {step:,} on are written "
+                "to it, and those before are lost unless it holds them"
+            )
 
     def picture(self, name: str, path: Path, step: int) -> None:
         """Add a PNG file to TensorBoard's events."""
@@ -71,14 +99,16 @@ class Recorder:
         import numpy as np
         from PIL import Image
 
-        with Image.open(path) as image:
+        with files.named(self._folder), Image.open(path) as image:
             self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def sync(self) -> None:
         """Make sure that all records are on the disk."""
-        os.fsync(self._file.fileno())
+        with files.named(self._path):
+            os.fsync(self._file.fileno())
         if self._events is not None:
-            self._events.flush()
+            with files.named(self._folder):
+                self._events.flush()
 
     def close(self) -> None:
         """Flush and close."""
@@ -89,11 +119,8 @@ class Recorder:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Read all whole records of a run, by step."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    return [record for _, record in _whole_records(path.read_bytes())]
+    """Read all whole records of a run, in the order of the file; damaged lines are left out."""
+    return [record for _, record in _lines(folder / METRICS) if record is not None]
 
 
 def last_step(folder: Path) -> int:
@@ -104,39 +131,37 @@ def last_step(folder: Path) -> int:
             lines = file.read().splitlines(keepends=True)
     except OSError:
         return 0
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if line.endswith(b"\n"):
-                return int(json.loads(line)["step"])
-    return 0
+    return next((int(record["step"]) for line in reversed(lines) if (record := _record_of(line)) is not None), 0)
 
 
-def truncate_records(path: Path, step: int) -> None:
+def _remove_records(path: Path, step: int, notice: Callable[[str], None], last: int | None) -> None:
     """Remove the records after `step`, and damaged lines, from a `metrics.jsonl`."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    end = 0
-    for offset, record in _whole_records(content):
-        if record["step"] > step:
-            break
-        end = offset
-    if end < len(content):
-        os.truncate(path, end)
-        files.sync(path)
+    lines = list(_lines(path))
+    kept = [(line, record) for line, record in lines if record is not None and record["step"] <= step]
+    # The last line is cut short by a power failure; a damaged one before it is no usual accident.
+    damaged = [number for number, (line, record) in enumerate(lines, 1) if record is None and line.endswith(b"\n")]
+    if damaged:
+        notice(f"{path}: damaged lines removed: {len(damaged):,}, the first was line {damaged[0]:,}")
+    reached = kept[-1][1]["step"] if kept else 0
+    if last is not None and reached < last:
+        notice(f"{path} has lost its records after step {reached:,} up to step {last:,}; the run goes on without them")
+    if len(kept) < len(lines):
+        files.write_bytes(path, b"".join(line for line, _ in kept))
 
 
-def _whole_records(content: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """Parse the records before the first damaged line, each with the offset of its end."""
-    records = []
-    end = 0
-    for line in content.splitlines(keepends=True):
-        end += len(line)
-        try:
-            record = json.loads(line)
-            if not line.endswith(b"\n") or not isinstance(record["step"], int):
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        records.append((end, record))
-    return records
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Read the lines of a `metrics.jsonl`, each with its record, or None where it is damaged."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for line in iter(lambda: file.readline(_LONGEST), b""):
+            yield line, _record_of(line)
+
+
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = parse(line.decode())
+        table(record, _Record)
+    except ValueError:
+        return None
+    numbers = [value for key, value in record.items() if key != "phase" and value is not None]
+    proper = all(isinstance(value, int | float) and abs(value) < math.inf for value in numbers)
+    return record if proper and line.endswith(b"\n") else None

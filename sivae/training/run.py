@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 
 from sivae import files, ops
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
+from sivae.fields import NOT_NEGATIVE, table
 from sivae.machine import device_name, find_device, versions
 from sivae.progress import Progress
 from sivae.settings.growth import SMALLEST, Growing
@@ -28,7 +29,6 @@ from sivae.training.folder import (
     ROLLBACK,
     SAMPLES,
     SUMMARY,
-    is_summary,
     new_folder,
     read_config,
     read_rollback,
@@ -104,13 +104,17 @@ def train(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined(config.device))
         show = progress and processes.first
+
+        def say(text: str) -> None:
+            if show:
+                print(text, file=sys.stderr)
+
         folder = Path(out) if resume and out is not None else None
         if folder is not None:
             if processes.first:
                 stack.enter_context(files.locked(folder, "trains in"))
-            if finished := read_summary(folder):
-                if show:
-                    print(f"{folder} is finished; nothing is left to train", file=sys.stderr)
+            if finished := read_summary(folder, say):
+                say(_nothing_left(folder, config, finished["steps"]))
                 return {**finished, "run": str(folder)}
         config.check_processes(processes.count)
         device = _device_of(config, processes)
@@ -120,8 +124,8 @@ def train(
         stack.callback(task.close)
         config = _with_steps(task)
         for text in (_ends_early(config), spare):
-            if show and text:
-                print(text, file=sys.stderr)
+            if text:
+                say(text)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -130,6 +134,23 @@ def train(
             files.write_text(folder / CONFIG, config.to_json())
         summary = _Run(config, folder, task, device, processes, show).complete()
     return {**summary, "run": str(folder)}
+
+
+class _State(TypedDict):
+    """What a checkpoint has beside the weights and the trainer's state.
+
+    Attributes:
+        task: the state of the task.
+        scores: of an interval that a stop cut short, for the score at its end.
+        record: the last record of the losses.
+        train_seconds, wall_seconds: so far.
+    """
+
+    task: dict[str, Any]
+    scores: list[float]
+    record: NotRequired[dict[str, Any] | None]
+    train_seconds: Annotated[float, NOT_NEGATIVE]
+    wall_seconds: Annotated[float, NOT_NEGATIVE]
 
 
 class _Diverged(Exception):
@@ -158,15 +179,16 @@ class _Run:
         self.started = time.perf_counter()
         self.wall_before = 0.0
         self.rolled_back = False
+        self.record: dict[str, Any] | None = None  # the last one
         self.clock = Clock(device)
         self.checkpoints = folder / CHECKPOINTS
 
     def complete(self) -> dict[str, Any]:
         """Train from the last checkpoint to the end, then compute the metrics and draw the pictures."""
         if self.processes.first:
-            files.remove_leftovers(self.folder)
             self.checkpoints.mkdir(exist_ok=True)
-            files.remove_leftovers(self.checkpoints)
+            for folder in (self.folder, self.checkpoints, self.folder / SAMPLES):
+                files.remove_leftovers(folder)
         self.processes.wait()
         with StopSignals(_STOPPING if self.processes.first else "") as stop:
             while True:
@@ -192,6 +214,13 @@ class _Run:
             notices: list[str] = []
             checkpoint = load_latest(self.checkpoints, notices.append)
             start = 0 if checkpoint is None else checkpoint.step
+            if start > self.steps:
+                assert checkpoint is not None
+                raise CheckpointError(
+                    f"{checkpoint.path} is from after the run's end: {self.folder / CONFIG} has {self.steps:,} steps; "
+                    "restore that file as the run wrote it"
+                )
+            self.record = None
             if checkpoint is not None:
                 self._restore(trainer, checkpoint)
             rollback = read_rollback(self.folder)
@@ -206,7 +235,8 @@ class _Run:
                 for text in notices:
                     display.notice(text)
                 set_aside_after(self.checkpoints, start)
-                recorder = Recorder(self.folder, start, display.notice)
+                recorded = None if self.record is None else int(self.record["step"])
+                recorder = Recorder(self.folder, start, display.notice, last=recorded)
                 stack.callback(recorder.close)
             alone = self.processes.count == 1
             saturation = Saturation()
@@ -237,6 +267,7 @@ class _Run:
                             seconds=self.clock.seconds,
                             **_stage_record(config, step),
                         )
+                        self.record = record
                         scores += _score(config, record)
                         if saturation.begins(record):
                             display.notice(f"from step {step:,} on: {saturation.words(config, record)}")
@@ -284,7 +315,8 @@ class _Run:
         state = {
             **trainer.state(),
             "task": self.task.state(),
-            "scores": unfinished,  # of an interval that a stop cut short, for the score at its end
+            "scores": unfinished,
+            "record": self.record,
             "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
         }
@@ -300,15 +332,13 @@ class _Run:
 
     def _restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         trainer.restore(checkpoint)
-        try:
-            self.task.load_state(checkpoint.state["task"])
-            self.clock.seconds = float(checkpoint.state["train_seconds"])
+        with checkpoint.fitting("resume with the data and the version that wrote it"):
+            state = table(checkpoint.state, _State)
+            self.task.load_state(state["task"])
+            self.clock.seconds = state["train_seconds"]
             if not self.rolled_back:  # else this process has already counted that time
-                self.wall_before = float(checkpoint.state["wall_seconds"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(
-                f"{checkpoint.path} does not fit this run ({error}); resume with the data and the version that wrote it"
-            ) from None
+                self.wall_before = state["wall_seconds"]
+            self.record = state.get("record")
 
     def _roll_back(self, trouble: Trouble) -> None:
         """At the first divergence go back to the last checkpoint with a lower rate; at the second, stop."""
@@ -358,7 +388,8 @@ class _Run:
         model = trainer.for_evaluation()
         metrics = for_json(self.task.evaluate(model, config.seed))
         pictures = self.task.picture_run(self.folder, model, records, self.steps)
-        final = {key: value for key, value in records[-1].items() if key not in _BESIDE_LOSSES}
+        last = self.record or (records[-1] if records else {})  # earlier versions wrote no record to checkpoints
+        final = {key: value for key, value in last.items() if key not in _BESIDE_LOSSES}
         summary: dict[str, Any] = {
             "preset": config.preset,
             "objective": config.objective.name,
@@ -379,7 +410,6 @@ class _Run:
             "threads": torch.get_num_threads(),
             "versions": versions(),
         }
-        assert is_summary(summary)
         files.write_json(self.folder / SUMMARY, summary)
 
 
@@ -415,6 +445,17 @@ def _with_steps(task: Task) -> RunConfig:
         assert task.steps_per_epoch is not None  # endless data has no epochs
         steps = max(1, round(config.epochs * task.steps_per_epoch))
     return config.replace(steps=steps, epochs=config.epochs, sample_every=_sample_every(config, steps))
+
+
+def _nothing_left(folder: Path, config: RunConfig, done: int) -> str:
+    """Describe that a run is finished, and how to train longer where its `config.json` now has more steps."""
+    if config.growth.grows or config.steps is None or config.steps <= done:
+        return f"{folder} is finished; nothing is left to train"
+    return (
+        f"{folder} is finished with {done:,} steps, and its {CONFIG} now has {config.steps:,}. To train on to there, "
+        f"delete {folder / SUMMARY} and resume again; for a run of {config.steps:,} steps from the start, give "
+        f"--steps {config.steps} without --resume"
+    )
 
 
 def _ends_early(config: RunConfig) -> str:

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from sivae.errors import CheckpointError, ConfigError
+from sivae.errors import ConfigError
+from sivae.fields import table
 from sivae.method.base import Distance, Metrics, StepOptions
 from sivae.models import VAEModel
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
-from sivae.training.checkpoint import STATE, Checkpoint
+from sivae.training.checkpoint import Checkpoint
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
-from sivae.training.optimizers import make_optimizers, set_rate
+from sivae.training.optimizers import load_state, make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks.base import Task
 
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image; for larger ones computing costs more than launching
+
+
+class _Optimizer(TypedDict):
+    state: dict[int, dict[str, Tensor]]
+
+
+class _State(TypedDict):
+    optimizers: dict[str, _Optimizer]
+    noise: Tensor
+    guard: dict[str, Any]
 
 
 class Trainer:
@@ -157,19 +168,12 @@ class Trainer:
         checkpoint.restore(self.model)
         if self.averaged is not None:
             checkpoint.restore_averaged(self.averaged.model)
-        try:
+        with checkpoint.fitting("resume with the version that wrote it"):
+            state = table(checkpoint.state, _State)
             for name, optimizer in self.optimizers.items():
-                rates = [group["lr"] for group in optimizer.param_groups]
-                optimizer.load_state_dict(checkpoint.state["optimizers"][name])
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate  # the same tensor as before, because a captured graph reads it
-            self.generator.set_state(checkpoint.state["noise"])
-            self.guard.load_state(checkpoint.state["guard"], checkpoint.step)
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(
-                f"{checkpoint.path / STATE} does not fit this run or this version of sivae ({error}); "
-                "resume with the version that wrote it"
-            ) from None
+                load_state(optimizer, state["optimizers"][name]["state"])
+            self.generator.set_state(state["noise"])
+            self.guard.load_state(state["guard"], checkpoint.step)
         self._graphs.clear()  # the optimizers' state is in other memory now
 
     def _wants_graph(self, processes: Processes) -> bool:

@@ -129,11 +129,13 @@ def test_a_threshold_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "not a threshold of format 1"),
-        ({"threshold": "high"}, "threshold is 'high', expected float"),
-        ({"samples": True}, "samples is True, expected int"),
-        ({"score": "fid"}, "score is 'fid', expected one of kl, elbo, likelihood"),
-        ({"model": None}, "model is None, expected str"),
+        ({"format": 2}, r"threshold\.json: format is 2, expected 1; .* or calibrate again"),
+        ({"threshold": "high"}, 'threshold = "high": expected a finite number; calibrate again'),
+        ({"samples": True}, "samples = True: expected a whole number"),
+        ({"samples": 0}, "samples = 0: it must be 1 or more"),
+        ({"quantile": 1.5}, "quantile = 1.5: it must be more than 0 and at most 1"),
+        ({"score": "fid"}, 'score = "fid": expected one of kl, elbo, likelihood'),
+        ({"model": None}, "model = null: expected text"),
     ],
 )
 def test_files_that_are_no_threshold(change: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -100,12 +100,21 @@ def _rewrite_description(folder: Path, **changes: Any) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "model.json").unlink(), r"model\.json is missing; a model folder has"),
-        (lambda folder: (folder / "model.json").write_text("{"), r"model\.json cannot be read"),
-        (lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe"), r"model\.json cannot be read"),
-        (lambda folder: (folder / "model.json").write_text("[" * 100_000), r"model\.json cannot be read"),
-        (lambda folder: (folder / "model.json").write_text("[]"), r"model\.json: format is 'list', expected 1"),
-        (lambda folder: _rewrite_description(folder, format=2), r"model\.json: format is 2, expected 1; a newer sivae"),
-        (lambda folder: _rewrite_description(folder, name=3), r"model\.json: expected a text 'name'"),
+        (lambda folder: (folder / "model.json").write_text("{"), r"model\.json is damaged: not JSON in line 1"),
+        (
+            lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe"),
+            r"model\.json is damaged: byte 0 is no UTF-8",
+        ),
+        (lambda folder: (folder / "model.json").write_text("[" * 100_000), r"model\.json is damaged: .* nested"),
+        (
+            lambda folder: (folder / "model.json").write_text("[]"),
+            r"model\.json is damaged: the content = \[\]: expected an object",
+        ),
+        (
+            lambda folder: _rewrite_description(folder, format=2),
+            r"model\.json: format is 2, expected 1; use the version",
+        ),
+        (lambda folder: _rewrite_description(folder, name=3), r"model\.json is damaged: name = 3: expected text"),
         (lambda folder: _rewrite_description(folder, name="x"), r"model\.json: there is no model 'x'"),
         (
             lambda folder: _rewrite_description(folder, hyperparameters={"wide": 1}),

@@ -155,6 +155,15 @@ def test_a_divergence_is_a_result(tmp_path: Path, use: Callable[..., None]) -> N
     assert log.stat().st_size == size  # it is over, and not tried again
 
 
+@pytest.mark.parametrize("name", ["settings.json", "elapsed.json", "runs/one/diverged.json", "runs/one/rollback.json"])
+def test_a_damaged_file_is_named_with_the_remedy(name: str, tmp_path: Path, use: Callable[..., None]) -> None:
+    use(("one", {"objective": "vae"}))
+    reproduce("toy", _SETTINGS, tmp_path / "toy", progress=False)
+    (tmp_path / "toy" / name).write_text("[" * 10_000)
+    with pytest.raises(RunFolderError, match=rf"toy/{name} is damaged: .* nested .*delete"):
+        reproduce("toy", _SETTINGS, tmp_path / "toy", progress=False)
+
+
 def test_a_failure_names_the_training_and_what_it_said(tmp_path: Path, use: Callable[..., None]) -> None:
     use(("broken", {"ops": "abacus"}))
     with pytest.raises(TrainingFailed, match=r"the training broken failed: ops = 'abacus': expected .*broken\.log"):

@@ -160,6 +160,29 @@ def test_objects_in_the_state_are_refused_and_not_run(tmp_path: Path, monkeypatc
     assert not trap.exists()
 
 
+def _rewrite_manifest(path: Path, **changes: Any) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": "2"}, 'step = "2": expected a whole number'),
+        ({"files": ["state.pt"]}, "files = .*: expected an object"),
+        ({"files": {"state.pt": {"bytes": 1}}}, r"files\.state\.pt\.sha256 is missing"),
+        ({"files": {}}, r"model\.safetensors: its content differs"),
+        ({"score": [1]}, "score = .*: expected a finite number"),
+    ],
+)
+def test_a_manifest_of_other_types_is_damaged(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = _save(tmp_path, 2)
+    _rewrite_manifest(path, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+    best_checkpoint(tmp_path)
+
+
 def test_a_folder_renamed_to_another_step_is_damaged(tmp_path: Path) -> None:
     _save(tmp_path, 1).rename(tmp_path / "5")
     with pytest.raises(CheckpointError, match="different steps"):
@@ -181,6 +204,17 @@ def test_damaged_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
     assert (tmp_path / "damaged-2").is_dir()
     _save(tmp_path, 2)
     assert _steps(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("write", [files.write_text, files.write_bytes])
+def test_a_full_disk_is_an_error_that_names_the_file(write: Any, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    with pytest.raises(OSError, match="No space left") as caught, files.named(full), open("/dev/full", "w") as device:
+        device.write("x" * 100_000)
+    assert caught.value.filename == str(full)
+    with pytest.raises(FileNotFoundError) as missing:
+        write(tmp_path / "none" / "file", "x" if write is files.write_text else b"x")
+    assert missing.value.filename == str(tmp_path / "none" / "file")
 
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:

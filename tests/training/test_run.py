@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -260,6 +261,128 @@ def test_when_every_checkpoint_is_damaged_nothing_is_overwritten(whole: Path, tm
     with pytest.raises(CheckpointError, match="Restore the folder from a copy"):
         train(out=folder, resume=True, progress=False)
     assert len(read_records(folder)) == 12
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_without_its_records_is_finished_with_a_notice(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    finished = json.loads((folder / "summary.json").read_text())
+    for name in ("summary.json", "metrics.jsonl"):
+        (folder / name).unlink()
+    summary = train(out=folder, resume=True, progress=False)
+    assert summary["final"] == finished["final"]
+    assert "metrics.jsonl has lost its records after step 0 up to step 60" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_records_that_are_deleted_during_a_run_do_not_end_it(
+    whole: Path, tmp_path: Path, at_batch: Callable[[int, Callable[[], None]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    at_batch(57, (folder / "metrics.jsonl").unlink)
+    summary = train(_config(), folder, progress=False)
+    assert summary["final"] == json.loads((whole / "summary.json").read_text())["final"]
+    assert "was deleted or replaced" in capsys.readouterr().err
+
+
+def _replace_state(path: Path, **changes: Any) -> None:
+    """Change the state of a checkpoint, with a manifest that is right."""
+    state = torch.load(path / "state.pt", weights_only=True) | changes
+    torch.save(state, path / "state.pt")
+    content = (path / "state.pt").read_bytes()
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.pt"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+_MOMENTS = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizers": []}, r"optimizers = \[\]: expected an object"),
+        ({"optimizers": {"encoder": {"state": {}}}}, "'decoder'"),
+        (
+            {"optimizers": {"encoder": {"state": {0: {"step": 1}}}}},
+            r"encoder\.state\.0\.step = 1: expected",
+        ),
+        (
+            {"optimizers": {"encoder": {"state": {0: _MOMENTS}}}},
+            r"exp_avg of parameter 0 is .* shape \[3\]",
+        ),
+        ({"optimizers": {"encoder": {"state": {999: _MOMENTS}}}}, "the optimizer has no parameter 999"),
+        ({"noise": "x"}, 'noise = "x": expected a value of type Tensor'),
+        ({"noise": torch.zeros(3)}, "ByteTensor"),
+        ({"guard": {"mean": 1}}, "mean = 1: expected a value of type Tensor"),
+        ({"task": []}, r"task = \[\]: expected an object"),
+        ({"scores": 5}, "scores = 5: expected a list"),
+        ({"train_seconds": -1.0}, r"train_seconds = -1\.0: it must be 0 or more"),
+        ({"wall_seconds": "long"}, 'wall_seconds = "long": expected a finite number'),
+        ({"record": 1}, "record = 1: expected an object"),
+    ],
+)
+def test_a_state_of_other_types_does_not_fit(
+    changes: dict[str, Any], message: str, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()
+    _replace_state(folder / "checkpoints" / "60", **changes)
+    with pytest.raises(CheckpointError, match=rf"60/state\.pt does not fit this run .*{message}"):
+        train(out=folder, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("slowdown", [-1, 0, 1e300, "half", None])
+def test_a_rollback_that_cannot_be_is_an_error(slowdown: Any, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()
+    (folder / "rollback.json").write_text(
+        json.dumps({"step": 20, "from_step": 36, "slowdown": slowdown, "diagnosis": ""})
+    )
+    with pytest.raises(RunFolderError, match=r"rollback\.json is damaged: slowdown = .*; restore it from a copy"):
+        train(out=folder, resume=True, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_finished_run_with_more_steps_in_its_settings_says_how_to_train_on(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"steps": 60', '"steps": 80'))
+    assert train(out=folder, resume=True)["steps"] == 60
+    said = capsys.readouterr().err
+    assert f"is finished with 60 steps, and its config.json now has 80. To train on to there, delete {folder}" in said
+    (folder / "summary.json").unlink()
+    assert train(out=folder, resume=True, progress=False)["steps"] == 80
+    assert [record["step"] for record in read_records(folder)] == list(range(5, 81, 5))
+
+
+def test_a_checkpoint_after_the_run_s_end_is_not_concluded(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"steps": 60', '"steps": 50'))
+    with pytest.raises(CheckpointError, match=r"60 is from after the run's end: .*config\.json has 50 steps"):
+        train(out=folder, resume=True, progress=False)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_a_killed_run_left_half_written_is_removed(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "summary.json").unlink()
+    for place in (folder, folder / "samples", folder / "checkpoints"):
+        (place / ".tmp-30.png-0a1b2c3d").write_bytes(b"half")
+    train(out=folder, resume=True, progress=False)
+    assert not list(folder.rglob(".tmp-*"))
 
 
 def test_folders_that_are_taken_or_are_no_runs_are_errors(whole: Path, tmp_path: Path) -> None:
