@@ -20,7 +20,7 @@ XZ_MEMORY = 1 << 30  # bytes that unpacking xz may take, as its file says
 PICKLE_DEPTH = 100  # containers within containers
 PICKLE_SHARING = 16  # values for each byte of a pickle, where a value counts as often as it is used
 
-ARRAY_HEADER = 1 << 16  # bytes of the header of a .npy file
+ARRAY_HEADER = 10_000  # bytes of the header of a .npy file, as numpy allows
 MATLAB_DIMENSIONS = 32
 MODEL_DESCRIPTION = 1 << 20  # bytes of model.json
 MODEL_LAYERS = 1000  # layers of one network that a setting counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import io
 import lzma
 import zlib
 from collections.abc import Callable
@@ -41,19 +42,28 @@ class Unpacked:
         file: the compressed file, at its beginning.
         where: its name in error messages.
         most: bytes that it may unpack to; None: as many as the bounds and half of the free memory allow.
+        make: makes the object that unpacks it; None: by the file's first bytes.
         remedy: what to do about a file that unpacks to more.
 
     Attributes:
         position: number of bytes that were read.
     """
 
-    def __init__(self, file: IO[bytes], where: str, *, most: int | None = None, remedy: str) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        where: str,
+        *,
+        most: int | None = None,
+        make: Callable[[], Any] | None = None,
+        remedy: str,
+    ) -> None:
         self.position = 0
         self._file, self._where, self._remedy = file, where, remedy
         self._most = available_memory() // 2 if most is None else most
         self._taken = self._made = 0
         self._input = self._output = b""
-        self._decoder: Any = None
+        self._decoder: Any = None if make is None else make()
 
     def read(self, size: int) -> bytes:
         """Read `size` bytes; fewer at the end.
@@ -61,13 +71,13 @@ class Unpacked:
         Raises:
             DataError: the file is damaged or cut short, or unpacks to too much.
         """
-        parts = []
+        content = io.BytesIO()  # hands its bytes over without a copy
         while size and (self._output or self._unpack()):
             part, self._output = self._output[:size], self._output[size:]
-            parts.append(part)
+            content.write(part)
             size -= len(part)
             self.position += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return content.getvalue()
 
     def skip(self, size: int) -> None:
         """Read `size` bytes and forget them. Raises as :meth:`read` does."""

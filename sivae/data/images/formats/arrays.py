@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
 from sivae.data.images.formats.cars3d import test_classes
+from sivae.data.images.formats.npy import MAGIC, Arrays, map_array
 from sivae.data.images.formats.releases import choose_part, numbers_as_names
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
 
 _SUFFIXES = (".npy", ".npz")
+_ZIP = b"PK"
 
 # Common names of the arrays in a .npz file: (images, labels).
 _PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1"), ("imgs", "classes"))
@@ -32,29 +33,29 @@ def find(store: Store, only: str | None = None) -> list[Found]:
     if only is None or not only.lower().endswith(_SUFFIXES):
         return []
     path = store.path / only
-    return [Found(f"arrays in {path}", partial(_open, path))]
+    return [Found(f"arrays in {path}", partial(_open, path, store.head(only)))]
 
 
-def _open(path: Path, request: Request) -> PackedImages:
+def _open(path: Path, head: bytes, request: Request) -> PackedImages:
     """The images of a file; a `.npy` file is mapped into memory."""
     split = request.split
     try:
-        content = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(content, np.ndarray):
+        if head.startswith(MAGIC):
             if split is not None:
                 raise no_such_split(str(path), split, "one array has no parts, so leave the split out")
-            return _checked(content, _labels_beside(path), request.name, str(path))
-        with content:
-            return _read_npz(content, path, request)
+            return _checked(map_array(path), _labels_beside(path), request.name, str(path))
+        if head.startswith(_ZIP):
+            return _read_npz(Arrays(path), path, request)
+        raise ValueError(f"it begins with {head[:8].hex(' ') or 'nothing'}")
     except DataError:
         raise
-    except Exception as error:  # zipfile and numpy raise many kinds of errors on damaged files
+    except Exception as error:  # numpy raises many kinds of errors on damaged files
         raise DataError(
             f"{path} cannot be read as an array of numbers: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
 
 
-def _read_npz(content: Mapping[str, Any], path: Path, request: Request) -> PackedImages:
+def _read_npz(content: Mapping[str, np.ndarray], path: Path, request: Request) -> PackedImages:
     split, keys = request.split, list(content)
     parts: dict[Split | None, tuple[str, str]] = {}
     for which, pairs in _PART_PAIRS.items():
@@ -110,8 +111,7 @@ def _labels_beside(path: Path) -> np.ndarray | None:
     names = [f"{path.stem}-labels.npy", f"{path.stem}_labels.npy"] + ["labels.npy"] * (path.stem == "images")
     for name in names:
         if (path.parent / name).is_file():
-            labels: np.ndarray = np.load(path.parent / name, allow_pickle=False)
-            return labels
+            return map_array(path.parent / name)
     return None
 
 

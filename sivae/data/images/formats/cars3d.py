@@ -10,13 +10,13 @@ Parts share no car: as in Gabbay & Hoshen ("Demystifying Inter-Class Disentangle
 
 from __future__ import annotations
 
-import io
 import re
 from functools import partial
 
 import numpy as np
 
 from sivae.data.images.base import Split
+from sivae.data.images.formats.matlab import NewerVersionError, read_arrays
 from sivae.data.images.formats.releases import by_folder, found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
 from sivae.data.images.formats.table import Found, Request
@@ -79,26 +79,17 @@ def _open(
 
 
 def _decode(store: Store, run: Run) -> Decoded:
-    from scipy.io import loadmat, whosmat
-
-    content = store.read(run.file)
     try:
-        # Checked before unpacking, because a small file may claim any size.
-        claimed = {name: (list(shape), kind) for name, shape, kind in whosmat(io.BytesIO(content))}
-        if claimed.get("im", (list(_SHAPE), "uint8")) != (list(_SHAPE), "uint8"):
-            shape, kind = claimed["im"]  # the kind in MATLAB's words: double, single, uint8
-            raise DamagedImageError(f"the file holds im as {kind} {shape}; expected im as uint8 {list(_SHAPE)}")
-        pixels = loadmat(io.BytesIO(content), variable_names=("im",)).get("im")
-    except NotImplementedError:
+        pixels = read_arrays(store.read(run.file), ("im",)).get("im")
+    except NewerVersionError:
         raise DataError(
             f"{store.where(run.file)} is a MATLAB 7.3 file; Cars3D's are of version 5 (save -v7 writes it)"
         ) from None
     except DamagedImageError:
         raise
-    except Exception as error:  # scipy raises many kinds of errors on damaged files
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise DamagedImageError(f"the file is damaged, or no MATLAB file: {words}") from None
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != _SHAPE:
+    except ValueError as error:
+        raise DamagedImageError(f"the file is damaged, or no MATLAB file: {error}; fetch it again") from None
+    if pixels is None or pixels.dtype != np.uint8 or pixels.shape != _SHAPE:
         came = "no im" if pixels is None else f"im as {pixels.dtype} {list(pixels.shape)}"
         raise DamagedImageError(f"the file holds {came}; expected im as uint8 {list(_SHAPE)}")
     views = np.ascontiguousarray(pixels.transpose(4, 3, 0, 1, 2))  # elevation, azimuth, height, width, channel

@@ -16,6 +16,7 @@ from sivae.data.images.stores import Store
 from sivae.errors import DataError
 
 _SIDE = 32
+_LARGEST_LABEL = 0xFFFF
 _PIXELS = 3 * _SIDE * _SIDE
 
 
@@ -63,16 +64,21 @@ def _read_python(store: Store, files: dict[str, str], names: list[str], *, meta:
         given = content.get(labels)
         if not isinstance(given, list) or len(given) != len(array) or not all(type(one) is int for one in given):
             raise DataError(f"{where}: its {labels} are not {len(array):,} whole numbers, one for each image")
+        if not all(0 <= one <= _LARGEST_LABEL for one in given):
+            raise DataError(f"{where}: its {labels} are not all from 0 to {_LARGEST_LABEL}; fetch it again")
         pixels.append(array)
         values += given
     class_names = None
     if meta in files:
         listed = read_pickle(store.read(files[meta]), store.where(files[meta])).get(key)
-        class_names = _text(listed) if isinstance(listed, list) else None
+        if isinstance(listed, list):
+            class_names = _text(listed, store.where(files[meta]))
     return _content(pixels, np.array(values, np.int64), class_names, names, store)
 
 
-def _text(names: list[object]) -> tuple[str, ...]:
+def _text(names: list[object], where: str) -> tuple[str, ...]:
+    if not all(isinstance(name, str | bytes) for name in names):
+        raise DataError(f"{where}: its names of classes are not all text; fetch it again")
     return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 

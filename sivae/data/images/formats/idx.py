@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import re
@@ -17,11 +16,13 @@ from sivae.data.images.formats.releases import Content, by_folder, found_arrays,
 from sivae.data.images.formats.table import Found
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.stores import Store
+from sivae.data.images.unpacking import Unpacked, is_compressed
 from sivae.errors import DataError
 
 _IMAGES = re.compile(r"(?P<stem>.*?)images(?P<mark>[-.])idx3-ubyte(\.gz)?")
 _PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("t10k", "test"), ("test", "test"))
 _UNSIGNED_BYTE = 8
+_MAGIC = 4  # bytes
 
 
 def find(store: Store, only: str | None = None) -> list[Found]:
@@ -84,29 +85,25 @@ def _labels_name(store: Store, name: str) -> str | None:
 
 def _array(store: Store, name: str, dimensions: int) -> np.ndarray:
     where = store.where(name)
-    content: io.BufferedIOBase = io.BytesIO(store.read(name))
-    if content.read(2) == b"\x1f\x8b":
-        content.seek(0)
-        content = gzip.GzipFile(fileobj=content)
-    content.seek(0)
-    try:
-        head = content.read(4 + 4 * dimensions)
-        if len(head) < 4 or head[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or head[3] != dimensions:
-            raise DataError(
-                f"{where} begins with {head[:4].hex(' ') or 'nothing'}; an IDX file of bytes in {dimensions} "
-                f"dimension{'s' * (dimensions > 1)} begins with 00 00 08 0{dimensions}"
-            )
-        if len(head) < 4 + 4 * dimensions:
-            raise DataError(f"{where} is cut short in its header")
-        shape = struct.unpack(f">{dimensions}I", head[4:])
-        size = math.prod(shape)
-        if size > available_memory() // 2:
-            raise DataError(f"{where} claims to hold {amount(size)}, which do not fit into memory")
-        if 0 in shape:
-            raise DataError(f"{where} holds nothing: its shape is {list(shape)}")
-        values = content.read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{where} is damaged: {error}") from None
+    content = store.read(name)
+    plain = io.BytesIO(content)
+    is_packed = is_compressed(content[:16])
+    stream = Unpacked(plain, where, remedy="; unpack it with another program") if is_packed else plain
+    head = stream.read(_MAGIC + 4 * dimensions)
+    if len(head) < _MAGIC or head[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or head[3] != dimensions:
+        raise DataError(
+            f"{where} begins with {head[:4].hex(' ') or 'nothing'}; an IDX file of bytes in {dimensions} "
+            f"dimension{'s' * (dimensions > 1)} begins with 00 00 08 0{dimensions}"
+        )
+    if len(head) < _MAGIC + 4 * dimensions:
+        raise DataError(f"{where} is cut short in its header")
+    shape = struct.unpack(f">{dimensions}I", head[_MAGIC:])
+    size = math.prod(shape)
+    if size > available_memory() // 2:
+        raise DataError(f"{where} claims to hold {amount(size)}, which do not fit into memory")
+    if 0 in shape:
+        raise DataError(f"{where} holds nothing: its shape is {list(shape)}")
+    values = stream.read(size + 1)
     if len(values) != size:
         came = f"only {len(values):,}" if len(values) < size else "more"
         raise DataError(f"{where} claims to hold {size:,} bytes of shape {list(shape)}, and has {came}")

@@ -39,6 +39,7 @@ _LINE = re.compile(rf"\s*(?P<video>{_VIDEO})\b(?P<frames>.*)")
 _RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
 _WIDTH, _HEIGHT = 160, 120
 _LONGEST = 1_000_000  # frames, eleven hours
+_MOST_LISTED = 10_000_000  # frames of all videos
 _CHUNK_BYTES = 8  # the head of each frame in an AVI file
 _MAX_PIXELS = 1 << 20  # of a frame, with the borders that decoders add; no larger frame is allocated
 
@@ -116,13 +117,18 @@ def _refuse_copies(store: Store, videos: dict[str, re.Match[str]]) -> None:
 def _read_lists(store: Store, lists: Iterable[str]) -> dict[str, np.ndarray]:
     """Rising frame numbers, int64, by video. Lines that do not begin with a video's name are ignored."""
     listed: dict[str, np.ndarray] = {}
+    count = 0
     for name in lists:
         lines = store.read(name).decode(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             match = _LINE.fullmatch(line)
             if match is None or "missing" in match["frames"]:  # the release lacks one video, as its list says
                 continue
-            listed[match["video"]] = _frames(match["frames"], f"line {number} of {store.where(name)}")
+            where = f"line {number} of {store.where(name)}"
+            frames = listed[match["video"]] = _frames(match["frames"], where)
+            count += len(frames)
+            if count > _MOST_LISTED:
+                raise DataError(f"{where}: with it more than {_MOST_LISTED:,} frames are listed; fetch the list again")
     return listed
 
 
@@ -132,11 +138,24 @@ def _frames(text: str, where: str) -> np.ndarray:
     left = rest.replace(",", "").strip()
     if left or not ranges or any(not 1 <= first <= last <= _LONGEST for first, last in ranges):
         raise DataError(
-            f"{where} lists {' '.join(text.split())!r}; expected ranges of frames such as 1-95, 96-185, counted from 1 "
-            f"to at most {_LONGEST:,}"
+            f"{where} lists {' '.join(text.split())[:80]!r}; expected ranges of frames such as 1-95, 96-185, counted "
+            f"from 1 to at most {_LONGEST:,}"
         )
-    numbers: np.ndarray = np.unique(np.concatenate([np.arange(first, last + 1) for first, last in ranges]))
-    return numbers
+    listed = np.zeros(max(last for _, last in ranges) + 1, bool)
+    for first, last in _joined(ranges):
+        listed[first : last + 1] = True
+    return np.flatnonzero(listed)
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Rising ranges that do not overlap, with the same numbers: a short line may list the same frames many times."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], last)
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _import_av() -> Any:

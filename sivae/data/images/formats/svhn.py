@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
 from functools import partial
 
 import numpy as np
 
 from sivae.data.images.base import Split
+from sivae.data.images.formats.matlab import NewerVersionError, read_arrays
 from sivae.data.images.formats.releases import Content, by_folder, found_arrays
 from sivae.data.images.formats.table import Found
 from sivae.data.images.stores import Store
@@ -42,18 +42,16 @@ def find(store: Store, only: str | None = None) -> list[Found]:
 
 
 def _read(store: Store, files: list[str]) -> Content:
-    from scipy.io import loadmat
-
     (name,) = files
     where = store.where(name)
-    content = store.read(name)
     try:
-        variables = loadmat(io.BytesIO(content), variable_names=("X", "y"))
-    except NotImplementedError:
+        variables = read_arrays(store.read(name), ("X", "y"))
+    except NewerVersionError:
         raise DataError(f"{where} is a MATLAB 7.3 file; SVHN's are of version 5 (save -v7 writes it)") from None
-    except Exception as error:  # scipy raises many kinds of errors on damaged files
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where} is damaged, or no MATLAB file: {words}") from None
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{where} is damaged, or no MATLAB file: {error}; fetch it again") from None
     pixels = variables.get("X")
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] not in (1, 3):
         came = "no X" if pixels is None else f"X as {pixels.dtype} {list(pixels.shape)}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sivae import bounds
 from sivae.data.images import PackedImages, open_images
 from sivae.errors import DataError
-from tests.data.images.samples import cifar_images
+from tests.data.images.samples import cifar_images, write_zip
 
 IMAGES = cifar_images(4, 0)
 
@@ -106,14 +108,64 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
             open_images(tmp_path / name)
 
 
-def test_damaged_files_are_named(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", IMAGES)
-    np.savez(tmp_path / "a.npz", images=IMAGES)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.npy", "cannot be read as an array of numbers"), ("a.npz", "is no zip archive, or it is")],
+)
+def test_damaged_files_are_named(tmp_path: Path, name: str, message: str) -> None:
+    (np.save if name == "a.npy" else np.savez)(tmp_path / name, IMAGES)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match=rf"{name} {message}"):
+        open_images(path)
+
+
+def npy(header: str, version: bytes = b"\1\0") -> bytes:
+    size = struct.pack("<H" if version == b"\1\0" else "<I", len(header))
+    return b"\x93NUMPY" + version + size + header.encode() + bytes(64)
+
+
+HEADER = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s)}\n"
+HOSTILE = {
+    "a shape beyond the file": (npy(HEADER % "1000000, 1000, 1000"), r"too few for uint8 of shape \[1000000, 1000"),
+    "a negative shape": (npy(HEADER % "-1, 4, 4"), r"too few for uint8 of shape \[-1, 4, 4\]"),
+    "a shape of no end": (npy(HEADER % ("1, " * 3000)), "cannot be read as an array of numbers"),
+    "a nested header": (npy("(" * 9000), "cannot be read as an array of numbers"),
+    "a header of 4 GB": (npy("", b"\2\0")[:8] + b"\xff" * 4, "cannot be read as an array of numbers"),
+    "objects": (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n"), "it holds objects, not numbers"),
+    "a version of later": (npy(HEADER % "1, 1, 1", b"\3\0"), r"version 3\.0 of the format, expected 1\.0 or 2\.0"),
+    "a pickle": (b"\x80\x04N.", "it begins with 80 04 4e 2e"),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_headers_are_named(tmp_path: Path, content: bytes, message: str, inside: bool) -> None:
+    path = tmp_path / ("a.npz" if inside else "a.npy")
+    if inside:
+        write_zip(path, {"images.npy": content})
+    else:
+        path.write_bytes(content)
+    if inside and message.startswith("it begins"):
+        message = "cannot be read as an array of numbers"
+    with pytest.raises(DataError, match=rf"a\.np. cannot be read as an array of numbers.*{message}" if 0 else message):
+        open_images(path)
+
+
+def test_a_bomb_of_an_array_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "ALWAYS_UNPACKED", 1_000_000)
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((1_100, 32, 32), np.uint8))
+    with pytest.raises(DataError, match=r"images\.npy in .*a\.npz claims to unpack to 1\.1 MB, more than 250 times"):
+        open_images(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_in_both_orders(tmp_path: Path, order: str) -> None:
+    array = np.asarray(IMAGES, order=order)  # type: ignore[call-overload]
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "a.npz", images=array)
     for name in ("a.npy", "a.npz"):
-        path = tmp_path / name
-        path.write_bytes(path.read_bytes()[:500])
-        with pytest.raises(DataError, match=rf"{name} cannot be read as an array of numbers"):
-            open_images(path)
+        assert np.array_equal(opened(tmp_path / name).array, opened(tmp_path / "a.npy").array)
 
 
 def test_missing_parts_and_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from sivae.data.images import ImageSet, load_packed, open_images, prepare
+from sivae.data.images.formats import cars3d
 from sivae.data.images.formats.cars3d import test_classes as held_out
 from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import cifar_images, pngs, write_files, write_tar, write_zip
@@ -109,10 +110,8 @@ def test_it_is_packed_in_order_by_any_number_of_threads(tmp_path: Path) -> None:
 def test_a_file_is_decoded_once_in_order_and_the_set_can_be_sent_to_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import scipy.io
-
-    loads, load = [], scipy.io.loadmat
-    monkeypatch.setattr(scipy.io, "loadmat", lambda *given, **named: (loads.append(1), load(*given, **named))[1])
+    loads, load = [], cars3d.read_arrays
+    monkeypatch.setattr(cars3d, "read_arrays", lambda *given: (loads.append(1), load(*given))[1])
     images = open_images(write_files(tmp_path, release()))
     for index in range(len(images)):
         images.read(index)
@@ -129,7 +128,7 @@ def test_a_file_is_decoded_once_in_order_and_the_set_can_be_sent_to_a_process(
         (b"junk" * 100, "the file is damaged, or no MATLAB file"),
         (mat(car(1), "image"), r"holds no im; expected im as uint8 \[128, 128, 3, 24, 4\]"),
         (mat(car(1)[:64]), r"holds im as uint8 \[64, 128, 3, 24, 4\]; expected"),
-        (mat(np.zeros((2, 2))), r"holds im as double \[2, 2\]; expected"),
+        (mat(np.zeros((2, 2))), r"holds im as float64 \[2, 2\]; expected"),
     ],
 )
 def test_a_damaged_car_is_named_and_can_be_skipped(tmp_path: Path, data: bytes, message: str) -> None:
@@ -189,8 +188,8 @@ def test_the_last_classes_of_the_arrays_are_the_test_images(tmp_path: Path) -> N
         ({"classes": CLASSES[:5]}, None, r"its labels are int64 of shape \[5\]; expected 6 whole numbers"),
         ({"imgs": IMAGES / 255}, None, "expected uint8; scale to 0"),
         ({"classes": CLASSES * 0}, "test", "all its images are of one class, and parts share no class"),
-        ({"contents": None}, "test", "has no test images; it holds imgs, classes"),
-        ({"classes": None}, "train", "has no train images; it holds imgs, contents"),
+        ({"contents": None}, "test", "has no test images; it holds classes, imgs"),
+        ({"classes": None}, "train", "has no train images; it holds contents, imgs"),
     ],
 )
 def test_wrong_arrays_are_named(tmp_path: Path, changes: dict[str, object], split: str | None, message: str) -> None:

@@ -118,3 +118,18 @@ def test_a_short_binary_is_named(tmp_path: Path) -> None:
     path = write_files(tmp_path, {"data_batch_1.bin": bytes(3000)})
     with pytest.raises(DataError, match=r"data_batch_1\.bin has 3,000 bytes; expected a multiple of 3,073"):
         open_images(path)
+
+
+def test_a_label_beyond_all_classes_is_named(tmp_path: Path) -> None:
+    batch = {b"data": planes(cifar_images(2, 1)), b"labels": [1, 2**70]}
+    path = write_files(tmp_path, {"data_batch_1": python3_pickle(batch, 2)})
+    with pytest.raises(DataError, match=r"data_batch_1: its labels are not all from 0 to 65535; fetch it again"):
+        open_images(path)
+
+
+def test_names_of_classes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    content, _, _ = cifar10_python()
+    name = next(name for name in content if name.endswith("batches.meta"))
+    path = write_files(tmp_path, content | {name: python3_pickle({"label_names": [[]] * 10}, 2)})
+    with pytest.raises(DataError, match=r"batches\.meta: its names of classes are not all text; fetch it again"):
+        open_images(path)

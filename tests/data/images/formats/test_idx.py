@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sivae import bounds
 from sivae.data.images import open_images
 from sivae.errors import DataError
 from tests.data.images.samples import (
@@ -73,3 +78,17 @@ def test_a_wrong_idx_file_is_named(tmp_path: Path, images: bytes, labels: bytes 
     content = {"train-images-idx3-ubyte": images} | ({"train-labels-idx1-ubyte": labels} if labels else {})
     with pytest.raises(DataError, match=message):
         open_images(write_files(tmp_path, content))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_other_compressions_and_bombs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
+) -> None:
+    images, _, _ = mnist()
+    path = tmp_path / "images-idx3-ubyte"
+    path.write_bytes(pack(idx(images)))
+    assert np.array_equal(opened(path).array[:, :, :, 0], images)
+    monkeypatch.setattr(bounds, "ALWAYS_UNPACKED", 1_000_000)
+    path.write_bytes(pack(idx(np.zeros((1100, 32, 32), np.uint8))))
+    with pytest.raises(DataError, match=r"images-idx3-ubyte unpacks to more than 250 times its size, .*; unpack"):
+        open_images(path)

@@ -113,6 +113,19 @@ def test_the_list_names_the_frames_that_show_a_person(tmp_path: Path, separator:
     assert levels(open_images(zipped)) == levels(images)
 
 
+def test_a_line_that_lists_the_same_frames_many_times_is_short(tmp_path: Path) -> None:
+    lines = b"person01_boxing_d1 frames " + b"1-1000000, " * 30_000
+    path = write_files(tmp_path, {name(1): avi(range(3)), "00sequences.txt": lines})
+    assert len(open_images(path)) == 1_000_000 // EVERY
+
+
+def test_a_list_of_more_frames_than_anybody_films_is_named(tmp_path: Path) -> None:
+    lines = [f"person{person}_boxing_d1 frames 1-1000000" for person in range(11, 30)]
+    path = write_files(tmp_path, {name(1): avi(range(3)), "00sequences.txt": "\n".join(lines).encode()})
+    with pytest.raises(DataError, match=r"line 11 of .*00sequences\.txt: with it more than 10,000,000 frames"):
+        open_images(path)
+
+
 @pytest.mark.parametrize(
     "frames", ["", "1-x", "5", "0-4", "9-3", "1-5 and on", "1-1000001", "1-99999999999999999999", "-3-4"]
 )
