@@ -108,7 +108,7 @@ def prepare(
         return finished
     _check_destination(folder)
     try:
-        shape = choose_shape(images, resolution=resolution, crop=crop, channels=channels)
+        shape = choose_shape(images, resolution=resolution, crop=crop, channels=channels, notice=notice)
     except DamagedImageError as error:
         raise _damaged(error) from None
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, PackedImages
+from sivae.data.images.base import ImageSet, Notice, PackedImages, ignore
 from sivae.data.images.crop import Crop
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.loading.fitting import choose_shape, fit_image, nearest
@@ -84,6 +84,7 @@ def load_packed(
     budget_bytes: int | None = None,
     workers: int | None = None,
     progress: bool = True,
+    notice: Notice = ignore,
 ) -> PackedImages:
     """Decode and resize a set into memory.
 
@@ -95,6 +96,7 @@ def load_packed(
         budget_bytes: the most that the pixels may take; None: half of the free memory.
         workers: number of threads; None: one for each core.
         progress: show progress if it takes long.
+        notice: called with a line about the resize, where there is one.
 
     Returns:
         The set in memory; `source` itself where it already is in memory at this shape.
@@ -109,7 +111,7 @@ def load_packed(
             check_shape_request(asked[0], crop, channels)
             return source
     source = nearest(source, resolution, crop)
-    shape = choose_shape(source, resolution=resolution, crop=crop, channels=channels)
+    shape = choose_shape(source, resolution=resolution, crop=crop, channels=channels, notice=notice)
     budget = available_memory() // 2 if budget_bytes is None else budget_bytes
     size = len(source) * shape.image_bytes
     if size > budget:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet
+from sivae.data.images.base import ImageSet, Notice, ignore
 from sivae.data.images.crop import Crop
 from sivae.data.images.halving import averaged
 from sivae.data.images.pixels import check_shape_request, check_size, fit
@@ -55,7 +55,14 @@ def nearest(images: ImageSet, resolution: int | None, crop: Crop) -> ImageSet:
     return images.at_least(resolution)
 
 
-def choose_shape(images: ImageSet, *, resolution: int | None, crop: Crop = None, channels: int | None = None) -> Shape:
+def choose_shape(
+    images: ImageSet,
+    *,
+    resolution: int | None,
+    crop: Crop = None,
+    channels: int | None = None,
+    notice: Notice = ignore,
+) -> Shape:
     """Choose the shape from the request and from some images, evenly spread.
 
     Args:
@@ -63,6 +70,7 @@ def choose_shape(images: ImageSet, *, resolution: int | None, crop: Crop = None,
         resolution: None takes the resolution of the images.
         crop: see :func:`sivae.data.images.pixels.fit`.
         channels: None takes 3 where one of these images is RGB, else 1.
+        notice: called with a line about the resize, where there is one.
 
     Raises:
         DataError: the set is empty, or an image does not fit the request.
@@ -74,7 +82,7 @@ def choose_shape(images: ImageSet, *, resolution: int | None, crop: Crop = None,
     probed = sorted({round(i * (len(images) - 1) / max(1, count - 1)) for i in range(count)})
     grey, side = True, resolution
     failure: DamagedImageError | None = None
-    seen = 0
+    sides: list[int] = []
     for index in probed:
         try:
             picture = images.picture(index)
@@ -84,20 +92,34 @@ def choose_shape(images: ImageSet, *, resolution: int | None, crop: Crop = None,
             if not images.skip_damaged:
                 raise
             continue
-        seen += 1
+        sides.append(crop[2] if isinstance(crop, tuple) else min(picture.size))
         grey = grey and picture.mode == "L"
-        side = side or (min(picture.size) if crop == "center" or crop is None else crop[2])
+        side = side or sides[0]
         if images.uniform:
             break
-    if not seen and failure is not None and side is None:
+    if not sides and failure is not None and side is None:
         raise failure
+    if resolution is not None and sides and {*sides} != {resolution}:
+        notice(_resized(images.name, sides, resolution))
     return Shape(
         resolution=side or 1,
-        channels=channels or (1 if grey and seen else 3),
+        channels=channels or (1 if grey and sides else 3),
         crop=crop,
         channels_given=channels is not None,
         exact=resolution is None,
     )
+
+
+def _resized(name: str, sides: list[int], side: int) -> str:
+    """Words for images of these sides that all get another one."""
+    least, most = f"{min(sides)}×{min(sides)}", f"{max(sides)}×{max(sides)}"
+    came = least if least == most else f"{least} to {most}"
+    if min(sides) < side:
+        return (
+            f"{name}: images of {came} are ENLARGED to {side}×{side}, which adds pixels but no detail; "
+            f"choose --resolution {min(sides)} or a preset of that size, if there is one"
+        )
+    return f"{name}: images of {came} are resized to {side}×{side}"
 
 
 def fit_image(images: ImageSet, index: int, shape: Shape) -> np.ndarray:
@@ -130,6 +152,7 @@ class FittedImages(ImageSet):
         resolution: height and width of every image.
         channels: 1 or 3; None takes 3 where images are RGB, else 1.
         crop: the part of each image to keep; None: all of it, which has to be square.
+        notice: see :func:`choose_shape`.
 
     Raises:
         DataError: the set is empty, or an image does not fit.
@@ -137,9 +160,17 @@ class FittedImages(ImageSet):
 
     uniform = True
 
-    def __init__(self, source: ImageSet, *, resolution: int, channels: int | None = None, crop: Crop = None) -> None:
+    def __init__(
+        self,
+        source: ImageSet,
+        *,
+        resolution: int,
+        channels: int | None = None,
+        crop: Crop = None,
+        notice: Notice = ignore,
+    ) -> None:
         self._source = source = nearest(source, resolution, crop)
-        self._shape = choose_shape(source, resolution=resolution, crop=crop, channels=channels)
+        self._shape = choose_shape(source, resolution=resolution, crop=crop, channels=channels, notice=notice)
         self._halvings = 0
         self.resolution, self.channels = resolution, self._shape.channels
         self.name, self.skipped, self.part = source.name, source.skipped, source.part
