@@ -164,7 +164,8 @@ def _sorted(shares: Iterable[Share]) -> list[Share]:
 def tables(profile: Profile) -> list[Table]:
     """A table of the kinds, and one of the kernels that take most time."""
     title = f"{profile.case.name}, {profile.variant}"
-    whole = profile.seconds.median
+    counted = sum(share.seconds for share in profile.shares)
+    whole = max(counted, profile.seconds.median) if profile.device_type == "cuda" else counted
     kinds: defaultdict[str, list[Share]] = defaultdict(list)
     for share in profile.shares:
         kinds[share.kind].append(share)
@@ -173,15 +174,14 @@ def tables(profile: Profile) -> list[Table]:
     )
     lines = [_line(share.name, share, whole) for share in by_kind]
     if profile.device_type == "cuda":
-        idle = whole - sum(share.seconds for share in profile.shares)
-        lines.append(["no kernel runs", format_seconds(max(idle, 0.0)), _percent(max(idle, 0.0) / whole), ""])
+        lines.append(["no kernel runs", format_seconds(whole - counted), _percent((whole - counted) / whole), ""])
     top = [_line(short(share.name), share, whole) for share in profile.shares[:TOP]]
     rest = profile.shares[TOP:]
     if rest:
         together = Share("", sum(share.seconds for share in rest), sum(share.calls for share in rest))
         top.append(_line(f"{len(rest)} others", together, whole))
     what = "kernel" if profile.device_type == "cuda" else "op"
-    figures = ["time", "of the iteration", "calls"]
+    figures = ["time", "share", "calls"]
     return [
         Table(f"{title}: kinds", ["", *figures], lines, labels=1),
         Table(f"{title}: the {TOP} that take most", [what, *figures], top, labels=1),
@@ -217,8 +217,8 @@ def sentence(profile: Profile) -> str:
 
 
 _EXPLANATION = f"""\
-Times and calls are of one iteration, means of {_CALLS} under the profiler. A share is of the iteration without it, so
-shares can add up to more than 100 %."""
+Times and calls are of one iteration, means of {_CALLS} under the profiler, which makes it slower. Shares are of the
+sum: on a CPU of the ops' times, on a GPU of the iteration's time if kernels do not fill it. They add up to 100 %."""
 
 
 def write_page(path: Path, found: Sequence[Profile], facts: Mapping[str, Any]) -> None:

@@ -87,6 +87,13 @@ def small_plane(figure: Figure, box: Box, limit: float, *, title: str = "", x: b
     return axes
 
 
+def value_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Put a logarithmic scale below, with a tick at each of the values, whose numbers stand aslant to have room."""
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:.3g}" for value in values], rotation=40, ha="right", rotation_mode="anchor")
+    axes.minorticks_off()
+
+
 def legend(axes: Axes, **options: Any) -> None:
     """Add a legend without a frame."""
     axes.legend(**{"frameon": False, "fontsize": 9, "labelcolor": INK, **options})

@@ -218,30 +218,32 @@ def interpolation_strip(
         ValueError: not such images, or none.
     """
     _check_some(images)
-    texts = [(f"{index / max(len(images) - 1, 1):.3g}", MUTED) for index in range(len(images))]
+    texts = [f"{index / max(len(images) - 1, 1):.3g}" for index in range(len(images))]
     groups = [len(images)]
     if ends is not None:
         images = torch.cat([ends[0][None], images, ends[1][None]])
-        first, last = labels or ("A", "B")
-        texts = [(first, INK), *texts, (last, INK)]
+        labels = labels or ("A", "B")
+        texts = ["", *texts, ""]
         groups = [1, *groups, 1]
-    elif labels is not None:
-        texts[0], texts[-1] = ((label, INK) for label in labels)
     cells = _to_cells(to_rgb(images, value_range), len(images), 1)
     height, width = cells.shape[1:3]
     kind = _font_beside(width)
-    below = round(1.8 * kind.size)
+    line = round(1.8 * kind.size)
     parts, words, left, start = [], [], 0, 0
     for count in groups:
         row = _tiled(cells[start : start + count], count, _PADDING)
         parts.append((row, left, 0))
-        for index, (text, colour) in enumerate(texts[start : start + count]):
+        for index, text in enumerate(texts[start : start + count]):
             middle = left + _PADDING + width // 2 + index * (width + _PADDING)
-            top = height + _PADDING + below // 2
-            words.append(_Text(_shortened(text, kind, width), middle, top, colour, "mm", kind))
+            words.append(_Text(_shortened(text, kind, width), middle, height + _PADDING + line // 2, MUTED, "mm", kind))
         left, start = left + row.shape[1] + _GAP, start + count
-    size = (left - _GAP, height + 2 * _PADDING + below)
-    _write_png(path, _composed(size, parts, words))
+    across, down = left - _GAP, height + 2 * _PADDING + line
+    if labels is not None:  # in a line of their own, where each has half of the picture's width
+        first, last = (_shortened(label, kind, across // 2 - 2 * _PADDING) for label in labels)
+        words.append(_Text(first, _PADDING, down + line // 2 - _PADDING, INK, "lm", kind))
+        words.append(_Text(last, across - _PADDING, down + line // 2 - _PADDING, INK, "rm", kind))
+        down += line
+    _write_png(path, _composed((across, down), parts, words))
 
 
 def animation(
@@ -424,12 +426,14 @@ def _font_beside(cell: int) -> ImageFont.FreeTypeFont:
 
 
 def _shortened(text: str, kind: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as there is room for."""
+    """The text, or as much of its beginning and of its end as there is room for."""
     if kind.getlength(text) <= width:
         return text
-    while text and kind.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…" if text else ""
+    for kept in range(len(text) - 1, 0, -1):
+        shorter = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+        if kind.getlength(shorter) <= width:
+            return shorter
+    return ""
 
 
 def _write_png(path: str | os.PathLike[str], pixels: Pixels) -> None:

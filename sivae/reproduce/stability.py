@@ -209,7 +209,7 @@ def _verdict(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
 def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     from matplotlib.lines import Line2D
 
-    from sivae.figures.charts import DEPTHS, legend, new_figure, panel, write_figure
+    from sivae.figures.charts import DEPTHS, legend, new_figure, panel, value_ticks, write_figure
     from sivae.figures.look import MUTED, ORANGE
 
     drawing = new_figure(10.0, 7.4)
@@ -220,16 +220,14 @@ def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
         labels = ("JSD (nats)", "JSD at the end (nats)") if column == 0 else ("", "")
         above = panel(drawing, (left, 0.55, 0.4, 0.33), title=METHODS[method], x="iteration", y=labels[0])
         name = "margin m (nats, logarithmic)" if method == "intro" else "β_neg (logarithmic)"
-        below = panel(drawing, (left, 0.12, 0.4, 0.33), x=name, y=labels[1])
+        below = panel(drawing, (left, 0.14, 0.4, 0.31), x=name, y=labels[1])
         for one in found:
             above.plot(one.steps, one.jsd, color=colours[one.value], linewidth=1.3, marker="o", markersize=2.5)
             mark = {"marker": "x", "color": ORANGE} if one.failures else {"marker": "o", "color": colours[one.value]}
             below.plot([one.value], [_last(one)], linestyle="", markersize=6, **mark)
         lines = [Line2D([], [], color=colours[value], label=f"{value:g}") for value in values]
         legend(above, handles=lines, title=_SYMBOLS[method], title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
-        below.set_xscale("log")
-        below.set_xticks(values, [f"{value:g}" for value in values])
-        below.minorticks_off()
+        value_ticks(below, values)
         for axes in (above, below):
             axes.axhline(math.log(2), color=MUTED, linewidth=0.8, linestyle="--")
             axes.set_ylim(0.0, 0.74)

@@ -240,7 +240,10 @@ class TestStrip:
         assert picture.shape[1] == 100 + 12 + 2 * 98 + 2 + 12 + 100
         assert int(picture[50, 50, 0]) == 204 and int(picture[50, -50, 0]) == 153
         assert (picture[:98, 100:112] == 255).all()
-        assert (picture[100:, -100:] < 200).any() and (picture[100:, -112:-100] == 255).all()  # cut to its place
+        names = picture[126:]  # below the positions, each in its half
+        assert (names[:, :100] < 200).any() and (names[:, -100:] < 200).any()
+        middle = picture.shape[1] // 2
+        assert (names[:, middle - 2 : middle + 2] == 255).all()
 
 
 class TestAnimation:
