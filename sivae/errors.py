@@ -81,7 +81,7 @@ class ModelFileError(SivaeError, ValueError):
 
 
 class FeaturesError(SivaeError, ValueError):
-    """The network that FID and KID need is not there."""
+    """The network that metrics of samples need is missing, or its stored features do not fit."""
 
 
 class ThresholdError(SivaeError, ValueError):
