@@ -153,12 +153,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
     write_bytes(path, text.getvalue().encode(errors="surrogateescape"))
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of any device to one safetensors file atomically."""
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> None:
+    """Write tensors of any device, and texts about them, to one safetensors file atomically."""
     from safetensors.torch import save
 
     # Not by the library's own writing: it hides why a disk refuses, and lets nobody but the owner read the file.
-    write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(stored, None if texts is None else dict(texts)))
 
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ def print_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, "not finite" if value is None else f"{value:.4g}")
+        table.add_row(name, "not finite" if value is None else f"{value:,}" if type(value) is int else f"{value:.4g}")
     Console(highlight=False).print(table)
 
 

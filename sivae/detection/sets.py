@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sivae.data.images import ImageSet
-from sivae.data.images.base import Split
+from sivae.data.images.base import Split, spread
 from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.parts import open_split
 from sivae.detection.detector import Detector, Notice, Scores
@@ -75,7 +75,7 @@ def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, p
     """
     if not len(images):
         raise DataError(f"{images.name} holds no images")
-    rows = [int(row) for row in np.linspace(0, len(images) - 1, min(count, len(images))).round()]
+    rows = spread(len(images), count)
     portions: list[Scores] = []
     with counting(title, len(rows), enabled=progress) as counter:
         for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):

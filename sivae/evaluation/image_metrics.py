@@ -197,18 +197,31 @@ def evaluate_images(
         metrics = meter.compute()
         if distance is not None:
             condition = torch.cat(conditions) if conditions else None
-            passes = itertools.count(_FIRST_NOISE, model.OFFSETS_PER_PASS)
-
-            def decode(z: Tensor, condition: Tensor | None) -> Tensor:
-                # In eval mode this decodes, with other noise for every image where the model adds noise.
-                noise = ops.PhiloxNoise(seed, next(passes))
-                return model.decode_for_training(z, condition, noise=noise, prior=True)
-
-            count = distance.real_count
-            for images in generate(model, count, seed=seed, condition=condition, decode=decode):
+            for images in generate_for_metrics(model, distance.real_count, seed=seed, condition=condition):
                 distance.add_generated(images)
             metrics |= distance.compute(seed=seed)
         return metrics
+
+
+def generate_for_metrics(
+    model: VAEModel, count: int, *, seed: int, condition: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Decode samples of the prior as :func:`sivae.models.latent.generate` does, each with noise maps of its own.
+
+    Args:
+        model: of images, in eval mode. Where it adds noise, every image gets other noise.
+        count, seed, condition: see :func:`sivae.models.latent.generate`.
+
+    Yields:
+        [B, C, H, W] in the model's value range, on its device.
+    """
+    passes = itertools.count(_FIRST_NOISE, model.OFFSETS_PER_PASS)
+
+    def decode(z: Tensor, condition: Tensor | None) -> Tensor:
+        # In eval mode this only decodes.
+        return model.decode_for_training(z, condition, noise=ops.PhiloxNoise(seed, next(passes)), prior=True)
+
+    yield from generate(model, count, seed=seed, condition=condition, decode=decode)
 
 
 def _prepared(model: VAEModel, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sivae.data.images.base import spread
 from sivae.data.images.parts import Images
 from sivae.errors import ConfigError
+from sivae.evaluation.against import compare_samples
+from sivae.evaluation.fid import inception
 from sivae.evaluation.image_metrics import evaluate_images
 from sivae.evaluation.lpips import LPIPS, SMALLEST_COMPARED
 from sivae.evaluation.translation import measure_translation
@@ -71,6 +74,14 @@ class MeasuredImages:
         assert labels is not None
         return F.one_hot(labels.to(self._device), self.classes).float()
 
+    def conditions(self, count: int) -> Tensor | None:
+        """Return the conditions of `count` rows spread over all, in turn if there are fewer; None without them."""
+        if not self.conditional:
+            return None
+        rows = self.spread(count)
+        labels = torch.tensor([self.images.label(row) for row in rows])
+        return self.condition(labels.repeat(-(-count // len(rows)))[:count])
+
     def batches(self, count: int = MEASURED) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield batches of `count` images spread over all, or of all images if there are fewer."""
         rows = self.spread(count)
@@ -79,17 +90,13 @@ class MeasuredImages:
             yield self.some(rows[start : start + size])
 
 
-def spread(total: int, count: int) -> list[int]:
-    """Choose `count` numbers spread over 0 … total - 1; all of them if there are fewer."""
-    return [int(row) for row in np.linspace(0, total - 1, min(count, total)).round()]
-
-
 def measure(model: VAEModel, images: MeasuredImages, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
     """Compute all metrics of a model on images.
 
     These are the metrics of :func:`sivae.evaluation.image_metrics.evaluate_images`, with FID and KID if the file of
-    Inception is given; for a translation model also those of
-    :func:`sivae.evaluation.translation.measure_translation`, with LPIPS if its files are given.
+    Inception is given, and those of :func:`sivae.evaluation.against.compare_samples` if there are images to compare
+    with; for a translation model also those of :func:`sivae.evaluation.translation.measure_translation`, with LPIPS if
+    its files are given.
 
     Raises:
         ConfigError: the files of LPIPS are given for another kind of model, or for images without classes.
@@ -99,16 +106,17 @@ def measure(model: VAEModel, images: MeasuredImages, seed: int, files: FeatureFi
             f"LPIPS compares images from {SMALLEST_COMPARED}x{SMALLEST_COMPARED} on, and this model's have "
             f"{model.sample_shape[1]}x{model.sample_shape[2]}; leave its weights out"
         )
+    # What may be missing comes first, and what takes minutes last.
+    features = None if files.fid is None else inception(files.fid)
     translated = translation_metrics(model, images, seed, lpips_files=files.lpips) if model.tells_class else {}
     if files.lpips is not None and not translated:
         raise ConfigError("LPIPS is for translations between images with classes; leave its weights out")
-    if files.fid is None:
-        return evaluate_images(model, images.batches(), seed=seed) | translated
-    from sivae.evaluation.fid import inception
-
-    features = inception(files.fid)
-    every = images.batches(max(MEASURED, files.fid_count))
-    return evaluate_images(model, every, seed=seed, fid_features=features, fid_count=files.fid_count) | translated
+    compared = {}
+    if files.against is not None:
+        compared = compare_samples(model, files.against, seed=seed, conditions=images.conditions)
+    every = images.batches(MEASURED if features is None else max(MEASURED, files.fid_count))
+    metrics = evaluate_images(model, every, seed=seed, fid_features=features, fid_count=files.fid_count)
+    return metrics | compared | translated
 
 
 def translation_metrics(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from sivae import ops
+from sivae.data.images.crop import parse_crop
 from sivae.errors import ConfigError, RunFolderError
+from sivae.evaluation.against import Against, compare_samples
 from sivae.machine import find_device
+from sivae.models import VAEModel
+from sivae.models.base import one_hot
 from sivae.models.storage import DESCRIPTION, load_model
 from sivae.training.checkpoint import load_latest
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
@@ -32,9 +40,10 @@ def evaluate(
     fid_weights: str | os.PathLike[str] | None = None,
     fid_count: int = 50_000,
     lpips_weights: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+    against: Against | None = None,
     notice: Notice = lambda text: None,
 ) -> dict[str, Any]:
-    """Compute metrics of a run's last whole checkpoint, or of a model folder. Writes nothing.
+    """Compute metrics of a run's last whole checkpoint, or of a model folder. Writes nothing but what `against` names.
 
     Args:
         path: a run's folder, or a model folder, an imported checkpoint for instance.
@@ -47,6 +56,7 @@ def evaluate(
         fid_weights: the file of the Inception network, for FID and KID of images.
         fid_count: number of images at most that FID and KID compare.
         lpips_weights: the files of VGG-16's weights and of LPIPS' own weights, for LPIPS of translations.
+        against: the images that samples are compared with, see :func:`sivae.evaluation.against.compare_samples`.
         notice: called with a message for each damaged checkpoint that is skipped, and if another ops backend than the
             run's is used.
 
@@ -59,13 +69,15 @@ def evaluate(
         CheckpointError: the run's checkpoints are all damaged.
         ModelFileError: the model folder or a file of LPIPS is damaged.
         OSError: a file of LPIPS cannot be read.
-        FeaturesError: the file of the Inception network is missing or damaged.
+        FeaturesError: Inception's file is missing or damaged, or the weights for `against` are not installed, or its
+            features do not fit.
     """
     folder = Path(path)
     asked = FeatureFiles(
         fid=None if fid_weights is None else Path(fid_weights),
         fid_count=fid_count,
         lpips=None if lpips_weights is None else (Path(lpips_weights[0]), Path(lpips_weights[1])),
+        against=against,
     )
     if (folder / DESCRIPTION).is_file() and not (folder / CONFIG).exists():
         return _of_model(folder, seed or 0, device or "auto", data, crop, asked)
@@ -78,6 +90,9 @@ def evaluate(
         config = config.replace(seed=seed)
     where = find_device(device or config.device)
     config = config.replace(device=str(where))
+    if against is not None:
+        cut = parse_crop(getattr(config.data, "crop", None))  # data that is built in has none
+        asked = dataclasses.replace(asked, against=dataclasses.replace(against, crop=cut or "center"))
     if config.ops not in ops.available_backends(where):
         fastest = ops.available_backends(where)[0]
         notice(f"the run's ops backend {config.ops!r} is not available on {where}; evaluating with {fastest!r}")
@@ -95,10 +110,14 @@ def evaluate(
     return {"step": checkpoint.step, "seed": config.seed, **for_json(metrics)}
 
 
+def is_model(folder: Path) -> bool:
+    """Whether :func:`evaluate` takes the folder for a run or a model."""
+    return (folder / CONFIG).exists() or (folder / DESCRIPTION).is_file()
+
+
 def _of_model(
     folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, crop: str | None, asked: FeatureFiles
 ) -> dict[str, Any]:
-    from sivae.data.images.crop import parse_crop
     from sivae.data.images.parts import open_parts
     from sivae.training.measured_images import MeasuredImages, measure
 
@@ -107,7 +126,9 @@ def _of_model(
     if len(model.sample_shape) != 3:
         raise ConfigError(f"{folder} is a model of points without a run, so its data is unknown; name its run")
     if data is None:
-        raise ConfigError(f"{folder} is a model without a run; name the images to measure it on by --data PATH")
+        if asked.against is None or asked.fid is not None or asked.lpips is not None:
+            raise ConfigError(f"{folder} is a model without a run; name the images to measure it on by --data PATH")
+        return {"seed": seed, **for_json(compare_samples(model, asked.against, seed=seed, conditions=_in_turn(model)))}
     channels, side, _ = model.sample_shape
     try:
         _, images = open_parts(str(data), resolution=side, channels=channels, crop=parse_crop(crop), for_training=False)
@@ -115,6 +136,12 @@ def _of_model(
         return {"seed": seed, **for_json(measure(model, measured, seed, asked))}
     except OSError as error:
         raise ConfigError(str(error)) from error
+
+
+def _in_turn(model: VAEModel) -> Callable[[int], Tensor | None]:
+    """Conditions of all classes in turn, for a conditional model."""
+    classes = model.condition_dim
+    return lambda count: one_hot(torch.arange(count) % classes, classes) if classes else None
 
 
 def for_json(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -206,6 +206,11 @@ def _checked(
     return values, names
 
 
+def spread(total: int, count: int) -> list[int]:
+    """Choose `count` numbers spread over 0 … total - 1, for sets that are ordered by class; all if there are fewer."""
+    return [int(row) for row in np.linspace(0, total - 1, min(count, total)).round()]
+
+
 def ignore(_: str) -> None:
     """A `Notice` that shows nothing."""
 

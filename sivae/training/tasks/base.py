@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sivae.errors import ConfigError
+from sivae.evaluation.against import Against
 from sivae.models import VAEModel
 from sivae.settings.run import RunConfig
 from sivae.training.parallel import Processes
@@ -19,17 +20,19 @@ from sivae.training.parallel import Processes
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureFiles:
-    """Files of the networks that some metrics of images need. A metric is computed if its file is given.
+    """Files that some metrics of images need. A metric is computed if its file is given.
 
     Attributes:
         fid: Inception's weights, for FID and KID.
         fid_count: number of images at most that FID and KID compare.
         lpips: VGG-16's weights and LPIPS' own weights, for LPIPS of translations.
+        against: the images that samples are compared with.
     """
 
     fid: Path | None = None
     fid_count: int = 50_000
     lpips: tuple[Path, Path] | None = None
+    against: Against | None = None
 
 
 NO_FILES = FeatureFiles()

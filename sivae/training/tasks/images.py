@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sivae.data.images import ImageBatches, at_resolution
+from sivae.data.images.base import spread
 from sivae.data.images.parts import Images, Parts, read_parts
 from sivae.errors import ConfigError
 from sivae.models import MODELS, VAEModel
@@ -20,7 +21,7 @@ from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
 from sivae.settings.data import ImageData
 from sivae.settings.growth import Growing, Stage
 from sivae.settings.run import RunConfig
-from sivae.training.measured_images import MeasuredImages, measure, spread
+from sivae.training.measured_images import MeasuredImages, measure
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
 from sivae.training.tasks.base import NO_FILES, FeatureFiles, Task

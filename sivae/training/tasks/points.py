@@ -66,10 +66,12 @@ class PointsTask(Task):
         """Compute the metrics of :func:`sivae.evaluation.density.evaluate_density`.
 
         Raises:
-            ConfigError: a file of FID or LPIPS is given.
+            ConfigError: a file of FID or LPIPS, or a set of images, is given.
         """
-        if files.fid is not None or files.lpips is not None:
-            raise ConfigError("FID and LPIPS compare images, and this run makes points; leave their weights out")
+        if files.fid is not None or files.lpips is not None or files.against is not None:
+            raise ConfigError(
+                "FID, KID and LPIPS compare images, and this run makes points; leave --against and their weights out"
+            )
         return evaluate_density(model, self._density, seed=seed, device=self._device)
 
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
