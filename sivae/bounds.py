@@ -22,8 +22,8 @@ PICKLE_SHARING = 16  # values for each byte of a pickle, where a value counts as
 
 ARRAY_HEADER = 10_000  # bytes of the header of a .npy file, as numpy allows
 MATLAB_DIMENSIONS = 32
-MODEL_DESCRIPTION = 1 << 20  # bytes of model.json
-MODEL_LAYERS = 1000  # layers of one network that a setting counts
+MODEL_LAYERS = 1000  # linear layers of one network that a setting counts
+MODEL_SIDE = 1 << 14  # pixels; a convolutional network has layers for each halving
 
 
 def unpacked_limit(packed: int) -> int:

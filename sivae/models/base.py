@@ -236,8 +236,13 @@ def evaluating(model: HasMode) -> Iterator[None]:
             module.training = training
 
 
-def checked_counts(owner: str, least: int, **values: object) -> None:
-    """Raise ValueError if a hyperparameter is not a whole number of at least `least`."""
+def checked_counts(owner: str, least: int, most: int | None = None, **values: object) -> None:
+    """Raise ValueError if a hyperparameter is not a whole number from `least` to `most`, or to any where it is None.
+
+    A number of layers needs an end, as a network takes time and memory for each layer before its weights are compared.
+    """
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{owner}: {name} is {value!r}, expected a whole number of at least {least}")
+        if most is not None and value > most:
+            raise ValueError(f"{owner}: {name} is {str(value)[:40]}, expected at most {most:,}")

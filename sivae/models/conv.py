@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sivae.bounds import MODEL_SIDE
 from sivae.models.base import VAEModel, checked_counts
 from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import NORMS, Norm, make_norm
@@ -55,7 +56,8 @@ class ConvVAE(VAEModel):
     ) -> None:
         super().__init__()
         widths = _checked_widths(widths)
-        checked_counts("ConvVAE", 1, image_size=image_size, channels=channels, z_dim=z_dim)
+        checked_counts("ConvVAE", 1, MODEL_SIDE, image_size=image_size)
+        checked_counts("ConvVAE", 1, channels=channels, z_dim=z_dim)
         checked_counts("ConvVAE", 0, condition_dim=condition_dim)
         if norm not in NORMS:
             raise ValueError(f"ConvVAE: norm is {norm!r}, expected one of {', '.join(NORMS)}")

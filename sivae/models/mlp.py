@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts
 
 
@@ -30,7 +31,8 @@ class MLPVAE(VAEModel):
     def __init__(self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4) -> None:
         super().__init__()
         self.hyperparameters = {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}
-        checked_counts("MLPVAE", 1, **self.hyperparameters)
+        checked_counts("MLPVAE", 1, data_dim=data_dim, z_dim=z_dim, hidden=hidden)
+        checked_counts("MLPVAE", 1, MODEL_LAYERS, layers=layers)
         self.z_dim = z_dim
         self.sample_shape = (data_dim,)
         self.encoder = relu_network([data_dim, *[hidden] * layers, 2 * z_dim])

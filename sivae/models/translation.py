@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae import ops
+from sivae.bounds import MODEL_SIDE
 from sivae.models.base import VAEModel, checked_counts, evaluating
 from sivae.models.doubling import DoublingConv2d
 
@@ -64,7 +65,8 @@ class TranslationVAE(VAEModel):
     ) -> None:
         super().__init__()
         counts = {"content_dim": content_dim, "class_dim": class_dim, "width": width, "hidden": hidden}
-        checked_counts("TranslationVAE", 1, image_size=image_size, channels=channels, **counts)
+        checked_counts("TranslationVAE", 1, MODEL_SIDE, image_size=image_size)
+        checked_counts("TranslationVAE", 1, channels=channels, **counts)
         checked_counts("TranslationVAE", 0, coded_images=coded_images, coded_classes=coded_classes)
         if (coded_images == 0) != (coded_classes == 0):
             raise ValueError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from sivae.bounds import MODEL_LAYERS
 from sivae.errors import ConfigError
-from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, Need, setting
+from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, Need, Range, setting
 
 if TYPE_CHECKING:
     from sivae.models import VAEModel
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 Samples = Literal["points", "images"]
 Norm = Literal["batch", "group", "none"]
 Supervision = Literal["none", "pairs"]
+
+_LAYERS = Range(lambda value: 1 <= value <= MODEL_LAYERS, f"from 1 to {MODEL_LAYERS}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class MLP(Model):
 
     z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
     hidden: int = setting(help="Width of the linear layers.", within=AT_LEAST_1)
-    layers: int = setting(help="Number of inner layers.", within=AT_LEAST_1)
+    layers: int = setting(help="Number of inner layers.", within=_LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,7 @@ class Style(Model):
         help="Channels of the outermost blocks; each further block has twice as many.", within=AT_LEAST_1
     )
     max_channels: int = setting(help="Largest number of channels of a block.", within=AT_LEAST_1)
-    mapping_layers: int = setting(help="Layers from a latent to its style.", within=AT_LEAST_1)
+    mapping_layers: int = setting(help="Layers from a latent to its style.", within=_LAYERS)
     style_mixing: float = setting(
         0.9,
         help="Share of the training passes over prior samples that mix two styles.",

@@ -129,6 +129,18 @@ def _rewrite_description(folder: Path, **changes: Any) -> None:
             r"model\.safetensors: encoder\.entry\.conv\.weight has shape \[4, 3, 5, 5\], expected \[1000000, 3, 5, 5\]",
         ),
         (lambda folder: _rewrite_description(folder, hyperparameters={"z_dim": 10**40}), r"model\.json: \w"),
+        *(
+            (
+                lambda folder, name=name, given=given: _rewrite_description(folder, name=name, hyperparameters=given),
+                rf"model\.json: \w+: {next(iter(given))} is \d+, expected at most [\d,]+",
+            )
+            for name, given in (
+                ("mlp", {"layers": 10**9}),
+                ("style", {"mapping_layers": 10**9}),
+                ("conv", {"image_size": 2**10_000, "widths": [1] * 10_000}),
+                ("translation", {"image_size": 2**10_000}),
+            )
+        ),
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), r"model\.safetensors cannot be read"),
         (

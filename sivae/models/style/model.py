@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sivae import ops
+from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts, evaluating
 from sivae.models.style.decoder import SMALLEST, Noise, StyleDecoder
 from sivae.models.style.encoder import StyleEncoder
@@ -91,8 +92,8 @@ class StyleVAE(VAEModel):
             start_channels=start_channels,
             max_channels=max_channels,
             z_dim=z_dim,
-            mapping_layers=mapping_layers,
         )
+        checked_counts("StyleVAE", 1, MODEL_LAYERS, mapping_layers=mapping_layers)
         if image_size & (image_size - 1) or not SMALLEST <= image_size <= LARGEST:
             raise ValueError(
                 f"StyleVAE: image_size is {image_size}, expected a power of two from {SMALLEST} to {LARGEST}"
