@@ -249,9 +249,9 @@ def _score_files(given: argparse.Namespace, opened: ImageModel) -> None:
         threshold = Threshold.read(given.threshold)
         detector = detector_of(opened.model, threshold, given.threshold)
     out = given.csv or opened.beside("ood-scores.csv")
-    rows = score_files(detector, given.score)
+    rows = score_files(detector, given.score, notice=notice)
     write_file_scores(out, rows, None if threshold is None else threshold.threshold)
-    damaged = [row for row in rows if row.score is None]
+    damaged = [row for row in rows if row.score is None and row.is_image]
     if damaged:
         more = f", and {len(damaged) - 1:,} more like it" if len(damaged) > 1 else ""
         notice(f"{damaged[0].problem}{more}; without a score in the table")
@@ -259,5 +259,6 @@ def _score_files(given: argparse.Namespace, opened: ImageModel) -> None:
     if threshold is not None:
         count = sum(row.score is not None and row.score > threshold.threshold for row in rows)
         found = f", out of distribution {count:,}"
-    print(f"{plural(len(rows) - len(damaged), 'image')} scored by {detector.score}{found}")
+    scored = sum(row.score is not None for row in rows)
+    print(f"{plural(scored, 'image')} scored by {detector.score}{found}")
     print(out)

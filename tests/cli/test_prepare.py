@@ -25,6 +25,7 @@ def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.Cap
     assert out == f"{tmp_path / 'out'}: 3 images of 8×8×3, 2 classes\n  lower resolutions beside them: 4\n"
     assert err.splitlines() == [
         f"sivae: {source}: reading its train images, not the test images",
+        f"sivae: {source}: labels: the folders of the images, 2 classes",
         f"sivae: next: sivae train PRESET --data {tmp_path / 'out'}; sivae presets lists them",
     ]
     assert open_images(tmp_path / "out").read(0).shape == (8, 8, 3)
@@ -75,6 +76,6 @@ def test_a_mistake_is_one_line(
     monkeypatch.chdir(source.parent)
     came, out, err = run(capsys, "prepare", *words.split())
     assert (came, out) == (code, "")
-    lines = [line for line in err.splitlines() if "reading its train images" not in line]
+    lines = [line for line in err.splitlines() if "reading its train images" not in line and "labels: " not in line]
     assert len(lines) == 1 and lines[0].startswith("sivae: ") and message in lines[0]
     assert not Path("out").exists()

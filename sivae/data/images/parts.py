@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sivae.data.images.base import ImageSet, Notice, PackedImages, Split
+from sivae.data.images.base import ImageSet, Notice, PackedImages, Split, ignore
 from sivae.data.images.crop import Crop
 from sivae.data.images.levels import at_resolution
 from sivae.data.images.loading.dataset import read_dataset
@@ -56,9 +56,11 @@ def open_parts(
         DataError: the images are missing or damaged, or do not fit the memory.
     """
 
+    say = _once(_print if show else ignore)
+
     def part(split: Split) -> ImageSet | None:
         try:
-            return open_images(path, split=split, skip_damaged=skip_damaged)
+            return open_images(path, split=split, skip_damaged=skip_damaged, notice=say)
         except NoSuchSplitError:
             return None
 
@@ -71,15 +73,15 @@ def open_parts(
         if from_disk:
             return FittedImages(images, resolution=resolution, channels=channels, crop=crop)
         packed = load_packed(images, resolution=resolution, channels=channels, crop=crop, progress=show)
-        if packed.skipped and show:
-            print(f"{packed.name}: damaged images left out: {packed.skipped:,}", file=sys.stderr)
+        if packed.skipped:
+            say(f"{packed.name}: damaged images left out: {packed.skipped:,}")
         return packed
 
     test = part("test")
     if test is not None and not for_training:
         return Parts(None, in_shape(test))
     # Opened before the test images are decoded: both may be in one archive.
-    train = part("train") or open_images(path, skip_damaged=skip_damaged)
+    train = part("train") or open_images(path, skip_damaged=skip_damaged, notice=say)
     fitted = in_shape(train)
     return Parts(fitted, fitted if test is None else in_shape(test))
 
@@ -118,9 +120,26 @@ def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: No
     Raises:
         DataError: the images are missing or damaged, or there is no such part.
     """
+    say = _once(notice)
     if split is not None:
-        return open_images(path, split=split, skip_damaged=skip_damaged)
+        return open_images(path, split=split, skip_damaged=skip_damaged, notice=say)
     try:
-        return open_images(path, split="test", skip_damaged=skip_damaged)
+        return open_images(path, split="test", skip_damaged=skip_damaged, notice=say)
     except NoSuchSplitError:
-        return open_images(path, skip_damaged=skip_damaged, notice=notice)
+        return open_images(path, skip_damaged=skip_damaged, notice=say)
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _once(notice: Notice) -> Notice:
+    """A notice that leaves out repeated lines: each part of a set is opened by itself."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            notice(text)
+
+    return say

@@ -9,14 +9,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sivae.data.images.crop import Crop, check_crop
+from sivae.data.images.kinds import kind_of, readable_kinds
 from sivae.errors import DamagedImageError, DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
 MAX_RESOLUTION = 16384
 
-# Pillow's other formats stay off, whatever a file's name: some of them start other programs, and many are rarely used.
-_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _GREY_MODES = ("1", "L", "LA", "La")
 
 
@@ -39,7 +36,7 @@ def decode(content: bytes, where: str) -> Image.Image:
     if not content:
         raise DamagedImageError(f"{where} is empty")
     try:
-        picture: Image.Image = Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS)
+        picture: Image.Image = Image.open(io.BytesIO(content), formats=readable_kinds())
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and picture.width * picture.height > limit:
             raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
@@ -56,9 +53,9 @@ def decode(content: bytes, where: str) -> Image.Image:
             f"({error}), as a file made to exhaust memory does; if it is meant, scale it down first"
         ) from None
     except UnidentifiedImageError:
-        raise DamagedImageError(
-            f"{where} is no image that can be read (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM)"
-        ) from None
+        kind = kind_of(content)
+        came = f"an image of the kind {kind}, which Pillow cannot read here" if kind else "no image that can be read"
+        raise DamagedImageError(f"{where} is {came} ({', '.join(readable_kinds())})") from None
     except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise DamagedImageError(f"{where} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     return content
 
 
+def is_packed(store: Store) -> bool:
+    """Whether a folder is a packed set: StyleGAN's and other tools' folders have a `dataset.json` too."""
+    if DESCRIPTION not in store.sizes:
+        return False
+    return IMAGES in store.sizes or re.match(rb'\s*{\s*"format"', store.head(DESCRIPTION)) is not None
+
+
 def find(store: Store, only: str | None = None) -> list[Found]:
     """The packed set that a folder is.
 
@@ -77,7 +85,7 @@ def find(store: Store, only: str | None = None) -> list[Found]:
     folder = store.path
     if only is not None or not isinstance(store, FolderStore):
         return []
-    if DESCRIPTION in store.sizes:
+    if is_packed(store):
         return [Found(f"packed set {folder}", lambda request: open_packed(folder, split=request.split))]
     if RESUME in store.sizes:
         raise DataError(f"{folder} is unfinished; repeat the sivae prepare command that began it, and it resumes")

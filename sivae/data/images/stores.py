@@ -5,6 +5,7 @@ Nothing is written to the disk, so a name in an archive cannot lead out of a fol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -37,10 +38,12 @@ class Store(ABC):
     Attributes:
         path: the folder or the archive.
         sizes: bytes by name, in the order of names. A name has "/" between its parts; hidden files are left out.
+        lost: names that lead to no content, such as broken links in a folder and links in a tar.
     """
 
     path: Path
     sizes: dict[str, int]
+    lost: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -57,6 +60,10 @@ class Store(ABC):
     def where(self, name: str) -> str:
         """The file, for error messages."""
         return f"{name} in {self.path}"
+
+    def inside(self, name: str) -> str:
+        """A file's name without the archive that holds it, where the files are in several archives."""
+        return name
 
 
 def fingerprint(store: Store, names: Iterable[str]) -> str:
@@ -113,13 +120,16 @@ class FolderStore(Store):
     def __init__(self, path: Path, *, recursive: bool = True) -> None:
         self.path = path
         sizes: dict[str, int] = {}
+        lost: list[str] = []
         try:
-            self._walk(str(path), "", recursive, sizes, set())
+            self._walk(str(path), "", recursive, sizes, lost, set())
         except OSError as error:
             raise DataError(f"{error.filename} cannot be listed: {error.strerror}; make it readable") from None
-        self.sizes = dict(sorted(sizes.items()))
+        self.sizes, self.lost = dict(sorted(sizes.items())), tuple(sorted(lost))
 
-    def _walk(self, folder: str, prefix: str, recursive: bool, sizes: dict[str, int], seen: set[Any]) -> None:
+    def _walk(
+        self, folder: str, prefix: str, recursive: bool, sizes: dict[str, int], lost: list[str], seen: set[Any]
+    ) -> None:
         _check_name(self.path, prefix)
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
@@ -132,11 +142,12 @@ class FolderStore(Store):
                 try:
                     facts = entry.stat()
                 except OSError:  # a broken link
+                    lost.append(prefix + entry.name)
                     continue
                 if stat.S_ISREG(facts.st_mode):
                     sizes[prefix + entry.name] = facts.st_size
                 elif recursive and stat.S_ISDIR(facts.st_mode):
-                    self._walk(entry.path, f"{prefix}{entry.name}/", recursive, sizes, seen)
+                    self._walk(entry.path, f"{prefix}{entry.name}/", recursive, sizes, lost, seen)
 
     def read(self, name: str) -> bytes:
         return self._read(name, -1)
@@ -237,6 +248,13 @@ class ZipStore(Store):
         except Exception as error:  # damaged archives raise many kinds of errors
             raise DamagedImageError(f"{self.where(name)} is damaged: {_words(error)}") from None
 
+    def head(self, name: str) -> bytes:
+        packed = self._zip().getinfo(name)
+        if packed.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack more than is asked for
+            with contextlib.suppress(Exception), self._zip().open(packed) as file:
+                return file.read(_HEAD)
+        return super().head(name)  # raises the named error
+
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "sizes": self.sizes}
 
@@ -307,6 +325,7 @@ class TarStore(Store):
         self._file = SharedFile(path)
         self._size = path.stat().st_size
         sizes: dict[str, int] = {}
+        lost: list[str] = []
         with path.open("rb") as file:
             head = file.read(BLOCK)
             file.seek(0)
@@ -325,7 +344,7 @@ class TarStore(Store):
             try:
                 if not head:
                     raise ValueError("it is empty")
-                for count, member in enumerate(members(stream)):
+                for count, member in enumerate(members(stream, lost)):
                     if count >= MEMBERS:
                         raise ValueError(f"it has more than {MEMBERS:,} files")
                     if _is_hidden(member.name):
@@ -344,6 +363,12 @@ class TarStore(Store):
                     f"{path} is no tar archive, or it is damaged: {_words(error)}; fetch it again"
                 ) from None
         self.sizes = dict(sorted(sizes.items()))
+        self.lost = tuple(name for name in lost if not _is_hidden(name))
+
+    def head(self, name: str) -> bytes:
+        if name in self._content:
+            return self._content[name][:_HEAD]
+        return self._file.read_at(self._offsets[name], min(_HEAD, self.sizes[name]))
 
     def read(self, name: str) -> bytes:
         if name in self._content:

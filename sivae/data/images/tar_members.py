@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from sivae.bounds import ARCHIVE_HEADER, NAME_BYTES
+from sivae.bounds import ARCHIVE_HEADER, MEMBERS, NAME_BYTES
 
 BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders, pipes
+_LINKS = (b"1", b"2")
 _PAX, _LONG_NAME, _LONG_LINK, _GLOBAL, _SPARSE = (b"x", b"X"), b"L", b"K", b"g", b"S"
 _EXTENDED = (*_PAX, _LONG_NAME, _LONG_LINK, _GLOBAL)
 _RECORD = re.compile(rb"([0-9]{1,8}) ([^=\n]+)=")
@@ -59,8 +60,12 @@ def is_header(block: bytes) -> bool:
     return stated in (sum(others), sum(others) - 256 * sum(byte > 127 for byte in others))  # some add signed bytes
 
 
-def members(stream: Stream) -> Iterator[Member]:
+def members(stream: Stream, lost: list[str]) -> Iterator[Member]:
     """List the regular files of a tar. After each, its content may be read from the stream.
+
+    Args:
+        stream: the tar, unpacked.
+        lost: the names of links and sparse files, which are not read, are added here.
 
     Raises:
         ValueError: the tar is damaged or breaks a bound; the message says how and where.
@@ -95,6 +100,8 @@ def members(stream: Stream) -> Iterator[Member]:
         content_size = 0 if kind in _WITHOUT_CONTENT else -(-member.size // BLOCK) * BLOCK
         if kind in _REGULAR and not is_sparse and not member.name.endswith("/"):
             yield member
+        elif (kind in _LINKS or kind == _SPARSE or is_sparse) and len(lost) < MEMBERS:
+            lost.append(member.name)
         stream.skip(member.position + content_size - stream.position)
         name, size, is_sparse = b"", -1, False
 

@@ -36,11 +36,13 @@ from sivae.data.images.prepared import (
     LABELS,
     RESUME,
     image_digest,
+    is_packed,
     level_file,
     read_description,
     set_digest,
 )
 from sivae.data.images.resume_file import BlockRecord, ResumeFile, check_same_request
+from sivae.data.images.stores import FolderStore
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
 
@@ -309,7 +311,7 @@ def _finished(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         DataError: the set was made with other arguments.
     """
-    if not (folder / DESCRIPTION).is_file():
+    if not folder.is_dir() or not is_packed(FolderStore(folder, recursive=False)):
         return None
     facts = read_description(folder)
     made = facts.get("made_from") or {}

@@ -31,7 +31,7 @@ def extended(kind: bytes, content: bytes) -> bytes:
 
 
 def listed(content: bytes) -> list[Member]:
-    return list(members(_Bytes(content)))
+    return list(members(_Bytes(content), []))
 
 
 FILE = header() + b"x".ljust(BLOCK, b"\0")

@@ -140,7 +140,17 @@ def test_a_set_of_an_earlier_version_opens_and_is_left_alone(source: Path, tmp_p
     assert isinstance(images, PackedImages) and images.levels == {}
     said: list[str] = []
     packed(source, tmp_path / "out", notice=said.append)
-    assert said == [f"{tmp_path / 'out'} is finished, without lower resolutions beside it; nothing is left to prepare"]
+    assert said[-1:] == [
+        f"{tmp_path / 'out'} is finished, without lower resolutions beside it; nothing is left to prepare"
+    ]
+
+
+def test_a_folder_of_stylegan_is_neither_opened_nor_overwritten_as_a_packed_set(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "faces", pngs(["00000/img00000000.png"]) | {DESCRIPTION: b'{"labels": null}'})
+    assert len(open_images(folder)) == 1
+    with pytest.raises(DataError, match="faces is not empty, and no packed set; choose another folder"):
+        packed(folder, folder)
+    assert (folder / DESCRIPTION).read_bytes() == b'{"labels": null}'
 
 
 def test_preparing_a_finished_set_changes_nothing(source: Path, tmp_path: Path) -> None:
@@ -148,7 +158,7 @@ def test_preparing_a_finished_set_changes_nothing(source: Path, tmp_path: Path) 
     before = content_of(tmp_path / "out")
     said: list[str] = []
     assert packed(source, tmp_path / "out", notice=said.append) == facts
-    assert said == [f"{tmp_path / 'out'} is finished; nothing is left to prepare"]
+    assert said[-1:] == [f"{tmp_path / 'out'} is finished; nothing is left to prepare"]
     assert content_of(tmp_path / "out") == before
 
 

@@ -40,8 +40,8 @@ def classes(images: ImageSet) -> list[str | None]:
 
 
 def test_the_folder_directly_above_an_image_is_its_class(write: Callable[[dict[str, bytes]], Path]) -> None:
-    names = ["cats/1.png", "dogs/1.PNG", "dogs/more/deep/2.jpeg", "notes.txt", "cats/.hidden.png"]
-    images = open_images(write(pngs(names)))
+    names = ["cats/1.png", "dogs/1.PNG", "dogs/more/deep/2.jpeg", "cats/.hidden.png"]
+    images = open_images(write(pngs(names) | {"notes.txt": b"notes"}))
     assert isinstance(images, ImageSet)
     assert images.class_names == ("cats", "deep", "dogs")
     assert classes(images) == ["cats", "dogs", "deep"]
@@ -66,7 +66,10 @@ def test_train_and_test_are_parts(write: Callable[[dict[str, bytes]], Path]) -> 
     said: list[str] = []
     images = open_images(path, notice=said.append)
     assert classes(images) == ["a", "b"]
-    assert said[-1].endswith("reading its train images, not the test images")
+    assert said == [
+        f"{path}: reading its train images, not the test images",
+        f"{path}: labels: the folders of the images, 3 classes",
+    ]
     # Classes are those of all parts, so that a label means the same in each.
     assert images.class_names == ("a", "b", "c")
     assert classes(open_images(path, split="test")) == ["b", "c"]
@@ -145,6 +148,34 @@ def test_celeba_hq_s_flat_folder_and_its_masks(tmp_path: Path) -> None:
     images = open_images(write_files(tmp_path, pngs(names)))
     assert len(images) == 2 and images.class_names is None
     assert len(open_images(tmp_path / "CelebA-HQ-img")) == 2
+
+
+BUCKETS = {
+    "StyleGAN": ["00000/img00000000.png", "00000/img00000999.png", "00001/img00001000.png"],
+    "img2dataset": ["00000/000000000.jpg", "00000/000000012.jpg", "00001/000010003.jpg"],
+}
+
+
+@pytest.mark.parametrize("tool", BUCKETS)
+def test_folders_that_number_the_images_are_no_classes(write: Callable[[dict[str, bytes]], Path], tool: str) -> None:
+    images = open_images(write(pngs(BUCKETS[tool])))
+    assert len(images) == 3 and images.class_names is None
+
+
+def test_an_image_folder_of_torchvision_has_parts_and_classes(tmp_path: Path) -> None:
+    names = [f"{part}/{one}/{number}.jpg" for part in ("train", "val") for one in ("cat", "dog") for number in (1, 2)]
+    path = write_files(tmp_path, pngs(names))
+    for split in ("train", "test"):
+        images = open_images(path, split=split)
+        assert classes(images) == ["cat", "cat", "dog", "dog"] and images.class_names == ("cat", "dog")
+
+
+def test_images_of_a_third_part_are_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    open_images(
+        write_files(tmp_path, pngs(["train/1.png", "val/2.png", "val/3.png", "test/4.png"])), notice=said.append
+    )
+    assert f"{tmp_path}: left out: images of val (2); train and test are read; name the folder to read it" in said
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

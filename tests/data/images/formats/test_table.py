@@ -17,7 +17,7 @@ from sivae.data.images.stores import FolderStore, Store
 from tests.data.images.samples import write_files
 
 # Modules that several readers use.
-SHARED = {"inert_pickle", "matlab", "npy", "releases", "sequences", "table", "tensorflow_files"}
+SHARED = {"class_index", "inert_pickle", "matlab", "npy", "releases", "sequences", "table", "tensorflow_files"}
 DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "data.md"
 
 
