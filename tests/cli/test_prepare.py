@@ -26,6 +26,7 @@ def test_it_packs_and_says_what(source: Path, tmp_path: Path, capsys: pytest.Cap
     assert err.splitlines() == [
         f"sivae: {source}: reading its train images, not the test images",
         f"sivae: {source}: labels: the folders of the images, 2 classes",
+        "sivae: photos: images of 10×10 are resized to 8×8",
         f"sivae: next: sivae train PRESET --data {tmp_path / 'out'}; sivae presets lists them",
     ]
     assert open_images(tmp_path / "out").read(0).shape == (8, 8, 3)

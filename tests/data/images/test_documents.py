@@ -35,7 +35,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
             exec(compile(text, str(DOCUMENT), "exec"), {})
     out = capsys.readouterr().out
     for said in (
-        "photos64: 12 images of 64×64×3, 2 classes, 1 damaged ones skipped",
+        "photos64: 12 images of 64×64×3, 2 classes, 1 damaged skipped",
         "cifar10-test: 3 images of 32×32×3, 10 classes",
         "mnist32: 6 images of 32×32×1",
         "ffhq128: 2 images of 128×128×3\n",
