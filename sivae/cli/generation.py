@@ -179,11 +179,12 @@ class ImageModel:
             OSError: a file cannot be read.
         """
         from sivae.data.images.pixels import decode, fit_square
+        from sivae.data.images.stores import read_file
 
         for path in paths:
             if path.is_dir():
                 raise ConfigError(f"{path} is a folder; name image files in it{folders}")
-        pictures = [(decode(path.read_bytes(), str(path)), str(path)) for path in paths]
+        pictures = [(decode(read_file(path), str(path)), str(path)) for path in paths]
         return _stacked(
             [fit_square(picture, self.side, self.channels, where, self.crop) for picture, where in pictures]
         )

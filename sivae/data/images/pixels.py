@@ -9,11 +9,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sivae.data.images.crop import Crop, check_crop
+from sivae.data.images.free_memory import amount
 from sivae.data.images.kinds import kind_of, readable_kinds
+from sivae.data.images.unpacking import fits_memory
 from sivae.errors import DamagedImageError, DataError
 
 MAX_RESOLUTION = 16384
 
+_BYTES_PER_PIXEL = 16  # at the most, while an image is decoded: of an RGBA image four copies
 _GREY_MODES = ("1", "L", "LA", "La")
 
 
@@ -40,6 +43,12 @@ def decode(content: bytes, where: str) -> Image.Image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and picture.width * picture.height > limit:
             raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
+        needed = picture.width * picture.height * _BYTES_PER_PIXEL
+        if not fits_memory(needed):
+            raise DamagedImageError(
+                f"{where} has {picture.width}×{picture.height} pixels, whose decoding takes {amount(needed)}, more "
+                "than half of the free memory; scale it down first"
+            )
         picture.load()
         if "exif" in picture.info:
             with contextlib.suppress(Exception):  # a damaged EXIF note does not damage the image
@@ -69,10 +78,14 @@ def eight_bit(picture: Image.Image, where: str) -> Image.Image:
     if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
         return picture
     if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
+        values = np.asarray(picture)
         if values.size and (values.min() < 0 or values.max() > 0xFFFF):
             raise DamagedImageError(f"{where} has integers from {values.min()} to {values.max()}; expected 16 bits")
-        return Image.fromarray(((values * 255 + 0x7FFF) // 0xFFFF).astype(np.uint8))  # rounded v·255/65535
+        rounded = values.astype(np.uint32)  # rounded v·255/65535, in place
+        rounded *= 255
+        rounded += 0x7FFF
+        rounded //= 0xFFFF
+        return Image.fromarray(rounded.astype(np.uint8))
     if picture.mode == "F":
         raise DamagedImageError(f"{where} has floating-point pixels of unknown range; save it with 8 bits")
     grey = picture.mode in _GREY_MODES

@@ -157,11 +157,7 @@ class FolderStore(Store):
 
     def _read(self, name: str, size: int) -> bytes:
         try:
-            with (self.path / name).open("rb") as file:
-                if size < 0:
-                    size = os.fstat(file.fileno()).st_size
-                    _check_memory(self, name, size)
-                return file.read(size)
+            return read_file(self.path / name, size)
         except FileNotFoundError:
             raise DamagedImageError(f"{self.where(name)} has vanished since the folder was listed") from None
         except OSError as error:
@@ -169,6 +165,22 @@ class FolderStore(Store):
 
     def where(self, name: str) -> str:
         return str(self.path / name)
+
+
+def read_file(path: Path, size: int = -1) -> bytes:
+    """Read a file, or its first `size` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        DamagedImageError: it is a pipe or a device, or as a whole too large for the memory.
+    """
+    facts = path.stat()
+    if not (stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):
+        raise DamagedImageError(f"{path} is no file, but a pipe or a device; copy its content to a file")
+    if size < 0:
+        _check_memory(str(path), facts.st_size)
+    with path.open("rb") as file:
+        return file.read(facts.st_size if size < 0 else size)
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -179,10 +191,10 @@ def _check_name(path: Path, name: str) -> None:
         )
 
 
-def _check_memory(store: Store, name: str, size: int) -> None:
+def _check_memory(where: str, size: int) -> None:
     if not fits_memory(size):
         raise DamagedImageError(
-            f"{store.where(name)} holds {amount(size)}, more than half of the free memory, which is "
+            f"{where} holds {amount(size)}, more than half of the free memory, which is "
             f"{amount(available_memory())}; free some, or take a smaller file"
         )
 
@@ -236,7 +248,7 @@ class ZipStore(Store):
                         f"{self.where(name)} claims to unpack to {amount(size)}, more than {UNPACKED_RATIO} times its "
                         "size, as a file made to exhaust memory does; unpack it with another program"
                     )
-                _check_memory(self, name, size)
+                _check_memory(self.where(name), size)
                 plain = packed.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
                 return _whole(file, size, _PIECE if plain else _SMALL_PIECE)
         except (DamagedImageError, MemoryError):
@@ -376,7 +388,7 @@ class TarStore(Store):
         size, offset = self.sizes[name], self._offsets[name]
         if offset + size > self._size:
             raise DamagedImageError(f"{self.where(name)} is cut short")
-        _check_memory(self, name, size)
+        _check_memory(self.where(name), size)
         content = self._file.read_at(offset, size)
         if len(content) < size:
             raise DamagedImageError(f"{self.where(name)} is cut short")

@@ -130,6 +130,12 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, factor
         decode(encoded(pixels(0)), "it")
 
 
+def test_an_image_that_fits_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sivae.data.images.pixels.fits_memory", lambda size: size < 8 * 8 * 16)
+    with pytest.raises(DamagedImageError, match=r"a\.png has 8×8 pixels, whose decoding takes 1\.0 kB, .*; scale it"):
+        decode(encoded(pixels(0)), "a.png")
+
+
 def test_a_bomb_is_refused_before_it_takes_memory() -> None:
     """A PNG of a few bytes that claims 50,000 × 50,000 pixels."""
     header = io.BytesIO(encoded(pixels(0))).getvalue()

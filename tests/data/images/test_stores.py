@@ -15,7 +15,7 @@ import pytest
 from sivae import bounds
 from sivae.bounds import FOLDER_DEPTH
 from sivae.data.images import open_images
-from sivae.data.images.stores import FolderStore, TarStore, ZipStore
+from sivae.data.images.stores import FolderStore, TarStore, ZipStore, read_file
 from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pngs, write_files, write_zip
 
@@ -60,6 +60,8 @@ def test_a_pipe_is_neither_file_nor_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match=r"pipe is neither a folder nor a file, .*; copy its content to a file"):
         open_images(tmp_path / "pipe")
+    with pytest.raises(DamagedImageError, match=r"pipe is no file, but a pipe or a device; copy its content to a file"):
+        read_file(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
