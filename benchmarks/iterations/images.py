@@ -30,6 +30,7 @@ from benchmarks.probes import MatrixProbe
 from benchmarks.timing import CPU, Call, Effort, Efforts, measure, synchronize
 from benchmarks.torch_profiler import peak_extra_bytes
 from sivae.models import VAEModel
+from sivae.models.base import float32_products
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions
 from sivae.training.graph import EAGER_CALLS, GraphedCall
@@ -37,7 +38,6 @@ from sivae.training.optimizers import make_optimizers, set_rate
 from sivae.training.process_settings import (
     convolutions_are_tried,
     denormals_flushed,
-    float32_products,
     networks_may_be_compiled,
 )
 

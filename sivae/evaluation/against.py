@@ -193,7 +193,9 @@ def _metrics(network: FeatureNetwork, real: Tensor, given: Tensor, against: Agai
     if len(real) < FID_LEAST:
         against.notice(f"FID is left out: it needs {FID_LEAST:,} images of each side, and there are {len(real):,}")
     with Progress("comparing", 1, patience=PATIENCE_SECONDS, enabled=against.show) as progress:
-        return sample_metrics(real, given, network=network.name, seed=seed, doing=progress.begin)
+        metrics = sample_metrics(real, given, network=network.name, seed=seed, doing=progress.begin)
+        progress.update(1)
+    return metrics
 
 
 def _crop_name(against: Against) -> str:

@@ -17,7 +17,7 @@ from sivae.data.images.base import spread
 from sivae.errors import FeaturesError
 from sivae.files import write_safetensors
 from sivae.models import efficientnet
-from sivae.models.base import evaluating
+from sivae.models.base import evaluating, float32_products
 
 ENDING = ".safetensors"
 
@@ -35,12 +35,15 @@ class FeatureNetwork:
         module: uint8 [B, 3, H, W] -> [B, d]. It runs in eval mode without gradients, and gets its mode back.
         preprocessing: what it does to the images first, in words.
         weights: digest of its weights.
+        size: number d of its features.
+        device: where it runs; images are moved there.
     """
 
     name: str
     module: nn.Module
     preprocessing: str
     weights: str
+    size: int
     device: torch.device
 
     @property
@@ -58,7 +61,7 @@ class FeatureNetwork:
             float32 [B, d], on the CPU.
         """
         pixels = pixels.to(self.device).expand(-1, 3, -1, -1)
-        with evaluating(self.module):
+        with evaluating(self.module), float32_products(rounded=False):
             parts = [self.module(part.contiguous()).float().cpu() for part in pixels.split(self.at_once)]
         return torch.cat(parts)
 
@@ -71,7 +74,9 @@ def effnet_lite0(device: torch.device) -> FeatureNetwork:
         ModelFileError: the installed file has other content.
     """
     network = efficientnet.load_efficientnet_lite0().to(device)
-    return FeatureNetwork("effnet_lite0", network, efficientnet.PREPROCESSING, efficientnet.WEIGHTS_SHA256, device)
+    return FeatureNetwork(
+        "effnet_lite0", network, efficientnet.PREPROCESSING, efficientnet.WEIGHTS_SHA256, efficientnet.FEATURES, device
+    )
 
 
 @dataclass(frozen=True)
@@ -147,13 +152,15 @@ class FeatureSet:
             if isinstance(error, FeaturesError):
                 raise
             raise FeaturesError(f"{path} is no file of features, or damaged ({error}); {_WRITE}") from None
-        if values.dtype != torch.float32 or values.ndim != 2 or _digest(values) != digest:
+        if values.dtype != torch.float32 or _digest(values) != digest or not bool(values.isfinite().all()):
             raise FeaturesError(f"{path} is damaged: its values do not have the digest that it names; {_WRITE}")
         for what in ("name", "weights", "preprocessing"):
             came = getattr(found, "network" if what == "name" else what)
             expected = getattr(network, what)
             if came != expected:
                 raise FeaturesError(f"{path} has features of the {what} {came!r}, expected {expected!r}; {_WRITE}")
+        if values.ndim != 2 or values.shape[1] != network.size:
+            raise FeaturesError(f"{path} has values {list(values.shape)}, expected [N, {network.size}]; {_WRITE}")
         return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from sivae import ops
+from sivae.models.base import float32_products
 from sivae.models.norm import switches_seen_by_compiler
 from sivae.ops.backends import flush_denormals
 from sivae.settings.run import RunConfig
@@ -39,21 +40,6 @@ def process_settings(config: RunConfig) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def float32_products(*, rounded: bool) -> Iterator[None]:
-    """Round the factors of float32 products and convolutions on an NVIDIA GPU to TF32, or keep them exact.
-
-    By default torch rounds those of convolutions (cuDNN) and keeps those of products (cuBLAS).
-    """
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32, convolutions.allow_tf32 = rounded, rounded
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 @contextlib.contextmanager

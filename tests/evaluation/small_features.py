@@ -25,4 +25,4 @@ class SmallFeatures(nn.Module):
 
 
 def small_network(device: torch.device | None = None, *, name: str = "small") -> FeatureNetwork:
-    return FeatureNetwork(name, SmallFeatures(), "mean of 4 x 4 parts", "digest", device or torch.device("cpu"))
+    return FeatureNetwork(name, SmallFeatures(), "mean of 4 x 4 parts", "digest", 6, device or torch.device("cpu"))

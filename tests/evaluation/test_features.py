@@ -82,6 +82,8 @@ class TestFile:
         content = path.read_bytes()
         changed = bytearray(content)
         changed[-2] ^= 1
+        wide = tmp_path / "seven.safetensors"
+        dataclasses.replace(stored(), values=torch.zeros(3, 7)).save(wide)
         save_file({"features": torch.zeros(3, 6)}, tmp_path / "bare.safetensors")
         no_number = content.replace(b'"side":"32"', b'"side":"3x"')
         assert no_number != content
@@ -91,6 +93,7 @@ class TestFile:
             "pickle": (pickle.dumps({"features": 1}), "is no file of features, or damaged"),
             "empty": (b"", "is no file of features, or damaged"),
             "number": (no_number, "is no file of features, or damaged"),
+            "wide": (wide.read_bytes(), r"has values \[3, 7\], expected \[N, 6\]"),
             "bare": ((tmp_path / "bare.safetensors").read_bytes(), "holds no features"),
         }
         for name, (bad, message) in files.items():
