@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -69,10 +70,27 @@ def perform(options: argparse.Namespace) -> None:
             run = Run(options, image_cases, device, file)
             run.measure()
             print_tables(tables(run.rows))
+            if run.rows:
+                print(_how_to_read(facts))
             print(f"{plural(len(run.rows), 'row')} in {file.path}" if run.rows else "no rows")
             failed = run.failed
     if failed:
         raise SivaeError(f"failed, for the reasons above: {', '.join(failed)}")
+
+
+def _how_to_read(facts: Mapping[str, Any]) -> str:
+    """What the numbers of the tables are, and a warning where other processes were running."""
+    words = (
+        "Times and ratios are medians; ± is half the distance between the quartiles. Ratios are taken within each "
+        "round, so they can differ from the ratio of two times."
+    )
+    load, cores = facts["load_average_before"], facts["cores"]
+    if load is not None and load > cores / 2:
+        words += (
+            f"\nOther processes were running (load average {load:g} on {plural(cores, 'core')}): where the spread is "
+            "wide, the order of variants means nothing; measure again on a quiet machine."
+        )
+    return words
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def _run_parser(program: str) -> Parser:
     parser.describe(
         """
         Time the fused ops and the training step against plain PyTorch and torch.compile, in the same process and
-        rounds. Appends rows to OUT/DEVICE/DATE-COMMIT.jsonl and prints tables of medians.
+        rounds. Appends rows to OUT/DEVICE/DATE-COMMIT.jsonl and prints tables of medians with their spread.
         """,
         [
             f"{program} --quick",

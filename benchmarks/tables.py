@@ -42,9 +42,10 @@ def format_bytes(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def medians(spread: Spread) -> str:
-    """The median, in two decimals."""
-    return f"{spread.median:.2f}"
+def with_spread(spread: Spread) -> str:
+    """The median, with half the distance between the quartiles in percent of it."""
+    half = (spread.q3 - spread.q1) / 2
+    return f"{spread.median:.2f} ±{100 * half / spread.median:.0f} %" if spread.median > 0 else f"{spread.median:.2f}"
 
 
 def with_quartiles(spread: Spread) -> str:
@@ -52,7 +53,7 @@ def with_quartiles(spread: Spread) -> str:
     return f"{spread.median:.2f} [{spread.q1:.2f}, {spread.q3:.2f}]"
 
 
-def tables(rows: Iterable[Row], ratio: Callable[[Spread], str] = medians) -> list[Table]:
+def tables(rows: Iterable[Row], ratio: Callable[[Spread], str] = with_spread) -> list[Table]:
     """The tables of some rows, in their order.
 
     Args:

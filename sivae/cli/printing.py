@@ -13,17 +13,21 @@ def notice(text: str) -> None:
 
 
 def print_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
-    """Print one row per metric; None stands for a value that is not finite."""
+    """Print one row per metric: its value, which direction is better, and what it measures.
+
+    None stands for a value that is not finite.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    from sivae.evaluation.meanings import meanings
+
     # As wide as its title, which would break otherwise.
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", min_width=len(title))
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, "not finite" if value is None else f"{value:,}" if type(value) is int else f"{value:.4g}")
+    for (name, value), meaning in zip(metrics.items(), meanings(metrics), strict=True):
+        shown = "not finite" if value is None else f"{value:,}" if type(value) is int else f"{value:.4g}"
+        table.add_row(name, shown, *meaning)
     Console(highlight=False).print(table)
 
 
