@@ -25,6 +25,10 @@ def print_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
 
     # As wide as its title, which would break otherwise.
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", min_width=len(title))
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("better")
+    table.add_column("measures")
     for (name, value), meaning in zip(metrics.items(), meanings(metrics), strict=True):
         shown = "not finite" if value is None else f"{value:,}" if type(value) is int else f"{value:.4g}"
         table.add_row(name, shown, *meaning)

@@ -38,11 +38,22 @@ IMAGES = {
     "rec": Meaning("lower", "squared error, summed over an image"),
     "kl": Meaning("", "KL from posterior to prior (nats)"),
     "fid": Meaning("lower", "samples to images, by Inception"),
-    "kid_mean": Meaning("lower", "the same, without bias by the count"),
+    "kid_mean": Meaning("lower", "the same, whatever the count"),
     "kid_std": Meaning("", "deviation of kid_mean over subsets"),
     "fid_images": Meaning("", "images that fid and kid compare"),
     "class_chance": Meaning("", "accuracy of guessing one class"),
     "content_chance": Meaning("", "accuracy of guessing one content"),
+}
+
+_NETWORK = "_effnet_lite0"
+SAMPLES = {  # by EfficientNet-Lite0, whose values are not those of Inception
+    "kid": Meaning("lower", "samples to images, whatever the count"),
+    "kid_std": Meaning("", "deviation of kid over subsets"),
+    "kid_subset": Meaning("", "images in a subset of kid"),
+    "fid": Meaning("lower", "samples to images"),
+    "precision": Meaning("higher", "share of samples like real images"),
+    "recall": Meaning("higher", "share of images like samples"),
+    "images": Meaning("", "images compared on each side"),
 }
 
 
@@ -52,7 +63,13 @@ def meanings(names: Collection[str]) -> list[Meaning]:
     A kl is another thing of points than of images. Metrics of points have a jsd, those of images have none.
     """
     known = POINTS if "jsd" in names else IMAGES
-    return [known.get(name) or _of_translation(name) for name in names]
+    return [known.get(name) or _of_samples(name) or _of_translation(name) for name in names]
+
+
+def _of_samples(name: str) -> Meaning | None:
+    """The meaning of a metric that ends with the name of its feature network."""
+    base, ending, _ = name.partition(_NETWORK)
+    return SAMPLES.get(base) if ending else None
 
 
 def _of_translation(name: str) -> Meaning:

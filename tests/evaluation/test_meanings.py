@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from sivae.evaluation.meanings import IMAGES, POINTS, meanings
+from sivae.evaluation.feature_distances import sample_metrics
+from sivae.evaluation.meanings import IMAGES, POINTS, SAMPLES, meanings
 
 
 def test_a_kl_of_points_is_a_distance_and_of_images_none() -> None:
@@ -28,6 +30,12 @@ def test_metrics_of_translations(name: str, better: str, words: str) -> None:
 
 
 def test_rows_fit_a_terminal_of_80_columns() -> None:
-    for names in (POINTS, IMAGES):
-        for name, found in zip(names, meanings(names), strict=True):
+    for names in (POINTS, IMAGES, SAMPLES):
+        for name, found in names.items():
             assert len(found.words) < 40 and len(name) < 15 and found.better in ("lower", "higher", "")
+
+
+def test_every_metric_of_features_is_explained() -> None:
+    features = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    found = sample_metrics(features, features.flip(0), network="effnet_lite0", seed=0)
+    assert all(one.words for one in meanings(found))

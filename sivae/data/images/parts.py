@@ -71,8 +71,8 @@ def open_parts(
                 if array is not None and array.shape[1:] == shape:
                     return at_resolution(images, resolution)  # mapped from the disk, if it is there
         if from_disk:
-            return FittedImages(images, resolution=resolution, channels=channels, crop=crop)
-        packed = load_packed(images, resolution=resolution, channels=channels, crop=crop, progress=show)
+            return FittedImages(images, resolution=resolution, channels=channels, crop=crop, notice=say)
+        packed = load_packed(images, resolution=resolution, channels=channels, crop=crop, progress=show, notice=say)
         if packed.skipped:
             say(f"{packed.name}: damaged images left out: {packed.skipped:,}")
         return packed
@@ -102,10 +102,13 @@ def read_parts(data: Any, *, resolution: int, channels: int, show: bool = False)
             f"data is a dict of {', '.join(map(str, parts)) or 'nothing'}; expected a dataset, or a dict of datasets "
             'under "train" and maybe "test"'
         )
-    train = read_dataset(parts["train"], resolution=resolution, channels=channels, progress=show)
+    say = _once(_print if show else ignore)
+    train = read_dataset(parts["train"], resolution=resolution, channels=channels, progress=show, notice=say)
     if "test" not in parts:
         return Parts(train, train)
-    return Parts(train, read_dataset(parts["test"], resolution=resolution, channels=channels, progress=show))
+    return Parts(
+        train, read_dataset(parts["test"], resolution=resolution, channels=channels, progress=show, notice=say)
+    )
 
 
 def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: Notice) -> ImageSet:

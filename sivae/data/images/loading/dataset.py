@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sivae.data.images.base import PackedImages
+from sivae.data.images.base import Notice, PackedImages, ignore
 from sivae.data.images.formats.releases import numbers_as_names
 from sivae.data.images.free_memory import amount, available_memory
-from sivae.data.images.loading.fitting import Shape
+from sivae.data.images.loading.fitting import Shape, say_resize
 from sivae.data.images.pixels import eight_bit, fit
 from sivae.errors import DataError
 from sivae.progress import counting
@@ -27,7 +27,9 @@ _EXPECTED = (
 )
 
 
-def read_dataset(dataset: Any, *, resolution: int, channels: int, progress: bool = True) -> PackedImages:
+def read_dataset(
+    dataset: Any, *, resolution: int, channels: int, progress: bool = True, notice: Notice = ignore
+) -> PackedImages:
     """Read every item of a dataset once, in order, and fit its image to one shape.
 
     Args:
@@ -38,6 +40,7 @@ def read_dataset(dataset: Any, *, resolution: int, channels: int, progress: bool
         resolution: side of the images; others are resized.
         channels: 1 (grey) or 3 (RGB); images are converted.
         progress: show progress if it takes long.
+        notice: called with a line about the resize, where there is one.
 
     Returns:
         The images in memory, uint8. Random augmentations of the dataset are applied once, not anew in each epoch.
@@ -61,6 +64,7 @@ def read_dataset(dataset: Any, *, resolution: int, channels: int, progress: bool
         )
     array = np.empty((count, resolution, resolution, channels), np.uint8)
     labels: list[int | None] = []
+    sides = set()
     with counting(f"reading {name}", count, enabled=progress) as counter:
         for index in range(count):
             where = f"item {index} of {name}"
@@ -70,9 +74,11 @@ def read_dataset(dataset: Any, *, resolution: int, channels: int, progress: bool
                 raise DataError(
                     f"{where} is {picture.width}×{picture.height} (width × height), not square; crop it in the dataset"
                 )
+            sides.add(picture.width)
             array[index] = fit(picture, resolution=resolution, crop=None, channels=channels, where=where)
             labels.append(None if label is None else _whole(label, where))
             counter.advance()
+    say_resize(name, sides, resolution, notice)
     if all(label is None for label in labels):
         return PackedImages(array, name=name)
     if None in labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,8 +100,8 @@ def choose_shape(
             break
     if not sides and failure is not None and side is None:
         raise failure
-    if resolution is not None and sides and {*sides} != {resolution}:
-        notice(_resized(images.name, sides, resolution))
+    if resolution is not None:
+        say_resize(images.name, sides, resolution, notice)
     return Shape(
         resolution=side or 1,
         channels=channels or (1 if grey and sides else 3),
@@ -110,16 +111,19 @@ def choose_shape(
     )
 
 
-def _resized(name: str, sides: list[int], side: int) -> str:
-    """Words for images of these sides that all get another one."""
+def say_resize(name: str, sides: Collection[int], side: int, notice: Notice) -> None:
+    """Tell what images of these sides are resized to; nothing where no size changes."""
+    if {*sides} <= {side}:
+        return
     least, most = f"{min(sides)}×{min(sides)}", f"{max(sides)}×{max(sides)}"
     came = least if least == most else f"{least} to {most}"
     if min(sides) < side:
-        return (
+        notice(
             f"{name}: images of {came} are ENLARGED to {side}×{side}, which adds pixels but no detail; "
             f"choose --resolution {min(sides)} or a preset of that size, if there is one"
         )
-    return f"{name}: images of {came} are resized to {side}×{side}"
+    else:
+        notice(f"{name}: images of {came} are resized to {side}×{side}")
 
 
 def fit_image(images: ImageSet, index: int, shape: Shape) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sivae.data.images import FittedImages, load_packed, open_images
+from sivae.data.images.loading.dataset import read_dataset
 from tests.data.images.samples import encoded, pixels, write_files
 
 
@@ -31,3 +32,12 @@ def test_what_is_resized_from_what_is_said(
         FittedImages(images, resolution=resolution, notice=said.append)
         assert said[:1] == said[1:]
     assert (said[0] if said else "").startswith(line or "") and bool(said) == (line is not None)
+
+
+def test_a_dataset_of_python_says_it_too() -> None:
+    said: list[str] = []
+    read_dataset([pixels(0, 4, 4), pixels(1, 8, 8)], resolution=8, channels=3, progress=False, notice=said.append)
+    assert said == [
+        "list: images of 4×4 to 8×8 are ENLARGED to 8×8, which adds pixels but no detail; "
+        "choose --resolution 4 or a preset of that size, if there is one"
+    ]
