@@ -5,13 +5,15 @@ torch is imported only by the functions that need it.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sivae.errors import ConfigError
+from sivae.errors import ConfigError, SivaeError
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +27,15 @@ def git_commit() -> str | None:
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        words = ["git", *arguments]
+        # With a limit, because a disk may not answer.
+        return subprocess.run(words, cwd=here, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may be inside another checkout
         commit = git("rev-parse", "HEAD")
         return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return os.environ.get(COMMIT_VARIABLE) or None
 
 
@@ -79,6 +83,27 @@ def device_name(device: torch.device) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+# The words of torch's allocators, oneDNN, cuBLAS, cuDNN, the C++ library, the C library and Python's threads.
+_SHORTAGE = re.compile(
+    r"(can't|cannot|could not|unable to) allocate|not enough memory|out of memory|_ALLOC_FAILED|bad_alloc|"
+    r"can't start new thread",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"(?:tried|unable) to allocate (\d[\d.]* \w+)", re.IGNORECASE)
+
+
+def memory_shortage(error: BaseException) -> str:
+    """Describe the shortage if an error says that memory ran out, on the CPU or on a GPU; empty for other errors."""
+    text = str(error)
+    by_type = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    by_words = isinstance(error, RuntimeError) and not isinstance(error, SivaeError) and _SHORTAGE.search(text)
+    if not by_type and not by_words:
+        return ""
+    asked = _AMOUNT.search(text)
+    where = "the GPU" if "CUDA" in text or "CUBLAS" in text or "CUDNN" in text else "the main memory"
+    return f"{where} has no room for {asked[1]} more" if asked else f"{where} has no room left"
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The `sivae` command: finds the verb, parses its options, runs it, and turns errors into one line and an exit code.
 
 A verb is a module of this package with `options(parser)`, which adds its options, and `run(given)`, which does the
-work. A verb whose options depend on the command line has `parse(words)`, which is called instead.
+work. A verb whose options depend on the command line has `parse(words)`, which is called instead. `MEMORY_REMEDY` says
+what to do when memory runs out, where the verb's options help.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM; 141 the reader of the output
 has closed it. torch is imported by the verb that needs it, so that help appears at once.
@@ -104,6 +105,7 @@ _REMEDIES = {
     errno.EMFILE: "allow more open files (ulimit -n)",
 }
 _ANY_REMEDY = "check the path, its permissions and the space left"
+_MEMORY_REMEDY = "end other programs, or use a machine or a --device with more memory"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -145,6 +147,7 @@ def _run(given: list[str]) -> None:
         close = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(VERBS)};"
         _fail(f"{verb!r} is not a verb; {hint} see sivae --help", 2)
+    module = None
     try:
         module = _module(verb)
         parse = module.parse if hasattr(module, "parse") else parser_of(verb).parse
@@ -153,6 +156,7 @@ def _run(given: list[str]) -> None:
         raise
     except Exception as error:
         from sivae.errors import SivaeError
+        from sivae.machine import memory_shortage
 
         if debug:
             traceback.print_exc()
@@ -160,11 +164,11 @@ def _run(given: list[str]) -> None:
             _fail(str(error), error.exit_code)
         if isinstance(error, ModuleNotFoundError):
             _fail(f"{error}; install it, for example by reinstalling sivae with its dependencies", 1)
+        if shortage := memory_shortage(error):
+            _fail(f"{shortage}; {getattr(module, 'MEMORY_REMEDY', _MEMORY_REMEDY)}", 1)
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"{where}{error.strerror or error}; {_REMEDIES.get(error.errno or 0, _ANY_REMEDY)}", 1)
-        if type(error).__name__ == "OutOfMemoryError":
-            _fail("the device is out of memory; lower --batch-size, or choose another --device", 1)
         if debug:
             sys.exit(1)
         raise

@@ -12,6 +12,8 @@ from sivae.data.images.formats.table import titles
 from sivae.errors import RunInterrupted, SivaeError
 from sivae.words import plural
 
+MEMORY_REMEDY = "decode fewer images at a time (--workers 1), or end other programs"
+
 
 def options(parser: Parser) -> None:
     """Add the verb's options."""

@@ -42,6 +42,11 @@ _EXAMPLES = [
     "sivae train --resume runs/short",
 ]
 
+MEMORY_REMEDY = (
+    "take a smaller --batch-size, or compute each batch in parts (--accumulate 2, 4 ...); image models also take less "
+    "with --checkpoint-activations on"
+)
+
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of the verb. Those that are not given are None.

@@ -25,6 +25,7 @@ def main() -> None:
 
     from sivae.errors import DivergenceError, RunInterrupted, SivaeError
     from sivae.files import write_json
+    from sivae.machine import memory_shortage
     from sivae.settings.run import RunConfig
     from sivae.training.folder import CONFIG
     from sivae.training.process_settings import keep_freed_memory
@@ -39,8 +40,12 @@ def main() -> None:
         write_json(folder / DIVERGED, {"step": error.step, "message": str(error)})
     except RunInterrupted:
         sys.exit(INTERRUPTED)
-    except (SivaeError, OSError) as error:
-        sys.exit(f"sivae: {error}")
+    except Exception as error:
+        if shortage := memory_shortage(error):
+            sys.exit(f"sivae: {shortage}; train fewer at a time with --workers")
+        if isinstance(error, (SivaeError, OSError)):
+            sys.exit(f"sivae: {error}")
+        raise
 
 
 def _line(descriptor: int) -> bytes:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import sivae
 from sivae.cli.main import VERBS, main
@@ -274,6 +275,24 @@ def test_failures_return_1_and_debug_shows_where(
     assert code == 1
     assert "Traceback" in err
     assert err.splitlines()[-1].startswith("sivae: no checkpoint in ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "remedy"),
+    [
+        ("train rings", "sivae.training.run.train", "take a smaller --batch-size, or compute each batch in parts"),
+        ("prepare a b --resolution 8", "sivae.cli.prepare.run", "decode fewer images at a time (--workers 1)"),
+        ("info", "sivae.machine.machine", "end other programs, or use a machine or a --device with more memory"),
+    ],
+)
+def test_a_shortage_of_memory_is_one_line_with_a_remedy(
+    verb: str, target: str, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(target, lambda *_, **__: torch.empty(1 << 60, dtype=torch.uint8))
+    code, _, err = run(capsys, *verb.split())
+    assert code == 1
+    assert err.count("\n") == 1
+    assert err.startswith(f"sivae: the main memory has no room for 1152921504606846976 bytes more; {remedy}")
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:

@@ -170,6 +170,15 @@ def test_a_failure_names_the_training_and_what_it_said(tmp_path: Path, use: Call
         reproduce("toy", _SETTINGS, tmp_path / "toy", progress=False)
 
 
+def test_a_training_without_memory_is_a_failure_with_a_remedy(tmp_path: Path, use: Callable[..., None]) -> None:
+    use(("huge", {}))
+    settings = Settings(steps=4, device="cpu", changes={**toys.TINY, "batch_size": 1 << 57})
+    with pytest.raises(
+        TrainingFailed, match=r"huge failed: the main memory has no room .*; train fewer at a time with --w"
+    ):
+        reproduce("toy", settings, tmp_path / "toy", progress=False)
+
+
 @pytest.mark.parametrize("values", [{"seeds": 0}, {"steps": 0}, {"threads": 0}, {"size": "huge"}])
 def test_settings_check_themselves(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
