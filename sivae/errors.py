@@ -64,6 +64,10 @@ class TrainingFailed(SivaeError, RuntimeError):
     """A training of an experiment failed, and not by divergence, which is a result."""
 
 
+class ExchangeError(SivaeError, RuntimeError):
+    """The processes that train together cannot reach each other."""
+
+
 class DataError(SivaeError, ValueError):
     """Data that cannot be used."""
 

@@ -1,6 +1,7 @@
 """The folder of a run: make it, and read its settings and its summary.
 
 DIR/config.json           all settings, resolved
+DIR/launch.json           the torchrun process that started the run, see sivae.training.restart
 DIR/metrics.jsonl         the losses over time; TensorBoard events are in the same folder
 DIR/samples/*.png         samples and other pictures over time
 DIR/checkpoints/STEP/     see sivae.training.checkpoint
@@ -22,8 +23,9 @@ from sivae.json_files import read_json
 from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints
 
-CONFIG, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
+CONFIG, LAUNCH, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
     "config.json",
+    "launch.json",
     "summary.json",
     "checkpoints",
     "samples",
@@ -80,11 +82,12 @@ def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise RunFolderError(f"{folder} is a file; choose another folder with --out") from None
-        if any(not files.is_temporary(path) for path in folder.iterdir()):
+        # A process that is killed early leaves these.
+        if any(path.name != LAUNCH and not files.is_temporary(path) for path in folder.iterdir()):
             remedy = f"go on with it by --resume {folder}, or " if (folder / CONFIG).exists() else ""
             raise RunFolderError(f"{folder} is not empty; {remedy}choose another folder with --out")
         return folder
-    base = Path("runs") / f"{config.preset}-seed{config.seed}"
+    base = default_folder(config)
     base.parent.mkdir(exist_ok=True)
     count = 1
     while True:
@@ -95,6 +98,11 @@ def new_folder(config: RunConfig, out: str | os.PathLike[str] | None) -> Path:
             count += 1
         else:
             return folder
+
+
+def default_folder(config: RunConfig) -> Path:
+    """The folder of a new run that names none, if the name is free."""
+    return Path("runs") / f"{config.preset}-seed{config.seed}"
 
 
 def read_config(folder: str | os.PathLike[str]) -> RunConfig:

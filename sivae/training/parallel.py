@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,8 @@ from torch import distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from sivae.errors import ConfigError
+from sivae.errors import ConfigError, ExchangeError
+from sivae.machine import memory_shortage
 
 _PATIENCE = timedelta(hours=2)  # the others wait while the first process computes metrics and draws
 _meetings = itertools.count()  # how often this process has joined others
@@ -95,6 +97,7 @@ def joined(device: str) -> Iterator[Processes]:
 
     Raises:
         ConfigError: torchrun's variables are incomplete.
+        ExchangeError: the processes cannot reach each other, here or inside.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -105,20 +108,44 @@ def joined(device: str) -> Iterator[Processes]:
         raise ConfigError(f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun")
     processes = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
     ours = not dist.is_initialized()
-    if ours:
-        # A new prefix each time: torchrun's store still has the addresses of the last group, and a process that reads
-        # them waits for connections that are closed.
-        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
-        store.set_timeout(_PATIENCE)
-        dist.init_process_group(
-            "nccl" if device.startswith("cuda") else "gloo",
-            store=PrefixStore(f"sivae {next(_meetings)}", store),
-            rank=rank,
-            world_size=size,
-            timeout=_PATIENCE,
-        )
     try:
-        yield processes
-    finally:
         if ours:
+            _join(device)
+        yield processes
+    except RuntimeError as error:
+        if not _is_of_exchange(error):
+            raise
+        raise ExchangeError(
+            f"the exchange between the training's processes failed in process {processes.rank}: "
+            f"{_reason(error)}; if another process has ended, its own message says why; start all of "
+            "them again with --resume and the run's folder"
+        ) from error
+    finally:
+        if ours and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _join(device: str) -> None:
+    # A new prefix each time, also after torchrun has started the processes again: its store still has the addresses of
+    # the last group, and a process that reads them waits for connections that are closed.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+    store.set_timeout(_PATIENCE)
+    dist.init_process_group(
+        "nccl" if device.startswith("cuda") else "gloo",
+        store=PrefixStore(f"sivae {attempt} {next(_meetings)}", store),
+        rank=rank,
+        world_size=size,
+        timeout=_PATIENCE,
+    )
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first words of an error, without places in torch's source and advice to its developers."""
+    text = " ".join(re.sub(r"\[/\S+\] ", "", str(error)).split())
+    return text.split(". This is typically", 1)[0][:400]
+
+
+def _is_of_exchange(error: RuntimeError) -> bool:
+    """Whether an error comes from NCCL, from torchrun's store, or from gloo, whose errors have no type of their own."""
+    return not memory_shortage(error) and (isinstance(error, dist.DistError) or "/gloo/" in str(error))

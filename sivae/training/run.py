@@ -40,6 +40,7 @@ from sivae.training.interruption import StopSignals
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, read_records
+from sivae.training.restart import launch_record, record_launch, started_before
 from sivae.training.run_metrics import for_json
 from sivae.training.tasks.base import Task, open_task
 from sivae.training.trainer import Trainer
@@ -68,7 +69,8 @@ def train(
     A run can be stopped at any instant. On the same machine and versions, a resumed run ends with the same weights (bit
     for bit on a CPU) and the same records in `metrics.jsonl`, except times, as a run without a stop. SIGINT and SIGTERM
     finish the iteration and write a checkpoint (when called from the main thread). If `torchrun` started several
-    processes, they share each batch, and the first process writes.
+    processes, they share each batch, and the first process writes; if it starts them again after a failure
+    (`--max-restarts`), the new ones go on with the run.
 
     Args:
         config: the settings; with `resume` None, or the run's own settings with changes that
@@ -87,6 +89,7 @@ def train(
 
     Raises:
         ConfigError: the settings do not fit each other, the machine or the data, or the data is missing.
+        ExchangeError: the processes cannot reach each other, because one has ended for example.
         RunFolderError: the folder is taken, holds no run to resume, or another process trains in it.
         CheckpointError: the run's checkpoints are all damaged.
         DivergenceError: the training diverged twice. The last checkpoint before it is whole.
@@ -110,6 +113,14 @@ def train(
                 print(text, file=sys.stderr)
 
         folder = Path(out) if resume and out is not None else None
+        launch = None if resume else launch_record(config)
+        if launch is not None:
+            before = started_before(config, out, launch) if processes.first else None
+            if name := processes.text_of_first(str(before or "")):
+                folder = Path(name)
+                config = _resumed_config(None, folder)
+                if show:
+                    print(f"torchrun has started this training again; it goes on in {folder}", file=sys.stderr)
         if folder is not None:
             if processes.first:
                 stack.enter_context(files.locked(folder, "trains in"))
@@ -130,6 +141,8 @@ def train(
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
                 stack.enter_context(files.locked(folder, "trains in"))
+                if launch is not None:
+                    record_launch(folder, launch)
         if processes.first:
             files.write_text(folder / CONFIG, config.to_json())
         summary = _Run(config, folder, task, device, processes, show).complete()

@@ -1,0 +1,31 @@
+"""A script for torchrun: train, and kill the second process in iteration 5 of the first attempt.
+
+python killed_run.py WORDS-OF-THE-COMMAND-LINE...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from torch import Tensor
+
+from sivae.cli.main import main
+from sivae.training.tasks.points import PointsTask
+
+original = PointsTask.batch
+
+
+def batch(task: PointsTask, step: int) -> tuple[Tensor, Tensor | None]:
+    """Draw the batch of an iteration, or die."""
+    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], step) == ("1", "0", 5):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(task, step)
+
+
+if __name__ == "__main__":
+    PointsTask.batch = batch  # type: ignore[method-assign]
+    PointsTask.evaluate = lambda *_: {"nothing": 1.0}  # type: ignore[method-assign]
+    PointsTask.picture_samples = PointsTask.picture_run = lambda *_: []  # type: ignore[method-assign]
+    main(sys.argv[1:])
