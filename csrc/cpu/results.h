@@ -13,6 +13,10 @@ constexpr size_t kStreamBytes = size_t{8} << 20;
 // An uninitialised result of `like`'s dtype and shape (empty_like's strides); a large one in `large_blocks`.
 at::Tensor empty_result(const at::Tensor& like);
 
+// The sum of `count` numbers, `stride` apart. Halves are added in pairs, so that rounding errors grow with the logarithm
+// of the count.
+double sum_in_pairs(const double* values, int64_t count, int64_t stride = 1);
+
 // One double per segment of each row, in a fixed order.
 class PartialSums {
  public:

@@ -171,12 +171,10 @@ Tensor of_channels(const Tensor& planes, const Tensor& like, const Tensor& x) {
   const Tensor& shown = like.defined() ? like : x;
   if (!planes.defined()) return at::empty({0}, shown.options());
   const int64_t batch = planes.size(0), count = planes.size(1);
-  Tensor sums = at::zeros({count}, planes.options());
+  Tensor sums = at::empty({count}, planes.options());
   const double* from = planes.const_data_ptr<double>();
   double* to = sums.mutable_data_ptr<double>();
-  for (int64_t b = 0; b < batch; ++b) {
-    for (int64_t c = 0; c < count; ++c) to[c] += from[b * count + c];
-  }
+  for (int64_t c = 0; c < count; ++c) to[c] = sum_in_pairs(from + c, batch, count);
   return sums.to(shown.scalar_type());
 }
 

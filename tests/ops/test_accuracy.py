@@ -436,6 +436,24 @@ class TestFloat64:
             # t is exact, so only the exponential and its constant err: a few units of 2^-53.
             assert abs(Decimal(float(value)) - exact) <= Decimal("1e-15") * exact
 
+    @pytest.mark.parametrize("reduction", ["sum", "mean"])
+    def test_reductions_over_a_large_batch(self, backend, reduction):
+        """(8 + 14 + 1) 2^-53: up to 8 numbers in turn, then 14 levels of pairs of 100,000, and the division."""
+        values = torch.rand(100_000, dtype=torch.float64)
+        zeros = torch.zeros_like(values)
+        settings = {"reduction": reduction, "backend": backend}
+        latents, images = (zeros[:, None], values[:, None]), (values[:, None], zeros[:, None])
+        for samples, reduced in (
+            (
+                ops.exp_elbo(values, zeros, scale=1.0, reduction="none", backend=backend),
+                ops.exp_elbo(values, zeros, scale=1.0, **settings),
+            ),
+            (ops.gaussian_kl(*latents, backend=backend), ops.gaussian_kl(*latents, **settings)),
+            (ops.reconstruction_error(*images, backend=backend), ops.reconstruction_error(*images, **settings)),
+        ):
+            exact = math.fsum(samples.tolist()) / (len(samples) if reduction == "mean" else 1)
+            assert abs(reduced.item() - exact) <= 23 * 2.0**-53 * exact
+
     def test_bce_with_logits(self, backend):
         for logit, target in itertools.product([0.0, 1e-8, 3.0, 30.0, -30.0, 700.0], [0.0, 0.25, 1.0]):
             with localcontext() as context:
