@@ -100,7 +100,6 @@ struct LossOps {
     const bool through_z = by_z.defined(), explicit_noise = drawn.defined() && !is_seed(drawn);
     Tensor grad_mu = empty_or_like(mu, need_mu), grad_logvar = empty_or_like(logvar, need_logvar);
     Tensor grad_noise = empty_or_like(explicit_noise ? drawn : mu, need_noise);
-    if (!through_z && !by_kl.defined()) return {grad_mu.zero_(), grad_logvar.zero_(), grad_noise.zero_()};
     if (!through_z && need_noise) grad_noise.zero_();
     TORCH_CHECK_VALUE(!through_z || drawn.defined(), "sivae: z has a gradient, but its noise is not given");
 
@@ -116,6 +115,7 @@ struct LossOps {
                                 {if_needed(grad_logvar, need_logvar), &args.grad_logvar, true},
                                 {if_needed(grad_noise, need_noise && through_z), &args.grad_eps, true}},
                                false);
+    if (!through_z && !by_kl.defined()) return {grad_mu.zero_(), grad_logvar.zero_(), grad_noise};
     if (by_kl.defined()) args.grad_kl = row_gradient_of(by_kl, mu, reduction);
     if (mu.numel() > 0) Device::run("latent_backward", args, mu);
     return {grad_mu, grad_logvar, grad_noise};

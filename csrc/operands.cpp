@@ -29,6 +29,7 @@ Layout share_layout(std::initializer_list<Operand> operands, bool any_order) {
     if (operand.tensor != nullptr && operand.tensor->defined()) present.push_back(operand);
   }
   const at::Tensor& first = *present.front().tensor;
+  TORCH_CHECK_VALUE(first.dim() > 0, "sivae: operands have no dimensions, expected the batch first: [B, ...]");
   for (const Operand& operand : present) {
     TORCH_CHECK_VALUE(operand.tensor->sizes() == first.sizes(), "sivae: operands have shapes ", first.sizes(),
                       " and ", operand.tensor->sizes(), ", expected one shape");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -77,6 +78,24 @@ def styled_norm_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) 
         (None, None, None, *saved, True, True, True, True, True),
         (grad_y, grad_mean, grad_mean, *saved, True, True, True, True, True),
     ]
+
+
+def wrong_operands(name: str) -> Iterator[tuple]:
+    """Arguments of the op of which one tensor has another shape or dtype than it must have."""
+    cases = samples(name, "contiguous", torch.float32)
+    case = max(cases, key=lambda arguments: sum(isinstance(argument, Tensor) for argument in arguments))
+    for place, given in enumerate(case):
+        if not isinstance(given, Tensor):
+            continue
+        wrong = [given.to(torch.int32), given.new_empty(0)]
+        if given.dim() > 0:
+            wrong.append(given[..., :-1])
+        if given.dtype != torch.int64:  # a seed may have any number of dimensions
+            wrong.append(given[None])
+        if given.dim() > 1:
+            wrong += [given.flatten(), given.new_ones(())]
+        for tensor in wrong:
+            yield (*case[:place], tensor, *case[place + 1 :])
 
 
 def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> list[tuple]:

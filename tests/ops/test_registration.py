@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sivae import ops
-from tests.ops.samples import ALL_OPS, DTYPES, FORWARD, LAYOUTS, SEED, low_level, samples
+from tests.ops.samples import ALL_OPS, DTYPES, FORWARD, LAYOUTS, SEED, low_level, samples, wrong_operands
 
 
 @pytest.mark.parametrize("name", ALL_OPS)
@@ -39,6 +39,13 @@ def test_fake_kernels(compiled_backend, name, layout, dtype):
             assert (f.shape, f.dtype, f.device) == (r.shape, r.dtype, r.device)
             # Strides of empty tensors mean nothing, and torch's own operators do not set them consistently.
             assert f.stride() == r.stride() or r.numel() == 0
+
+
+@pytest.mark.parametrize("name", ALL_OPS)
+def test_direct_calls_never_read_outside_an_operand(compiled_backend, name):
+    for arguments in wrong_operands(name):
+        with pytest.raises((TypeError, ValueError), match="sivae: "):
+            low_level(name, compiled_backend)(*arguments)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "chunk"])

@@ -15,6 +15,7 @@ from sivae.ops.reference.exp_elbo import LINEAR_ABOVE
 from sivae.ops.triton import blocks
 from sivae.ops.triton.blocks import power_of_two_from
 from sivae.ops.triton.launch import launch
+from sivae.ops.triton.operands import check_operand, check_row_gradient
 from sivae.ops.triton.scalar_math import compute_type, exp, narrow, scalar, widen
 
 LINEAR = tl.constexpr(LINEAR_ABOVE)
@@ -98,6 +99,12 @@ def _weights(scale: float, beta_rec: float, beta_kl: float, alpha: float) -> tup
     return -alpha * scale * beta_rec, -alpha * scale * beta_kl, 1.0 / alpha
 
 
+def _check_pair(rec: Tensor, kl: Tensor) -> None:
+    if rec.dim() != 1:
+        raise ValueError(f"sivae: rec has shape {list(rec.shape)}, expected [B]")
+    check_operand("kl", kl, rec, rec.shape, rec.dtype)
+
+
 def _block(batch: int) -> tuple[int, int]:
     """Elements of a block, and warps."""
     block = min(power_of_two_from(batch), blocks.EXP_ELBO.elements)
@@ -107,6 +114,7 @@ def _block(batch: int) -> tuple[int, int]:
 def exp_elbo(
     rec: Tensor, kl: Tensor, scale: float, beta_rec: float, beta_kl: float, alpha: float, reduction: int
 ) -> Tensor:
+    _check_pair(rec, kl)
     batch, name = rec.shape[0], REDUCTIONS[reduction]
     reduced = name != "none"
     options: dict[str, Any] = {"dtype": sum_dtype(rec.dtype), "device": rec.device}
@@ -135,6 +143,8 @@ def exp_elbo_backward(
     need_rec: bool,
     need_kl: bool,
 ) -> tuple[Tensor, Tensor]:
+    _check_pair(rec, kl)
+    check_row_gradient(grad, rec, reduction)
     batch, name = rec.shape[0], REDUCTIONS[reduction]
     grad_rec = torch.empty_like(rec) if need_rec else rec.new_empty((0,))
     grad_kl = torch.empty_like(kl) if need_kl else kl.new_empty((0,))

@@ -14,6 +14,7 @@ from sivae.ops.triton import blocks
 from sivae.ops.triton.blocks import Blocks, Cut, cut
 from sivae.ops.triton.launch import launch
 from sivae.ops.triton.layout import first_col_of, offsets_of, share_layout
+from sivae.ops.triton.operands import check_row_gradient, check_seed
 from sivae.ops.triton.philox import normals_of, words_of
 from sivae.ops.triton.scalar_math import compute_type, exp, narrow, scalar, widen
 from sivae.ops.triton.sums import Sums, store_sums
@@ -183,8 +184,11 @@ def _cut(limits: Blocks, rows: int, cols: int, draws: bool, whole: bool) -> tupl
     return cut(limits, rows, cols + reach, least_cols=4, whole=whole), reach > 0
 
 
-def _is_seed(noise: Tensor | None) -> bool:
-    return noise is not None and noise.dtype is torch.int64
+def _seed_and_eps(noise: Tensor | None, mu: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    if noise is None or noise.dtype is not torch.int64:
+        return None, noise
+    check_seed(noise, mu.device)
+    return noise, None
 
 
 def _forward(
@@ -199,7 +203,7 @@ def _forward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """z if noise is given, and kl if it is wanted."""
     z = None if noise is None else torch.empty_like(mu)
-    seed, eps = (noise, None) if _is_seed(noise) else (None, noise)
+    seed, eps = _seed_and_eps(noise, mu)
     layout = share_layout([mu, logvar, z, eps])
     sums = Sums(mu, layout.rows, reduction)
     if mu.numel() > 0:
@@ -253,7 +257,8 @@ def latent_backward(
     need_logvar: bool,
     need_noise: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    seed, eps = (noise, None) if _is_seed(noise) else (None, noise)
+    seed, eps = _seed_and_eps(noise, mu)
+    check_row_gradient(grad_kl, mu, reduction)
     make = torch.empty_like if grad_z is not None or grad_kl is not None else torch.zeros_like
     grad_mu = make(mu) if need_mu else mu.new_empty((0,))
     grad_logvar = make(logvar) if need_logvar else logvar.new_empty((0,))

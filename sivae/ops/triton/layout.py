@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sivae.ops.triton.operands import check_operand
+
 _INT32_LIMIT = 2**31 - 2**16  # less the columns of a last tile beyond the row
 
 
@@ -28,17 +30,18 @@ class Layout(NamedTuple):
 
 
 def share_layout(tensors: Sequence[Tensor | None], *, any_order: bool = False) -> Layout:
-    """The layout that the present tensors (of one shape, [B, ...]) share.
+    """The layout that the present tensors (of one shape, [B, ...], dtype and device) share.
 
     Args:
         any_order: columns may be numbered in the first tensor's memory order instead of the logical one.
     """
     present = [tensor for tensor in tensors if tensor is not None]
     first = present[0]
-    rows, cols = first.shape[0], math.prod(first.shape[1:])
+    if first.dim() == 0:
+        raise ValueError("sivae: operands have no dimensions, expected the batch first: [B, ...]")
     for tensor in present:
-        if tensor.shape != first.shape:
-            raise ValueError(f"sivae: operands have shapes {list(first.shape)} and {list(tensor.shape)}, expected one")
+        check_operand("an operand", tensor, first, first.shape, first.dtype)
+    rows, cols = first.shape[0], math.prod(first.shape[1:])
     if all(tensor.is_contiguous() for tensor in present):
         plain: list[tuple[int, ...] | None] = [None if tensor is None else (cols, 1) for tensor in tensors]
         return Layout(rows, cols, (cols,), plain, cols >= _INT32_LIMIT)

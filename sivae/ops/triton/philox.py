@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sivae.ops.triton import blocks
 from sivae.ops.triton.launch import launch
+from sivae.ops.triton.operands import check_seed
 from sivae.ops.triton.scalar_math import compute_type, cos_sin_turn, log_of_normal, narrow, square_root
 
 
@@ -69,6 +70,7 @@ def words_of(offset: int) -> tuple[int, int]:
 
 
 def philox_normal(seed: Tensor, offset: int, shape: list[int], dtype: torch.dtype) -> Tensor:
+    check_seed(seed, seed.device)
     out = torch.empty(shape, dtype=dtype, device=seed.device)
     count = out.numel()
     if count > 0:

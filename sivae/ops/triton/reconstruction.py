@@ -12,6 +12,7 @@ from sivae.ops.triton import blocks
 from sivae.ops.triton.blocks import cut
 from sivae.ops.triton.launch import launch
 from sivae.ops.triton.layout import first_col_of, offsets_of, share_layout
+from sivae.ops.triton.operands import check_row_gradient
 from sivae.ops.triton.scalar_math import compute_type, divide, exp, log, log1p, log1p_of_unit, narrow, scalar, widen
 from sivae.ops.triton.sums import Sums, store_sums
 
@@ -131,6 +132,7 @@ def reconstruction_error(recon: Tensor, target: Tensor, kind: int, reduction: in
 def reconstruction_error_backward(
     grad: Tensor, recon: Tensor, target: Tensor, kind: int, reduction: int, need_recon: bool, need_target: bool
 ) -> tuple[Tensor, Tensor]:
+    check_row_gradient(grad, recon, reduction)
     grad_recon = torch.empty_like(recon) if need_recon else recon.new_empty((0,))
     grad_target = torch.empty_like(target) if need_target else target.new_empty((0,))
     if recon.numel() > 0 and (need_recon or need_target):

@@ -17,6 +17,7 @@ from sivae.ops.triton import blocks
 from sivae.ops.triton.blocks import power_of_two_from
 from sivae.ops.triton.image_tiles import offsets_in, pixels_from, strides_of, tile_of, tiles_of
 from sivae.ops.triton.launch import launch
+from sivae.ops.triton.operands import FLOATING, check_operand
 from sivae.ops.triton.scalar_math import compute_type, divide, narrow, scalar, square_root, widen
 
 
@@ -215,6 +216,25 @@ def styled_norm_apply_kernel(
         store_styled(y, y_strides, sample, channel, pixel, mask, width, u, m, r, s, a, b, scalar(eps, DTYPE))
 
 
+def check_operands(
+    x: Tensor, noise: Tensor | None, noise_weight: Tensor | None, bias: Tensor | None, **styles: Tensor | None
+) -> None:
+    """Check the operands of both passes; `styles` are [B, C], by name."""
+    if x.dim() != 4:
+        raise ValueError(f"sivae: x has shape {list(x.shape)}, expected [B, C, H, W]")
+    check_operand("x", x, x, x.shape, *FLOATING)
+    if (noise is None) != (noise_weight is None):
+        raise ValueError("sivae: noise and noise_weight are given together or not at all")
+    batch, channels, *pixels = x.shape
+    dtypes = x.dtype, torch.float32
+    shared = noise is not None and noise.dim() > 0 and noise.shape[0] == 1
+    check_operand("noise", noise, x, (1 if shared else batch, 1, *pixels), *dtypes)
+    for name, value in (("noise_weight", noise_weight), ("bias", bias)):
+        check_operand(name, value, x, (channels,), *dtypes)
+    for name, value in styles.items():
+        check_operand(name, value, x, (batch, channels), *dtypes)
+
+
 def stride_of(parameter: Tensor | None) -> int:
     return 0 if parameter is None else parameter.stride(0)
 
@@ -233,6 +253,7 @@ def styled_instance_norm(
     negative_slope: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_operands(x, noise, noise_weight, bias, scale=scale, shift=shift)
     batch, channels, height, width = x.shape
     pixels = height * width
     options: dict[str, Any] = {"dtype": sum_dtype(x.dtype), "device": x.device}

@@ -17,10 +17,12 @@ from sivae.ops.triton import blocks
 from sivae.ops.triton.blocks import power_of_two_from
 from sivae.ops.triton.image_tiles import offsets_in, pixels_from, strides_of, tile_of, tiles_of
 from sivae.ops.triton.launch import launch
+from sivae.ops.triton.operands import check_operand
 from sivae.ops.triton.scalar_math import compute_type, divide, narrow, scalar, widen
 from sivae.ops.triton.styled_norm import (
     before_leaky,
     channel_values,
+    check_operands,
     inverse_std,
     leaky,
     noise_at,
@@ -252,6 +254,11 @@ def styled_instance_norm_backward(
     need_scale: bool,
     need_shift: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    check_operands(x, noise, noise_weight, bias, scale=scale)
+    check_operand("grad_y", grad_y, x, x.shape, x.dtype)
+    statistics = {"mean": mean, "std": std, "grad_mean": grad_mean, "grad_std": grad_std}
+    for name, value in statistics.items():
+        check_operand(name, value, x, x.shape[:2], sum_dtype(x.dtype))
     nothing = x.numel() == 0 or (grad_y is None and grad_mean is None and grad_std is None)
 
     def result(like: Tensor | None, needed: bool, through_y: bool = False) -> Tensor:

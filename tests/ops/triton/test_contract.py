@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sivae import ops
-from tests.ops.samples import ALL_OPS, DTYPES, FORWARD, low_level, samples
+from tests.ops.samples import ALL_OPS, DTYPES, FORWARD, low_level, samples, wrong_operands
 
 interpreted = pytest.mark.usefixtures("interpreter")
 SEED, OFFSET = 0x7EDC_BA98_7654_3210, 0x0123_4567_89AB_CDEF
@@ -162,6 +162,12 @@ class TestRegistration:
                 assert (f.shape, f.dtype, f.device) == (r.shape, r.dtype, r.device), dtype
                 # Strides of empty tensors mean nothing, and torch's own operators do not set them consistently.
                 assert f.stride() == r.stride() or r.numel() == 0
+
+    @pytest.mark.parametrize("name", ALL_OPS)
+    def test_direct_calls_never_read_outside_an_operand(self, name):
+        for arguments in wrong_operands(name):
+            with pytest.raises((TypeError, ValueError), match="sivae: "):
+                low_level(name, "triton")(*arguments)
 
     def test_only_needed_gradients(self):
         """A gradient that is not needed is an empty tensor; one without any source is zero."""
