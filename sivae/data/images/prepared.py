@@ -8,10 +8,9 @@ which is written last: a folder without it is unfinished.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -20,11 +19,38 @@ from sivae.data.images.formats.table import Found
 from sivae.data.images.halving import averages, lower_levels
 from sivae.data.images.stores import FolderStore, Store
 from sivae.errors import DataError
+from sivae.fields import AT_LEAST_1
+from sivae.json_files import read_json
 
 FORMAT = 1
 DESCRIPTION, IMAGES, LABELS, CONTENTS = "dataset.json", "images.npy", "labels.npy", "contents.npy"
 RESUME = "prepare.journal"  # the progress file of an unfinished set
 _DIGEST_BYTES = 8
+_REMEDY = "make the set again with sivae prepare"
+
+
+class Description(TypedDict):
+    """The content of `dataset.json`.
+
+    Attributes:
+        levels: the sides of the lower resolutions.
+        skipped: why each damaged image was left out.
+        pixels: digest of all images.
+        made_from: what was asked for.
+        others: see :class:`sivae.data.images.base.PackedImages`.
+    """
+
+    name: str
+    count: Annotated[int, AT_LEAST_1]
+    resolution: Annotated[int, AT_LEAST_1]
+    channels: Literal[1, 3]
+    levels: NotRequired[list[int]]
+    class_names: NotRequired[list[str] | None]
+    content_names: NotRequired[list[str] | None]
+    part: NotRequired[Split | None]
+    skipped: list[str]
+    pixels: str
+    made_from: NotRequired[dict[str, Any] | None]
 
 
 def level_file(side: int | str) -> str:
@@ -42,7 +68,7 @@ def set_digest(digests: bytes) -> str:
     return hashlib.sha256(digests).hexdigest()
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> Description:
     """Read `dataset.json`.
 
     Raises:
@@ -50,22 +76,12 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = read_json(path, Description, error=DataError, remedy=_REMEDY, version=FORMAT)
     except FileNotFoundError:
         raise DataError(f"{folder} holds no {DESCRIPTION}, so it is no packed set; sivae prepare makes one") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); make the set again with sivae prepare") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise DataError(f"{path}: format {found!r}, where this version reads {FORMAT}; make the set again")
-    wanted = {"name": str, "count": int, "resolution": int, "channels": int, "skipped": list, "pixels": str}
-    for key, kind in wanted.items():
-        if not isinstance(content.get(key), kind):
-            raise DataError(f"{path} lacks a proper {key!r}; make the set again with sivae prepare")
-    levels = content.setdefault("levels", [])  # earlier versions wrote none
-    possible = lower_levels(content["resolution"])
-    if not isinstance(levels, list) or not all(type(side) is int and side in possible for side in levels):
-        raise DataError(f"{path} lacks a proper 'levels'; make the set again with sivae prepare")
+    content.setdefault("levels", [])  # earlier versions wrote none
+    if not set(content["levels"]) <= set(lower_levels(content["resolution"])):
+        raise DataError(f"{path} is damaged: levels = {content['levels']} are not those of its resolution; {_REMEDY}")
     return content
 
 
@@ -111,18 +127,21 @@ def open_packed(folder: Path, *, split: Split | None = None) -> PackedImages:
     }
     labels, class_names = _read_named(folder / LABELS, count, facts.get("class_names"))
     contents, content_names = _read_named(folder / CONTENTS, count, facts.get("content_names"))
-    return PackedImages(
-        array,
-        labels,
-        name=facts["name"],
-        class_names=class_names,
-        contents=contents,
-        content_names=content_names,
-        skipped=len(facts["skipped"]),
-        fingerprint=facts["pixels"],
-        part=part,
-        levels=levels,
-    )
+    try:
+        return PackedImages(
+            array,
+            labels,
+            name=facts["name"],
+            class_names=class_names,
+            contents=contents,
+            content_names=content_names,
+            skipped=len(facts["skipped"]),
+            fingerprint=facts["pixels"],
+            part=part,
+            levels=levels,
+        )
+    except DataError as error:  # a label without a name
+        raise DataError(f"{folder} is damaged: {error}; {_REMEDY}") from None
 
 
 def _read_named(path: Path, count: int, names: list[Any] | None) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
@@ -139,26 +158,39 @@ def verify_packed(folder: Path) -> None:
     """
     images = open_packed(folder)
     if set_digest(b"".join(image_digest(image) for image in images.array)) != images.fingerprint:
-        raise DataError(f"{folder / IMAGES} is not as it was made; make the set again with sivae prepare")
+        raise DataError(f"{folder / IMAGES} is not as it was made; {_REMEDY}")
     halvings = len(lower_levels(images.resolution)) if images.levels else 0
     for index, image in enumerate(images.array):
         for level in averages(image, halvings):
             kept = images.levels.get(len(level))
             if kept is not None and not np.array_equal(kept[index], level):
                 path = folder / level_file(len(level))
-                raise DataError(f"{path} is not as it was made; make the set again with sivae prepare")
+                raise DataError(f"{path} is not as it was made; {_REMEDY}")
+
+
+def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+    """Map an array that `sivae prepare` wrote into memory, for reading.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or its shape or dtype is another one.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy raises anything for a damaged header
+        raise ValueError(f"is damaged ({str(error) or type(error).__name__})") from None
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        order = "" if array.flags.c_contiguous else " by columns"
+        raise ValueError(f"is {array.dtype} of shape {list(array.shape)}{order}")
+    return array
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_array(path, shape, dtype)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; make the set again with sivae prepare") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is damaged ({error}); make the set again with sivae prepare") from None
-    if array.shape != shape or array.dtype != dtype:
-        raise DataError(
-            f"{path} is {array.dtype} of shape {list(array.shape)}, where {DESCRIPTION} has {dtype} {list(shape)}; "
-            "make the set again with sivae prepare"
-        )
-    return array
+        raise DataError(f"{path} is missing; {_REMEDY}") from None
+    except ValueError as error:
+        raise DataError(f"{path} {error}, where {DESCRIPTION} has {dtype} {list(shape)}; {_REMEDY}") from None

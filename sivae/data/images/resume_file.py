@@ -10,10 +10,12 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sivae import files
 from sivae.errors import DataError
+from sivae.fields import converted, table
+from sivae.json_files import parse
 
 # Keys of a request, and their names in error messages.
 _WORDS = {
@@ -26,6 +28,19 @@ _WORDS = {
     "count": "number of images",
     "fingerprint": "source's content",
 }
+
+
+_LONGEST = 16 << 20  # bytes of a line
+
+
+class _Head(TypedDict):
+    asked: dict[str, Any]
+
+
+class _Block(TypedDict):
+    block: int
+    digests: str
+    damaged: list[list[Any]]
 
 
 @dataclass
@@ -54,14 +69,15 @@ class ResumeFile:
         self._head = json.loads(json.dumps(head))
 
     def open(self) -> dict[int, BlockRecord]:
-        """Return the finished blocks. A missing file, or one without blocks, is begun anew.
+        """Return the blocks that the file lists as finished. A missing or damaged file, or one without blocks, is begun
+        anew; a damaged line loses its block alone.
 
         Raises:
             DataError: the file is of another request.
         """
         head, done, whole = self._read()
-        if done:
-            check_same_request(self._path.parent, head.get("asked", {}), self._head["asked"])
+        if head is not None and done:
+            check_same_request(self._path.parent, head["asked"], self._head["asked"])
         if not done or head != self._head:
             files.write_text(self._path, json.dumps(self._head) + "\n")
             return {}
@@ -69,31 +85,32 @@ class ResumeFile:
             file.truncate(whole)  # the last line is cut short after a power failure
         return done
 
-    def _read(self) -> tuple[dict[str, Any], dict[int, BlockRecord], int]:
+    def _read(self) -> tuple[_Head | None, dict[int, BlockRecord], int]:
         """The first line, the blocks, and the number of bytes in whole lines."""
-        head: dict[str, Any] = {}
+        head: Any = None
         done: dict[int, BlockRecord] = {}
         whole = 0
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            for line in file:
-                try:
-                    content = json.loads(line)
-                    if not line.endswith(b"\n"):
-                        break
-                    if whole:
-                        damaged = [(int(index), str(reason)) for index, reason in content["damaged"]]
-                        done[int(content["block"])] = BlockRecord(str(content["digests"]), damaged)
-                    else:
-                        head = dict(content)
-                except (ValueError, KeyError, TypeError):
-                    break
-                whole += len(line)
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b"")):
+                if line.endswith(b"\n"):
+                    whole += len(line)
+                    with contextlib.suppress(ValueError):
+                        content = parse(line.decode())
+                        if number == 0:
+                            head = table(content, _Head)
+                        else:
+                            block = table(content, _Block)
+                            damaged = [
+                                (converted("index", index, int), converted("reason", reason, str))
+                                for index, reason in block["damaged"]
+                            ]
+                            done[block["block"]] = BlockRecord(block["digests"], damaged)
         return head, done, whole
 
     def append(self, block: int, record: BlockRecord) -> None:
         """Add a block whose pixels are on the disk."""
         line = json.dumps({"block": block, "digests": record.digests, "damaged": record.damaged})
-        with self._path.open("ab") as file:
+        with files.named(self._path), self._path.open("ab") as file:
             file.write(f"{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from sivae.data.images.prepared import (
     image_digest,
     is_packed,
     level_file,
+    map_array,
     read_description,
     set_digest,
 )
@@ -45,6 +47,7 @@ from sivae.data.images.resume_file import BlockRecord, ResumeFile, check_same_re
 from sivae.data.images.stores import FolderStore
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
+from sivae.words import plural
 
 _COPY_BYTES = 64 << 20
 
@@ -122,6 +125,13 @@ def prepare(
         resume = ResumeFile(folder / RESUME, head)
         done = resume.open()
         if done:
+            intact = _intact(job, done, threads, progress)
+            if len(intact) < len(done):
+                notice(
+                    f"{folder}: {plural(len(done) - len(intact), 'finished block')} of images changed since, and will "
+                    "be made again"
+                )
+            done = intact
             notice(f"going on with {folder}: {job.count(done):,} images are there")
         if any(record.damaged for record in done.values()) and not skip_damaged:
             raise DataError(f"{folder} was begun with --skip-damaged, and has skipped images; use that option again")
@@ -152,9 +162,56 @@ class _Job:
         """The files of pixels, by side."""
         return [self.folder / IMAGES, *(self.folder / level_file(side) for side in self.sides[1:])]
 
-    def count(self, done: dict[int, BlockRecord]) -> int:
+    def could_be(self, number: int, record: BlockRecord) -> bool:
+        """Whether a finished block can be one of this job's."""
+        return number in range(len(self.blocks)) and all(index in self.blocks[number] for index, _ in record.damaged)
+
+    def kept(self, number: int, record: BlockRecord) -> list[int]:
+        """The numbers of the images in a finished block that are not damaged."""
+        damaged = {index for index, _ in record.damaged}
+        return [index for index in self.blocks[number] if index not in damaged]
+
+    def count(self, done: Iterable[int]) -> int:
         """Number of images in the finished blocks."""
         return sum(len(self.blocks[block]) for block in done)
+
+
+def _intact(job: _Job, done: dict[int, BlockRecord], threads: int, progress: bool) -> dict[int, BlockRecord]:
+    """The finished blocks whose pixels are on the disk as they were written, at every side.
+
+    Raises:
+        DataError: a file of pixels is missing or damaged, or has another shape.
+    """
+    kept = {number: job.kept(number, record) for number, record in done.items() if job.could_be(number, record)}
+    complete = len(kept) == len(job.blocks)
+    counts = {len(job.images), sum(map(len, kept.values()))} if complete else {len(job.images)}
+    arrays = [_mapped(path, counts, side, job.shape.channels) for path, side in zip(job.paths, job.sides, strict=True)]
+    first_row, row = {}, 0
+    for number in sorted(kept):
+        first_row[number], row = row, row + len(kept[number])
+    number_of = {job.blocks[number].start: number for number in kept}
+    intact = {}
+    with counting(f"checking {job.folder.name}", job.count(kept), enabled=progress) as counter:
+
+        def work(block: range, stop: threading.Event) -> tuple[int, bool]:
+            if stop.is_set():
+                raise Stopped
+            number = number_of[block.start]
+            rows, start = kept[number], first_row[number]
+            closed = range(start, start + len(rows))  # the rows once the gaps of damaged images are closed
+            pixels, *levels = (array[rows if len(array) == len(job.images) else closed] for array in arrays)
+            same = "".join(image_digest(image).hex() for image in pixels) == done[number].digests
+            same = same and all(map(np.array_equal, levels, averages(pixels, len(levels))))
+            counter.advance(len(block))
+            return number, same
+
+        with contextlib.closing(in_parallel(work, [job.blocks[number] for number in kept], threads)) as results:
+            for number, same in results:
+                if same:
+                    intact[number] = done[number]
+    if len(intact) < len(done) and any(len(array) != len(job.images) for array in arrays):
+        return {}  # there is no room for one block where gaps are closed
+    return intact
 
 
 def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads: int, progress: bool) -> None:
@@ -163,7 +220,11 @@ def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads
     if not left:
         return
     images, channels = job.images, job.shape.channels
-    offsets = _make_room(job.paths, [(len(images), side, side, channels) for side in job.sides], fresh=not done)
+    if done:
+        mapped = [_mapped(path, {len(images)}, side, channels) for path, side in zip(job.paths, job.sides, strict=True)]
+        offsets = [int(array.offset) for array in mapped]
+    else:
+        offsets = _make_room(job.paths, [(len(images), side, side, channels) for side in job.sides])
     with contextlib.ExitStack() as stack:
         written = [stack.enter_context(path.open("r+b")) for path in job.paths]
         bar = counting(f"packing {images.name}", len(images), done=job.count(done), enabled=progress)
@@ -185,9 +246,10 @@ def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads
                     record.digests += image_digest(pixels[row]).hex()
                 counter.advance()
             each = itertools.chain([pixels], averages(pixels, len(job.sides) - 1))
-            for file, offset, content in zip(written, offsets, each, strict=True):
-                _write_all(file.fileno(), content, offset + block.start * content[0].nbytes)
-                os.fsync(file.fileno())
+            for path, file, offset, content in zip(job.paths, written, offsets, each, strict=True):
+                with files.named(path):
+                    _write_all(file.fileno(), content, offset + block.start * content[0].nbytes)
+                    os.fsync(file.fileno())
             return left[block.start], record
 
         with contextlib.closing(in_parallel(work, [job.blocks[block] for block in left.values()], threads)) as results:
@@ -207,14 +269,12 @@ def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:
         content, offset = content[written:], offset + written
 
 
-def _make_room(paths: list[Path], shapes: list[tuple[int, ...]], *, fresh: bool) -> list[int]:
-    """Make the files of pixels at their full sizes, or check them where a run resumes.
+def _make_room(paths: list[Path], shapes: list[tuple[int, ...]]) -> list[int]:
+    """Make the files of pixels at their full sizes.
 
     Returns:
         The offset of the first pixel in each file.
     """
-    if not fresh:
-        return [_offset(path, shape) for path, shape in zip(paths, shapes, strict=True)]
     folder = paths[0].parent
     for path in [folder / IMAGES, *folder.glob(level_file("*"))]:  # an earlier request may have left them
         path.unlink(missing_ok=True)
@@ -232,11 +292,19 @@ def _make_room(paths: list[Path], shapes: list[tuple[int, ...]], *, fresh: bool)
     return offsets
 
 
-def _offset(path: Path, shape: tuple[int, ...]) -> int:
-    array = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
-    if not isinstance(array, np.memmap) or array.shape != shape:
-        raise DataError(f"{path} does not fit the {RESUME} beside it; delete {path.parent}, and prepare the set again")
-    return int(array.offset)
+def _mapped(path: Path, counts: set[int], side: int, channels: int) -> np.memmap[Any, Any]:
+    """Map a file of pixels with one of these numbers of images."""
+    reason = ""
+    for count in counts:
+        try:
+            return map_array(path, (count, side, side, channels), np.dtype(np.uint8))
+        except FileNotFoundError:
+            reason = "is missing"
+        except ValueError as error:
+            reason = str(error)
+    raise DataError(
+        f"{path} {reason}, and does not fit the {RESUME} beside it; delete {path.parent}, and prepare the set again"
+    )
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -316,7 +384,7 @@ def _finished(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     facts = read_description(folder)
     made = facts.get("made_from") or {}
     check_same_request(folder, made, json.loads(json.dumps(asked)) | {"levels": made.get("levels")})
-    return facts
+    return {**facts}
 
 
 def _check_destination(folder: Path) -> None:

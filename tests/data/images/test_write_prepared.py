@@ -334,7 +334,9 @@ def test_an_unfinished_run_keeps_its_lower_resolutions(
     with pytest.raises(DataError, match=r"another choice of lower resolutions \(True there, False now\)"):
         packed(source, tmp_path / "out", levels=False)
     (tmp_path / "out" / "images-4.npy").unlink()
-    with pytest.raises(DataError, match=r"images-4\.npy does not fit the prepare\.journal beside it; delete"):
+    with pytest.raises(
+        DataError, match=r"images-4\.npy is missing, and does not fit the prepare\.journal beside it; delete"
+    ):
         packed(source, tmp_path / "out")
 
 
@@ -368,6 +370,127 @@ def test_an_interrupt_stops_the_threads_at_once(source: Path, tmp_path: Path, mo
     assert time.monotonic() - begun < 3  # 60 images of a fifth of a second take two threads 6 seconds
 
 
+def begun(source: Path, out: Path, blocks: int) -> None:
+    """Prepare a set until a kill that leaves finished blocks."""
+    with pytest.MonkeyPatch.context() as patched:
+        die_at(patched, resume_file.ResumeFile, "append", blocks + 1)
+        os.waitpid(in_a_child(lambda: packed(source, out, workers=1)), 0)
+
+
+@pytest.mark.parametrize("name", [IMAGES, "images-4.npy"])
+def test_blocks_whose_pixels_changed_are_made_again(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
+    packed(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    begun(source, out, 6)
+    array = np.load(out / name, mmap_mode="r+")
+    array[9] = 0
+    array.flush()
+    said: list[str] = []
+    packed(source, out, notice=said.append)
+    assert said == [
+        f"{out}: 1 finished block of images changed since, and will be made again",
+        f"going on with {out}: 20 images are there",
+    ]
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+def test_a_set_whose_gaps_are_closed_and_whose_pixels_changed_is_made_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
+    (source / "a" / "10.png").write_bytes(b"")
+    packed(source, tmp_path / "whole", skip_damaged=True)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        die_at(patched, write_prepared, "_leave_out", 2)
+        os.waitpid(in_a_child(lambda: packed(source, out, skip_damaged=True)), 0)
+    array = np.load(out / IMAGES, mmap_mode="r+")
+    assert len(array) == 59
+    array[40] = 0
+    array.flush()
+    packed(source, out, skip_damaged=True)
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+def _resume_line(**changes: Any) -> bytes:
+    return json.dumps({"block": 2, "digests": "00" * 32, "damaged": []} | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\0" * 100,
+        b"[" * 10_000,
+        b'{"block": Infinity}',
+        _resume_line(block=10**6),
+        _resume_line(block=-1),
+        _resume_line(block="2"),
+        _resume_line(digests="no"),
+        _resume_line(digests=["00"]),
+        _resume_line(damaged=5),
+        _resume_line(damaged=[5]),
+        _resume_line(damaged=[[10**6, "far"]]),
+        _resume_line(damaged=[["8", "text"]]),
+        _resume_line(damaged=[[8, "a fine image"]]),
+    ],
+)
+def test_a_damaged_line_of_the_progress_file_loses_its_block_alone(
+    line: bytes, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
+    packed(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    begun(source, out, 6)
+    lines = (out / RESUME).read_bytes().split(b"\n")
+    (out / RESUME).write_bytes(b"\n".join([*lines[:3], line, *lines[4:]]))
+    said: list[str] = []
+    packed(source, out, notice=said.append)
+    assert said[-1] == f"going on with {out}: 20 images are there"
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b'{"asked": 5}', b"\xff", b"[" * 10_000])
+def test_a_set_with_a_damaged_request_is_begun_anew(
+    line: bytes, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
+    packed(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    begun(source, out, 6)
+    lines = (out / RESUME).read_bytes().split(b"\n")
+    (out / RESUME).write_bytes(b"\n".join([line, *lines[1:]]))
+    packed(source, out)
+    assert content_of(out) == content_of(tmp_path / "whole")
+
+
+_HEADS = [
+    b"PK\x03\x04",
+    b"\x93NUMPY\x07",
+    b"\x93NUMPY\x01\x00\xff\xff",
+    b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': True,",
+    b"\x93NUMPY\x01\x00v\x00{'descr': '|O', ",
+    b"\x93NUMPY\x01\x00v\x00{'descr': (((((",
+    b"\x93NUMPY\x01\x00v\x00'''",
+    b"\x80\x04N.",
+]
+
+
+@pytest.mark.parametrize("head", _HEADS)
+def test_pixels_of_another_kind_in_an_unfinished_set_are_an_error(
+    head: bytes, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
+    out = tmp_path / "out"
+    begun(source, out, 6)
+    content = (out / IMAGES).read_bytes()
+    (out / IMAGES).write_bytes(head + content[len(head) :])
+    with pytest.raises(DataError, match=r"images\.npy is .*, and does not fit the prepare\.journal .*; delete"):
+        packed(source, out)
+
+
 # Damage to a packed set
 
 
@@ -393,14 +516,20 @@ def test_damage_to_a_packed_set_is_noticed(source: Path, tmp_path: Path) -> None
     np.save(out / LABELS, np.full(60, 7))
     opening_fails("a label is outside 0 to 1")
     (out / DESCRIPTION).write_text("{")
-    opening_fails(r"dataset\.json cannot be read")
+    opening_fails(r"dataset\.json is damaged: not JSON")
     (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"format": 2}))
-    opening_fails("format 2, where this version reads 1")
+    opening_fails(r"dataset\.json: format is 2, expected 1; .* or make the set again")
     (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"count": "60"}))
-    opening_fails("lacks a proper 'count'")
+    opening_fails(r'dataset\.json is damaged: count = "60": expected a whole number')
     for levels in (4, [8], ["4"], [2], [True]):
         (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {"levels": levels}))
-        opening_fails("lacks a proper 'levels'")
+        opening_fails(r"dataset\.json is damaged: levels = ")
+    for key, value in {"skipped": 5, "part": ["test"], "class_names": "ab", "name": [], "channels": 2}.items():
+        (out / DESCRIPTION).write_text(json.dumps(json.loads(whole[DESCRIPTION]) | {key: value}))
+        opening_fails(rf"dataset\.json is damaged: {key} = .*; make the set again with sivae prepare")
+    for head in _HEADS:
+        (out / IMAGES).write_bytes(head + whole[IMAGES][len(head) :])
+        opening_fails(r"images\.npy is .*; make the set again with sivae prepare")
     (out / "images-4.npy").unlink()
     opening_fails(r"images-4\.npy is missing")
     (out / "images-4.npy").write_bytes(whole["images-4.npy"][:-1] + bytes([whole["images-4.npy"][-1] ^ 1]))
