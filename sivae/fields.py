@@ -258,7 +258,7 @@ def table(values: Any, kind: type, prefix: str = "") -> dict[str, Any]:
     for key, hint in _hints_of(kind).items():
         if key in values:
             checked[key] = converted(prefix + key, values[key], hint)
-        elif typing.get_origin(hint) is not NotRequired and not hasattr(kind, key):  # a default of a dataclass
+        elif typing.get_origin(hint) is not NotRequired and key not in vars(kind):  # a dataclass' default
             raise ConfigError(f"{prefix}{key} is missing")
     return checked
 

@@ -24,10 +24,11 @@ class _Content(TypedDict):
     kind: Literal["a", "b"]
     names: list[str]
     parts: dict[str, _Part]
+    values: int
     more: NotRequired[bool]
 
 
-_GOOD: dict[str, Any] = {"steps": 3, "score": 1, "kind": "a", "names": ["x"], "parts": {"p": {"size": 2}}}
+_GOOD: dict[str, Any] = {"steps": 3, "score": 1, "kind": "a", "names": ["x"], "parts": {"p": {"size": 2}}, "values": 5}
 
 
 def _read(path: Path, **options: Any) -> Any:

@@ -63,10 +63,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ModelFileError(f"{path} is not a safetensors file ({error})") from None
     else:
-        content = _read(path, stand_ins=False)
+        content = read_plain(path)
         if not isinstance(content, Mapping):
             raise ModelFileError(f"{path} holds {described(content)}, expected a table of names and tensors")
     return checked_tensors(content, str(path))
+
+
+def read_plain(path: Path) -> Any:
+    """Read a file of `torch.save`: tensors on the CPU and plain containers.
+
+    Raises:
+        OSError: the file cannot be read.
+        ModelFileError: the file has another format, is damaged, or contains anything else.
+    """
+    return _read(path, stand_ins=False)
 
 
 def read_checkpoint(path: Path) -> Any:

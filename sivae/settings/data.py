@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -228,13 +229,25 @@ class ImageData(Data):
         """See :meth:`Data.batch_options`."""
         return {"flip": self.flip, "cache": self.cache}
 
+    def _place(self, option: str) -> str:
+        if self.path is None:
+            raise ConfigError(
+                "the run was trained on a dataset of Python, which its settings cannot name; name images by "
+                f"{option} PATH"
+            )
+        if not os.path.exists(self.path):
+            raise ConfigError(
+                f"{self.path}: there is no such file or folder; if the images have moved, name their new place by "
+                f"{option} PATH"
+            )
+        return self.path
+
     def open_parts(self, *, for_training: bool = True, show: bool = False) -> Parts:
         """See :meth:`Data.open_parts`."""
         from sivae.data.images.parts import open_parts
 
-        assert self.path is not None
         return open_parts(
-            self.path,
+            self._place("--data"),
             resolution=self.resolution,
             channels=self.channels,
             crop=parse_crop(self.crop),
@@ -248,7 +261,7 @@ class ImageData(Data):
         """See :meth:`Data.open_split`."""
         from sivae.data.images.parts import open_split
 
-        return open_split(self.path or "", split, skip_damaged=skip_damaged or self.skip_damaged, notice=notice)
+        return open_split(self._place("--in"), split, skip_damaged=skip_damaged or self.skip_damaged, notice=notice)
 
 
 DATA_KINDS: dict[str, type[Data]] = {kind.NAME: kind for kind in (DensityData, DigitsData, ShapesData, ImageData)}

@@ -24,10 +24,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sivae import files
-from sivae.errors import CheckpointError
+from sivae.errors import CheckpointError, ModelFileError
 from sivae.fields import SEED
 from sivae.json_files import read_json
 from sivae.models import VAEModel
+from sivae.models.reading import read_plain
 from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, write_model
 
 STATE, MANIFEST = "state.pt", "manifest.json"
@@ -186,13 +187,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not same:
             raise CheckpointError(f"{path / name}: its content differs from what was written; {_DAMAGED}")
     try:
-        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises anything for a damaged file
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(
-            f"{path / STATE}: refused, because it holds more than tensors and plain containers ({reason}); "
-            "use only checkpoints that sivae wrote"
-        ) from None
+        state = read_plain(path / STATE)
+    except (ModelFileError, OSError) as error:
+        raise CheckpointError(f"{error}; use only checkpoints that sivae wrote, and delete this one") from None
     weights: dict[str, dict[str, Tensor]] = {}
     for name in {MODEL, AVERAGED} & set(manifest["files"]):
         try:

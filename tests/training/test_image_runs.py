@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -26,6 +27,8 @@ from sivae.training.checkpoint import list_checkpoints
 from sivae.training.run import train
 from sivae.training.run_metrics import evaluate
 from sivae.training.seeds import derived_seed
+from sivae.training.tasks import images as image_task
+from sivae.training.tasks.base import open_task
 from tests.training.runs import assert_resumes_exactly, assert_same, made_once, outcome, train_until
 
 _TINY = {"steps": 12, "batch_size": 16, "widths": (4, 8), "z_dim": 3, "threads": 1, "seed": 3, "device": "cpu"}
@@ -163,7 +166,10 @@ def test_a_folder_of_images_may_move_before_the_run_is_resumed(tmp_path: Path) -
 
     train_until(5, _of_folder(images, epochs=6, steps=None), tmp_path / "run")
     images.rename(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="there is no such file or folder"):
+    missing = r"images: there is no such file or folder; if the images have moved, name their new place by --data PATH"
+    with pytest.raises(ConfigError, match=missing):
+        evaluate(tmp_path / "run")
+    with pytest.raises(ConfigError, match=missing):
         train(out=tmp_path / "run", resume=True, progress=False)
     moved = RunConfig.read(tmp_path / "run" / "config.json").replace(path=str(tmp_path / "elsewhere"))
     train(moved, tmp_path / "run", resume=True, progress=False)
@@ -184,6 +190,48 @@ def test_a_run_cannot_be_resumed_with_other_images(tmp_path: Path) -> None:
     (tmp_path / "run" / "summary.json").unlink()
     next(images.rglob("7.png")).unlink()
     with pytest.raises(CheckpointError, match=r"its images were 40 x 8 x 3, \w+, and .* holds 39 x 8 x 3, \w+"):
+        train(out=tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_a_run_notices_that_one_of_many_images_changed(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_task, "_LOOKED_AT", 4)
+    images = _image_folder(tmp_path / "images")
+    train(_of_folder(images, cache=cache), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "summary.json").unlink()
+    Image.new("RGB", (8, 8)).save(next(images.rglob("7.png")))
+    Image.new("RGB", (8, 8)).save(next(images.rglob("11.png")))
+    with pytest.raises(CheckpointError, match=r"2 of 40 images have changed, the first is .*; resume with the data"):
+        train(out=tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_goes_on_with_the_same_images_read_in_another_way(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images")
+    train_until(5, _of_folder(images, cache="host"), tmp_path / "run")
+    other = RunConfig.read(tmp_path / "run" / "config.json").replace(cache="none")
+    assert train(other, tmp_path / "run", resume=True, progress=False)["steps"] == 12
+
+
+def test_a_checkpoint_of_an_earlier_version_is_checked_by_its_fingerprint(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images")
+    with contextlib.closing(open_task(_of_folder(images), torch.device("cpu"))) as task:
+        state = task.state()
+        task.load_state({"images": state["images"]})
+        with pytest.raises(ValueError, match="its images were 41 x 8 x 3"):
+            task.load_state({"images": "41 x 8 x 3, 00000000"})
+        with pytest.raises(ValueError, match=r"checksums\.values is missing"):
+            task.load_state({**state, "checksums": {"kind": "files"}})
+
+
+def test_a_conditional_run_notices_that_classes_changed(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images")
+    train(_of_folder(images, conditional=True), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "summary.json").unlink()
+    # The last image of a class becomes the first one of the next, so the order of the images stays.
+    max((images / "class0").iterdir()).rename(images / "class1" / "0.png")
+    with pytest.raises(CheckpointError, match=r"the classes of images in .*images have changed"):
         train(out=tmp_path / "run", resume=True, progress=False)
 
 

@@ -67,6 +67,14 @@ class ImageSet(ABC):
         """Read a part of an image, by default the largest square in its middle: uint8 ``[side, side, channels]``."""
         return fit_square(self.picture(index), side, channels, self.where(index), crop)
 
+    def stored(self, index: int) -> bytes:
+        """Read the bytes that an image is decoded from; those of its pixels where it has none.
+
+        Raises:
+            DamagedImageError: the image cannot be read.
+        """
+        return self.read(index).tobytes()
+
     def label(self, index: int) -> int | None:
         """Class of an image; None without labels."""
         return None if self.labels is None else int(self.labels[index])

@@ -19,7 +19,7 @@ from sivae.data.images.formats.table import Found
 from sivae.data.images.halving import averages, lower_levels
 from sivae.data.images.stores import FolderStore, Store
 from sivae.errors import DataError
-from sivae.fields import AT_LEAST_1
+from sivae.fields import AT_LEAST_1, show
 from sivae.json_files import read_json
 
 FORMAT = 1
@@ -81,7 +81,8 @@ def read_description(folder: Path) -> Description:
         raise DataError(f"{folder} holds no {DESCRIPTION}, so it is no packed set; sivae prepare makes one") from None
     content.setdefault("levels", [])  # earlier versions wrote none
     if not set(content["levels"]) <= set(lower_levels(content["resolution"])):
-        raise DataError(f"{path} is damaged: levels = {content['levels']} are not those of its resolution; {_REMEDY}")
+        came = show(content["levels"])
+        raise DataError(f"{path} is damaged: levels = {came}: not those of its resolution; {_REMEDY}")
     return content
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from sivae.data.images import ImageBatches, at_resolution
 from sivae.data.images.base import spread
+from sivae.data.images.checksums import Checksums, checksums
 from sivae.data.images.parts import Images, Parts, read_parts
 from sivae.errors import ConfigError
+from sivae.fields import table
 from sivae.models import MODELS, VAEModel
 from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
@@ -29,6 +31,17 @@ from sivae.words import plural
 
 _SAMPLES, _RECONSTRUCTIONS = 64, 16  # in a picture
 _LOOKED_AT = 64  # number of images in a fingerprint
+
+
+class _Checksums(TypedDict):
+    kind: str
+    values: Tensor
+    labels: NotRequired[int]
+
+
+class _State(TypedDict):
+    images: str
+    checksums: NotRequired[_Checksums]
 
 
 class ImageTask(Task):
@@ -74,6 +87,9 @@ class ImageTask(Task):
             self.config = self._completed(config)
             self._measured = self._measured_at(self._test.resolution)
             self._fingerprint = None if self._train is None else _fingerprint(self._train, labels=self._uses_labels)
+            self._checksums: Checksums | None = None
+            if self._train is not None and for_training:
+                self._checksums = checksums(self._train, progress=show)
             with torch.device("meta"):
                 self.build_model()  # settings that do not fit are an error before anything is written
             if self._train is not None and not config.growth.grows:
@@ -94,6 +110,13 @@ class ImageTask(Task):
             return read_parts(data, resolution=source.resolution, channels=source.channels, show=self._show)
         source.check_is_named(self.config.preset)
         return source.open_parts(for_training=for_training, show=self._show)
+
+    @property
+    def _labels_checksum(self) -> int | None:
+        """The checksum of the classes that images are conditions of; None for a model without conditions."""
+        if self._train is None or not self.config.model.is_conditional:
+            return None
+        return zlib.crc32(np.array(self._train.labels).tobytes())
 
     @property
     def _uses_labels(self) -> bool:
@@ -193,20 +216,40 @@ class ImageTask(Task):
         return batch if stage.blend == 1.0 else mixed(doubled(halved(batch)), batch, stage.blend)
 
     def state(self) -> dict[str, Any]:
-        """Return the fingerprint of the data. The batches follow from seed and step."""
-        return {"images": self._fingerprint}
+        """Return the fingerprint of the data and its checksums. The batches follow from seed and step."""
+        assert self._checksums is not None
+        checks: dict[str, Any] = {"kind": self._checksums.kind, "values": torch.from_numpy(self._checksums.values)}
+        if self._labels_checksum is not None:
+            checks["labels"] = self._labels_checksum
+        return {"images": self._fingerprint, "checksums": checks}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Check that the data has not changed.
 
+        The fingerprint covers some images and decides alone for a checkpoint of an earlier version, which has no
+        checksums, and for one whose run read its images in another way, by another `cache`.
+
         Raises:
             ValueError: the data has changed.
         """
-        if state["images"] != self._fingerprint:
+        checked = table(state, _State)
+        if checked["images"] != self._fingerprint:
             raise ValueError(
-                f"its images were {state['images']}, and {self.config.data.title} holds "
+                f"its images were {checked['images']}, and {self.config.data.title} holds "
                 f"{self._fingerprint}: count, side, channels and checksum"
             )
+        mine, theirs = self._checksums, checked.get("checksums")
+        if mine is None or theirs is None or self._train is None:
+            return
+        if mine.kind == theirs["kind"]:
+            (changed,) = np.nonzero(theirs["values"].numpy() != mine.values)
+            if len(changed):
+                raise ValueError(
+                    f"{len(changed):,} of {plural(len(mine.values), 'image')} have changed, the first is "
+                    f"{self._train.where(int(changed[0]))}"
+                )
+        if theirs.get("labels", self._labels_checksum) != self._labels_checksum:
+            raise ValueError(f"the classes of images in {self.config.data.title} have changed")
 
     def evaluate(self, model: VAEModel, seed: int, files: FeatureFiles = NO_FILES) -> dict[str, float]:
         """See :func:`measure`."""

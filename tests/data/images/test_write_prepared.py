@@ -390,10 +390,8 @@ def test_blocks_whose_pixels_changed_are_made_again(
     array.flush()
     said: list[str] = []
     packed(source, out, notice=said.append)
-    assert said == [
-        f"{out}: 1 finished block of images changed since, and will be made again",
-        f"going on with {out}: 20 images are there",
-    ]
+    assert f"{out}: 1 finished block of images changed since, and will be made again" in said
+    assert f"going on with {out}: 20 images are there" in said
     assert content_of(out) == content_of(tmp_path / "whole")
 
 

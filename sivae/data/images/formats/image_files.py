@@ -69,6 +69,9 @@ class EncodedImages(ImageSet):
         image = np.asarray(self.picture(index))
         return image[:, :, None] if image.ndim == 2 else image
 
+    def stored(self, index: int) -> bytes:
+        return self._store.read(self._names[index])
+
     def where(self, index: int) -> str:
         return self._store.where(self._names[index])
 

@@ -187,6 +187,12 @@ class FittedImages(ImageSet):
     def read(self, index: int) -> np.ndarray:
         return averaged(fit_image(self._source, index, self._shape), self._halvings)
 
+    def stored(self, index: int) -> bytes:
+        return self._source.stored(index)
+
+    def where(self, index: int) -> str:
+        return self._source.where(index)
+
     def halved(self, halvings: int) -> FittedImages:
         """The set at the resolution divided by 2^halvings; each pixel is the mean of a square of pixels."""
         lower = copy.copy(self)
