@@ -85,10 +85,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
-# The words of torch's allocators, oneDNN, cuBLAS, cuDNN, the C++ library, the C library and Python's threads.
+# The words of torch's allocators, oneDNN, cuBLAS, cuDNN, the C++ library and the C library.
 _SHORTAGE = re.compile(
-    r"(can't|cannot|could not|unable to) allocate|not enough memory|out of memory|_ALLOC_FAILED|bad_alloc|"
-    r"can't start new thread",
+    r"(can't|cannot|could not|unable to) allocate|not enough memory|out of memory|_ALLOC_FAILED|bad_alloc",
     re.IGNORECASE,
 )
 _AMOUNT = re.compile(r"(?:tried|unable) to allocate (\d[\d.]* \w+)", re.IGNORECASE)

@@ -34,7 +34,6 @@ def test_a_shortage_on_the_cpu_is_recognized_from_the_libraries_own_errors() -> 
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
             "the GPU has no room left",
         ),
-        (RuntimeError("can't start new thread"), "the main memory has no room left"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "the main memory has no room left"),
         (MemoryError(), "the main memory has no room left"),
     ],

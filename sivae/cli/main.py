@@ -103,6 +103,7 @@ _REMEDIES = {
     errno.ENOSPC: "free some space, then run the command again",
     errno.EDQUOT: "free some space, then run the command again",
     errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.EAGAIN: "allow more processes and threads (ulimit -u), or end others",
 }
 _ANY_REMEDY = "check the path, its permissions and the space left"
 _MEMORY_REMEDY = "end other programs, or use a machine or a --device with more memory"
@@ -166,6 +167,8 @@ def _run(given: list[str]) -> None:
             _fail(f"{error}; install it, for example by reinstalling sivae with its dependencies", 1)
         if shortage := memory_shortage(error):
             _fail(f"{shortage}; {getattr(module, 'MEMORY_REMEDY', _MEMORY_REMEDY)}", 1)
+        if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+            error = OSError(errno.EAGAIN, str(error))
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"{where}{error.strerror or error}; {_REMEDIES.get(error.errno or 0, _ANY_REMEDY)}", 1)

@@ -20,6 +20,7 @@ from sivae.errors import ConfigError, ExchangeError
 from sivae.machine import memory_shortage
 
 _PATIENCE = timedelta(hours=2)  # the others wait while the first process computes metrics and draws
+_START = timedelta(minutes=15)  # between the starts of two processes
 _meetings = itertools.count()  # how often this process has joined others
 
 
@@ -129,11 +130,14 @@ def _join(device: str) -> None:
     # A new prefix each time, also after torchrun has started the processes again: its store still has the addresses of
     # the last group, and a process that reads them waits for connections that are closed.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
-    store.set_timeout(_PATIENCE)
+    base, rank, size = next(rendezvous("env://", timeout=_START))
+    store = PrefixStore(f"sivae {attempt} {next(_meetings)}", base)
+    store.set(f"process {rank}", "")
+    store.wait([f"process {other}" for other in range(size)], _START)  # its error names those that are missing
+    base.set_timeout(_PATIENCE)
     dist.init_process_group(
         "nccl" if device.startswith("cuda") else "gloo",
-        store=PrefixStore(f"sivae {attempt} {next(_meetings)}", store),
+        store=store,
         rank=rank,
         world_size=size,
         timeout=_PATIENCE,
@@ -143,7 +147,7 @@ def _join(device: str) -> None:
 def _reason(error: RuntimeError) -> str:
     """The first words of an error, without places in torch's source and advice to its developers."""
     text = " ".join(re.sub(r"\[/\S+\] ", "", str(error)).split())
-    return text.split(". This is typically", 1)[0][:400]
+    return text.split(". This is typically", 1)[0].removesuffix(".")[:400]
 
 
 def _is_of_exchange(error: RuntimeError) -> bool:

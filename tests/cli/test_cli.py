@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -293,6 +294,23 @@ def test_a_shortage_of_memory_is_one_line_with_a_remedy(
     assert code == 1
     assert err.count("\n") == 1
     assert err.startswith(f"sivae: the main memory has no room for 1152921504606846976 bytes more; {remedy}")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), BlockingIOError(errno.EAGAIN, "can't start new process")], ids=str
+)
+def test_a_limit_of_processes_is_one_line_with_a_remedy(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("sivae.machine.machine", fail)
+    code, _, err = run(capsys, "info")
+    assert code == 1
+    assert re.fullmatch(
+        r"sivae: can't start new (thread|process); allow more processes and threads \(ulimit -u\), or end others\n", err
+    )
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
-from sivae.errors import ConfigError
+from sivae.errors import ConfigError, ExchangeError
 from sivae.models.translation import TranslationVAE
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
+from sivae.training import parallel
 from sivae.training.parallel import Processes, joined
 from tests.training import float64_runs
 from tests.training.runs import outcome
@@ -86,6 +89,37 @@ def test_a_single_process_exchanges_nothing() -> None:
         assert torch.equal(value, torch.ones(3))
         assert processes.any(True, torch.device("cpu")) and not processes.any(False, torch.device("cpu"))
         assert processes.text_of_first("here") == "here"
+
+
+def test_the_wait_for_another_process_ends_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_START", timedelta(seconds=0.2))
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in {**variables, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(
+            ExchangeError, match=r"failed in process 0: wait timeout after 200ms, keys: .*process 1; if another"
+        ),
+        joined("cpu"),
+    ):
+        pass
+
+
+def test_only_errors_of_the_exchange_are_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(parallel, "_join", lambda _: None)
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), joined("cpu"):
+        raise RuntimeError("shapes differ")
+    with pytest.raises(torch.OutOfMemoryError), joined("cpu"):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    place = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553]"
+    with pytest.raises(ExchangeError, match=r"in process 0: Connection closed by peer \[::1\]:9; if"), joined("cpu"):
+        raise RuntimeError(
+            f"{place} Connection closed by peer [::1]:9. This is typically caused by a remote worker ..."
+        )
 
 
 def test_incomplete_variables_of_torchrun_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ class ArrayPrefetcher:
         for other in [other for other in self._coming if not step <= other <= step + self._ahead]:
             future, buffer = self._coming.pop(other)  # the caller jumped to another step
             if not future.cancel():
-                future.exception()  # waits
+                _wait_for(future, other)
             self.give_back(buffer)
         for coming in range(step, step + self._ahead + 1):
             if coming not in self._coming:
@@ -101,7 +101,7 @@ class ArrayPrefetcher:
                 future = self._pool.submit(_gather, self._data, self._order, coming, buffer)
                 self._coming[coming] = future, buffer
         future, buffer = self._coming.pop(step)
-        future.result()
+        _wait_for(future, step)
         return buffer
 
     def give_back(self, pixels: Tensor) -> None:
@@ -109,7 +109,17 @@ class ArrayPrefetcher:
 
     def close(self) -> None:
         self._coming.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wait_for(future: Future[None], step: int) -> None:
+    try:
+        future.result(_PATIENCE_SECONDS)
+    except TimeoutError:
+        raise DataError(
+            f"reading the images of batch {step:,} has taken more than {_PATIENCE_SECONDS:,} seconds; check that the "
+            "disk answers, and resume"
+        ) from None
 
 
 def _gather(data: Tensor, order: Order, step: int, out: Tensor) -> None:

@@ -379,6 +379,15 @@ def test_a_worker_that_is_silent_is_an_error(make: Make, monkeypatch: pytest.Mon
         batches.batch(0)
 
 
+def test_a_disk_that_does_not_answer_is_an_error(mapped: ImageSet, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(prefetch_module, "_gather", lambda *_: answers.wait(30))
+    monkeypatch.setattr(prefetch_module, "_PATIENCE_SECONDS", 0.2)
+    with pytest.raises(DataError, match=r"reading the images of batch 3 has taken more than 0\.2 seconds; check that"):
+        make(mapped, cache="none", workers=1).batch(3)
+    answers.set()
+
+
 def test_a_worker_out_of_memory_is_an_error(make: Make) -> None:
     def exhaust() -> None:
         raise MemoryError
