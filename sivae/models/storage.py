@@ -141,7 +141,7 @@ def _described_model(path: Path) -> VAEModel:
         with torch.device("meta"):
             return build_model(described["name"], **described["hyperparameters"])
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise ModelFileError(f"{path}: {error}") from None
+        raise ModelFileError(f"{path}: {' '.join(str(error).split())[:300]}") from None
 
 
 def _listed(names: list[str]) -> str:

@@ -219,7 +219,7 @@ class ZipStore(Store):
         names = {
             member.filename: member.file_size
             for member in listed
-            if not member.is_dir() and not _is_hidden(member.filename)
+            if member.filename and not member.is_dir() and not _is_hidden(member.filename)
         }
         for name in names:
             _check_name(path, name)

@@ -43,7 +43,7 @@ class Unpacked:
         where: its name in error messages.
         most: bytes that it may unpack to; None: as many as the bounds and half of the free memory allow.
         make: makes the object that unpacks it; None: by the file's first bytes.
-        remedy: what to do about a file that unpacks to more.
+        remedy: what to do about a file that unpacks to more; "" where the caller says what to do about any error.
 
     Attributes:
         position: number of bytes that were read.
@@ -95,7 +95,7 @@ class Unpacked:
                 self._output = self._decoder.decompress(self._input, _PIECE)
                 self._input = getattr(self._decoder, "unconsumed_tail", b"")
         except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
-            raise DataError(f"{self._where} is damaged: {error}; fetch it again") from None
+            raise DataError(f"{self._where} is damaged: {error}{self._remedy and '; fetch it again'}") from None
         self._made += len(self._output)
         if self._made > self._most:
             raise DataError(f"{self._where} holds more than {amount(self._most)}{self._remedy}")

@@ -94,6 +94,12 @@ def test_files_that_share_their_bytes_in_a_zip_are_refused(tmp_path: Path) -> No
         ZipStore(path)
 
 
+def test_a_file_without_a_name_in_a_zip_is_left_out(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "set.zip", {"1.png": b"1"})
+    path.write_bytes(path.read_bytes().replace(b"1.png", b"\0.png"))
+    assert ZipStore(path).sizes == {}
+
+
 def test_deep_names_in_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"set\.zip holds folders within folders, more than 100 deep"):
         ZipStore(write_zip(tmp_path / "set.zip", {f"{DEEP}1.png": b""}))

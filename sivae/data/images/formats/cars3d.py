@@ -79,14 +79,13 @@ def _open(
 
 
 def _decode(store: Store, run: Run) -> Decoded:
+    content = store.read(run.file)
     try:
-        pixels = read_arrays(store.read(run.file), ("im",)).get("im")
+        pixels = read_arrays(content, ("im",)).get("im")
     except NewerVersionError:
         raise DataError(
             f"{store.where(run.file)} is a MATLAB 7.3 file; Cars3D's are of version 5 (save -v7 writes it)"
         ) from None
-    except DamagedImageError:
-        raise
     except ValueError as error:
         raise DamagedImageError(f"the file is damaged, or no MATLAB file: {error}; fetch it again") from None
     if pixels is None or pixels.dtype != np.uint8 or pixels.shape != _SHAPE:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sivae.bounds import UNPACKED_RATIO, unpacked_limit
 from sivae.data.images.base import Split
 from sivae.data.images.formats.releases import found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
@@ -206,10 +207,12 @@ def _decode(store: Store, run: Run) -> Decoded:
     images: list[np.ndarray] = []
     count = 0
     missing = ""
-    with _open_video(store.read(run.file)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
+    content = store.read(run.file)
+    most = unpacked_limit(len(content)) // (_WIDTH * _HEIGHT)
+    with _open_video(content) as container:
         try:
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     missing = f"the video is damaged at frame {count + 1}"
@@ -221,6 +224,9 @@ def _decode(store: Store, run: Run) -> Decoded:
                 if count == wanted[len(images)]:
                     images.append(frame.to_ndarray(format="gray"))
                     if len(images) == len(wanted):
+                        break
+                    if len(images) == most:
+                        missing = f"the video unpacks to more than {UNPACKED_RATIO} times its size"
                         break
             else:
                 missing = f"the video ends after {count} frames"

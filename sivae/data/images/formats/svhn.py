@@ -44,12 +44,11 @@ def find(store: Store, only: str | None = None) -> list[Found]:
 def _read(store: Store, files: list[str]) -> Content:
     (name,) = files
     where = store.where(name)
+    content = store.read(name)
     try:
-        variables = read_arrays(store.read(name), ("X", "y"))
+        variables = read_arrays(content, ("X", "y"))
     except NewerVersionError:
         raise DataError(f"{where} is a MATLAB 7.3 file; SVHN's are of version 5 (save -v7 writes it)") from None
-    except DataError:
-        raise
     except ValueError as error:
         raise DataError(f"{where} is damaged, or no MATLAB file: {error}; fetch it again") from None
     pixels = variables.get("X")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sivae import bounds
 from sivae.data.images import ImageSet, load_packed, open_images, prepare
 from sivae.data.images.formats.kth import ACTIONS, EVERY
 from sivae.errors import DamagedImageError, DataError
@@ -182,6 +183,7 @@ def test_a_video_is_decoded_once_for_all_of_its_frames(tmp_path: Path, monkeypat
         (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "the file is damaged, or no AVI video"),
         (avi(range(9), width=320), r"frames are 320×120 \(width × height\); KTH's are 160×120"),
         (avi(range(9), width=4096, height=2048, codec="mpeg4"), "the video cannot be decoded after 0 frames"),
+        (avi(range(9)).replace(b"Y800", b"XXXX"), "the video cannot be decoded after 0 frames"),
     ],
 )
 def test_a_file_that_is_no_such_video_is_a_damaged_image(tmp_path: Path, data: bytes, message: str) -> None:
@@ -192,6 +194,17 @@ def test_a_file_that_is_no_such_video_is_a_damaged_image(tmp_path: Path, data: b
     kept = load_packed(open_images(path, skip_damaged=True), resolution=4, crop="center", progress=False)
     assert kept.array[:, 0, 0, 0].tolist() == [0, 5]
     assert kept.skipped == len(images) - 2 and kept.labels is not None and set(kept.labels.tolist()) == {1}
+
+
+def test_a_video_unpacks_to_a_bounded_number_of_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_files(tmp_path, {name(1): avi([8] * 600, codec="mpeg4")}) / name(1)
+    monkeypatch.setattr(bounds, "ALWAYS_UNPACKED", 1)
+    monkeypatch.setattr(bounds, "UNPACKED_RATIO", 10)
+    images = open_images(path)
+    kept = 10 * path.stat().st_size // (160 * 120)
+    assert 0 < kept < len(images) and images.read(kept - 1).shape == (120, 160, 1)
+    with pytest.raises(DamagedImageError, match=r": the video unpacks to more than \d+ times its size"):
+        images.read(kept)
 
 
 @pytest.mark.parametrize("codec", ["rawvideo", "mpeg4"])

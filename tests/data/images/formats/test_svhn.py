@@ -58,6 +58,12 @@ def test_damaged_and_newer_matlab_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match=r"train_32x32\.mat is damaged, or no MATLAB file"):
         open_images(path)
+    write_svhn(path, 2)
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1  # inside of what is compressed
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train_32x32\.mat is damaged, or no MATLAB file: it is damaged: Error"):
+        open_images(path)
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(512))
     with pytest.raises(DataError, match=r"is a MATLAB 7\.3 file"):
         open_images(path)
