@@ -219,4 +219,4 @@ def _reason(error: Exception) -> str:
         )
     # Before that torch writes advice to load the file and run its code.
     first = " ".join(str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0].split())[:200]
-    return f"not a checkpoint of torch.save, or damaged ({type(error).__name__}: {first})"
+    return f"not a checkpoint of torch.save, or damaged ({type(error).__name__}: {first}); fetch it again"

@@ -26,6 +26,7 @@ _STYLEGAN, _METADATA = "dataset.json", ("metadata.jsonl", "metadata.csv")
 _SIZE_LIMIT = 256 << 20  # bytes of an index; the labels of ImageNet take 50 MB
 _BESIDE_LIMIT = 1 << 20  # bytes of a file beside an image
 _MOST_CLASSES = 1 << 16
+_MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def _rows(store: Store, name: str) -> Iterator[dict[str, Any]]:
     text = _text(store, name)
     if name.endswith(".csv"):
         try:
-            yield from csv.DictReader(io.StringIO(text))
+            rows = csv.DictReader(io.StringIO(text))
+            if len(rows.fieldnames or ()) > _MOST_COLUMNS:  # each row takes time for all of them
+                raise csv.Error(f"it has more than {_MOST_COLUMNS:,} columns")
+            yield from rows
         except csv.Error as error:
             raise DataError(f"{store.where(name)} is no table of CSV: {error}; mend it, or remove it") from None
         return

@@ -103,7 +103,9 @@ def read_pickle(content: bytes, where: str) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(loaded).__name__}, not a dictionary")
         return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in loaded.items()}
     except Exception as error:  # damaged pickles raise many kinds of errors
-        raise DataError(f"{where} is damaged, or no pickle of images: {error}; nothing of it was executed") from None
+        raise DataError(
+            f"{where} is damaged, or no pickle of images: {error}; nothing of it was executed; fetch it again"
+        ) from None
 
 
 def byte_array(value: object, where: str) -> np.ndarray:

@@ -78,6 +78,12 @@ def test_a_damaged_index_is_named(tmp_path: Path, content: bytes) -> None:
         open_images(tmp_path)
 
 
+def test_a_table_of_very_many_columns_is_named(tmp_path: Path) -> None:
+    write_files(tmp_path, pngs(["a.png"]) | {"metadata.csv": b"a," * 1001 + b"\n"})
+    with pytest.raises(DataError, match=r"metadata\.csv is no table of CSV: it has more than 1,000 columns; mend it"):
+        open_images(tmp_path)
+
+
 def test_other_content_under_the_name_of_an_index_states_nothing(tmp_path: Path) -> None:
     content = pngs(["a/1.png", "b/2.png"]) | {
         "dataset.json": b'{"labels": {"background": 0}}',
