@@ -129,9 +129,10 @@ def run(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps(result, indent=2, allow_nan=False))
         return
-    metrics = {key: value for key, value in result.items() if key not in ("step", "seed")}
+    metrics = {key: value for key, value in result.items() if key not in ("step", "seed", "measured_on")}
     step = f", step {result['step']:,}" if "step" in result else ""
-    print_metrics(f"{given.run.name}{step}, seed {result['seed']}", metrics)
+    on = f", on {result['measured_on']}" if "measured_on" in result else ""
+    print_metrics(f"{given.run.name}{step}, seed {result['seed']}{on}", metrics)
 
 
 def _of_images(given: argparse.Namespace, against: Against) -> dict[str, Any]:

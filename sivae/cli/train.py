@@ -272,7 +272,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
     from sivae.training.folder import read_config
 
     metrics = {key: summary[key] for key in summary["metrics"]}
-    print_metrics(f"{summary['preset']}, seed {summary['seed']}, {plural(summary['steps'], 'step')}", metrics)
+    on = f", on {summary['measured_on']}" if "measured_on" in summary else ""
+    print_metrics(f"{summary['preset']}, seed {summary['seed']}, {plural(summary['steps'], 'step')}{on}", metrics)
     console, folder = Console(highlight=False), Path(summary["run"])
     console.print(
         f"{summary['ms_per_iteration']:.2f} ms per iteration ({summary['samples_per_second']:,.0f} samples per second) "

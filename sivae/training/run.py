@@ -408,6 +408,7 @@ class _Run:
             "objective": config.objective.name,
             "steps": self.steps,
             "seed": config.seed,
+            **({"measured_on": self.task.measured_on} if self.task.measured_on else {}),
             "metrics": list(metrics),
             **metrics,
             "ms_per_iteration": 1e3 * self.clock.seconds / self.steps,

@@ -61,7 +61,8 @@ def evaluate(
             run's is used.
 
     Returns:
-        `step` (of a run), `seed` and the metrics, None for a metric that is not finite.
+        `step` (of a run), `seed`, `measured_on` (of images: words for those of the metrics) and the metrics, None for
+        a metric that is not finite.
 
     Raises:
         RunFolderError: the folder is neither a run nor a model, or the run has no checkpoint yet.
@@ -107,7 +108,8 @@ def evaluate(
         at_step(model, config, checkpoint.step)
         place(model, config, where)
         metrics = task.evaluate(model, config.seed, asked)
-    return {"step": checkpoint.step, "seed": config.seed, **for_json(metrics)}
+    on = task.measured_on if data is None else f"images of {data}"
+    return {"step": checkpoint.step, "seed": config.seed, **({"measured_on": on} if on else {}), **for_json(metrics)}
 
 
 def is_model(folder: Path) -> bool:
@@ -133,7 +135,7 @@ def _of_model(
     try:
         _, images = open_parts(str(data), resolution=side, channels=channels, crop=parse_crop(crop), for_training=False)
         measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
-        return {"seed": seed, **for_json(measure(model, measured, seed, asked))}
+        return {"seed": seed, "measured_on": f"images of {data}", **for_json(measure(model, measured, seed, asked))}
     except OSError as error:
         raise ConfigError(str(error)) from error
 

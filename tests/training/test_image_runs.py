@@ -66,7 +66,9 @@ def test_a_run_writes_its_files_and_its_summary(whole: Callable[[str], Path]) ->
     assert summary["pictures"] == pictures
     assert summary["metrics"] == ["mse", "psnr", "ssim", "rec", "kl"]
     assert summary["samples_per_second"] == pytest.approx(12 * 16 / summary["train_seconds"])
-    assert evaluate(folder) == {"step": 12, "seed": 3} | {key: summary[key] for key in summary["metrics"]}
+    measured = {key: summary[key] for key in ("measured_on", *summary["metrics"])}
+    assert measured["measured_on"] == "300 test images"
+    assert evaluate(folder) == {"step": 12, "seed": 3} | measured
 
 
 @pytest.mark.parametrize("variant", _VARIANTS)

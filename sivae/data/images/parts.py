@@ -106,9 +106,8 @@ def read_parts(data: Any, *, resolution: int, channels: int, show: bool = False)
     train = read_dataset(parts["train"], resolution=resolution, channels=channels, progress=show, notice=say)
     if "test" not in parts:
         return Parts(train, train)
-    return Parts(
-        train, read_dataset(parts["test"], resolution=resolution, channels=channels, progress=show, notice=say)
-    )
+    test = read_dataset(parts["test"], resolution=resolution, channels=channels, progress=show, notice=say)
+    return Parts(train, test)
 
 
 def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: Notice) -> ImageSet:

@@ -52,11 +52,13 @@ class Task(ABC):
         data_size: number of training samples; None if the data is endless.
         resumes_by_command: whether `sivae train --resume` can open the data again; it cannot open a dataset of Python.
         counts_images: whether the speed is shown in images per second.
+        measured_on: words for the images of the metrics; empty for points.
     """
 
     steps_per_epoch: int | None = None
     data_size: int | None = None
     counts_images = False
+    measured_on = ""
     resumes_by_command = True
 
     def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:

@@ -23,7 +23,7 @@ from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
 from sivae.settings.data import ImageData
 from sivae.settings.growth import Growing, Stage
 from sivae.settings.run import RunConfig
-from sivae.training.measured_images import MeasuredImages, measure
+from sivae.training.measured_images import MEASURED, MeasuredImages, measure
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
 from sivae.training.tasks.base import NO_FILES, FeatureFiles, Task
@@ -84,6 +84,10 @@ class ImageTask(Task):
                 raise ConfigError(f"perceptual: {error}; name VGG-16's weights, {VGG16_WEIGHTS}") from None
         try:
             self._train, self._test = self._open(data, for_training)
+            count = min(len(self._test), MEASURED)
+            self.measured_on = plural(count, "test image")
+            if self._test is self._train:
+                self.measured_on = f"{plural(count, 'training image')}, as the data has no test part"
             self.config = self._completed(config)
             self._measured = self._measured_at(self._test.resolution)
             self._fingerprint = None if self._train is None else _fingerprint(self._train, labels=self._uses_labels)
