@@ -96,6 +96,11 @@ class TCVAEObjective(ElboObjective):
                 f"objective = {self.NAME!r}: it needs the number of training samples, and the data "
                 f"{config.data.name!r} is endless; choose another objective, or a preset of images"
             )
+        if not config.growth.grows and config.batch_size // config.accumulate < 2:
+            raise ConfigError(
+                f"objective = {self.NAME!r}: it compares the images that pass together, and with batch_size = "
+                f"{config.batch_size} and accumulate = {config.accumulate} one passes alone; choose more or fewer parts"
+            )
 
     def step_class(self) -> Callable[..., Step]:
         """See :meth:`ElboObjective.step_class`."""

@@ -133,6 +133,7 @@ def train(
         stack.enter_context(process_settings(config))
         task = open_task(config, device, processes, data=data, show=show)
         stack.callback(task.close)
+        task.check_size()
         config = _with_steps(task)
         for text in (_ends_early(config), spare):
             if text:

@@ -129,6 +129,12 @@ def test_endless_data_is_an_error() -> None:
         preset_config("rings", objective="tc-vae")
 
 
+def test_one_image_at_a_time_is_an_error() -> None:
+    for sizes in ({"batch_size": 1}, {"batch_size": 8, "accumulate": 8}):
+        with pytest.raises(ConfigError, match="'tc-vae': it compares the images that pass together"):
+            preset_config("digits", objective="tc-vae", norm="group", **sizes)
+
+
 def test_checkpoints_compare_by_its_own_loss() -> None:
     objective = TCVAEObjective(beta_rec=2.0, beta_kl=3.0, beta_tc=5.0)
     parts = {"mutual_information": 1.0, "dimension_kl": 2.0, "total_correlation": 4.0}

@@ -14,8 +14,10 @@ import sivae
 from sivae.errors import CheckpointError, ConfigError
 from sivae.settings.presets import preset_config
 from sivae.training import RunConfig
+from sivae.training.tasks.base import open_task
 from tests.training.runs import assert_same, train_until
 
+CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(1).integers(0, 256, (30, 8, 8, 3)).astype(np.uint8)
 
 
@@ -34,6 +36,19 @@ def test_a_dataset_trains_as_a_file_of_the_same_images(tmp_path: Path) -> None:
     summary = sivae.train(_config(), tmp_path / "dataset", data=_dataset(), progress=False)
     assert summary["steps"] == 6 and (tmp_path / "dataset" / "samples.png").exists()
     assert_same(tmp_path / "dataset", tmp_path / "file")
+
+
+def test_a_run_says_which_images_its_metrics_are_of() -> None:
+    both = {"train": _dataset(), "test": torch.utils.data.Subset(_dataset(), range(9))}
+    assert open_task(_config(), CPU, data=both).measured_on == "9 test images"
+    alone = open_task(_config(), CPU, data=_dataset())
+    assert alone.measured_on == "30 training images, as the data has no test part"
+
+
+def test_networks_that_do_not_fit_the_memory_are_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the networks have .* parameters, which take .*choose less z_dim or widths"):
+        sivae.train(_config(z_dim=10**9), tmp_path / "run", data=_dataset(), progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_of_a_dataset_are_the_conditions(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sivae.data.images.free_memory import amount, available_memory
 from sivae.errors import ConfigError
 from sivae.evaluation.against import Against
 from sivae.models import VAEModel
@@ -36,6 +37,9 @@ class FeatureFiles:
 
 
 NO_FILES = FeatureFiles()
+
+# The settings that decide how many parameters a network has.
+_SIZES = ("z_dim", "widths", "hidden", "layers", "start_channels", "max_channels", "content_dim", "class_dim", "width")
 
 
 class Task(ABC):
@@ -68,6 +72,26 @@ class Task(ABC):
     @abstractmethod
     def build_model(self) -> VAEModel:
         """Build the networks on the CPU, initialized by the global generator."""
+
+    def check_size(self) -> None:
+        """Refuse networks that cannot be trained in the free memory of the device, before anything is written.
+
+        Raises:
+            ConfigError: their weights, gradients and optimizer states alone take more.
+        """
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in self.build_model().parameters())
+        copies = 4 if self.config.ema_half_life is None else 5  # weights, gradients, Adam's two averages
+        needed = 4 * copies * count
+        on_gpu = self._device.type == "cuda"
+        free = torch.cuda.mem_get_info(self._device)[0] if on_gpu else available_memory()
+        if needed > free:
+            sizes = [key for key in _SIZES if key in self.config.model.key_names()]
+            raise ConfigError(
+                f"the networks have {count:,} parameters, which take {amount(needed)} with gradients and the "
+                f"optimizer's averages, more than the {amount(free)} free on {self._device}; choose less "
+                f"{' or '.join(sizes)}"
+            )
 
     @abstractmethod
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
