@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from benchmarks.iterations.base import IterationResult
 from benchmarks.iterations.images import MATRIX
@@ -19,9 +19,17 @@ from benchmarks.names import COMPILED, EAGER
 from benchmarks.op_timing import CALL, COPY, EMPTY, GRAPH, Contender, GroupResult
 from benchmarks.timing import Measurement, Spread
 from sivae.errors import ConfigError
+from sivae.fields import table
+from sivae.files import named
+from sivae.json_files import parse
 
 SCHEMA = 1
 Row = dict[str, Any]
+
+
+class _Row(TypedDict):
+    schema: Literal[1]
+
 
 _BASELINES = {EAGER: "eager", COMPILED: "compile"}  # variant -> its name in a row's keys
 # The measured fields: those with quartiles, and the others.
@@ -195,7 +203,7 @@ class RowFile:
     def append(self, rows: Iterable[Row]) -> None:
         """Append rows as whole lines, and wait until the disk has them."""
         lines = [json.dumps(row, allow_nan=False) for row in rows]
-        with self.path.open("ab+") as file:
+        with named(self.path), self.path.open("ab+") as file:
             # An interrupted write may have left an unfinished line, which must not join with the next one.
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
@@ -212,10 +220,8 @@ def read_rows(folder: Path) -> tuple[list[Row], list[str]]:
     for path in sorted(folder.glob("*.jsonl")):
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             try:
-                row = json.loads(line)
-                if row["schema"] != SCHEMA:
-                    raise ValueError
-            except (ValueError, TypeError, KeyError):
+                row = table(parse(line), _Row)
+            except ValueError:
                 complaints.append(f"{path}, line {number}: not a row of schema {SCHEMA}; left out")
             else:
                 rows.append(row)

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sivae.errors import ConfigError
-from sivae.fields import COUNTS, FACTORS, NOT_NEGATIVE, POSITIVE, Choice, Need, setting
+from sivae.fields import COUNTS, FACTORS, NOT_NEGATIVE, POSITIVE, Choice, Need, Range, plain, setting, show
 from sivae.words import plural
+
+_NONE_BELOW_0 = Range(lambda value: len(value) > 0 and min(value) >= 0, "one or more, each 0 or more")
+_SOME_ABOVE_0 = Range(lambda value: min(value, default=-1) >= 0 and max(value) > 0, "0 or more each, one above 0")
 
 SMALLEST = 4  # pixels, the side at the first stage
 
@@ -122,13 +125,34 @@ class Growing(Growth):
             "the objective {config.objective.name!r} has no beta_neg",
         ),
     )
-    stage_steps: tuple[int, ...] | None = setting(None, help="Iterations at each resolution.", option="", found=True)
+    stage_steps: tuple[int, ...] | None = setting(
+        None, help="Iterations at each resolution.", within=_SOME_ABOVE_0, option="", found=True
+    )
     epoch_steps: tuple[int, ...] | None = setting(
-        None, help="Iterations of a pass over the images at each resolution.", option="", found=True
+        None,
+        help="Iterations of a pass over the images at each resolution.",
+        within=_NONE_BELOW_0,
+        option="",
+        found=True,
     )
     blend_steps: tuple[int, ...] | None = setting(
-        None, help="Iterations over which each resolution is blended in.", option="", found=True
+        None,
+        help="Iterations over which each resolution is blended in.",
+        within=_NONE_BELOW_0,
+        option="",
+        found=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stages = len(self.stage_steps or ())
+        for key in ("stage_batches", "stage_rate_factors", "stage_beta_neg_factors", "epoch_steps", "blend_steps"):
+            value = getattr(self, key)
+            if value is not None and len(value) < stages:
+                raise ConfigError(
+                    f"{key} = {show(plain(value))}: stage_steps has {plural(stages, 'stage')}, and each needs a value; "
+                    "restore the file as the run wrote it"
+                )
 
     def planned(
         self,

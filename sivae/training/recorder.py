@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sivae import files
-from sivae.fields import SEED, table
+from sivae.fields import SEED, show, table
 from sivae.json_files import parse
 
 METRICS = "metrics.jsonl"
@@ -158,10 +158,19 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
 
 def _record_of(line: bytes) -> dict[str, Any] | None:
     try:
-        record = parse(line.decode())
-        table(record, _Record)
+        return checked_record(parse(line.decode())) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    numbers = [value for key, value in record.items() if key != "phase" and value is not None]
-    proper = all(isinstance(value, int | float) and abs(value) < math.inf for value in numbers)
-    return record if proper and line.endswith(b"\n") else None
+
+
+def checked_record(content: Any) -> dict[str, Any]:
+    """Return a record that was read from a file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    table(content, _Record)
+    for key, value in content.items():
+        if not (key == "phase" or value is None or (isinstance(value, int | float) and abs(value) < math.inf)):
+            raise ValueError(f"{key} = {show(value)}: expected a finite number")
+    return dict(content)

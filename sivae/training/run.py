@@ -15,7 +15,7 @@ import torch
 
 from sivae import files, ops
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
-from sivae.fields import NOT_NEGATIVE, table
+from sivae.fields import Range, table
 from sivae.machine import device_name, find_device, versions
 from sivae.progress import Progress
 from sivae.settings.growth import SMALLEST, Growing
@@ -39,7 +39,7 @@ from sivae.training.guard import Trouble
 from sivae.training.interruption import StopSignals
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
-from sivae.training.recorder import Recorder, read_records
+from sivae.training.recorder import Recorder, checked_record, read_records
 from sivae.training.restart import launch_record, record_launch, started_before
 from sivae.training.run_metrics import for_json
 from sivae.training.tasks.base import Task, open_task
@@ -150,6 +150,9 @@ def train(
     return {**summary, "run": str(folder)}
 
 
+_TIME = Range(lambda value: 1e-9 < value < 1e12, "a time in seconds")
+
+
 class _State(TypedDict):
     """What a checkpoint has beside the weights and the trainer's state.
 
@@ -163,8 +166,8 @@ class _State(TypedDict):
     task: dict[str, Any]
     scores: list[float]
     record: NotRequired[dict[str, Any] | None]
-    train_seconds: Annotated[float, NOT_NEGATIVE]
-    wall_seconds: Annotated[float, NOT_NEGATIVE]
+    train_seconds: Annotated[float, _TIME]
+    wall_seconds: Annotated[float, _TIME]
 
 
 class _Diverged(Exception):
@@ -352,7 +355,7 @@ class _Run:
             self.clock.seconds = state["train_seconds"]
             if not self.rolled_back:  # else this process has already counted that time
                 self.wall_before = state["wall_seconds"]
-            self.record = state.get("record")
+            self.record = None if state.get("record") is None else checked_record(state["record"])
 
     def _roll_back(self, trouble: Trouble) -> None:
         """At the first divergence go back to the last checkpoint with a lower rate; at the second, stop."""

@@ -126,9 +126,11 @@ class TestRowFile:
 
     def test_rows_of_another_schema_are_left_out(self, tmp_path):
         file = RowFile(tmp_path, "cpu", FACTS)
-        file.append([{"schema": 0}, {}, {"schema": 1, "value": 1}])
+        file.append([{"schema": 0}, {}, {"schema": 1, "value": 1}, {"schema": [1]}])
+        with file.path.open("a") as broken:
+            broken.write("[" * 10_000 + "\n[1]\n")
         rows, complaints = read_rows(tmp_path / "cpu")
-        assert len(rows) == 1 and len(complaints) == 2
+        assert len(rows) == 1 and len(complaints) == 5
 
     def test_nan_is_refused_before_anything_is_written(self, tmp_path):
         file = RowFile(tmp_path, "cpu", FACTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,23 @@ def test_small_sets_have_small_batches() -> None:
 def test_batches_that_cannot_be_are_refused(batches: tuple[int, ...], processes: int, words: str) -> None:
     with pytest.raises(ConfigError, match=f"stage_batches: .*{words}"):
         _published(stage_batches=batches).planned(epochs=9.0, side=8, images=100, processes=processes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stage_steps": (0, 0)}, r"stage_steps = \(0, 0\): it must be 0 or more each, one above 0"),
+        ({"stage_steps": (5, -1)}, "stage_steps = .*: it must be 0 or more each"),
+        ({"stage_steps": ()}, "stage_steps = .*: it must be 0 or more each"),
+        ({"blend_steps": (-1, 2)}, "blend_steps = .*: it must be one or more, each 0 or more"),
+        ({"epoch_steps": (4,)}, r"epoch_steps = \[4\]: stage_steps has 2 stages, and each needs a value"),
+        ({"stage_rate_factors": (1.0,)}, r"stage_rate_factors = \[1\.0\]: stage_steps has 2 stages"),
+    ],
+)
+def test_a_plan_of_a_file_fits_together(changes: dict[str, Any], words: str) -> None:
+    plan = _published().planned(epochs=9.0, side=8, images=1_000)
+    with pytest.raises(ConfigError, match=words):
+        plan.changed(**changes)
 
 
 def test_a_plan_is_asked_for_before_its_steps() -> None:

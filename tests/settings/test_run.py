@@ -318,6 +318,13 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
     cases = {
         "{": "not JSON",
         "[]": "not a JSON object",
+        "[" * 10_000: "nested more than 32 deep",
+        '{"steps": Infinity}': "Infinity is no number of JSON",
+        json.dumps({**good, "preset": ["rings"]}): 'preset = ["rings"]: expected text',
+        json.dumps(
+            {**good, "objective": {**good["objective"], "name": ["vae"]}}
+        ): 'objective.name = ["vae"]: expected one',
+        json.dumps({**good, "steps": 10**400}): "steps = 1000",
         json.dumps(_without(good, "steps")): "steps is missing; put it back",
         json.dumps({**good, "stepz": 1}): "stepz is not a known key; did you mean steps?",
         json.dumps({**good, "format": 99}): "format = 99: this version reads format 3",

@@ -320,9 +320,10 @@ _MOMENTS = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3), "exp_avg_sq": 
         ({"guard": {"mean": 1}}, "mean = 1: expected a value of type Tensor"),
         ({"task": []}, r"task = \[\]: expected an object"),
         ({"scores": 5}, "scores = 5: expected a list"),
-        ({"train_seconds": -1.0}, r"train_seconds = -1\.0: it must be 0 or more"),
+        ({"train_seconds": -1.0}, r"train_seconds = -1\.0: it must be a time in seconds"),
         ({"wall_seconds": "long"}, 'wall_seconds = "long": expected a finite number'),
         ({"record": 1}, "record = 1: expected an object"),
+        ({"record": {"step": 60, "rec": "low"}}, 'rec = "low": expected a finite number'),
     ],
 )
 def test_a_state_of_other_types_does_not_fit(

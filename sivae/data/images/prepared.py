@@ -185,6 +185,8 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.me
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         order = "" if array.flags.c_contiguous else " by columns"
         raise ValueError(f"is {array.dtype} of shape {list(array.shape)}{order}")
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise ValueError(f"is damaged (it goes on after its {array.nbytes:,} bytes of numbers)")
     return array
 
 

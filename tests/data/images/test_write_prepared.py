@@ -505,6 +505,8 @@ def test_damage_to_a_packed_set_is_noticed(source: Path, tmp_path: Path) -> None
 
     (out / IMAGES).write_bytes(whole[IMAGES][:-1])
     opening_fails(r"images\.npy is damaged")
+    (out / IMAGES).write_bytes(whole[IMAGES] * 2)
+    opening_fails(r"images\.npy is damaged \(it goes on after")
     (out / IMAGES).unlink()
     opening_fails(r"images\.npy is missing")
     np.save(out / IMAGES, np.zeros((60, 8, 8, 1), np.uint8))
