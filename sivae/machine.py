@@ -78,6 +78,22 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 in hardware: a GPU of sm_80 or newer, a CPU with AMX or AVX512-BF16.
+
+    Others compute bfloat16 by float32, which is slower than float32 itself.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"amx_bf16", "avx512_bf16"})
+
+
 def device_name(device: torch.device) -> str:
     """Return the model of a device of torch."""
     import torch

@@ -18,7 +18,7 @@ from sivae.settings.data import DATA_KINDS, Data
 from sivae.settings.growth import GROWTH_KINDS, FixedSize, Growing, Growth, Stage
 from sivae.settings.models import MODEL_KINDS, Model
 
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "auto"]
 MemoryFormat = Literal["channels-last", "contiguous"]
 Automatic = Literal["auto", "on", "off"]
 Passes = Literal["shared", "fresh"]
@@ -104,7 +104,8 @@ class RunConfig:
     )
     precision: Precision = setting(
         "fp32",
-        help="Precision of the networks; weights and losses stay float32. tf32 rounds products on NVIDIA GPUs.",
+        help="Precision of the networks; weights and losses stay float32. tf32 rounds products on NVIDIA GPUs. auto: "
+        "bf16 for images where the device multiplies it in hardware, else fp32.",
     )
     memory_format: MemoryFormat = setting(
         "channels-last", help="The order of an image's values in memory.", need=OF_IMAGES._replace(strict=False)

@@ -16,10 +16,10 @@ import torch
 from sivae import files, ops
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.fields import Range, table
-from sivae.machine import device_name, find_device, versions
+from sivae.machine import device_name, find_device, multiplies_bfloat16, versions
 from sivae.progress import Progress
 from sivae.settings.growth import SMALLEST, Growing
-from sivae.settings.run import WARM_UP, RunConfig, found_keys, placed_settings, resumable_keys
+from sivae.settings.run import WARM_UP, Precision, RunConfig, found_keys, placed_settings, resumable_keys
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, diagnose
@@ -96,6 +96,7 @@ def train(
         RunInterrupted: a signal stopped the run.
     """
     claim_gpu()
+    automatic = config is not None and config.precision == "auto"
     if resume:
         if out is None:
             raise RunFolderError("resume: name the run's folder")
@@ -135,7 +136,8 @@ def train(
         stack.callback(task.close)
         task.check_size()
         config = _with_steps(task)
-        for text in (_ends_early(config), spare):
+        chosen = f"precision: {config.precision}, as this device computes it fastest" if automatic else ""
+        for text in (_ends_early(config), spare, chosen):
             if text:
                 say(text)
         if folder is None:
@@ -432,7 +434,7 @@ class _Run:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Fill in device, ops and threads. Settings that depend on the data stay open.
+    """Fill in device, ops, precision and threads. Settings that depend on the data stay open.
 
     Raises:
         ConfigError: the device or the backend is missing, or a setting needs another device.
@@ -450,8 +452,14 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.replace(
         device=str(device),
         ops=config.ops or available[0],
+        precision=_precision_on(device, config) if config.precision == "auto" else config.precision,
         threads=config.threads or config.model.THREADS or torch.get_num_threads(),
     )
+
+
+def _precision_on(device: torch.device, config: RunConfig) -> Precision:
+    """What the precision "auto" stands for."""
+    return "bf16" if config.data.SAMPLES == "images" and multiplies_bfloat16(device) else "fp32"
 
 
 def _with_steps(task: Task) -> RunConfig:
@@ -545,7 +553,8 @@ def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
     stored = read_config(folder)
     if changed is None:
         return resolve(stored)
-    config = resolve(changed.replace(threads=changed.threads or stored.threads))
+    precision = stored.precision if changed.precision == "auto" else changed.precision
+    config = resolve(changed.replace(threads=changed.threads or stored.threads, precision=precision))
     mine, theirs = _values(config), _values(stored)
     growth = config.growth.completed_by(stored.growth)
     mine |= {key: getattr(growth, key) for key in growth.key_names()}

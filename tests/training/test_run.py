@@ -27,7 +27,7 @@ from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training import checkpoint as checkpoints
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.folder import new_folder, read_rollback
+from sivae.training.folder import new_folder, read_config, read_rollback
 from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
 from sivae.training.run import resolve, train
@@ -123,6 +123,29 @@ def test_networks_for_points_take_one_thread_unless_another_number_is_given() ->
         assert resolve(preset_config("digits")).threads == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"), [("sse avx512_bf16", "bf16"), ("sse amx_bf16", "bf16"), ("avx2", "fp32")]
+)
+def test_the_precision_auto_is_bfloat16_for_images_where_the_processor_multiplies_it(
+    flags: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path, *_, **__: f"flags : {flags}\n")
+    monkeypatch.setattr("sivae.training.run.find_device", lambda name: torch.device("cpu"))
+    assert resolve(preset_config("digits", precision="auto")).precision == precision
+    assert resolve(preset_config("8gaussians", precision="auto")).precision == "fp32"
+    assert resolve(preset_config("digits", precision="bf16")).precision == "bf16"
+
+
+def test_a_run_keeps_the_precision_that_was_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
+) -> None:
+    config = _config(steps=5, precision="auto")
+    train(config, tmp_path / "run")
+    assert "precision: fp32, as this device computes it fastest" in capsys.readouterr().err
+    assert read_config(tmp_path / "run").precision == "fp32"
+    assert train(config, tmp_path / "run", resume=True)["steps"] == 5
 
 
 def test_a_run_with_fewer_threads_than_torch_has_says_so(
