@@ -59,12 +59,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Have an error of the system name a file where it names none, as for a full disk, or only the temporary one."""
+    """Have an error of the system name a file where it names none, as for a full disk.
+
+    Args:
+        path: the file or folder.
+        temporary: the name that it has until it is written, which errors do not show.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None or error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None
+        came = str(path if error.filename is None else error.filename)
+        if temporary is not None and came.startswith(str(temporary)):
+            came, error.filename2 = f"{path}{came.removeprefix(str(temporary))}", None
+        error.filename = came
         raise
 
 
@@ -75,16 +82,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder of that name that is already there is replaced.
     """
     temporary = _temporary_sibling(path)
-    with named(path, temporary):
-        temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            sync(file)
-        sync(temporary)
-        if path.exists():
-            remove_folder(path)
-        os.rename(temporary, path)
+        with named(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
+            if path.exists():
+                remove_folder(path)
+            os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -212,6 +212,9 @@ def test_a_full_disk_is_an_error_that_names_the_file(write: Any, tmp_path: Path)
     with pytest.raises(OSError, match="No space left") as caught, files.named(full), open("/dev/full", "w") as device:
         device.write("x" * 100_000)
     assert caught.value.filename == str(full)
+    with pytest.raises(OSError) as inside, files.atomic_folder(tmp_path / "20") as temporary:
+        (temporary / "none" / "state.pt").touch()
+    assert inside.value.filename == str(tmp_path / "20" / "none" / "state.pt")
     with pytest.raises(FileNotFoundError) as missing:
         write(tmp_path / "none" / "file", "x" if write is files.write_text else b"x")
     assert missing.value.filename == str(tmp_path / "none" / "file")

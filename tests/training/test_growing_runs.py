@@ -147,7 +147,7 @@ def test_a_run_that_stopped_while_growing_is_evaluated_at_its_stage(images: Path
 def test_the_summary_has_the_metrics_that_the_last_checkpoint_gives(whole: Callable[[str], Path]) -> None:
     summary = json.loads((whole("as published") / "summary.json").read_text())
     assert evaluate(whole("as published")) == {"step": 18, "seed": 3} | {
-        key: summary[key] for key in summary["metrics"]
+        key: summary[key] for key in ("measured_on", *summary["metrics"])
     }
 
 

@@ -228,7 +228,7 @@ def test_lpips_is_measured_if_its_files_are_given(
 
 @pytest.mark.parametrize(
     ("files", "message"),
-    [(["one.pth"], "--lpips-weights: expected 2 arguments"), (["a.pth", "b.pth", "c.pth"], "unknown: c.pth")],
+    [(["one.pth"], "--lpips-weights: expected 2 arguments"), (["a.pth", "b.pth", "c.pth"], "too many: c.pth")],
 )
 def test_lpips_needs_two_files(files: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
