@@ -7,6 +7,7 @@ of a machine nor keep it busy for minutes. What is larger can be read after unpa
 from __future__ import annotations
 
 FOLDER_DEPTH = 100  # folders within folders, on the disk and in names of archives
+FOLDER_LINKS = 100  # ways by which links lead to one folder
 NAME_BYTES = 4096  # a name in an archive with its folders: the longest path that Linux takes
 MEMBERS = 10_000_000  # files in one archive
 ARCHIVE_HEADER = 1 << 20  # bytes of one extended header of a tar

@@ -131,6 +131,7 @@ class FeatureSet:
             OSError: the file cannot be read.
             FeaturesError: it is no such file, or damaged, or of another network.
         """
+        Path(path).open("rb").close()  # the library's errors of the system do not name the file
         try:
             with safe_open(path, framework="pt") as file:
                 texts = file.metadata() or {}

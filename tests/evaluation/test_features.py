@@ -101,3 +101,7 @@ class TestFile:
             path.write_bytes(bad)
             with pytest.raises(FeaturesError, match=rf"{name}.safetensors {message}.*--save-features"):
                 FeatureSet.load(path, small_network())
+
+    def test_a_folder_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+            FeatureSet.load(tmp_path, small_network())

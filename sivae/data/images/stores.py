@@ -13,12 +13,13 @@ import stat
 import threading
 import zipfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 from weakref import WeakValueDictionary
 
-from sivae.bounds import FOLDER_DEPTH, MEMBERS, NAME_BYTES, UNPACKED_RATIO, unpacked_limit
+from sivae.bounds import FOLDER_DEPTH, FOLDER_LINKS, MEMBERS, NAME_BYTES, UNPACKED_RATIO, unpacked_limit
 from sivae.data.images.base import Notice, ignore
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.tar_members import BLOCK, is_header, members
@@ -122,19 +123,30 @@ class FolderStore(Store):
         sizes: dict[str, int] = {}
         lost: list[str] = []
         try:
-            self._walk(str(path), "", recursive, sizes, lost, set())
+            self._walk(str(path), "", recursive, sizes, lost, set(), Counter())
         except OSError as error:
             raise DataError(f"{error.filename} cannot be listed: {error.strerror}; make it readable") from None
         self.sizes, self.lost = dict(sorted(sizes.items())), tuple(sorted(lost))
 
     def _walk(
-        self, folder: str, prefix: str, recursive: bool, sizes: dict[str, int], lost: list[str], seen: set[Any]
+        self,
+        folder: str,
+        prefix: str,
+        recursive: bool,
+        sizes: dict[str, int],
+        lost: list[str],
+        above: set[tuple[int, int]],
+        visits: Counter[tuple[int, int]],
     ) -> None:
         _check_name(self.path, prefix)
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+        place = status.st_dev, status.st_ino
+        if place in above:  # a link that leads back up
             return
-        seen = seen | {(status.st_dev, status.st_ino)}
+        above = above | {place}
+        visits[place] += 1
+        if visits[place] > FOLDER_LINKS:  # a few links in each of a few folders lead to one of them millions of times
+            raise DataError(f"{folder} is reached by more than {FOLDER_LINKS} links; remove links in {self.path}")
         with os.scandir(folder) as entries:
             for entry in entries:
                 if _is_hidden(entry.name):
@@ -147,7 +159,7 @@ class FolderStore(Store):
                 if stat.S_ISREG(facts.st_mode):
                     sizes[prefix + entry.name] = facts.st_size
                 elif recursive and stat.S_ISDIR(facts.st_mode):
-                    self._walk(entry.path, f"{prefix}{entry.name}/", recursive, sizes, lost, seen)
+                    self._walk(entry.path, f"{prefix}{entry.name}/", recursive, sizes, lost, above, visits)
 
     def read(self, name: str) -> bytes:
         return self._read(name, -1)

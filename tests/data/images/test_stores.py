@@ -34,6 +34,16 @@ def test_deeper_folders_are_named(tmp_path: Path) -> None:
         open_images(tmp_path)
 
 
+def test_links_that_lead_to_one_folder_in_many_ways_are_named(tmp_path: Path) -> None:
+    for level in range(40):
+        (tmp_path / str(level)).mkdir()
+    for level in range(39):
+        for link in "ab":
+            (tmp_path / str(level) / link).symlink_to(tmp_path / str(level + 1))
+    with pytest.raises(DataError, match=r"is reached by more than 100 links; remove links in"):
+        FolderStore(tmp_path)
+
+
 def test_folders_as_deep_as_the_bound_are_read(tmp_path: Path) -> None:
     name = "f/" * FOLDER_DEPTH + "1.png"
     assert list(FolderStore(write_files(tmp_path / "a", pngs([name]))).sizes) == [name]
