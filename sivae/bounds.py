@@ -18,6 +18,8 @@ UNPACKED_RATIO = (
 )
 XZ_MEMORY = 1 << 30  # bytes that unpacking xz may take, as its file says
 
+PROGRESSIVE_PIXELS = 1 << 36  # of a progressive JPEG, counted once for each of its scans: they take about ten seconds
+
 PICKLE_DEPTH = 100  # containers within containers
 PICKLE_SHARING = 16  # values for each byte of a pickle, where a value counts as often as it is used
 

@@ -8,6 +8,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from sivae.bounds import PROGRESSIVE_PIXELS
 from sivae.data.images.crop import Crop, check_crop
 from sivae.data.images.free_memory import amount
 from sivae.data.images.kinds import kind_of, readable_kinds
@@ -17,6 +18,7 @@ from sivae.errors import DamagedImageError, DataError
 MAX_RESOLUTION = 16384
 
 _BYTES_PER_PIXEL = 16  # at the most, while an image is decoded: of an RGBA image four copies
+_SCAN = b"\xff\xda"  # begins a scan of a JPEG; it may also be in other data, by chance once in 65,536 bytes
 _GREY_MODES = ("1", "L", "LA", "La")
 
 
@@ -48,6 +50,12 @@ def decode(content: bytes, where: str) -> Image.Image:
             raise DamagedImageError(
                 f"{where} has {picture.width}×{picture.height} pixels, whose decoding takes {amount(needed)}, more "
                 "than half of the free memory; scale it down first"
+            )
+        scans = content.count(_SCAN) if "progressive" in picture.info else 1
+        if scans * picture.width * picture.height > PROGRESSIVE_PIXELS:
+            raise DamagedImageError(
+                f"{where} has {picture.width}×{picture.height} pixels in {scans:,} scans, as a file made to take hours "
+                "does; save it again with another program"
             )
         picture.load()
         if "exif" in picture.info:

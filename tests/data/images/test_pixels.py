@@ -130,6 +130,16 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, factor
         decode(encoded(pixels(0)), "it")
 
 
+def test_a_jpeg_of_very_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(pixels(0), "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    content = content[:start] + 100 * content[start:-2] + content[-2:]  # its last scan again and again
+    assert decode(content, "a.jpg").size == (8, 8)
+    monkeypatch.setattr("sivae.data.images.pixels.PROGRESSIVE_PIXELS", 8 * 8 * 100)
+    with pytest.raises(DamagedImageError, match=r"a\.jpg has 8×8 pixels in 1\d\d scans, as a file made to take hours"):
+        decode(content, "a.jpg")
+
+
 def test_an_image_that_fits_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sivae.data.images.pixels.fits_memory", lambda size: size < 8 * 8 * 16)
     with pytest.raises(DamagedImageError, match=r"a\.png has 8×8 pixels, whose decoding takes 1\.0 kB, .*; scale it"):
