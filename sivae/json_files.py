@@ -37,18 +37,19 @@ def read_json(
     """
     try:
         content: Any = parse(read_text(path))
-        if version is not None and isinstance(content, dict) and content.get("format") != version:
-            raise error(
-                f"{path}: format is {show(content.get('format'))}, expected {version}; use the version of sivae that "
-                f"wrote it, or {remedy}"
-            )
-        content = table(content, kind)
-    except (FileNotFoundError, error):
+        came = version if version is None or not isinstance(content, dict) else content.get("format")
+        if came == version:
+            content = table(content, kind)
+    except FileNotFoundError:
         raise
     except OSError as failure:
         raise error(f"{path} cannot be read ({failure.strerror}); {remedy}") from None
     except ValueError as failure:
         raise error(f"{path} is damaged: {failure}; {remedy}") from None
+    if came != version:
+        raise error(
+            f"{path}: format is {show(came)}, expected {version}; use the version of sivae that wrote it, or {remedy}"
+        )
     return content
 
 

@@ -132,6 +132,7 @@ def prepare(
                     "be made again"
                 )
             done = intact
+        if done:
             notice(f"going on with {folder}: {job.count(done):,} images are there")
         if any(record.damaged for record in done.values()) and not skip_damaged:
             raise DataError(f"{folder} was begun with --skip-damaged, and has skipped images; use that option again")
