@@ -30,9 +30,19 @@ def in_common_dtype(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return first.to(dtype), second.to(dtype)
 
 
+def check_dense(op: str, name: str, tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise TypeError(
+            f"{op}: {name} is a nested tensor, expected a dense one; call the op on each tensor of {name}.unbind()"
+        )
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{op}: {name} has layout {tensor.layout}, expected torch.strided; call {name}.to_dense()")
+
+
 def check_dtype(op: str, name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
+    check_dense(op, name, tensor)
     if tensor.dtype not in _FLOATING:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected float64, float32, bfloat16 or float16")
 

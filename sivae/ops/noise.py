@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sivae.ops import backends
-from sivae.ops.checks import check_like
+from sivae.ops.checks import check_dense, check_like
 from sivae.ops.ranges import annotated
 
 _SEED_LIMIT = 2**63
@@ -116,6 +116,7 @@ def _check_offset(op: str, offset: int) -> None:
 
 def _seed_tensor(op: str, seed: int | Tensor, device: torch.device) -> Tensor:
     if isinstance(seed, Tensor):
+        check_dense(op, "seed", seed)
         if seed.dtype != torch.int64 or seed.numel() != 1:
             raise TypeError(
                 f"{op}: seed has dtype {seed.dtype} and shape {list(seed.shape)}, expected int64 of one element"

@@ -47,6 +47,24 @@ class TestTensors:
         refuses(TypeError, f"{op}: {first} has dtype {dtype}, {FLOATING}", call, REC.to(dtype), REC)
         refuses(TypeError, f"{op}: {second} has dtype {dtype}, {FLOATING}", call, REC, REC.to(dtype))
 
+    @pytest.mark.parametrize("layout", ["sparse_coo", "_mkldnn"])
+    def test_layout(self, op, layout):
+        first, second, call = PAIR_OPS[op]
+        dense = torch.zeros(4, 2)
+        other = dense.to_mkldnn() if layout == "_mkldnn" else dense.to_sparse()
+        for name, tensors in ((first, (other, dense)), (second, (dense, other))):
+            message = f"{op}: {name} has layout torch.{layout}, expected torch.strided; call {name}.to_dense()"
+            refuses(TypeError, message, call, *tensors)
+
+    @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+    def test_nested(self, op, layout):
+        first, second, call = PAIR_OPS[op]
+        dense = torch.zeros(4, 2)
+        nested = torch.nested.nested_tensor([dense, dense[:2]], layout=layout)
+        expected = "is a nested tensor, expected a dense one; call the op on each tensor of"
+        refuses(TypeError, f"{op}: {first} {expected} {first}.unbind()", call, nested, nested)
+        refuses(TypeError, f"{op}: {second} {expected} {second}.unbind()", call, dense, nested)
+
     @pytest.mark.parametrize("shape", [(5,), (1,), (4, 1), (0,), ()], ids=str)
     def test_shape(self, op, shape):
         first, second, call = PAIR_OPS[op]
@@ -221,6 +239,8 @@ class TestNoise:
         refuses(TypeError, message, call, A, A, noise=ops.PhiloxNoise(torch.zeros(2, dtype=torch.int64)))
         message = f"{op}: seed has dtype torch.float32 and shape [1], expected int64 of one element"
         refuses(TypeError, message, call, A, A, noise=ops.PhiloxNoise(torch.zeros(1)))
+        message = f"{op}: seed has layout torch.sparse_coo, expected torch.strided; call seed.to_dense()"
+        refuses(TypeError, message, call, A, A, noise=ops.PhiloxNoise(torch.zeros(1, dtype=torch.int64).to_sparse()))
         meta = ops.PhiloxNoise(torch.zeros(1, dtype=torch.int64, device="meta"))
         refuses(ValueError, f"{op}: seed is on meta, expected cpu", call, A, A, noise=meta)
 

@@ -50,6 +50,11 @@ def refusals() -> dict[str, tuple[type[Exception], str, Callable[[], object]]]:
             f"bias has dtype torch.int64, {FLOATING}",
             lambda: op(X.bfloat16(), bias=per_channel.long()),
         ),
+        "bias's layout": (
+            TypeError,
+            "bias has layout torch.sparse_coo, expected torch.strided; call bias.to_dense()",
+            lambda: op(X, bias=per_channel.to_sparse()),
+        ),
         "scale's shape": (
             ValueError, "scale has shape [3], expected [2, 3]", lambda: op(X, scale=per_channel, shift=per_plane)
         ),
