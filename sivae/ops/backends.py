@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import torch
+from torch.autograd import forward_ad
 
-from sivae.ops import library, reference
+from sivae.ops import library, reference, transforms
 
 _REFERENCE = SimpleNamespace(**{name: getattr(reference, name) for name in library.OP_NAMES})
 _native_library: torch.library.Library | None = None
@@ -42,6 +43,7 @@ def _load_native() -> tuple[SimpleNamespace | None, str | None]:
     except ImportError as error:
         return None, f"the extension sivae._C does not load ({error}); reinstall: pip install --no-build-isolation ."
     _native_library = library.define_ops("sivae_native")
+    transforms.support_transforms(_native_library, "sivae_native")
     namespace = torch.ops.sivae_native
     return SimpleNamespace(**{name: getattr(namespace, name).default for name in library.OP_NAMES}), None
 
@@ -171,6 +173,9 @@ _default_for: dict[str, SimpleNamespace] = {}  # by device type
 def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     """The ops of the requested backend, or of the fastest available one.
 
+    Where forward-mode derivatives are computed, those of the reference: the others have none. The transforms of
+    `torch.func` reach the reference through `transforms.py`.
+
     Raises:
         ValueError: the name is unknown.
         RuntimeError: the backend is not available on this device; the message says why.
@@ -178,6 +183,8 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     if name is None:
         name = _forced
     if name is None:
+        if forward_ad._current_level >= 0:
+            return _REFERENCE
         ops = _default_for.get(device.type)
         if ops is None:
             ops = _default_for[device.type] = _ops_of(available_backends(device)[0])
@@ -186,4 +193,4 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     reason = _missing_reason(name, device.type)
     if reason is not None:
         raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
-    return _ops_of(name)
+    return _ops_of(name if forward_ad._current_level < 0 else "reference")

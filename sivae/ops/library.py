@@ -146,6 +146,7 @@ _FAKES: dict[str, Callable[..., object]] = {
 }
 # The ops that public functions call.
 OP_NAMES = tuple(name for name in _FAKES if not name.endswith("_backward"))
+BACKWARD_OP_NAMES = tuple(name for name in _FAKES if name.endswith("_backward"))
 
 
 def define_ops(namespace: str) -> torch.library.Library:

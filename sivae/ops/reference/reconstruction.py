@@ -15,20 +15,37 @@ _VARIANCE_FLOOR = 1e-12  # of r (1 - r) in the gradient, as in torch
 class _BinaryCrossEntropy(torch.autograd.Function):
     """Elementwise BCE with torch's floors. Plain logs and clamps would give the gradient 0 * inf at r = 0 and 1."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, r, t):
-        ctx.save_for_backward(r, t)
+    def forward(r, t):
         return -(t * r.log().clamp(min=_LOG_FLOOR) + (1.0 - t) * (-r).log1p().clamp(min=_LOG_FLOOR))
 
     @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
     def backward(ctx, grad):
+        by_r, by_t = ctx.needs_input_grad
         r, t = ctx.saved_tensors
-        grad_r = grad_t = None
-        if ctx.needs_input_grad[0]:
-            grad_r = grad * (r - t) / (r * (1.0 - r)).clamp(min=_VARIANCE_FLOOR)
-        if ctx.needs_input_grad[1]:
-            grad_t = grad * ((-r).log1p().clamp(min=_LOG_FLOOR) - r.log().clamp(min=_LOG_FLOOR))
-        return grad_r, grad_t
+        return _times_slope_by_r(grad, r, t) if by_r else None, _times_slope_by_t(grad, r) if by_t else None
+
+    @staticmethod
+    def jvp(ctx, tangent_r, tangent_t):
+        r, t = ctx.saved_tensors
+        along_r = None if tangent_r is None else _times_slope_by_r(tangent_r, r, t)
+        along_t = None if tangent_t is None else _times_slope_by_t(tangent_t, r)
+        return along_r if along_t is None else along_t if along_r is None else along_r + along_t
+
+
+def _times_slope_by_r(factor: Tensor, r: Tensor, t: Tensor) -> Tensor:
+    return factor * (r - t) / (r * (1.0 - r)).clamp(min=_VARIANCE_FLOOR)
+
+
+def _times_slope_by_t(factor: Tensor, r: Tensor) -> Tensor:
+    return factor * ((-r).log1p().clamp(min=_LOG_FLOOR) - r.log().clamp(min=_LOG_FLOOR))
 
 
 def reconstruction_error(recon: Tensor, target: Tensor, kind: int, reduction: int) -> Tensor:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 
-from sivae.ops import library
+from sivae.ops import library, transforms
 from sivae.ops.triton import autograd
 from sivae.ops.triton.exp_elbo import exp_elbo, exp_elbo_backward
 from sivae.ops.triton.latent import gaussian_kl, latent_backward, reparameterize, reparameterize_kl
@@ -35,6 +35,7 @@ for _function in (
     for _key in ("CPU", "CUDA"):
         _library.impl(_function.__name__, _function, _key)
 autograd.register(_library)
+transforms.support_transforms(_library, autograd.NAMESPACE)
 
 _namespace = getattr(torch.ops, autograd.NAMESPACE)
 OPS = SimpleNamespace(**{name: getattr(_namespace, name).default for name in library.OP_NAMES})

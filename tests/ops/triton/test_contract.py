@@ -89,6 +89,10 @@ def values_and_gradients(
     return [*outputs, *torch.autograd.grad(loss, leaves, create_graph=create_graph)]
 
 
+def leaves_of(results: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
 OPS = list(calls())
 
 
@@ -126,6 +130,26 @@ class TestEveryOp:
         for e, c in zip(eager, compiled, strict=True):
             assert ((e - c).abs() <= 32 * 2.0**-24 * (1 + e.abs())).all()
         torch._dynamo.reset()
+
+    @interpreted
+    def test_transforms_run_the_reference(self, op):
+        def jacobians(backend: str) -> tuple[Tensor, ...]:
+            torch.manual_seed(5)  # the same inputs
+            call, inputs = calls(backend)[op]
+            return leaves_of(torch.func.jacrev(call)(*inputs))
+
+        assert all(torch.equal(*pair) for pair in zip(jacobians("triton"), jacobians("reference"), strict=True))
+
+    @interpreted
+    def test_batched_gradients_of_a_recorded_graph(self, op):
+        """One backward pass for both gradients gives the bits of one pass for each."""
+        call, inputs = calls()[op]
+        x = inputs[0].clone().requires_grad_()
+        out = leaves_of(call(x, *inputs[1:]))[0]
+        grads = torch.rand(2, *out.shape)
+        (batched,) = torch.autograd.grad(out, x, grads, is_grads_batched=True, retain_graph=True)
+        single = [torch.autograd.grad(out, x, grad, retain_graph=True)[0] for grad in grads]
+        assert torch.equal(batched, torch.stack(single))
 
 
 @interpreted
