@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sivae.models.norm import batch_norms
+from sivae.ops import backends
 
 
 def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
     """Compute `stage(*inputs)`, keep only the inputs for the backward pass, and compute the rest again there.
 
     Gradients and running statistics are those of `stage(*inputs)`, bit for bit. It does not matter which parameters are
-    frozen at the time of the backward pass, or whether :func:`sivae.models.norm.batch_statistics` is active then. The
-    stage must not draw random numbers, and must be in the same mode in both passes.
+    frozen at the time of the backward pass, which backend of the ops is in force, or whether
+    :func:`sivae.models.norm.batch_statistics` is active then. The stage must not draw random numbers, and must be in
+    the same mode in both passes.
     """
     if torch.compiler.is_compiling():
         # The compiler repeats only arithmetic, never an update of a buffer.
@@ -36,16 +38,18 @@ def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
 class _AsInFirstPass:
     """Makes a repeated pass save the same tensors for backward as the first one, without updating statistics.
 
-    The saved tensors depend on which parameters train, and on whether batch norm updates its running statistics. So
-    both are as in the first pass; the repeated pass updates copies of the statistics.
+    The saved tensors depend on which parameters train, on the backend of the ops, and on whether batch norm updates its
+    running statistics. So these are as in the first pass; the repeated pass updates copies of the statistics.
     """
 
     def __init__(self, stage: nn.Module) -> None:
+        self._backend = backends.in_force()
         self._trains = [(parameter, parameter.requires_grad) for parameter in stage.parameters()]
         self._tracks = [(norm, norm.track_running_stats) for norm in batch_norms(stage)]
 
     def __enter__(self) -> None:
         self._after = contextlib.ExitStack()
+        self._after.enter_context(backends.restored(self._backend))
         for parameter, trains in self._trains:
             if parameter.requires_grad != trains:
                 parameter.requires_grad_(trains)

@@ -10,7 +10,9 @@ import importlib
 import importlib.util
 import os
 import sys
+import types
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import SimpleNamespace
 
 import torch
@@ -20,7 +22,29 @@ from sivae.ops import library, reference, transforms
 
 _REFERENCE = SimpleNamespace(**{name: getattr(reference, name) for name in library.OP_NAMES})
 _native_library: torch.library.Library | None = None
-_forced: str | None = None  # set by use_backend, for the whole process
+_forced: ContextVar[str | None] = ContextVar("sivae.ops.use_backend")
+_NOT_SET = ""
+_traced: str | None = None  # set by use_backend in functions that torch.compile traces, otherwise always None
+
+
+class _InForce(types.ModuleType):
+    """The name set by `use_backend`, as an attribute.
+
+    torch.compile cannot trace a context variable. It can read an attribute of a module, and reads it again at each
+    call, to see whether the compiled code is still right.
+    """
+
+    @property
+    def name(self) -> str | None:
+        name = _forced.get(_NOT_SET)
+        if name is not _NOT_SET:
+            return name
+        # A thread of autograd's engine has no context of its own; torch gives it that of the call of backward.
+        context = torch._C._get_obj_in_tls("context") if torch._C._is_key_in_tls("context") else None
+        return None if context is None else context.get(_forced)
+
+
+_in_force = _InForce("sivae.ops.use_backend")
 
 
 def _load_native() -> tuple[SimpleNamespace | None, str | None]:
@@ -148,18 +172,40 @@ def available_backends(device: torch.device | str = "cpu") -> list[str]:
 def use_backend(name: str) -> Iterator[None]:
     """Run every op that does not name a backend on `name` inside the `with` block.
 
-    The choice applies to all threads of the process. An op's own `backend=` takes precedence.
+    The choice applies to the current thread or asyncio task, like any context variable, and to the backward passes that
+    it starts. An op's own `backend=` takes precedence.
 
     Raises:
         ValueError: there is no backend of that name.
     """
-    global _forced
     _check_name("use_backend", name)
-    before, _forced = _forced, name
+    with restored(name):
+        yield
+
+
+def in_force() -> str | None:
+    """The name set by `use_backend` where this is called, or None."""
+    return _traced or _in_force.name
+
+
+@contextlib.contextmanager
+def restored(name: str | None) -> Iterator[None]:
+    """Set what `in_force` returns inside the `with` block."""
+    global _traced
+    if torch.compiler.is_dynamo_compiling():
+        before, _traced = _traced, name
+        try:
+            yield
+        finally:
+            _traced = before
+        return
+    token = _forced.set(name)
     try:
         yield
     finally:
-        _forced = before
+        # A generator may end the block in another context, which never had the name.
+        with contextlib.suppress(ValueError):
+            _forced.reset(token)
 
 
 def _check_name(op: str, name: str) -> None:
@@ -181,7 +227,7 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
         RuntimeError: the backend is not available on this device; the message says why.
     """
     if name is None:
-        name = _forced
+        name = in_force()
     if name is None:
         if forward_ad._current_level >= 0:
             return _REFERENCE

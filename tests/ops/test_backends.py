@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import contextvars
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from sivae import ops
 from sivae.ops import backends
@@ -94,6 +100,143 @@ class TestUseBackend:
         assert str(caught.value) == f"use_backend: backend is 'fast', expected one of {known} or None"
         ops.gaussian_kl(MU, MU)
         assert chosen == [ops.available_backends()[0]]
+
+
+def run_in_thread(function: Callable[[], None]) -> None:
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+class TestUseBackendElsewhere:
+    """The choice belongs to a thread or an asyncio task, and to the backward passes that it starts."""
+
+    def test_threads_that_overlap(self, chosen):
+        """First in, first out: nobody changes the other's choice, and nothing stays."""
+        entered, left = threading.Event(), threading.Event()
+
+        def second() -> None:
+            with ops.use_backend("reference"):
+                entered.set()
+                left.wait(60)
+                ops.gaussian_kl(MU, MU)
+            ops.gaussian_kl(MU, MU)
+
+        default = ops.available_backends()[0]
+        thread = threading.Thread(target=second)
+        with ops.use_backend(default):
+            thread.start()
+            assert entered.wait(60)
+            ops.gaussian_kl(MU, MU)
+        left.set()
+        thread.join()
+        ops.gaussian_kl(MU, MU)
+        assert chosen == [default, "reference", default, default]
+        assert backends.in_force() is None
+
+    def test_a_new_thread_starts_without_a_choice(self, chosen):
+        def use() -> None:
+            ops.gaussian_kl(MU, MU)
+
+        with ops.use_backend("reference"):
+            context = contextvars.copy_context()
+            run_in_thread(use)
+            run_in_thread(lambda: context.run(use))
+        assert chosen == [ops.available_backends()[0], "reference"]
+
+    def test_asyncio_tasks_that_overlap(self, chosen):
+        async def second(entered: asyncio.Event, left: asyncio.Event) -> None:
+            with ops.use_backend("reference"):
+                entered.set()
+                await left.wait()
+                ops.gaussian_kl(MU, MU)
+
+        async def first() -> None:
+            entered, left = asyncio.Event(), asyncio.Event()
+            task = asyncio.create_task(second(entered, left))
+            await entered.wait()
+            ops.gaussian_kl(MU, MU)
+            left.set()
+            await task
+            ops.gaussian_kl(MU, MU)
+
+        asyncio.run(first())
+        default = ops.available_backends()[0]
+        assert chosen == [default, "reference", default]
+
+    def test_a_generator_that_ends_in_another_context(self):
+        @contextlib.contextmanager
+        def chosen_inside() -> Iterator[None]:
+            with ops.use_backend("reference"):
+                yield
+
+        block = chosen_inside()
+        contextvars.copy_context().run(block.__enter__)
+        assert backends.in_force() is None
+        block.__exit__(None, None, None)
+        assert backends.in_force() is None
+
+    def test_a_thread_of_autograd(self, chosen):
+        """torch hands a backward pass that changes its thread the context of the thread that called it."""
+        if not hasattr(torch._C, "_remove_obj_from_tls"):
+            pytest.skip(f"torch {torch.__version__} does not hand its threads a context")
+        threads: list[int] = []
+
+        class Nested(torch.autograd.Function):
+            """Backward passes inside each other; the engine moves the 60th to a thread of its own."""
+
+            @staticmethod
+            def forward(ctx, x: Tensor, depth: int) -> Tensor:
+                ctx.depth = depth
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+                threads.append(threading.get_ident())
+                if threads[0] == threads[-1] and ctx.depth < 100:
+                    with torch.enable_grad():
+                        x = torch.zeros(1, requires_grad=True)
+                        Nested.apply(x, ctx.depth + 1).backward()
+                else:
+                    ops.gaussian_kl(MU, MU)
+                return grad, None
+
+        with ops.use_backend("reference"):
+            Nested.apply(torch.zeros(1, requires_grad=True), 0).backward()
+        assert len(set(threads)) == 2
+        assert chosen == ["reference"]
+
+
+class TestUseBackendCompiled:
+    @pytest.fixture(autouse=True)
+    def fresh_dynamo(self) -> Iterator[None]:
+        torch._dynamo.reset()
+        yield
+        torch._dynamo.reset()
+
+    def test_compiled_code_follows_the_choice_of_each_thread(self):
+        compiled = torch.compile(
+            lambda x: x + (0 if backends.in_force() is None else 1), fullgraph=True, backend="eager"
+        )
+        found = [compiled(torch.zeros(()))]
+        with ops.use_backend("reference"):
+            found.append(compiled(torch.zeros(())))
+            run_in_thread(lambda: found.append(compiled(torch.zeros(()))))
+        found.append(compiled(torch.zeros(())))
+        assert [float(x) for x in found] == [0.0, 1.0, 0.0, 0.0]
+
+    @pytest.mark.parametrize("fullgraph", [True, False])
+    def test_a_block_in_a_compiled_function(self, fullgraph):
+        def call(x: Tensor) -> Tensor:
+            with ops.use_backend("reference"):
+                if not fullgraph:
+                    torch._dynamo.graph_break()
+                y = x + (0 if backends.in_force() is None else 1)
+            return y + (0 if backends.in_force() is None else 2)
+
+        compiled = torch.compile(call, fullgraph=fullgraph, backend="eager")
+        assert float(compiled(torch.zeros(()))) == 1.0
+        assert backends.in_force() is None
 
 
 def test_the_ops_import_only_torch():
