@@ -19,8 +19,8 @@ def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
 
     Gradients and running statistics are those of `stage(*inputs)`, bit for bit. It does not matter which parameters are
     frozen at the time of the backward pass, which backend of the ops is in force, or whether
-    :func:`sivae.models.norm.batch_statistics` is active then. The stage must not draw random numbers, and must be in
-    the same mode in both passes.
+    :func:`sivae.models.norm.batch_statistics` is active then. The stage must not draw random numbers (the ops raise an
+    error), and must be in the same mode in both passes.
     """
     if torch.compiler.is_compiling():
         # The compiler repeats only arithmetic, never an update of a buffer.

@@ -3,8 +3,9 @@
 from sivae.ops.backends import available_backends, backend_status, native_build, use_backend
 from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
-from sivae.ops.noise import PhiloxNoise, draw_seed, philox_normal
+from sivae.ops.noise import PhiloxNoise, philox_normal
 from sivae.ops.reconstruction import reconstruction_error
+from sivae.ops.seeds import draw_seed
 from sivae.ops.styled_norm import styled_instance_norm
 
 __all__ = [

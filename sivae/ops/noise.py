@@ -15,8 +15,8 @@ from torch import Tensor
 from sivae.ops import backends
 from sivae.ops.checks import check_dense, check_like
 from sivae.ops.ranges import annotated
+from sivae.ops.seeds import SEED_LIMIT, fresh_seed
 
-_SEED_LIMIT = 2**63
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -33,15 +33,6 @@ class PhiloxNoise:
 
     seed: int | Tensor
     offset: int = 0
-
-
-@annotated
-def draw_seed(device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:
-    """A fresh seed, int64 of shape [1] on `device`, from `generator` or the device's default one.
-
-    The draw is a device operation: no host synchronisation, and a new seed at each replay of a captured CUDA graph.
-    """
-    return torch.randint(0, _SEED_LIMIT - 1, (1,), generator=generator, device=device, dtype=torch.int64)
 
 
 @annotated
@@ -95,7 +86,7 @@ def resolve_noise(
                 raise TypeError(f"{op}: generator is {type(generator).__name__}, expected a torch.Generator or None")
             if generator.device.type != mu.device.type:
                 raise ValueError(f"{op}: generator is on {generator.device}, expected {mu.device} as mu")
-        return draw_seed(mu.device, generator), 0
+        return fresh_seed(op, mu.device, generator), 0
     if generator is not None:
         raise ValueError(f"{op}: both noise and generator are given, expected at most one of them")
     if isinstance(noise, PhiloxNoise):
@@ -110,7 +101,7 @@ def resolve_noise(
 def _check_offset(op: str, offset: int) -> None:
     if isinstance(offset, bool) or not isinstance(offset, int):
         raise TypeError(f"{op}: offset is {type(offset).__name__}, expected an int")
-    if not 0 <= offset < _SEED_LIMIT:
+    if not 0 <= offset < SEED_LIMIT:
         raise ValueError(f"{op}: offset is {offset}, expected a number in [0, 2^63)")
 
 
@@ -126,6 +117,6 @@ def _seed_tensor(op: str, seed: int | Tensor, device: torch.device) -> Tensor:
         return seed
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"{op}: seed is {type(seed).__name__}, expected an int or an int64 tensor of one element")
-    if not 0 <= seed < _SEED_LIMIT:
+    if not 0 <= seed < SEED_LIMIT:
         raise ValueError(f"{op}: seed is {seed}, expected a number in [0, 2^63)")
     return torch.full((1,), seed, dtype=torch.int64, device=device)

@@ -40,3 +40,9 @@ def test_both_passes_have_the_backend_of_the_first(first: str | None) -> None:
         z.sum().backward()
     assert stage.chosen == [first] * 4
     assert torch.equal(stage.layer.weight.grad, expected)
+
+
+def test_a_stage_that_draws_is_refused() -> None:
+    z = recomputed(Stage(None), torch.ones(2, 3))
+    with pytest.raises(RuntimeError, match=r"^reparameterize: a checkpoint with preserve_rng_state=False"):
+        z.sum().backward()

@@ -142,3 +142,32 @@ def test_normals(backend):
     found = torch.func.vmap(lambda seed: ops.philox_normal(seed, (5,), offset=4, backend=backend))(seeds)
     expected = [ops.philox_normal(int(seed), (5,), offset=4, backend="reference") for seed in seeds]
     assert torch.equal(found, torch.stack(expected))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+class TestFreshNoise:
+    """vmap's own setting decides whether the samples share their noise."""
+
+    @pytest.fixture(autouse=True)
+    def fresh_dynamo(self) -> Iterator[None]:
+        torch._dynamo.reset()
+        yield
+        torch._dynamo.reset()
+
+    def draw(self, backend: str, randomness: str, compiled: bool) -> Tensor:
+        sample = torch.func.vmap(lambda mu: ops.reparameterize(mu, mu, backend=backend), randomness=randomness)
+        if compiled:
+            sample = torch.compile(sample, fullgraph=True, backend="eager")
+        return sample(torch.zeros(2, 3, 5))
+
+    def test_different(self, backend, compiled):
+        first, second = self.draw(backend, "different", compiled)
+        assert not torch.equal(first, second)
+
+    def test_same(self, backend, compiled):
+        first, second = self.draw(backend, "same", compiled)
+        assert torch.equal(first, second)
+
+    def test_not_set(self, backend, compiled):
+        with pytest.raises(Exception, match="called random operation while in randomness error mode"):
+            self.draw(backend, "error", compiled)
