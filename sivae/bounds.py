@@ -13,9 +13,7 @@ MEMBERS = 10_000_000  # files in one archive
 ARCHIVE_HEADER = 1 << 20  # bytes of one extended header of a tar
 
 ALWAYS_UNPACKED = 64 << 20  # bytes that any compressed file may unpack to
-UNPACKED_RATIO = (
-    250  # beyond them: unpacked bytes for each compressed byte; dSprites, drawn in black and white, has 115
-)
+UNPACKED_RATIO = 250  # beyond them: unpacked bytes for each compressed byte; those of dSprites are 115
 XZ_MEMORY = 1 << 30  # bytes that unpacking xz may take, as its file says
 
 PROGRESSIVE_PIXELS = 1 << 36  # of a progressive JPEG, counted once for each of its scans: they take about ten seconds
