@@ -196,7 +196,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             weights[name] = load_file(path / name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path / name}: {error}; {_DAMAGED}") from None
-    if not isinstance(state, dict) or state.get("step") != step or path.name != str(step):
+    named = state.get("step") if isinstance(state, dict) else None
+    if not isinstance(named, int) or named != step or path.name != str(step):
         raise CheckpointError(f"{path}: the folder's name and its files name different steps; {_DAMAGED}")
     return Checkpoint(path, step, weights[MODEL], weights.get(AVERAGED), state)
 

@@ -183,6 +183,18 @@ def test_a_manifest_of_other_types_is_damaged(changes: dict[str, Any], message: 
     best_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("state", [{"step": torch.zeros(2)}, {"step": "2"}, {}, [2]])
+def test_a_state_of_another_step_is_damaged(state: Any, tmp_path: Path) -> None:
+    path = _save(tmp_path, 2)
+    torch.save(state, path / "state.pt")
+    content = (path / "state.pt").read_bytes()
+    listed = json.loads((path / "manifest.json").read_text())["files"]
+    listed["state.pt"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _rewrite_manifest(path, files=listed)
+    with pytest.raises(CheckpointError, match="name different steps"):
+        load_checkpoint(path)
+
+
 def test_a_folder_renamed_to_another_step_is_damaged(tmp_path: Path) -> None:
     _save(tmp_path, 1).rename(tmp_path / "5")
     with pytest.raises(CheckpointError, match="different steps"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -371,8 +372,13 @@ def test_an_interrupt_stops_the_threads_at_once(source: Path, tmp_path: Path, mo
 
 
 def begun(source: Path, out: Path, blocks: int) -> None:
-    """Prepare a set until a kill that leaves finished blocks."""
+    """Prepare a set until a kill that leaves its first blocks finished."""
+
+    def one_by_one(work: Any, all_blocks: list[range], _: int) -> Iterator[Any]:
+        return (work(block, threading.Event()) for block in all_blocks)
+
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(write_prepared, "in_parallel", one_by_one)
         die_at(patched, resume_file.ResumeFile, "append", blocks + 1)
         os.waitpid(in_a_child(lambda: packed(source, out, workers=1)), 0)
 
