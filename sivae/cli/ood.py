@@ -191,13 +191,13 @@ def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
     if given.calibrate is not None:
         given.calibrate.parent.mkdir(parents=True, exist_ok=True)
     count = given.count or _COUNT
-    scores = {"in": score_set(detector, inside.images, count, title=f"scoring {inside.name}")}
+    scores = {"in": score_set(detector, inside.images, count, title=f"scoring {inside.name}", notice=notice)}
     threshold = None
     if given.calibrate is not None:
         threshold = calibrate(detector, scores["in"], given.quantile or _QUANTILE, inside.name)
         threshold.write(given.calibrate)
     if outside is not None:
-        scores["out"] = score_set(detector, outside.images, count, title=f"scoring {outside.name}")
+        scores["out"] = score_set(detector, outside.images, count, title=f"scoring {outside.name}", notice=notice)
         same = inside.name == outside.name
         names = (f"{inside.name} (in)", f"{outside.name} (out)") if same else (inside.name, outside.name)
         content = comparison(detector, names, *scores.values(), threshold=threshold, source=str(opened.source))

@@ -11,6 +11,7 @@ import numpy as np
 from sivae.data.images import ImageSet
 from sivae.data.images.base import Split, spread
 from sivae.data.images.builtin.digits import open_digits
+from sivae.data.images.loading.damage import kept_images
 from sivae.data.images.parts import open_split
 from sivae.detection.detector import Detector, Notice, Scores
 from sivae.errors import DamagedImageError, DataError
@@ -56,7 +57,15 @@ def open_set(
     return NamedImages(images.name, images)
 
 
-def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, progress: bool = True) -> Scores:
+def score_set(
+    detector: Detector,
+    images: ImageSet,
+    count: int,
+    *,
+    title: str,
+    progress: bool = True,
+    notice: Notice = lambda text: None,
+) -> Scores:
     """Score `count` images spread evenly over a set, or all images where there are fewer.
 
     Args:
@@ -65,30 +74,32 @@ def score_set(detector: Detector, images: ImageSet, count: int, *, title: str, p
         count: number of images at most.
         title: title of the progress display.
         progress: whether to show it.
+        notice: called with a line about damaged images that are left out.
 
     Returns:
         Scores in the order of the set, float64 [N] each; images that are skipped have none.
 
     Raises:
-        DataError: the set is empty, none of its images can be read, or an image is damaged and the set was not opened
-            with `skip_damaged`.
+        DamagedImageError: images are damaged, and the set was not opened with `skip_damaged`.
+        DataError: the set is empty, or none of its images can be read.
     """
     if not len(images):
         raise DataError(f"{images.name} holds no images")
     rows = spread(len(images), count)
     portions: list[Scores] = []
+    damaged: dict[int, str] = {}
     with counting(title, len(rows), enabled=progress) as counter:
         for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):
             pixels = []
             for row in rows[start : start + size]:
                 try:
                     pixels.append(detector.fitted(images.picture(row), images.where(row)))
-                except DamagedImageError:
-                    if not images.skip_damaged:
-                        raise
-            if pixels:
+                except DamagedImageError as error:
+                    damaged[row] = str(error)
+            if pixels and (images.skip_damaged or not damaged):
                 portions.append(detector.of_pixels(np.stack(pixels)))
             counter.advance(min(size, len(rows) - start))
+    kept_images(images, damaged, "--skip-damaged leaves such images out", notice)
     if not portions:
-        raise DataError(f"{images.name}: none of its images can be read")
+        raise DataError(f"{images.name}: none of the {len(rows):,} images that were looked at can be read")
     return {score: np.concatenate([portion[score] for portion in portions]) for score in portions[0]}

@@ -56,10 +56,12 @@ def test_a_damaged_image_is_an_error_or_is_skipped(model: ConvVAE, pictures: Pat
     with pytest.raises(DataError, match=r"bad\.png is damaged"):
         score_set(detector, open_set(pictures).images, 99, title="t", progress=False)
     kept = open_set(pictures, skip_damaged=True).images
-    assert len(score_set(detector, kept, 99, title="t", progress=False)["kl"]) == 4
+    said: list[str] = []
+    assert len(score_set(detector, kept, 99, title="t", progress=False, notice=said.append)["kl"]) == 4
+    assert len(said) == 1 and said[0].startswith(f"{pictures.name}: damaged images left out: 1 (")
     for file in pictures.rglob("*.png"):
         file.write_bytes(b"x")
-    with pytest.raises(DataError, match="none of its images can be read"):
+    with pytest.raises(DataError, match=r"none of its [0-9]+ images can be read"):
         score_set(detector, open_images(pictures, skip_damaged=True), 99, title="t", progress=False)
 
 

@@ -254,17 +254,38 @@ def test_settings_that_do_not_fit_the_images_are_named_before_anything_is_writte
     assert not (tmp_path / "run").exists()
 
 
+def _damage(images: Path, *names: str) -> list[Path]:
+    paths = [images / name for name in names]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:40])
+    return paths
+
+
+@pytest.mark.parametrize("cache", ["host", "none"])
 def test_damaged_images_are_an_error_or_are_skipped_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cache: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = _image_folder(tmp_path / "images")
-    damaged = images / "class1" / "7.png"
-    damaged.write_bytes(damaged.read_bytes()[:40])
-    with pytest.raises(ConfigError, match=r"class1/7\.png"):
-        train(_of_folder(images), tmp_path / "run", progress=False)
+    _damage(images, "class1/7.png", "class1/3.png")
+    with pytest.raises(
+        ConfigError, match=r"2 of 40 images of images are damaged: .*1/3\.png is.*1/7\.png is.* --skip-d"
+    ):
+        train(_of_folder(images, cache=cache), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
-    train(_of_folder(images, skip_damaged=True), tmp_path / "run")
-    assert "images: damaged images left out: 1" in capsys.readouterr().err
+    train(_of_folder(images, cache=cache, skip_damaged=True, steps=2), tmp_path / "run")
+    assert "images: damaged images left out: 2 (" in capsys.readouterr().err
+
+
+def test_a_run_that_skips_damaged_images_is_the_same_in_every_cache_and_without_them(tmp_path: Path) -> None:
+    images = _image_folder(tmp_path / "images")
+    damaged = _damage(images, "class0/2.png", "class1/7.png")
+    train(_of_folder(images, cache="host", skip_damaged=True), tmp_path / "whole", progress=False)
+    train_until(7, _of_folder(images, cache="none", skip_damaged=True), tmp_path / "run")
+    for path in damaged:
+        path.unlink()
+    train(out=tmp_path / "run", resume=True, progress=False)
+    (mine, _), (theirs, _) = outcome(tmp_path / "run"), outcome(tmp_path / "whole")
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
 
 
 def test_conditions_need_classes(tmp_path: Path) -> None:

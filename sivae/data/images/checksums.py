@@ -6,18 +6,14 @@ middle rows of each image. Images that are decoded at every read are read as fil
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from sivae.data.images.base import PackedImages
-from sivae.data.images.loading.decoding import Stopped, in_parallel, workers_or_default
 from sivae.data.images.loading.fitting import FittedImages
-from sivae.errors import DamagedImageError
-from sivae.progress import counting
+from sivae.data.images.loading.threads import for_each
 
 _MOST_BYTES = 4 << 30  # of pixels: seconds
 _BLOCK = 256  # images
@@ -49,20 +45,12 @@ def checksums(images: PackedImages | FittedImages, *, progress: bool = False) ->
         kind, rows = f"{count} rows of pixels", slice(top, top + count)
     values = np.zeros(len(images), np.int64)
     blocks = [range(start, min(start + _BLOCK, len(images))) for start in range(0, len(images), _BLOCK)]
-    with counting(f"checking {images.name}", len(images), enabled=progress) as counter:
 
-        def work(block: range, stop: threading.Event) -> None:
-            for index in block:
-                if stop.is_set():
-                    raise Stopped
-                if isinstance(images, PackedImages):
-                    values[index] = zlib.crc32(np.ascontiguousarray(images.array[index, rows]).data)
-                else:
-                    with contextlib.suppress(DamagedImageError):
-                        values[index] = zlib.crc32(images.stored(index))
-                counter.advance()
+    def read(index: int) -> None:
+        if isinstance(images, PackedImages):
+            values[index] = zlib.crc32(np.ascontiguousarray(images.array[index, rows]).data)
+        else:
+            values[index] = zlib.crc32(images.stored(index))
 
-        with contextlib.closing(in_parallel(work, blocks, workers_or_default(None))) as results:
-            for _ in results:
-                pass
+    for_each(images, read, blocks, workers=None, title=f"checking {images.name}", progress=progress)
     return Checksums(kind, values)

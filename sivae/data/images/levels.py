@@ -10,8 +10,8 @@ import numpy as np
 from sivae.data.images.base import PackedImages
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.halving import averaged, halvings_between
-from sivae.data.images.loading.decoding import Stopped, in_parallel, workers_or_default
 from sivae.data.images.loading.fitting import FittedImages
+from sivae.data.images.loading.threads import Stopped, in_parallel, workers_or_default
 from sivae.errors import DataError
 from sivae.progress import counting
 

@@ -71,11 +71,8 @@ def open_parts(
                 if array is not None and array.shape[1:] == shape:
                     return at_resolution(images, resolution)  # mapped from the disk, if it is there
         if from_disk:
-            return FittedImages(images, resolution=resolution, channels=channels, crop=crop, notice=say)
-        packed = load_packed(images, resolution=resolution, channels=channels, crop=crop, progress=show, notice=say)
-        if packed.skipped:
-            say(f"{packed.name}: damaged images left out: {packed.skipped:,}")
-        return packed
+            return FittedImages(images, resolution=resolution, channels=channels, crop=crop, progress=show, notice=say)
+        return load_packed(images, resolution=resolution, channels=channels, crop=crop, progress=show, notice=say)
 
     test = part("test")
     if test is not None and not for_training:

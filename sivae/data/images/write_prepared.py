@@ -25,8 +25,9 @@ from sivae.data.images.base import ImageSet, Notice, Split, ignore
 from sivae.data.images.crop import Crop
 from sivae.data.images.free_memory import amount
 from sivae.data.images.halving import averages, lower_levels
-from sivae.data.images.loading.decoding import Stopped, in_parallel, workers_or_default
+from sivae.data.images.loading.damage import damaged_error
 from sivae.data.images.loading.fitting import Shape, choose_shape, fit_image, nearest
+from sivae.data.images.loading.threads import Stopped, in_parallel, workers_or_default
 from sivae.data.images.opening import open_images
 from sivae.data.images.pixels import check_shape_request
 from sivae.data.images.prepared import (
@@ -49,6 +50,7 @@ from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
 from sivae.words import plural
 
+_REMEDY = "--skip-damaged leaves such images out"
 _COPY_BYTES = 64 << 20
 
 
@@ -115,7 +117,7 @@ def prepare(
     try:
         shape = choose_shape(images, resolution=resolution, crop=crop, channels=channels, notice=notice)
     except DamagedImageError as error:
-        raise _damaged(error) from None
+        raise damaged_error(images, {0: str(error)}, _REMEDY) from None
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, "prepares"):
         files.remove_leftovers(folder)
@@ -136,7 +138,7 @@ def prepare(
             notice(f"going on with {folder}: {job.count(done):,} images are there")
         if any(record.damaged for record in done.values()) and not skip_damaged:
             raise DataError(f"{folder} was begun with --skip-damaged, and has skipped images; use that option again")
-        _decode(job, resume, done, threads, progress)
+        _decode(job, resume, done, threads, progress, notice)
         return _finish(job, [done[block] for block in range(len(job.blocks))], asked)
 
 
@@ -215,8 +217,15 @@ def _intact(job: _Job, done: dict[int, BlockRecord], threads: int, progress: boo
     return intact
 
 
-def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads: int, progress: bool) -> None:
-    """Write the unfinished blocks to the disk, at every side, and add them to `done`."""
+def _decode(
+    job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads: int, progress: bool, notice: Notice
+) -> None:
+    """Write the unfinished blocks to the disk, at every side, and add them to `done`.
+
+    Raises:
+        DamagedImageError: images are damaged and not to be skipped. Their blocks stay unfinished, all others are done.
+    """
+    damaged: dict[int, str] = {}
     left = {block.start: number for number, block in enumerate(job.blocks) if number not in done}
     if not left:
         return
@@ -240,8 +249,6 @@ def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads
                 try:
                     pixels[row] = fit_image(images, index, job.shape)
                 except DamagedImageError as error:
-                    if not images.skip_damaged:
-                        raise _damaged(error) from None
                     record.damaged.append((index, str(error)))
                 else:
                     record.digests += image_digest(pixels[row]).hex()
@@ -255,12 +262,15 @@ def _decode(job: _Job, resume: ResumeFile, done: dict[int, BlockRecord], threads
 
         with contextlib.closing(in_parallel(work, [job.blocks[block] for block in left.values()], threads)) as results:
             for block, record in results:
+                if record.damaged and not images.skip_damaged:
+                    if not damaged:
+                        notice(f"{record.damaged[0][1]}; going on, to find all such images")
+                    damaged |= dict(record.damaged)
+                    continue
                 resume.append(block, record)
                 done[block] = record
-
-
-def _damaged(error: DamagedImageError) -> DataError:
-    return DataError(f"{error}; --skip-damaged leaves such images out")
+    if damaged:
+        raise damaged_error(images, dict(sorted(damaged.items())), _REMEDY)
 
 
 def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:

@@ -27,7 +27,7 @@ from sivae.data.images import (
 )
 from sivae.data.images.loading import fitting
 from sivae.data.images.prepared import DESCRIPTION, IMAGES, LABELS, RESUME
-from sivae.errors import DataError, FolderInUseError
+from sivae.errors import DamagedImageError, DataError, FolderInUseError
 from tests.data.images.samples import encoded, pixels, pngs, write_files, write_zip
 
 
@@ -205,8 +205,12 @@ def test_images_that_are_not_square_need_a_crop_before_anything_is_written(sourc
 def test_damaged_images_are_named_or_left_out_and_listed(source: Path, tmp_path: Path) -> None:
     (source / "a" / "00.png").write_bytes(b"")
     (source / "b" / "31.png").write_bytes(encoded(pixels(31, 12, 10))[:60])
-    with pytest.raises(DataError, match=r"00\.png is empty; --skip-damaged leaves such images out"):
-        packed(source, tmp_path / "out")
+    said: list[str] = []
+    with pytest.raises(
+        DamagedImageError, match=r"^2 of 60 images of source .*00\.png is empty; .*31\.png is .*; --skip-d"
+    ):
+        packed(source, tmp_path / "out", notice=said.append)
+    assert len([line for line in said if line.endswith("going on, to find all such images")]) == 1
     facts = packed(source, tmp_path / "out", skip_damaged=True)
     expected = load_packed(open_images(source, skip_damaged=True), resolution=8, crop="center", progress=False)
     images = open_images(tmp_path / "out")

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from sivae.data.images.base import ImageSet, PackedImages
 from sivae.data.images.free_memory import amount, available_memory
-from sivae.data.images.loading.decoding import load_packed, workers_or_default
-from sivae.data.images.loading.fitting import choose_shape
+from sivae.data.images.loading.decoding import load_packed
+from sivae.data.images.loading.fitting import FittedImages, choose_shape
 from sivae.data.images.loading.order import Order
 from sivae.data.images.loading.prefetch import ArrayPrefetcher, Prefetcher, ProcessPrefetcher, tensor_of
+from sivae.data.images.loading.threads import workers_or_default
 from sivae.errors import DataError
 from sivae.progress import counting
 from sivae.words import plural
@@ -114,6 +115,8 @@ class ImageBatches:
         self.cache = self._place(cache, images, len(images) * int(np.prod(shape)), world_size, budget_bytes)
         if self.cache != "none" and not isinstance(images, PackedImages):
             images = load_packed(images, budget_bytes=2**63, workers=workers, progress=progress)
+        elif not isinstance(images, PackedImages | FittedImages):
+            images = FittedImages(images, workers=workers, progress=progress)  # finds damage now, not in an epoch
         self.images = images
         self.shape = (batch_size, shape[2], shape[0], shape[1])
         labels = images.labels

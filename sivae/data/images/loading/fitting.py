@@ -5,14 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from PIL import Image
 
-from sivae.data.images.base import ImageSet, Notice, ignore
+from sivae.data.images.base import ImageSet, Notice, PackedImages, ignore
 from sivae.data.images.crop import Crop
 from sivae.data.images.halving import averaged
+from sivae.data.images.loading.damage import kept_images
+from sivae.data.images.loading.threads import for_each
 from sivae.data.images.pixels import check_shape_request, check_size, fit
 from sivae.errors import DamagedImageError, DataError
+
+REMEDY = "restore such images, or leave them out by --skip-damaged on"
 
 _PROBED = 64  # images that are read to choose the shape
 _BLOCK_BYTES = 8 << 20
@@ -64,7 +70,7 @@ def choose_shape(
     channels: int | None = None,
     notice: Notice = ignore,
 ) -> Shape:
-    """Choose the shape from the request and from some images, evenly spread.
+    """Choose the shape from the request and from some images, evenly spread. Damaged ones are passed over.
 
     Args:
         images: the source.
@@ -74,6 +80,7 @@ def choose_shape(
         notice: called with a line about the resize, where there is one.
 
     Raises:
+        DamagedImageError: all of these images are damaged.
         DataError: the set is empty, or an image does not fit the request.
     """
     check_shape_request(1 if resolution is None else resolution, crop, channels)
@@ -89,17 +96,15 @@ def choose_shape(
             picture = images.picture(index)
             check_size(picture.width, picture.height, crop, images.where(index))
         except DamagedImageError as error:
-            failure = error
-            if not images.skip_damaged:
-                raise
+            failure = failure or error
             continue
         sides.append(crop[2] if isinstance(crop, tuple) else min(picture.size))
         grey = grey and picture.mode == "L"
         side = side or sides[0]
         if images.uniform:
             break
-    if not sides and failure is not None and side is None:
-        raise failure
+    if not sides and failure is not None and (side is None or not images.skip_damaged):
+        raise failure  # the caller, who reads the others, would only find that after a long time
     if resolution is not None:
         say_resize(images.name, sides, resolution, notice)
     return Shape(
@@ -133,6 +138,18 @@ def fit_image(images: ImageSet, index: int, shape: Shape) -> np.ndarray:
         DamagedImageError: the image is damaged, or too small for the crop.
         DataError: the image does not fit the shape otherwise.
     """
+    picture = _checked(images, index, shape)
+    return fit(
+        picture,
+        resolution=shape.resolution,
+        crop=shape.crop,
+        channels=shape.channels,
+        where=images.where(index),
+    )
+
+
+def _checked(images: ImageSet, index: int, shape: Shape) -> Image.Image:
+    """Decode an image, and check that it fits the shape. Raises as :func:`fit_image` does."""
     picture, where = images.picture(index), images.where(index)
     if shape.exact and shape.crop is None and picture.size != (shape.resolution, shape.resolution):
         raise DataError(
@@ -143,22 +160,27 @@ def fit_image(images: ImageSet, index: int, shape: Shape) -> np.ndarray:
         raise DataError(
             f"{where} is RGB, where the images before it are grey; choose --channels 3 or --channels 1 for all"
         )
-    return fit(picture, resolution=shape.resolution, crop=shape.crop, channels=shape.channels, where=where)
+    check_size(picture.width, picture.height, shape.crop, where)
+    return picture
 
 
 class FittedImages(ImageSet):
     """A set whose images are decoded and fitted to one shape at every read.
 
-    It holds the same pixels as :func:`sivae.data.images.load_packed` returns, without the memory.
+    It holds the same images as :func:`sivae.data.images.load_packed` returns, without the memory. To find out which are
+    damaged, each is decoded once before any is used.
 
     Args:
-        source: the images.
-        resolution: height and width of every image.
+        source: the images. Where it was opened with `skip_damaged`, damaged images are left out and counted.
+        resolution: height and width of every image; None takes that of the images, which must be the same for all.
         channels: 1 or 3; None takes 3 where images are RGB, else 1.
         crop: the part of each image to keep; None: all of it, which has to be square.
-        notice: see :func:`choose_shape`.
+        workers: number of threads that look for damage; None: one for each core.
+        progress: show progress if that takes long.
+        notice: called with a line about the resize and one about damaged images, where there are such.
 
     Raises:
+        DamagedImageError: images are damaged, and the source was not opened with `skip_damaged`.
         DataError: the set is empty, or an image does not fit.
     """
 
@@ -168,30 +190,40 @@ class FittedImages(ImageSet):
         self,
         source: ImageSet,
         *,
-        resolution: int,
+        resolution: int | None = None,
         channels: int | None = None,
         crop: Crop = None,
+        workers: int | None = None,
+        progress: bool = False,
         notice: Notice = ignore,
     ) -> None:
         self._source = source = nearest(source, resolution, crop)
         self._shape = choose_shape(source, resolution=resolution, crop=crop, channels=channels, notice=notice)
         self._halvings = 0
-        self.resolution, self.channels = resolution, self._shape.channels
-        self.name, self.skipped, self.part = source.name, source.skipped, source.part
-        self.labels, self.class_names = source.labels, source.class_names
-        self.contents, self.content_names = source.contents, source.content_names
+        self.resolution, self.channels = self._shape.resolution, self._shape.channels
+        damaged: dict[int, str] = {}
+        if not isinstance(source, PackedImages):
+            blocks = self._shape.blocks(len(source))
+            check = partial(_checked, source, shape=self._shape)
+            title = f"checking {source.name}"
+            damaged = for_each(source, check, blocks, workers=workers, title=title, progress=progress)
+        self._kept = kept = kept_images(source, damaged, REMEDY, notice)
+        self.name, self.skipped, self.part = source.name, source.skipped + len(damaged), source.part
+        self.labels = None if source.labels is None else source.labels[kept]
+        self.contents = None if source.contents is None else source.contents[kept]
+        self.class_names, self.content_names = source.class_names, source.content_names
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._kept)
 
     def read(self, index: int) -> np.ndarray:
-        return averaged(fit_image(self._source, index, self._shape), self._halvings)
-
-    def stored(self, index: int) -> bytes:
-        return self._source.stored(index)
+        return averaged(fit_image(self._source, int(self._kept[index]), self._shape), self._halvings)
 
     def where(self, index: int) -> str:
-        return self._source.where(index)
+        return self._source.where(int(self._kept[index]))
+
+    def stored(self, index: int) -> bytes:
+        return self._source.stored(int(self._kept[index]))
 
     def halved(self, halvings: int) -> FittedImages:
         """The set at the resolution divided by 2^halvings; each pixel is the mean of a square of pixels."""

@@ -302,7 +302,7 @@ class _Rows:
         try:
             image = self._images.read(index)
         except DamagedImageError as error:
-            return f"{error}; leave it out, or pack the others with sivae prepare --skip-damaged"
+            return f"{error}; it was whole when reading began, so restore it, and resume"
         except (DataError, OSError) as error:
             return str(error)
         if image.shape != self._shape:

@@ -26,7 +26,7 @@ from sivae.data.images import ImageBatches, ImageSet, PackedImages, load_packed,
 from sivae.data.images.loading import batches as batches_module
 from sivae.data.images.loading import prefetch as prefetch_module
 from sivae.data.images.loading.order import Order
-from sivae.errors import DataError
+from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import encoded, pixels, pngs, write_files
 
 COUNT, SIDE = 53, 6
@@ -296,22 +296,37 @@ def test_a_resume_inside_an_epoch_continues_with_the_same_batches(mapped: ImageS
 # Errors and ends
 
 
-def test_a_damaged_image_met_by_a_worker_is_named(tmp_path: Path, make: Make) -> None:
+@pytest.mark.parametrize("cache", ["host", "none"])
+def test_damaged_images_are_found_before_the_first_batch_or_left_out(tmp_path: Path, make: Make, cache: str) -> None:
     content = pngs([f"{number:03}.png" for number in range(200)])
-    content["001.png"] = content["001.png"][:50]  # not among the 64 images that are read first
-    batches = make(open_images(write_files(tmp_path, content)), cache="none", workers=2)
-    with pytest.raises(DataError, match=r"001\.png is damaged: .*; leave it out, or pack .* --skip-damaged$"):
+    for name in ("001.png", "150.png"):  # not among the 64 images that are read first
+        content[name] = content[name][:50]
+    folder = write_files(tmp_path, content)
+    with pytest.raises(
+        DamagedImageError, match=r"2 of 200 images of .*001\.png is damaged: .*; .*150\.png is .*restore"
+    ):
+        make(open_images(folder), cache=cache, workers=2)
+    batches = make(open_images(folder, skip_damaged=True), cache=cache, workers=2)
+    assert (len(batches.images), batches.images.skipped) == (198, 2)
+    kept = np.delete(np.arange(200), [1, 150])
+    rows = kept[batches.numbers(3).numpy()]
+    assert torch.equal(batches.batch(3)[0], from_pixels(np.stack([pixels(int(row)) for row in rows])))
+
+
+def test_an_image_that_vanishes_while_batches_are_read_is_named(tmp_path: Path, make: Make) -> None:
+    folder = write_files(tmp_path, pngs([f"{number:03}.png" for number in range(16)]))
+    batches = make(open_images(folder), cache="none", workers=1)
+    (folder / "003.png").unlink()
+    with pytest.raises(DataError, match=r"003\.png has vanished .*; it was whole when reading began, so restore it"):
         for step in range(batches.steps_per_epoch):
             batches.batch(step)
 
 
-def test_an_image_of_another_shape_met_by_a_worker_is_named(tmp_path: Path, make: Make) -> None:
+def test_an_image_of_another_shape_is_found_before_the_first_batch(tmp_path: Path, make: Make) -> None:
     content = pngs([f"{number:03}.png" for number in range(200)])
     content["001.png"] = encoded(pixels(0, 9, 9))
-    batches = make(open_images(write_files(tmp_path, content)), cache="none", workers=1)
-    with pytest.raises(DataError, match=r"001\.png has shape \[9, 9, 3\], where the first image has \[8, 8, 3\]"):
-        for step in range(batches.steps_per_epoch):
-            batches.batch(step)
+    with pytest.raises(DataError, match=r"001\.png is 9×9 .*, where the first image is 8×8; bring all to one size"):
+        make(open_images(write_files(tmp_path, content)), cache="none", workers=1)
 
 
 class _InWorkers(ImageSet):

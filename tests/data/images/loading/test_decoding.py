@@ -62,12 +62,35 @@ def test_a_damaged_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None
     content["a/1.png"] = content["a/1.png"][:50]
     content["b/4.png"] = b""
     folder = write_files(tmp_path, content)
-    with pytest.raises(DamagedImageError, match=r"(a/1|b/4)\.png is "):
+    with pytest.raises(DamagedImageError, match=r"^2 of 6 images of .*a/1\.png is damaged.*b/4\.png is empty; restore"):
         load_packed(open_images(folder), progress=False)
     loaded = load_packed(open_images(folder, skip_damaged=True), progress=False)
     assert (len(loaded), loaded.skipped) == (4, 2)
     assert np.array_equal(loaded.array, [pixels(seed) for seed in (0, 2, 3, 5)])
     assert loaded.labels is not None and loaded.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_of_many_damaged_images_the_first_are_named(tmp_path: Path) -> None:
+    content = pngs(["1.png"]) | dict.fromkeys((f"{number}.png" for number in range(2, 9)), b"")
+    folder = write_files(tmp_path, content)
+    with pytest.raises(DamagedImageError, match=r"^7 of 8 .*2\.png is empty; .*6\.png is empty; and 2 more; restore"):
+        load_packed(open_images(folder), progress=False)
+    said: list[str] = []
+    load_packed(open_images(folder, skip_damaged=True), progress=False, notice=said.append)
+    assert len(said) == 1 and said[0].startswith(f"{folder.name}: damaged images left out: 7 (")
+
+
+def test_images_that_stay_on_the_disk_are_the_same_without_the_damaged_ones(tmp_path: Path) -> None:
+    content = pngs([f"{'ab'[number // 3]}/{number}.png" for number in range(6)])
+    content["a/1.png"] = b""
+    images = open_images(write_files(tmp_path, content), skip_damaged=True)
+    loaded, fitted = load_packed(images, progress=False), FittedImages(images)
+    assert (len(fitted), fitted.skipped, fitted.resolution) == (5, 1, 8)
+    assert np.array_equal(loaded.array, [fitted.read(index) for index in range(5)])
+    assert loaded.labels is not None and fitted.labels is not None
+    assert np.array_equal(loaded.labels, fitted.labels) and fitted.where(1).endswith("2.png")
+    with pytest.raises(DamagedImageError, match=r"a/1\.png is empty; restore"):
+        FittedImages(open_images(tmp_path))
 
 
 def test_a_set_of_damaged_images_only(tmp_path: Path) -> None:
