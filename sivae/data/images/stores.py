@@ -389,6 +389,11 @@ class TarStore(Store):
         self.sizes = dict(sorted(sizes.items()))
         self.lost = tuple(name for name in lost if not _is_hidden(name))
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes of the content that is kept in memory, of a compressed tar."""
+        return sum(map(len, self._content.values()))
+
     def head(self, name: str) -> bytes:
         if name in self._content:
             return self._content[name][:_HEAD]
