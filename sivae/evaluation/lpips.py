@@ -106,9 +106,9 @@ class LPIPS(nn.Module):
         """
         if images.shape != others.shape:
             raise ValueError(f"LPIPS: images are {list(images.shape)} and {list(others.shape)}, expected two equal")
-        distance = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        distance = torch.zeros(images.shape[0], dtype=torch.float64, device=images.device)
         for tap, maps in zip(TAPS, self.network(torch.cat([images, others]), TAPS), strict=True):
-            one, other = (maps / (maps.norm(dim=1, keepdim=True) + _EPSILON)).split([len(images)] * 2)
+            one, other = (maps / (maps.norm(dim=1, keepdim=True) + _EPSILON)).split([images.shape[0]] * 2)
             weighted = ((one - other).square() * self.get_buffer(tap)).sum(1)
             distance += weighted.mean((1, 2), dtype=torch.float64)
         return distance

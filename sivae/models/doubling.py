@@ -17,10 +17,22 @@ class DoublingConv2d(nn.Conv2d):
     """Double the side of images, then convolve 3x3 with a padding of 1: [B, C, H, W] -> [B, C', 2H, 2W]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] * x.shape[2] * x.shape[3] < _WORTH_SUMMING:
+        if _too_few(x.shape[0] * x.shape[2] * x.shape[3]):
             doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
             return F.conv2d(doubled, self.weight, self.bias, padding=1)
         return F.conv_transpose2d(x, doubling_kernel(self.weight), self.bias, stride=2, padding=1)
+
+
+def _too_few(pixels: int) -> bool:
+    """Return whether a batch has too few pixels for summed weights.
+
+    A graph for batches of any size does not depend on it: in that, the number is unknown, and this is False.
+    """
+    if torch.compiler.is_compiling():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import, and loaded by then
+
+        return statically_known_true(pixels < _WORTH_SUMMING)
+    return pixels < _WORTH_SUMMING
 
 
 def doubling_kernel(weight: Tensor) -> Tensor:

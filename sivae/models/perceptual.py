@@ -73,7 +73,7 @@ class PerceptualDistance(nn.Module):
         taps = taps_within(*recon.shape[2:]) if recon.ndim == 4 else None  # the network refuses another shape
         if torch.is_grad_enabled() and recon.requires_grad != target.requires_grad:
             return self._apart(recon, taps), self._apart(target, taps)
-        joined = [both.split([len(recon)] * 2) for both in self.network(torch.cat([recon, target]), taps)]
+        joined = [both.split([recon.shape[0]] * 2) for both in self.network(torch.cat([recon, target]), taps)]
         return tuple(pair[0] for pair in joined), tuple(pair[1] for pair in joined)
 
     def _apart(self, images: Tensor, taps: tuple[str, ...] | None) -> tuple[Tensor, ...]:

@@ -220,7 +220,8 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     """The ops of the requested backend, or of the fastest available one.
 
     Where forward-mode derivatives are computed, those of the reference: the others have none. The transforms of
-    `torch.func` reach the reference through `transforms.py`.
+    `torch.func` reach the reference through `transforms.py`. While `torch.export` traces, the fastest is the reference
+    as well: other programs have its operators.
 
     Raises:
         ValueError: the name is unknown.
@@ -229,7 +230,8 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     if name is None:
         name = in_force()
     if name is None:
-        if forward_ad._current_level >= 0:
+        # Not is_exporting(): in torch 2.11 it is true in everything that torch.compile traces.
+        if forward_ad._current_level >= 0 or torch.compiler._is_exporting_flag:
             return _REFERENCE
         ops = _default_for.get(device.type)
         if ops is None:

@@ -49,6 +49,8 @@ def fresh_seed(op: str, device: torch.device | str, generator: torch.Generator |
 
 
 def _drawn(device: torch.device | str, generator: torch.Generator | None) -> Tensor:
+    if generator is None:  # another operator than with a generator, one that ONNX has
+        return torch.randint(0, SEED_LIMIT - 1, (1,), device=device, dtype=torch.int64)
     return torch.randint(0, SEED_LIMIT - 1, (1,), generator=generator, device=device, dtype=torch.int64)
 
 

@@ -93,7 +93,7 @@ def styled_instance_norm(
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     check_floating(_OP, "x", x)
-    if x.dim() != 4 or (x.shape[0] > 0 and x.shape[2] * x.shape[3] == 0):
+    if x.dim() != 4 or (x.shape[2] * x.shape[3] == 0 and x.shape[0] > 0):
         raise ValueError(f"{_OP}: x has shape {list(x.shape)}, expected [B, C, H, W] with pixels")
     batch, channels, height, width = x.shape
     _check_pair(noise, "noise", noise_weight, "noise_weight")

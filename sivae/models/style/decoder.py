@@ -83,7 +83,7 @@ class StyleDecoder(nn.Module):
     def _through(self, index: int, x: Tensor, styles: Tensor, noise: Noise | None) -> Tensor:
         block = self.blocks[index]
         side = SMALLEST << index
-        maps = [None if noise is None else noise.map(2 * index + k, len(x), side, x) for k in range(2)]
+        maps = [None if noise is None else noise.map(2 * index + k, x.shape[0], side, x) for k in range(2)]
         inputs = (x, styles[:, 2 * index], styles[:, 2 * index + 1], *maps)
         if self.checkpoint_activations and torch.is_grad_enabled():
             return recomputed(block, *inputs)
