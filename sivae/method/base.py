@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from sivae import ops
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
 from sivae.method.objectives import Objective
-from sivae.models.base import VAEModel
+from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
 from sivae.ops import ranges
 
@@ -115,7 +118,7 @@ class BaseStep(Generic[AnyObjective]):
         apply: Callable[[torch.optim.Optimizer], None] = step_plainly,
         distance: Distance | None = None,
     ) -> None:
-        self.model = as_model(model, type(self).__name__)
+        self.model = as_model(model, type(self).__name__, encoder_optimizer, decoder_optimizer)
         self.encoder_optimizer = encoder_optimizer
         self.decoder_optimizer = decoder_optimizer
         self.objective = objective
@@ -123,6 +126,11 @@ class BaseStep(Generic[AnyObjective]):
         self.options = options
         self.apply = apply
         self.distance = distance
+        self._z_dim: int | None = getattr(self.model, "z_dim", None)
+        self._modal = {
+            side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
+            for side, network in (("encoder", self.model.encoder), ("decoder", self.model.decoder))
+        }
 
     def __call__(self, batch: Tensor, noise: StepNoise = NO_NOISE, condition: Tensor | None = None) -> Metrics:
         """Update the networks on a batch [B, ...]. Returns detached scalars on the batch's device, batch means.
@@ -135,6 +143,12 @@ class BaseStep(Generic[AnyObjective]):
         raise NotImplementedError
 
     def _parts(self, batch: Tensor, noise: StepNoise, condition: Tensor | None) -> list[Part]:
+        if not isinstance(batch, Tensor) or batch.dim() == 0:
+            raise TypeError(
+                f"{type(self).__name__}: batch is {described(batch)}, expected a tensor [B, ...] of samples; of the "
+                "(images, labels) of a loader, pass the images"
+            )
+        self._check_mode()
         rows, count, options = batch.shape[0], self.options.accumulate, self.options
         if rows == 0:
             raise ValueError(f"{type(self).__name__}: the batch has no samples")
@@ -161,15 +175,65 @@ class BaseStep(Generic[AnyObjective]):
         return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
     def _encode(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        with self._autocast(x.device):
-            mu, logvar = self.model.encode(x, condition)
+        try:
+            with self._autocast(x.device):
+                heads = self.model.encode(x, condition)
+        except RuntimeError as error:
+            self._explain(error, "encoder", x)
+            raise
+        mu, logvar = mu_and_logvar(heads)
+        if mu.shape[0] != x.shape[0] or self._z_dim not in (None, mu.shape[1]):
+            expected = [x.shape[0], "z_dim" if self._z_dim is None else self._z_dim]
+            raise ValueError(
+                f"{type(self).__name__}: the model's encoder returned mu of shape {list(mu.shape)} for a batch of "
+                f"shape {list(x.shape)}, expected {expected}; change its last layer"
+            )
         return self._for_losses(mu), self._for_losses(logvar)
 
     def _decode(self, z: Tensor, part: Part, name: Pass, condition: Tensor | None) -> Tensor:
         noise = part.draws.of_pass(name, self.model.OFFSETS_PER_PASS)
-        with self._autocast(z.device):
-            decoded = self.model.decode_for_training(z, condition, noise=noise, prior=name in ("prior", "fresh prior"))
+        prior = name in ("prior", "fresh prior")
+        try:
+            with self._autocast(z.device):
+                decoded = self.model.decode_for_training(z, condition, noise=noise, prior=prior)
+        except RuntimeError as error:
+            self._explain(error, "decoder", z)
+            raise
+        expected = [z.shape[0], *part.x.shape[1:]]
+        if not isinstance(decoded, Tensor) or (self.distance is None and list(decoded.shape) != expected):
+            raise ValueError(
+                f"{type(self).__name__}: the model's decoder returned {described(decoded)} for latents of shape "
+                f"{list(z.shape)}, expected a tensor {expected}, as the batch; change its last layer, or reshape the "
+                "batch"
+            )
         return self._for_losses(decoded)
+
+    def _explain(self, error: RuntimeError, side: str, given: Tensor) -> None:
+        """Raise an error in words if a network failed on an input of another device or dtype, else add its shape."""
+        what = {"encoder": "the batch", "decoder": "the encoder's z"}[side]
+        weight = next(getattr(self.model, side).parameters(), given)
+        for property, came, expected in (
+            ("device", given.device, weight.device),
+            ("dtype", given.dtype, given.dtype if self.options.autocast else weight.dtype),
+        ):
+            if came != expected:
+                raise ValueError(
+                    f"{type(self).__name__}: the {property} of {what} is {came}, expected {expected} as that of the "
+                    f"{side}'s parameters; convert one of them with .to()"
+                ) from error
+        error.add_note(f"{type(self).__name__}: the model's {side} failed on {what} of shape {list(given.shape)}")
+
+    def _check_mode(self) -> None:
+        """Warn once if all batch norm and dropout of a network is in eval mode."""
+        for side, layers in self._modal.items():
+            if layers and not any(layer.training for layer in layers):
+                self._modal[side] = []
+                warnings.warn(
+                    f"{type(self).__name__}: the model's {side} is in eval mode, expected training mode: its batch "
+                    "norm normalizes by running statistics and does not update them, and its dropout has no effect; "
+                    f"call {side}.train()",
+                    stacklevel=4,
+                )
 
     @property
     def kind(self) -> str:

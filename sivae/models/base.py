@@ -21,7 +21,8 @@ class VAEModel(nn.Module):
 
     Attributes:
         name: name of the architecture, its key in :data:`sivae.models.MODELS`.
-        encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim]; a conditional model's also takes the condition.
+        encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim], or as a pair; a conditional model's also takes
+            the condition.
         decoder: z [B, z_dim] -> x [B, ...]; likewise.
         z_dim: number of latent values per sample.
         sample_shape: shape of one sample, without the batch.
@@ -52,7 +53,7 @@ class VAEModel(nn.Module):
     hyperparameters: dict[str, Any]
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute mu and logvar of q(z|x), each [B, z_dim]: views of one tensor.
+        """Compute mu and logvar of q(z|x), each [B, z_dim].
 
         Args:
             x: [B, *sample_shape].
@@ -60,9 +61,9 @@ class VAEModel(nn.Module):
 
         Raises:
             ValueError: the condition is missing, has the wrong shape, or is given to a model without conditions.
+            TypeError: the encoder returned something else than mu and logvar.
         """
-        mu, logvar = self._call(self.encoder, x, condition).chunk(2, dim=1)
-        return mu, logvar
+        return mu_and_logvar(self._call(self.encoder, x, condition))
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Compute the mean of p(x|z), [B, *sample_shape].
@@ -182,6 +183,35 @@ def samples_at_once(sample_shape: tuple[int, ...]) -> int:
     """Choose a batch size for passes without gradients, such that activations take a few GB at most."""
     most = max(1, _VALUES_AT_ONCE // math.prod(sample_shape))
     return most if len(sample_shape) < 3 else min(_IMAGES_AT_ONCE, most)
+
+
+def mu_and_logvar(heads: Any) -> tuple[Tensor, Tensor]:
+    """Return mu and logvar, [B, z_dim] each, from what an encoder returned: a pair, or one tensor [B, 2 z_dim].
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(heads, Tensor):
+        if heads.dim() > 1 and heads.shape[1] % 2 == 0:
+            mu, logvar = heads.chunk(2, dim=1)
+            return mu, logvar
+    elif isinstance(heads, tuple | list) and len(heads) == 2 and all(isinstance(head, Tensor) for head in heads):
+        mu, logvar = heads
+        if mu.shape == logvar.shape:
+            return mu, logvar
+    raise TypeError(
+        f"the model's encoder returned {described(heads)}, expected mu and logvar: two tensors [B, z_dim], or one "
+        "tensor [B, 2 z_dim] with both side by side; return these alone"
+    )
+
+
+def described(output: Any) -> str:
+    """Describe in words what a network returned, or was given."""
+    if isinstance(output, Tensor):
+        return f"a tensor {list(output.shape)}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} ({', '.join(map(described, output))})"
+    return type(output).__name__
 
 
 def device_and_dtype(

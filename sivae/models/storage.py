@@ -9,6 +9,7 @@ Reading a model executes nothing, and takes no more memory than its files.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from sivae import files
 from sivae.errors import ModelFileError
 from sivae.json_files import read_json
 from sivae.models.base import VAEModel
-from sivae.models.registry import build_model
+from sivae.models.registry import MODELS, build_model
 
 DESCRIPTION, MODEL, AVERAGED = "model.json", "model.safetensors", "ema.safetensors"
 _FORMAT = 1
@@ -39,13 +40,16 @@ def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mappi
 
     Args:
         folder: is made; a folder that holds a model and nothing else is replaced.
-        model: on any device.
+        model: of an architecture in :data:`sivae.models.MODELS`, on any device.
         source: the origin of the weights, in types of JSON.
 
     Raises:
+        TypeError: the folder could not be loaded again, since no architecture and hyperparameters give this model.
         ModelFileError: `folder` holds other files.
         OSError: the folder cannot be written.
     """
+    model = getattr(model, "_orig_mod", model)  # torch.compile(model) holds the model
+    _check_rebuilt(model)
     folder = Path(os.path.abspath(folder))  # a relative path, such as ".", may have no name
     if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {DESCRIPTION, MODEL}):
         raise ModelFileError(f"{folder} holds other files than a model's; choose another folder, or empty it")
@@ -69,9 +73,41 @@ def write_model(
     if source is not None:
         description["source"] = dict(source)
     files.write_json(folder / DESCRIPTION, description)
-    files.write_safetensors(folder / MODEL, model.state_dict())
+    files.write_safetensors(folder / MODEL, _state(model))
     if averaged is not None:
-        files.write_safetensors(folder / AVERAGED, averaged.state_dict())
+        files.write_safetensors(folder / AVERAGED, _state(averaged))
+
+
+def _check_rebuilt(model: Any) -> None:
+    """Raise TypeError unless the name and hyperparameters of a model give its architecture."""
+    name, kind = getattr(model, "name", None), type(model)
+    remedy = "or save its weights alone: safetensors.torch.save_file(model.state_dict(), PATH)"
+    if MODELS.get(str(name)) is not kind:
+        raise TypeError(
+            f"save_model: model is {kind.__name__}, expected one of sivae.models.MODELS ({', '.join(MODELS)}), which "
+            f"loads its folder again; add the class to MODELS under its `name`, {remedy}"
+        )
+    try:
+        hyperparameters = json.loads(json.dumps(model.hyperparameters, allow_nan=False))
+        with torch.device("meta"):
+            again = build_model(model.name, **hyperparameters)
+        problem = None if _shapes(again) == _shapes(model) else "they make other parameters or buffers"
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise TypeError(
+            f"save_model: model.hyperparameters do not make this {kind.__name__} again ({problem}), expected a table "
+            f"of the constructor's arguments in types of JSON; set them in the constructor, {remedy}"
+        )
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in _state(model).items()}
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state under the names that it has without torch.compile, which holds modules in others."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
 
 
 def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAEModel:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +99,187 @@ def test_networks_with_batch_norm_run_fakes_separately() -> None:
     )
     step(torch.randn(7, 2, dtype=torch.float64))
     assert sizes == [7] * 5  # E(x), then two kinds of fakes in each of the two updates
+
+
+class _Bare(nn.Module):
+    """A VAE with a head after its encoder and a layer before its decoder, and methods that call both."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, names: tuple[str, str]) -> None:
+        super().__init__()
+        self.names = names
+        for name, network in zip(names, (encoder, decoder), strict=True):
+            setattr(self, name, network[1:] if network is decoder else network[:-1])
+        self.head, self.entry = encoder[-1], decoder[0]
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.head(getattr(self, self.names[0])(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return getattr(self, self.names[1])(self.entry(z))
+
+
+@pytest.mark.parametrize("names", [("encoder", "decoder"), ("inference", "generator")])
+@pytest.mark.parametrize(("step_class", "objective"), STEPS)
+def test_layers_belong_to_the_network_whose_optimizer_has_them(step_class, objective, names) -> None:
+    encoder, decoder = _networks()
+    expected = _trained(step_class, objective, (encoder, decoder), encoder, decoder)
+    encoder, decoder = _networks()
+    assert torch.equal(
+        _trained(step_class, objective, _Bare(encoder, decoder, names=names), encoder, decoder), expected
+    )
+
+
+@pytest.mark.parametrize(("step_class", "objective"), STEPS)
+def test_a_model_around_which_torch_compile_was_called_trains_as_itself(step_class, objective) -> None:
+    models = [MLPVAE(hidden=4, layers=1) for _ in range(2)]
+    optimizers = [[torch.optim.SGD(part.parameters(), lr=0.1) for part in (one.encoder, one.decoder)] for one in models]
+    assert step_class(torch.compile(models[0]), *optimizers[0], objective).model is models[0]
+
+
+class _Returns(nn.Module):
+    """A network whose result is changed by a function."""
+
+    def __init__(self, network: nn.Module, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, x: Tensor) -> object:
+        return self.change(self.network(x))
+
+
+def _step(encoder: nn.Module, decoder: nn.Module, **options: Any) -> SoftIntroStep:
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.05) for network in (encoder, decoder)]
+    return SoftIntroStep((encoder, decoder), *optimizers, SoftIntroObjective(scale=0.5), **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "came"),
+    [
+        (lambda h: (h[:, :2], h[:, 2:], h), r"a tuple \(a tensor \[7, 2\], a tensor \[7, 2\], a tensor \[7, 4\]\)"),
+        (lambda h: (h[:, :1], h[:, 2:]), r"a tuple \(a tensor \[7, 1\], a tensor \[7, 2\]\)"),
+        (lambda h: h[:, :3], r"a tensor \[7, 3\]"),
+        (lambda h: {"mu": h}, "dict"),
+    ],
+    ids=["three", "two shapes", "odd", "a table"],
+)
+def test_an_encoder_without_mu_and_logvar_is_an_error(change, came: str) -> None:
+    encoder, decoder = _networks()
+    batch = torch.randn(7, 2, dtype=torch.float64)
+    with pytest.raises(TypeError, match=f"encoder returned {came}, expected mu and logvar: .*; return these alone"):
+        _step(_Returns(encoder, change), decoder)(batch)
+    model = MLPVAE(hidden=16, layers=2).double()
+    model.encoder = _Returns(model.encoder, change)
+    with pytest.raises(TypeError, match=f"encoder returned {came}, expected mu and logvar"):
+        model.encode(batch)
+
+
+def test_a_model_takes_an_encoder_of_two_heads() -> None:
+    model = MLPVAE(hidden=16, layers=2)
+    x = torch.randn(7, 2)
+    mu, logvar = model.encode(x)
+    model.encoder = _TwoHeads(model.encoder)
+    assert torch.equal(model.encode(x)[0], mu)
+    assert torch.equal(model.encode(x)[1], logvar)
+
+
+@pytest.mark.parametrize(
+    ("change", "came"),
+    [
+        (lambda x: (x, x), r"a tuple \(a tensor \[7, 2\], a tensor \[7, 2\]\)"),
+        (lambda x: x[:, :1], r"a tensor \[7, 1\]"),
+        (lambda x: x[:3], r"a tensor \[3, 2\]"),
+    ],
+    ids=["two", "another shape", "another number"],
+)
+def test_a_decoder_without_samples_of_the_batch_s_shape_is_an_error(change, came: str) -> None:
+    encoder, decoder = _networks()
+    with pytest.raises(
+        ValueError, match=rf"decoder returned {came} for latents .*, expected a tensor \[7, 2\], as the"
+    ):
+        _step(encoder, _Returns(decoder, change))(torch.randn(7, 2, dtype=torch.float64))
+
+
+def test_another_distance_may_compare_other_shapes() -> None:
+    encoder, decoder = _networks()
+    wide = nn.Sequential(decoder, nn.Linear(2, 5).double())
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.05) for network in (encoder, wide)]
+    step = VAEStep(
+        (encoder, wide), *optimizers, VAEObjective(), distance=lambda recon, target: recon.sum(1) - target.sum(1)
+    )
+    assert step(torch.randn(7, 2, dtype=torch.float64))["loss"].isfinite()
+
+
+def test_latents_of_another_size_than_the_model_s_are_an_error() -> None:
+    model = MLPVAE(z_dim=2)
+    model.encoder = nn.Linear(2, 6)
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.05) for network in (model.encoder, model.decoder)]
+    with pytest.raises(ValueError, match=r"encoder returned mu of shape \[7, 3\] .*, expected \[7, 2\]; change"):
+        SoftIntroStep(model, *optimizers, SoftIntroObjective())(torch.randn(7, 2))
+
+
+def test_latents_that_the_decoder_does_not_take_are_shown() -> None:
+    encoder, decoder = nn.Linear(2, 6), nn.Linear(2, 2)
+    with pytest.raises(RuntimeError) as caught:
+        _step(encoder, decoder)(torch.randn(7, 2))
+    assert caught.value.__notes__ == ["SoftIntroStep: the model's decoder failed on the encoder's z of shape [7, 3]"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (torch.zeros(7, 2), "dtype of the batch is torch.float32, expected torch.float64 as that of the encoder's"),
+        (torch.zeros(7, 2, dtype=torch.uint8), "dtype of the batch is torch.uint8, expected torch.float64"),
+        (torch.zeros(7, 2, dtype=torch.float64, device="meta"), "device of the batch is meta, expected cpu"),
+    ],
+    ids=["float32", "uint8", "device"],
+)
+def test_a_batch_that_does_not_fit_the_encoder_is_an_error(batch: Tensor, message: str) -> None:
+    if batch.is_meta:  # linear layers of torch take this
+        encoder: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(2, 4)).double()
+        encoder.register_forward_pre_hook(lambda module, inputs: _refuse_meta(inputs[0]))
+        decoder: nn.Module = nn.Linear(2, 2).double()
+    else:
+        encoder, decoder = _networks()
+    with pytest.raises(ValueError, match=message):
+        _step(encoder, decoder)(batch)
+
+
+def _refuse_meta(x: Tensor) -> None:
+    if x.is_meta:
+        raise RuntimeError("Expected all tensors to be on the same device")
+
+
+def test_a_loader_s_pair_is_no_batch() -> None:
+    pair = [torch.zeros(7, 2), torch.zeros(7)]
+    with pytest.raises(TypeError, match=r"batch is a list \(a tensor \[7, 2\], a tensor \[7\]\), expected a tensor"):
+        _step(*_networks())(pair)  # type: ignore[arg-type]
+
+
+def test_a_network_in_eval_mode_is_said_once(recwarn: pytest.WarningsRecorder) -> None:
+    encoder, decoder = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 4)), nn.Linear(2, 2)
+    step = _step(encoder, decoder)
+    step(torch.randn(7, 2))
+    assert not recwarn.list
+    encoder.eval()
+    for _ in range(2):
+        step(torch.randn(7, 2))
+    assert ["encoder is in eval mode" in str(warning.message) for warning in recwarn.list] == [True]
+
+
+def test_optimizers_of_other_parameters_are_errors() -> None:
+    encoder, decoder = _networks()
+    mine, theirs = (torch.optim.SGD(network.parameters(), lr=0.05) for network in (encoder, decoder))
+    joint = torch.optim.SGD([*encoder.parameters(), *decoder.parameters()], lr=0.05)
+    other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.05)
+    for optimizers, message in (
+        ((theirs, mine), "encoder_optimizer has parameters of the decoder, expected parameters of the encoder alone"),
+        ((mine, joint), "decoder_optimizer has parameters of the encoder"),
+        ((mine, other), "decoder_optimizer has no parameters of the decoder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SoftIntroStep((encoder, decoder), *optimizers, SoftIntroObjective())
+    with pytest.raises(TypeError, match="encoder_optimizer is list, expected an optimizer of torch"):
+        SoftIntroStep((encoder, decoder), list(encoder.parameters()), theirs, SoftIntroObjective())  # type: ignore
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), "model", (nn.Linear(2, 2),)], ids=["module", "text", "one of two"])

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from sivae import files
 from sivae.errors import ModelFileError
-from sivae.models import VAEModel, build_model
+from sivae.models import MLPVAE, MODELS, ConvVAE, VAEModel, build_model
+from sivae.models.pair import PairVAE
 from sivae.models.storage import load_model, save_model, write_model
 from tests.models.samples import small_conv
 
@@ -177,3 +179,54 @@ def test_weights_of_another_precision_load_in_float32(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "model")
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32, torch.int64}
     _assert_same_state(loaded, small_conv())
+
+
+def test_compiled_networks_are_saved_under_their_own_names(tmp_path: Path) -> None:
+    model = small_conv()
+    expected = model.state_dict()
+    model.encoder = torch.compile(model.encoder)
+    save_model(tmp_path / "model", torch.compile(model))  # type: ignore[arg-type]
+    loaded = load_model(tmp_path / "model").state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+
+class _Wider(ConvVAE):
+    """Has the name of another class."""
+
+
+class _Own(MLPVAE):
+    name = "own"
+
+    def __init__(self, hyperparameters: object, hidden: int = 4) -> None:
+        super().__init__(hidden=hidden, layers=1)
+        self.hyperparameters = hyperparameters  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "model", [PairVAE(nn.Linear(2, 4), nn.Linear(2, 2)), nn.Linear(2, 2), _Wider(8, widths=(4,)), _Own({})]
+)
+def test_a_model_of_no_architecture_is_refused_when_it_is_saved(tmp_path: Path, model: Any) -> None:
+    with pytest.raises(TypeError, match=r"save_model: model is \w+, expected one of sivae.models.MODELS \(mlp, conv"):
+        save_model(tmp_path / "model", model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "problem"),
+    [
+        ({"hyperparameters": {}, "hidden": 5}, "they make other parameters or buffers"),
+        ({"hyperparameters": {}, "hidden": 4, "depth": 3}, "has no hyperparameter 'depth'"),
+        ({"hyperparameters": torch.zeros(2)}, "not JSON serializable"),
+        ({}, "missing 1 required positional argument"),
+    ],
+)
+def test_hyperparameters_that_do_not_make_the_model_again_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hyperparameters: dict[str, Any], problem: str
+) -> None:
+    monkeypatch.setitem(MODELS, "own", _Own)
+    save_model(tmp_path / "good", _Own({"hyperparameters": {}, "hidden": 4}))
+    assert isinstance(load_model(tmp_path / "good"), _Own)
+    with pytest.raises(TypeError, match=rf"save_model: model.hyperparameters do not make this _Own again .*{problem}"):
+        save_model(tmp_path / "bad", _Own(hyperparameters))
+    assert not (tmp_path / "bad").exists()
