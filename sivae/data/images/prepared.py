@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
+from sivae.data.images.formats import npy
 from sivae.data.images.formats.table import Found
 from sivae.data.images.halving import averages, lower_levels
 from sivae.data.images.stores import FolderStore, Store
@@ -169,7 +170,7 @@ def verify_packed(folder: Path) -> None:
                 raise DataError(f"{path} is not as it was made; {_REMEDY}")
 
 
-def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+def map_own_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
     """Map an array that `sivae prepare` wrote into memory, for reading.
 
     Raises:
@@ -177,7 +178,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.me
         ValueError: it is damaged, or its shape or dtype is another one.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = npy.map_array(path)
     except FileNotFoundError:
         raise
     except Exception as error:  # numpy raises anything for a damaged header
@@ -185,6 +186,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.me
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         order = "" if array.flags.c_contiguous else " by columns"
         raise ValueError(f"is {array.dtype} of shape {list(array.shape)}{order}")
+    assert isinstance(array, np.memmap)  # an array without numbers has another shape
     if path.stat().st_size != array.offset + array.nbytes:
         raise ValueError(f"is damaged (it goes on after its {array.nbytes:,} bytes of numbers)")
     return array
@@ -192,7 +194,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.me
 
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     try:
-        return map_array(path, shape, dtype)
+        return map_own_array(path, shape, dtype)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; {_REMEDY}") from None
     except ValueError as error:

@@ -40,7 +40,7 @@ from sivae.data.images.prepared import (
     image_digest,
     is_packed,
     level_file,
-    map_array,
+    map_own_array,
     read_description,
     set_digest,
 )
@@ -308,7 +308,7 @@ def _mapped(path: Path, counts: set[int], side: int, channels: int) -> np.memmap
     reason = ""
     for count in counts:
         try:
-            return map_array(path, (count, side, side, channels), np.dtype(np.uint8))
+            return map_own_array(path, (count, side, side, channels), np.dtype(np.uint8))
         except FileNotFoundError:
             reason = "is missing"
         except ValueError as error:
