@@ -55,7 +55,7 @@ class PerceptualDistance(nn.Module):
         separately, so that no activation is kept and no gradient computed for the other.
 
         Args:
-            recon, target: [B, C, H, W] of one shape and dtype, in the value range; C is 1 or 3.
+            recon, target: [B, C, H, W] of one shape, floating point, in the value range; C is 1 or 3.
 
         Returns:
             rec: [B], float32 (float64 for float64), differentiable in both.
