@@ -102,7 +102,9 @@ def test_a_run_measures_and_draws_translations(whole: Callable[[str], Path]) -> 
         *summary["metrics"]
     }
     assert summary["class_chance"] == 1 / TEST_CLASSES
-    assert evaluate(folder) == {"step": 8, "seed": 3} | {key: summary[key] for key in summary["metrics"]}
+    assert evaluate(folder) == {"step": 8, "seed": 3} | {
+        key: summary[key] for key in ("measured_on", *summary["metrics"])
+    }
     assert summary["pictures"] == [
         *("samples.png", "samples-reconstructions.png", "samples-translations.png", "curves.png")
     ]
