@@ -68,6 +68,8 @@ def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # a library's own, whose words are all that it has
+            raise OSError(f"{path}: {error}") from error
         came = str(path if error.filename is None else error.filename)
         if temporary is not None and came.startswith(str(temporary)):
             came, error.filename2 = f"{path}{came.removeprefix(str(temporary))}", None
