@@ -6,6 +6,11 @@ A message names the thing, what came, what was expected, and the remedy.
 from __future__ import annotations
 
 
+def reason_of(error: BaseException) -> str:
+    """The words of another library's error in one line; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class SivaeError(Exception):
     """Base of the errors below.
 

@@ -308,9 +308,11 @@ def converted(key: str, value: Any, hint: Any) -> Any:
                 return float(value)
         raise ConfigError(f"{key} = {show(value)}: expected a finite number")
     if hint is int:
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-            return value
-        raise ConfigError(f"{key} = {show(value)}: expected a whole number below 2^63")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{key} = {show(value)}: expected a whole number")
+        if abs(value) >= 2**63:
+            raise ConfigError(f"{key} = {show(value)}: expected a whole number of at most 63 bits")
+        return value
     if hint is not Any and not isinstance(value, origin or hint):
         words = {str: "text", bool: "true or false", dict: "an object with keys"}
         kind = origin or hint

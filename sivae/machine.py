@@ -79,7 +79,9 @@ def find_device(name: str) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 in hardware: a GPU of sm_80 or newer, a CPU with AMX or AVX512-BF16.
+    """Return whether a device multiplies bfloat16 in hardware.
+
+    These are GPUs from sm_80 on, x86 CPUs with AMX or AVX512-BF16, and ARM CPUs with BF16.
 
     Others compute bfloat16 by float32, which is slower than float32 itself.
     """
@@ -91,7 +93,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return False
-    return bool(words & {"amx_bf16", "avx512_bf16"})
+    return bool(words & {"amx_bf16", "avx512_bf16", "bf16"})
 
 
 def device_name(device: torch.device) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Sequence
-from typing import IO, NamedTuple
+from typing import IO
 
 from sivae.bounds import PICKLE_DEPTH, PICKLE_SHARING
 
@@ -36,28 +36,21 @@ class _Value:
         self.is_key, self.is_wide, self.text = is_key, is_wide, text
 
 
-class Program(NamedTuple):
-    """What a checked pickle refers to.
-
-    Attributes:
-        names: modules and names of functions and classes.
-    """
-
-    names: set[tuple[str, str]]
-
-
-def check_pickle(file: IO[bytes], size: int) -> Program:
+def check_pickle(file: IO[bytes], size: int) -> set[tuple[str, str]]:
     """Walk the program of one pickle, up to its end.
 
     Args:
         file: at the pickle's first byte; afterwards at the byte behind the pickle.
         size: bytes of the file.
 
+    Returns:
+        Modules and names of the functions and classes that it refers to.
+
     Raises:
         ValueError: the pickle is damaged or breaks a bound; the message says which.
     """
     try:
-        return Program(_Walk(size).through(file))
+        return _Walk(size).through(file)
     except (IndexError, KeyError, TypeError):
         raise ValueError("its program takes a value that is not there") from None
 

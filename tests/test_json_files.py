@@ -48,7 +48,7 @@ def test_a_file_comes_back_with_its_numbers_as_floats_and_keys_of_later_versions
     [
         ({"steps": 0}, "steps = 0: it must be 1 or more"),
         ({"steps": True}, "steps = True: expected a whole number"),
-        ({"steps": 2**63}, "expected a whole number below 2^63"),
+        ({"steps": 2**63}, "expected a whole number of at most 63 bits"),
         ({"score": "high"}, 'score = "high": expected a finite number'),
         ({"kind": ["a"]}, 'kind = ["a"]: expected one of a, b'),
         ({"names": "x"}, 'names = "x": expected a list'),

@@ -30,7 +30,7 @@ from benchmarks.probes import MatrixProbe
 from benchmarks.timing import CPU, Call, Effort, Efforts, measure, synchronize
 from benchmarks.torch_profiler import peak_extra_bytes
 from sivae.models import VAEModel
-from sivae.models.base import float32_products
+from sivae.models.precision import float32_products
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepOptions
 from sivae.training.graph import EAGER_CALLS, GraphedCall

@@ -17,7 +17,8 @@ from sivae.data.images.base import spread
 from sivae.errors import FeaturesError
 from sivae.files import write_safetensors
 from sivae.models import efficientnet
-from sivae.models.base import evaluating, float32_products
+from sivae.models.base import evaluating
+from sivae.models.precision import float32_products
 
 ENDING = ".safetensors"
 

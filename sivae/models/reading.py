@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._utils import IMPORT_MAPPING, NAME_MAPPING
 
 from sivae.errors import ModelFileError
-from sivae.pickles import Program, check_pickle
+from sivae.pickles import check_pickle
 
 _ZIP = b"PK\x03\x04"
 _SHARING = 4  # bytes of tensors for each byte of their memory: a network may have the same weights in a few places
@@ -139,10 +139,10 @@ def _checked(file: IO[bytes], size: int) -> tuple[IO[bytes], set[str]]:
     return source, set().union(*(_names(check_pickle(source, size)) for _ in range(_LEGACY_PICKLES)))
 
 
-def _names(program: Program) -> set[str]:
+def _names(found: set[tuple[str, str]]) -> set[str]:
     """The names in a pickle, as torch reads those of Python 2."""
     names = set()
-    for module, name in program.names:
+    for module, name in found:
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         names.add(f"{module}.{name}")
     return names

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 
 from sivae import ops
-from sivae.models.base import float32_products
 from sivae.models.norm import switches_seen_by_compiler
+from sivae.models.precision import float32_products
 from sivae.ops.backends import flush_denormals
 from sivae.settings.run import RunConfig
 

@@ -96,7 +96,7 @@ def train(
         RunInterrupted: a signal stopped the run.
     """
     claim_gpu()
-    automatic = config is not None and config.precision == "auto"
+    automatic = config is not None and config.precision == "auto" and not resume
     if resume:
         if out is None:
             raise RunFolderError("resume: name the run's folder")
@@ -120,8 +120,7 @@ def train(
             if name := processes.text_of_first(str(before or "")):
                 folder = Path(name)
                 config = _resumed_config(None, folder)
-                if show:
-                    print(f"torchrun has started this training again; it goes on in {folder}", file=sys.stderr)
+                say(f"torchrun has started this training again; it goes on in {folder}")
         if folder is not None:
             if processes.first:
                 stack.enter_context(files.locked(folder, "trains in"))
@@ -478,9 +477,9 @@ def _nothing_left(folder: Path, config: RunConfig, done: int) -> str:
     if config.growth.grows or config.steps is None or config.steps <= done:
         return f"{folder} is finished; nothing is left to train"
     return (
-        f"{folder} is finished with {done:,} steps, and its {CONFIG} now has {config.steps:,}. To train on to there, "
-        f"delete {folder / SUMMARY} and resume again; for a run of {config.steps:,} steps from the start, give "
-        f"--steps {config.steps} without --resume"
+        f"{folder} is finished with {done:,} steps, and its {CONFIG} now has {config.steps:,}. To train until step "
+        f"{config.steps:,}, delete {folder / SUMMARY} and resume again; for a run of {config.steps:,} steps from the "
+        f"start, give --steps {config.steps} without --resume"
     )
 
 

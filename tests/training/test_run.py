@@ -382,7 +382,7 @@ def test_a_finished_run_with_more_steps_in_its_settings_says_how_to_train_on(
     path.write_text(path.read_text().replace('"steps": 60', '"steps": 80'))
     assert train(out=folder, resume=True)["steps"] == 60
     said = capsys.readouterr().err
-    assert f"is finished with 60 steps, and its config.json now has 80. To train on to there, delete {folder}" in said
+    assert f"is finished with 60 steps, and its config.json now has 80. To train until step 80, delete {folder}" in said
     (folder / "summary.json").unlink()
     assert train(out=folder, resume=True, progress=False)["steps"] == 80
     assert [record["step"] for record in read_records(folder)] == list(range(5, 81, 5))

@@ -26,9 +26,9 @@ _SIDE_NAME = re.compile(
 )
 _SIDE_SUFFIXES = (".json", ".cls", ".txt", ".caption", ".xml")  # of a file with the name of an image beside it
 
-Found = Literal["image", "unreadable image", "no image", "unreadable file"]
+FileKind = Literal["image", "unreadable image", "no image", "unreadable file"]
 
-REASONS: dict[Found, str] = {
+REASONS: dict[FileKind, str] = {
     "unreadable image": "is an image of a kind that Pillow cannot read here",
     "unreadable file": "cannot be opened",
     "no image": "is no image",
@@ -47,7 +47,7 @@ class Listing:
     """
 
     images: list[str]
-    others: dict[str, Found] = field(default_factory=dict)
+    others: dict[str, FileKind] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
 
     def left_out(self) -> str:
@@ -55,7 +55,7 @@ class Listing:
 
         For example "left out: 3 .heic (images that Pillow cannot read here), 2 .txt".
         """
-        counts: Counter[tuple[Found, str]] = Counter((found, suffix(name)) for name, found in self.others.items())
+        counts: Counter[tuple[FileKind, str]] = Counter((found, suffix(name)) for name, found in self.others.items())
         words = {"unreadable image": " (images that Pillow cannot read here)", "unreadable file": " (cannot be opened)"}
         ranked = sorted(counts, key=lambda key: (list(REASONS).index(key[0]), -counts[key], key[1]))
         parts = [
@@ -82,9 +82,9 @@ def list_images(store: Store) -> Listing:
     """
     known = readable_suffixes()
     names = {name for name in store.sizes if name.lower().endswith(known)}
-    others: dict[str, Found] = {}
+    others: dict[str, FileKind] = {}
     if len(names) < len(store.sizes):
-        seen: dict[str, Counter[Found]] = {}
+        seen: dict[str, Counter[FileKind]] = {}
         for name in store.sizes:
             if name in names:
                 continue
@@ -102,7 +102,7 @@ def list_images(store: Store) -> Listing:
     return Listing([name for name in store.sizes if name in names], others, store.lost)
 
 
-def look(store: Store, name: str) -> Found:
+def look(store: Store, name: str) -> FileKind:
     """What a file is, by its suffix or else its first bytes."""
     ending = suffix(name)
     if ending in RAW_SUFFIXES:
@@ -119,7 +119,7 @@ def look(store: Store, name: str) -> Found:
     return "unreadable image" if is_image else "no image"
 
 
-def _without_side_files(others: dict[str, Found], images: set[str]) -> dict[str, Found]:
+def _without_side_files(others: dict[str, FileKind], images: set[str]) -> dict[str, FileKind]:
     stems: set[str] | None = None
     kept = {}
     for name, found in others.items():

@@ -13,7 +13,7 @@ from sivae.data.images.crop import Crop, check_crop
 from sivae.data.images.free_memory import amount
 from sivae.data.images.kinds import kind_of, readable_kinds
 from sivae.data.images.unpacking import fits_memory
-from sivae.errors import DamagedImageError, DataError
+from sivae.errors import DamagedImageError, DataError, reason_of
 
 MAX_RESOLUTION = 16384
 
@@ -54,8 +54,8 @@ def decode(content: bytes, where: str) -> Image.Image:
         scans = content.count(_SCAN) if "progressive" in picture.info else 1
         if scans * picture.width * picture.height > PROGRESSIVE_PIXELS:
             raise DamagedImageError(
-                f"{where} has {picture.width}×{picture.height} pixels in {scans:,} scans, as a file made to take hours "
-                "does; save it again with another program"
+                f"{where} has {picture.width}×{picture.height} pixels in {scans:,} scans, which would take "
+                "long to decode; save it again with another program"
             )
         picture.load()
         if "exif" in picture.info:
@@ -74,7 +74,7 @@ def decode(content: bytes, where: str) -> Image.Image:
         came = f"an image of the kind {kind}, which Pillow cannot read here" if kind else "no image that can be read"
         raise DamagedImageError(f"{where} is {came} ({', '.join(readable_kinds())})") from None
     except Exception as error:  # decoders raise many kinds of errors on damaged files
-        raise DamagedImageError(f"{where} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise DamagedImageError(f"{where} is damaged: {reason_of(error)}") from None
 
 
 def eight_bit(picture: Image.Image, where: str) -> Image.Image:

@@ -24,7 +24,7 @@ from sivae.data.images.base import Notice, ignore
 from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.tar_members import BLOCK, is_header, members
 from sivae.data.images.unpacking import Unpacked, fits_memory, is_compressed
-from sivae.errors import DamagedImageError, DataError
+from sivae.errors import DamagedImageError, DataError, reason_of
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _TAR_BUDGET = 8 << 30  # bytes of a compressed tar's content
@@ -246,7 +246,7 @@ class ZipStore(Store):
                 except (FileNotFoundError, PermissionError):
                     raise
                 except Exception as error:  # damaged archives raise many kinds of errors
-                    raise DataError(f"{self.path} is no zip archive, or it is damaged: {_words(error)}") from None
+                    raise DataError(f"{self.path} is no zip archive, or it is damaged: {reason_of(error)}") from None
             return self._opened[1]
 
     def read(self, name: str) -> bytes:
@@ -270,7 +270,7 @@ class ZipStore(Store):
                 raise DamagedImageError(f"{self.where(name)} is damaged: {error}") from None
             raise DataError(f"{self.where(name)} cannot be read: {error}; unpack the archive first") from None
         except Exception as error:  # damaged archives raise many kinds of errors
-            raise DamagedImageError(f"{self.where(name)} is damaged: {_words(error)}") from None
+            raise DamagedImageError(f"{self.where(name)} is damaged: {reason_of(error)}") from None
 
     def head(self, name: str) -> bytes:
         packed = self._zip().getinfo(name)
@@ -294,10 +294,6 @@ def _whole(file: IO[bytes], size: int, piece: int) -> bytes:
     if left:
         raise EOFError(f"it claims to hold {size:,} bytes, and has {content.tell():,}")
     return content.getvalue()
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class SharedFile:
@@ -384,7 +380,7 @@ class TarStore(Store):
                 raise
             except (ValueError, OSError) as error:
                 raise DataError(
-                    f"{path} is no tar archive, or it is damaged: {_words(error)}; fetch it again"
+                    f"{path} is no tar archive, or it is damaged: {reason_of(error)}; fetch it again"
                 ) from None
         self.sizes = dict(sorted(sizes.items()))
         self.lost = tuple(name for name in lost if not _is_hidden(name))

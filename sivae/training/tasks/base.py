@@ -38,9 +38,6 @@ class FeatureFiles:
 
 NO_FILES = FeatureFiles()
 
-# The settings that decide how many parameters a network has.
-_SIZES = ("z_dim", "widths", "hidden", "layers", "start_channels", "max_channels", "content_dim", "class_dim", "width")
-
 
 class Task(ABC):
     """Data, networks, pictures and metrics of a run.
@@ -83,10 +80,14 @@ class Task(ABC):
             count = sum(parameter.numel() for parameter in self.build_model().parameters())
         copies = 4 if self.config.ema_half_life is None else 5  # weights, gradients, Adam's two averages
         needed = 4 * copies * count
-        on_gpu = self._device.type == "cuda"
-        free = torch.cuda.mem_get_info(self._device)[0] if on_gpu else available_memory()
+        if self._device.type == "cuda":
+            held = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+            free = torch.cuda.mem_get_info(self._device)[0] + held
+        else:
+            free = available_memory()
         if needed > free:
-            sizes = [key for key in _SIZES if key in self.config.model.key_names()]
+            model = self.config.model
+            sizes = [key for key in model.key_names() if type(getattr(model, key)) in (int, tuple)]
             raise ConfigError(
                 f"the networks have {count:,} parameters, which take {amount(needed)} with gradients and the "
                 f"optimizer's averages, more than the {amount(free)} free on {self._device}; choose less "

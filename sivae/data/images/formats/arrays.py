@@ -14,7 +14,7 @@ from sivae.data.images.formats.npy import MAGIC, Arrays, map_array
 from sivae.data.images.formats.releases import choose_part, numbers_as_names
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
-from sivae.errors import DataError
+from sivae.errors import DataError, reason_of
 
 _SUFFIXES = (".npy", ".npz")
 _ZIP = b"PK"
@@ -50,9 +50,7 @@ def _open(path: Path, head: bytes, request: Request) -> PackedImages:
     except DataError:
         raise
     except Exception as error:  # numpy raises many kinds of errors on damaged files
-        raise DataError(
-            f"{path} cannot be read as an array of numbers: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from None
+        raise DataError(f"{path} cannot be read as an array of numbers: {reason_of(error)}") from None
 
 
 def _read_npz(content: Mapping[str, np.ndarray], path: Path, request: Request) -> PackedImages:

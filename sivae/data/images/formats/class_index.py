@@ -20,6 +20,7 @@ import numpy as np
 from sivae.data.images.free_memory import amount
 from sivae.data.images.stores import Store
 from sivae.errors import DataError
+from sivae.words import plural
 
 CLASS_KEYS = ("label", "labels", "class", "cls", "fine_label")
 _STYLEGAN, _METADATA = "dataset.json", ("metadata.jsonl", "metadata.csv")
@@ -48,8 +49,7 @@ class ClassIndex:
     def __str__(self) -> str:
         if self.class_names is None:
             return f"labels: none, as {self.source} {self.reason}"
-        count = len(self.class_names)
-        return f"labels: {self.source}, {count:,} class{'es' if count != 1 else ''}"
+        return f"labels: {self.source}, {plural(len(self.class_names), 'class')}"
 
 
 def read_index(store: Store, images: Sequence[str]) -> ClassIndex | None:

@@ -18,6 +18,7 @@ from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.stores import Store
 from sivae.data.images.unpacking import Unpacked, is_compressed
 from sivae.errors import DataError
+from sivae.words import plural
 
 _IMAGES = re.compile(r"(?P<stem>.*?)images(?P<mark>[-.])idx3-ubyte(\.gz)?")
 _PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("t10k", "test"), ("test", "test"))
@@ -92,8 +93,8 @@ def _array(store: Store, name: str, dimensions: int) -> np.ndarray:
     head = stream.read(_MAGIC + 4 * dimensions)
     if len(head) < _MAGIC or head[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or head[3] != dimensions:
         raise DataError(
-            f"{where} begins with {head[:4].hex(' ') or 'nothing'}; an IDX file of bytes in {dimensions} "
-            f"dimension{'s' * (dimensions > 1)} begins with 00 00 08 0{dimensions}"
+            f"{where} begins with {head[:4].hex(' ') or 'nothing'}; an IDX file of bytes in "
+            f"{plural(dimensions, 'dimension')} begins with 00 00 08 0{dimensions}"
         )
     if len(head) < _MAGIC + 4 * dimensions:
         raise DataError(f"{where} is cut short in its header")

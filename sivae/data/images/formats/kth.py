@@ -28,7 +28,7 @@ from sivae.data.images.formats.releases import found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.stores import Store
-from sivae.errors import DamagedImageError, DataError
+from sivae.errors import DamagedImageError, DataError, reason_of
 from sivae.progress import counting
 
 ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
@@ -129,7 +129,7 @@ def _read_lists(store: Store, lists: Iterable[str]) -> dict[str, np.ndarray]:
             frames = listed[match["video"]] = _frames(match["frames"], where)
             count += len(frames)
             if count > _MOST_LISTED:
-                raise DataError(f"{where}: with it more than {_MOST_LISTED:,} frames are listed; fetch the list again")
+                raise DataError(f"{where}: the list has more than {_MOST_LISTED:,} frames; fetch the list again")
     return listed
 
 
@@ -180,15 +180,11 @@ def _open_video(content: bytes) -> Any:
         # The format is fixed, because others, such as playlists, lead to other files and to the network.
         container = av.open(io.BytesIO(content), format="avi")
     except Exception as error:
-        raise DamagedImageError(f"the file is damaged, or no AVI video: {_words(error)}") from None
+        raise DamagedImageError(f"the file is damaged, or no AVI video: {reason_of(error)}") from None
     if not container.streams.video:
         container.close()
         raise DamagedImageError("the file holds no video")
     return container
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _count_frames(content: bytes) -> int:
@@ -231,6 +227,6 @@ def _decode(store: Store, run: Run) -> Decoded:
             else:
                 missing = f"the video ends after {count} frames"
         except Exception as error:  # decoders raise many kinds of errors on damaged files
-            missing = f"the video cannot be decoded after {count} frames: {_words(error)}"
+            missing = f"the video cannot be decoded after {count} frames: {reason_of(error)}"
     pixels = np.stack(images)[:, :, :, None] if images else np.empty((0, _HEIGHT, _WIDTH, 1), np.uint8)
     return Decoded(pixels, missing)

@@ -123,7 +123,7 @@ def test_a_line_that_lists_the_same_frames_many_times_is_short(tmp_path: Path) -
 def test_a_list_of_more_frames_than_anybody_films_is_named(tmp_path: Path) -> None:
     lines = [f"person{person}_boxing_d1 frames 1-1000000" for person in range(11, 30)]
     path = write_files(tmp_path, {name(1): avi(range(3)), "00sequences.txt": "\n".join(lines).encode()})
-    with pytest.raises(DataError, match=r"line 11 of .*00sequences\.txt: with it more than 10,000,000 frames"):
+    with pytest.raises(DataError, match=r"line 11 of .*00sequences\.txt: the list has more than 10,000,000 frames"):
         open_images(path)
 
 
