@@ -92,6 +92,7 @@ def test_a_folder_without_records_has_none(tmp_path: Path) -> None:
         b'{"step": "3"}',
         b'{"step": 3, "rec": "low"}',
         b'{"step": 3, "rec": 1e999}',
+        b'{"step": 3, "rec": 1' + b"0" * 400 + b"}",
         b'{"step": 3, "phase": 7}',
         b'{"step": 3, "rec": ' + b"[" * 10_000,
         b"[3]",
