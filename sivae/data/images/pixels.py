@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sivae.bounds import PROGRESSIVE_PIXELS
 from sivae.data.images.crop import Crop, check_crop
-from sivae.data.images.free_memory import amount
+from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.kinds import kind_of, readable_kinds
 from sivae.data.images.unpacking import fits_memory
 from sivae.errors import DamagedImageError, DataError, reason_of
@@ -37,6 +37,7 @@ def decode(content: bytes, where: str) -> Image.Image:
 
     Raises:
         DamagedImageError: the file is no image, is cut short, has too many pixels, or has values of unknown range.
+        DataError: its pixels do not fit the free memory.
     """
     if not content:
         raise DamagedImageError(f"{where} is empty")
@@ -47,9 +48,9 @@ def decode(content: bytes, where: str) -> Image.Image:
             raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
         needed = picture.width * picture.height * _BYTES_PER_PIXEL
         if not fits_memory(needed):
-            raise DamagedImageError(
+            raise DataError(  # not of a damaged image: with more memory it is read
                 f"{where} has {picture.width}×{picture.height} pixels, whose decoding takes {amount(needed)}, more "
-                "than half of the free memory; scale it down first"
+                f"than half of the free memory, which is {amount(available_memory())}; free some, or scale it down"
             )
         scans = content.count(_SCAN) if "progressive" in picture.info else 1
         if scans * picture.width * picture.height > PROGRESSIVE_PIXELS:
@@ -62,7 +63,7 @@ def decode(content: bytes, where: str) -> Image.Image:
             with contextlib.suppress(Exception):  # a damaged EXIF note does not damage the image
                 ImageOps.exif_transpose(picture, in_place=True)
         return eight_bit(picture, where)
-    except (MemoryError, DamagedImageError):
+    except (MemoryError, DataError):
         raise
     except Image.DecompressionBombError as error:
         raise DamagedImageError(

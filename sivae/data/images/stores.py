@@ -52,6 +52,7 @@ class Store(ABC):
 
         Raises:
             DamagedImageError: the file cannot be read.
+            DataError: the file does not fit the free memory.
         """
 
     def head(self, name: str) -> bytes:
@@ -184,7 +185,8 @@ def read_file(path: Path, size: int = -1) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        DamagedImageError: it is a pipe or a device, or as a whole too large for the memory.
+        DamagedImageError: it is a pipe or a device.
+        DataError: it does not fit the free memory.
     """
     facts = path.stat()
     if not (stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):
@@ -205,7 +207,7 @@ def _check_name(path: Path, name: str) -> None:
 
 def _check_memory(where: str, size: int) -> None:
     if not fits_memory(size):
-        raise DamagedImageError(
+        raise DataError(  # not of a damaged image: with more memory it is read
             f"{where} holds {amount(size)}, more than half of the free memory, which is "
             f"{amount(available_memory())}; free some, or take a smaller file"
         )
@@ -263,7 +265,7 @@ class ZipStore(Store):
                 _check_memory(self.where(name), size)
                 plain = packed.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
                 return _whole(file, size, _PIECE if plain else _SMALL_PIECE)
-        except (DamagedImageError, MemoryError):
+        except (DataError, MemoryError):
             raise
         except RuntimeError as error:
             if isinstance(error, NotImplementedError):

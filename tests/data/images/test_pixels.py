@@ -140,10 +140,11 @@ def test_a_jpeg_of_very_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -
         decode(content, "a.jpg")
 
 
-def test_an_image_that_fits_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_fits_no_memory_is_refused_and_not_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sivae.data.images.pixels.fits_memory", lambda size: size < 8 * 8 * 16)
-    with pytest.raises(DamagedImageError, match=r"a\.png has 8×8 pixels, whose decoding takes 1\.0 kB, .*; scale it"):
+    with pytest.raises(DataError, match=r"a\.png has 8×8 pixels, .* takes 1\.0 kB, .*; free some, or scale") as caught:
         decode(encoded(pixels(0)), "a.png")
+    assert not isinstance(caught.value, DamagedImageError)
 
 
 def test_a_bomb_is_refused_before_it_takes_memory() -> None:

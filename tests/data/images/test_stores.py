@@ -8,6 +8,7 @@ import os
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ import pytest
 from sivae import bounds
 from sivae.bounds import FOLDER_DEPTH
 from sivae.data.images import open_images
-from sivae.data.images.stores import FolderStore, TarStore, ZipStore, read_file
+from sivae.data.images.stores import FolderStore, TarStore, ZipStore, open_store, read_file
 from sivae.errors import DamagedImageError, DataError
-from tests.data.images.samples import pngs, write_files, write_zip
+from tests.data.images.samples import pngs, write_files, write_tar, write_zip
 
 FREE = 1_000_000  # bytes that any file may unpack to, in these tests
 DEEP = "f/" * (FOLDER_DEPTH + 1)
@@ -62,8 +63,21 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
 def test_a_file_larger_than_the_memory_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "1.png").open("wb") as file:
         os.truncate(file.fileno(), 1 << 42)  # takes no space on the disk
-    with pytest.raises(DamagedImageError, match=r"1\.png holds 4398\.0 GB, more than half of the free memory"):
+    with pytest.raises(DataError, match=r"1\.png holds 4398\.0 GB, more than half of the free memory") as caught:
         FolderStore(tmp_path).read("1.png")
+    assert not isinstance(caught.value, DamagedImageError)
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_a_file_in_an_archive_that_fits_no_memory_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    name = "set.zip" if write is write_zip else "set.tar"
+    store = open_store(write(tmp_path / name, {"1.png": b"whole"}))
+    monkeypatch.setattr("sivae.data.images.stores.fits_memory", lambda size: False)
+    with pytest.raises(DataError, match=r"1\.png in .* more than half of the free memory") as caught:
+        store.read("1.png")
+    assert not isinstance(caught.value, DamagedImageError)
 
 
 def test_a_pipe_is_neither_file_nor_folder(tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ def _open_video(content: bytes) -> Any:
     try:
         # The format is fixed, because others, such as playlists, lead to other files and to the network.
         container = av.open(io.BytesIO(content), format="avi")
+    except MemoryError:
+        raise
     except Exception as error:
         raise DamagedImageError(f"the file is damaged, or no AVI video: {reason_of(error)}") from None
     if not container.streams.video:
@@ -226,6 +228,8 @@ def _decode(store: Store, run: Run) -> Decoded:
                         break
             else:
                 missing = f"the video ends after {count} frames"
+        except MemoryError:
+            raise
         except Exception as error:  # decoders raise many kinds of errors on damaged files
             missing = f"the video cannot be decoded after {count} frames: {reason_of(error)}"
     pixels = np.stack(images)[:, :, :, None] if images else np.empty((0, _HEIGHT, _WIDTH, 1), np.uint8)

@@ -57,6 +57,18 @@ def test_without_a_resolution_all_images_have_to_be_of_one_size(tmp_path: Path) 
         load_packed(open_images(write_files(tmp_path, content)), progress=False)
 
 
+def test_memory_that_is_short_at_the_moment_leaves_no_image_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"1.png": encoded(pixels(0)), "2.png": encoded(pixels(1, 16, 16))}
+    source = open_images(write_files(tmp_path, content), skip_damaged=True)
+    monkeypatch.setattr("sivae.data.images.pixels.fits_memory", lambda size: size <= 8 * 8 * 16)
+    with pytest.raises(DataError, match=r"2\.png has 16×16 pixels, .* more than half of the free memory"):
+        load_packed(source, resolution=8, progress=False)
+    monkeypatch.undo()
+    assert len(load_packed(source, resolution=8, progress=False)) == 2
+
+
 def test_a_damaged_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None:
     content = pngs([f"{'ab'[number // 3]}/{number}.png" for number in range(6)])
     content["a/1.png"] = content["a/1.png"][:50]
