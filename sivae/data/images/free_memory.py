@@ -6,6 +6,13 @@ from pathlib import Path
 
 _UNKNOWN = 4 << 30  # on a system without /proc/meminfo
 
+# Of version 2 and 1: the limit, what is used, and where it says how much of that holds files that were read.
+_CGROUP = Path("/sys/fs/cgroup")
+_CONTROLS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+
 
 def available_memory() -> int:
     """Free bytes of main memory, within the system's and the container's or job's limits."""
@@ -16,15 +23,23 @@ def available_memory() -> int:
                 free = int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         pass
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for limit, used, facts, cached in _CONTROLS:
         try:
-            free = min(free, max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+            left = int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text())
+            left += _field(_CGROUP / facts, cached)  # the system gives that back where memory is wanted
         except (OSError, ValueError):  # no such limit
             continue
+        free = min(free, max(0, left))
     return free
+
+
+def _field(facts: Path, name: str) -> int:
+    """A number in a file whose lines are a name and a number each; 0 where it is missing."""
+    try:
+        lines = dict(line.split(maxsplit=1) for line in facts.read_text().splitlines())
+        return int(lines.get(name, 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def amount(count: float) -> str:
