@@ -11,7 +11,7 @@ import numpy as np
 from sivae.data.images import ImageSet
 from sivae.data.images.base import Split, spread
 from sivae.data.images.builtin.digits import open_digits
-from sivae.data.images.loading.damage import kept_images
+from sivae.data.images.loading.damage import check_damage
 from sivae.data.images.parts import open_split
 from sivae.detection.detector import Detector, Notice, Scores
 from sivae.errors import DamagedImageError, DataError
@@ -87,7 +87,7 @@ def score_set(
         raise DataError(f"{images.name} holds no images")
     rows = spread(len(images), count)
     portions: list[Scores] = []
-    damaged: dict[int, str] = {}
+    problems: list[str] = []
     with counting(title, len(rows), enabled=progress) as counter:
         for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):
             pixels = []
@@ -95,11 +95,9 @@ def score_set(
                 try:
                     pixels.append(detector.fitted(images.picture(row), images.where(row)))
                 except DamagedImageError as error:
-                    damaged[row] = str(error)
-            if pixels and (images.skip_damaged or not damaged):
+                    problems.append(str(error))
+            if pixels and (images.skip_damaged or not problems):
                 portions.append(detector.of_pixels(np.stack(pixels)))
             counter.advance(min(size, len(rows) - start))
-    kept_images(images, damaged, "--skip-damaged leaves such images out", notice)
-    if not portions:
-        raise DataError(f"{images.name}: none of the {len(rows):,} images that were looked at can be read")
+    check_damage(images, problems, "--skip-damaged leaves such images out", notice, of=len(rows))
     return {score: np.concatenate([portion[score] for portion in portions]) for score in portions[0]}

@@ -117,7 +117,7 @@ def prepare(
     try:
         shape = choose_shape(images, resolution=resolution, crop=crop, channels=channels, notice=notice)
     except DamagedImageError as error:
-        raise damaged_error(images, {0: str(error)}, _REMEDY) from None
+        raise damaged_error(images.name, len(images), [str(error)], _REMEDY) from None
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder, "prepares"):
         files.remove_leftovers(folder)
@@ -270,7 +270,7 @@ def _decode(
                 resume.append(block, record)
                 done[block] = record
     if damaged:
-        raise damaged_error(images, dict(sorted(damaged.items())), _REMEDY)
+        raise damaged_error(images.name, len(images), [damaged[index] for index in sorted(damaged)], _REMEDY)
 
 
 def _write_all(descriptor: int, pixels: np.ndarray, offset: int) -> None:

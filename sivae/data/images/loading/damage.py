@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,24 +25,37 @@ def kept_images(images: ImageSet, damaged: Mapping[int, str], remedy: str, notic
         DamagedImageError: some are damaged, and the set was not opened with `skip_damaged`.
         DataError: all are damaged.
     """
-    if damaged and not images.skip_damaged:
-        raise damaged_error(images, damaged, remedy)
-    if len(damaged) == len(images):
-        raise DataError(
-            f"{images.name}: none of its {len(images):,} images can be read; {next(iter(damaged.values()))}"
-        )
-    if damaged:
-        notice(f"{images.name}: damaged images left out: {len(damaged):,} ({_first(damaged)})")
+    check_damage(images, list(damaged.values()), remedy, notice)
     return np.delete(np.arange(len(images)), list(damaged))
 
 
-def damaged_error(images: ImageSet, damaged: Mapping[int, str], remedy: str) -> DamagedImageError:
-    """The error for all damaged images of a set: their number, and the first by name."""
-    count = f"{len(damaged):,} of {len(images):,} images of {images.name} are damaged: " if len(damaged) > 1 else ""
-    return DamagedImageError(f"{count}{_first(damaged)}; {remedy}")
+def check_damage(
+    images: ImageSet, problems: Sequence[str], remedy: str, notice: Notice, *, of: int | None = None
+) -> None:
+    """Say what is left out of a set, or refuse the set.
+
+    Args:
+        images, remedy, notice: see :func:`kept_images`.
+        problems: what is wrong with each damaged image.
+        of: number of images that were looked at; None: all of the set.
+
+    Raises: as :func:`kept_images` does.
+    """
+    looked_at = len(images) if of is None else of
+    if problems and not images.skip_damaged:
+        raise damaged_error(images.name, looked_at, problems, remedy)
+    if len(problems) == looked_at:
+        raise DataError(f"{images.name}: none of its {looked_at:,} images can be read; {problems[0]}")
+    if problems:
+        notice(f"{images.name}: damaged images left out: {len(problems):,} ({_first(problems)})")
 
 
-def _first(damaged: Mapping[int, str]) -> str:
-    problems = list(damaged.values())
+def damaged_error(name: str, of: int, problems: Sequence[str], remedy: str) -> DamagedImageError:
+    """The error for all damaged ones of so many images of a set: their number, and the first by name."""
+    count = f"{len(problems):,} of {of:,} images of {name} are damaged: " if len(problems) > 1 else ""
+    return DamagedImageError(f"{count}{_first(problems)}; {remedy}")
+
+
+def _first(problems: Sequence[str]) -> str:
     more = [f"and {len(problems) - _SHOWN:,} more"] if len(problems) > _SHOWN else []
     return "; ".join([*problems[:_SHOWN], *more])
