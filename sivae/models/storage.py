@@ -40,7 +40,8 @@ def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mappi
 
     Args:
         folder: is made; a folder that holds a model and nothing else is replaced.
-        model: of an architecture in :data:`sivae.models.MODELS`, on any device.
+        model: of an architecture in :data:`sivae.models.MODELS`, on any device. A subclass that has the same parameters
+            and buffers loads as its architecture.
         source: the origin of the weights, in types of JSON.
 
     Raises:
@@ -80,9 +81,9 @@ def write_model(
 
 def _check_rebuilt(model: Any) -> None:
     """Raise TypeError unless the name and hyperparameters of a model give its architecture."""
-    name, kind = getattr(model, "name", None), type(model)
+    kind, architecture = type(model), MODELS.get(str(getattr(model, "name", None)))
     remedy = "or save its weights alone: safetensors.torch.save_file(model.state_dict(), PATH)"
-    if MODELS.get(str(name)) is not kind:
+    if architecture is None or not isinstance(model, architecture):
         raise TypeError(
             f"save_model: model is {kind.__name__}, expected one of sivae.models.MODELS ({', '.join(MODELS)}), which "
             f"loads its folder again; add the class to MODELS under its `name`, {remedy}"

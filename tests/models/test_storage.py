@@ -191,8 +191,16 @@ def test_compiled_networks_are_saved_under_their_own_names(tmp_path: Path) -> No
     assert all(torch.equal(loaded[name], value) for name, value in expected.items())
 
 
+class _Conv(ConvVAE):
+    """Adds no parameters to its base."""
+
+
 class _Wider(ConvVAE):
-    """Has the name of another class."""
+    """Adds parameters that its base does not have."""
+
+    def __init__(self) -> None:
+        super().__init__(8, widths=(4,))
+        self.more = nn.Linear(2, 2)
 
 
 class _Own(MLPVAE):
@@ -203,9 +211,21 @@ class _Own(MLPVAE):
         self.hyperparameters = hyperparameters  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize(
-    "model", [PairVAE(nn.Linear(2, 4), nn.Linear(2, 2)), nn.Linear(2, 2), _Wider(8, widths=(4,)), _Own({})]
-)
+def test_a_subclass_with_the_same_parameters_loads_as_its_base(tmp_path: Path) -> None:
+    model = _Conv(8, widths=(4,))
+    save_model(tmp_path / "model", model)
+    loaded = load_model(tmp_path / "model")
+    assert type(loaded) is ConvVAE
+    _assert_same_state(model, loaded)
+
+
+def test_a_subclass_with_other_parameters_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"do not make this _Wider again \(they make other parameters or buffers\)"):
+        save_model(tmp_path / "model", _Wider())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", [PairVAE(nn.Linear(2, 4), nn.Linear(2, 2)), nn.Linear(2, 2), _Own({})])
 def test_a_model_of_no_architecture_is_refused_when_it_is_saved(tmp_path: Path, model: Any) -> None:
     with pytest.raises(TypeError, match=r"save_model: model is \w+, expected one of sivae.models.MODELS \(mlp, conv"):
         save_model(tmp_path / "model", model)
