@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sivae.cli.parsing import Parser, add_crop, at_least, file, seed
+from sivae.cli.parsing import Parser, add_crop, at_least, file, seed, switch
 from sivae.cli.printing import notice, print_metrics
 from sivae.errors import UsageError
 
@@ -47,6 +47,13 @@ def options(parser: Parser) -> None:
     parser.add_argument("--device", metavar="NAME", help="Device to compute on. (default: the run's)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="Images to measure on. (default: the run's)")
     add_crop(parser, "as in the run's training; images of a model folder have to be square")
+    parser.add_argument(
+        "--skip-damaged",
+        type=switch,
+        metavar="{on,off}",
+        help="Leave out image files that cannot be decoded, also of --against. (default: as in the run's training, "
+        "else off)",
+    )
     parser.add_argument(
         "--against",
         type=Path,
@@ -105,6 +112,7 @@ def run(given: argparse.Namespace) -> None:
             path=given.against,
             count=given.against_count,
             crop=given.crop or "center",
+            skip_damaged=bool(given.skip_damaged),
             save_to=given.save_features,
             notice=notice,
             show=True,
@@ -120,6 +128,7 @@ def run(given: argparse.Namespace) -> None:
             device=given.device,
             data=given.data,
             crop=crop_text(given.crop),
+            skip_damaged=given.skip_damaged,
             fid_weights=given.fid_weights,
             fid_count=given.fid_count,
             lpips_weights=given.lpips_weights,

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from sivae.data.images.base import ImageSet, Notice, ignore, spread
 from sivae.data.images.crop import Crop, crop_text
-from sivae.data.images.loading.fitting import nearest
+from sivae.data.images.loading.damage import kept_images
+from sivae.data.images.loading.fitting import REMEDY, nearest
 from sivae.data.images.parts import open_split
 from sivae.data.images.pixels import fit_square
-from sivae.errors import ConfigError, FeaturesError
+from sivae.errors import ConfigError, DamagedImageError, FeaturesError
 from sivae.evaluation.feature_distances import FID_LEAST, NEIGHBOUR, sample_metrics
 from sivae.evaluation.features import ENDING, FeatureNetwork, FeatureSet, effnet_lite0
 from sivae.evaluation.image_metrics import generate_for_metrics
@@ -38,6 +39,7 @@ class Against:
             before.
         count: number of images of each side at most, spread over the set.
         crop: the part of each image to keep.
+        skip_damaged: leave out images that cannot be decoded; else they are an error.
         save_to: file to write the reference's features to, whose name ends in `.safetensors`.
         notice: called with lines for the user.
         show: show progress.
@@ -49,6 +51,7 @@ class Against:
     path: Path
     count: int = COUNT
     crop: Crop = "center"
+    skip_damaged: bool = False
     save_to: Path | None = None
     notice: Notice = ignore
     show: bool = False
@@ -144,7 +147,7 @@ def _features(network: FeatureNetwork, path: Path, against: Against, shape: tupl
             )
         found = found.spread(against.count)
     else:
-        images = open_split(str(path), None, skip_damaged=False, notice=against.notice)
+        images = open_split(str(path), None, skip_damaged=against.skip_damaged, notice=against.notice)
         found = _computed(network, images, against, shape)
     if len(found) <= NEIGHBOUR:
         raise FeaturesError(
@@ -160,13 +163,22 @@ def _computed(network: FeatureNetwork, images: ImageSet, against: Against, shape
     rows = spread(len(images), against.count)
     parts: list[Tensor] = []
     shapes: set[tuple[int, ...]] = set()
+    damaged: dict[int, str] = {}
     with counting(f"features of {images.name}", len(rows), enabled=against.show) as counter:
         for start in range(0, len(rows), network.at_once):
-            some = [_pixels(images, row, shape, against.crop) for row in rows[start : start + network.at_once]]
+            some = []
+            for row in rows[start : start + network.at_once]:
+                try:
+                    some.append(_pixels(images, row, shape, against.crop))
+                except DamagedImageError as error:
+                    damaged[row] = str(error)
+                counter.advance()
+            if damaged and not against.skip_damaged:
+                continue  # the others are only looked at for damage
             for size, group in itertools.groupby(some, key=np.shape):
                 shapes.add(size)
                 parts.append(network.of(torch.from_numpy(np.stack(list(group))).permute(0, 3, 1, 2)))
-            counter.advance(len(some))
+    kept_images(images, damaged, REMEDY, against.notice)
     sides, channels = {size[0] for size in shapes}, {size[2] for size in shapes}
     return FeatureSet(
         torch.cat(parts) if parts else torch.zeros(0, 0),

@@ -37,6 +37,7 @@ def evaluate(
     device: str | None = None,
     data: str | os.PathLike[str] | None = None,
     crop: str | None = None,
+    skip_damaged: bool | None = None,
     fid_weights: str | os.PathLike[str] | None = None,
     fid_count: int = 50_000,
     lpips_weights: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
@@ -53,6 +54,8 @@ def evaluate(
         data: the images to measure on; None: the run's.
         crop: the part of each image to keep, "center" or "TOP,LEFT,HEIGHT,WIDTH"; None: the run's (of a model folder:
             images have to be square).
+        skip_damaged: leave out images that cannot be decoded, also of `against`; None: as the run did (of a model
+            folder: they are an error).
         fid_weights: the file of the Inception network, for FID and KID of images.
         fid_count: number of images at most that FID and KID compare.
         lpips_weights: the files of VGG-16's weights and of LPIPS' own weights, for LPIPS of translations.
@@ -74,6 +77,8 @@ def evaluate(
             features do not fit.
     """
     folder = Path(path)
+    if against is not None and skip_damaged:
+        against = dataclasses.replace(against, skip_damaged=True)
     asked = FeatureFiles(
         fid=None if fid_weights is None else Path(fid_weights),
         fid_count=fid_count,
@@ -81,19 +86,23 @@ def evaluate(
         against=against,
     )
     if (folder / DESCRIPTION).is_file() and not (folder / CONFIG).exists():
-        return _of_model(folder, seed or 0, device or "auto", data, crop, asked)
+        return _of_model(folder, seed or 0, device or "auto", data, crop, bool(skip_damaged), asked)
     config = read_config(folder)
     if data is not None:
         config = config.replace(path=str(Path(data).absolute()))
     if crop is not None:
         config = config.replace(crop=crop)
+    if skip_damaged is not None and hasattr(config.data, "skip_damaged"):
+        config = config.replace(skip_damaged=skip_damaged)
     if seed is not None:
         config = config.replace(seed=seed)
     where = find_device(device or config.device)
     config = config.replace(device=str(where))
     if against is not None:
-        cut = parse_crop(getattr(config.data, "crop", None))  # data that is built in has none
-        asked = dataclasses.replace(asked, against=dataclasses.replace(against, crop=cut or "center"))
+        cut = parse_crop(getattr(config.data, "crop", None))  # data that is built in has neither of the two
+        skip = against.skip_damaged or getattr(config.data, "skip_damaged", False)
+        against = dataclasses.replace(against, crop=cut or "center", skip_damaged=skip)
+        asked = dataclasses.replace(asked, against=against)
     if config.ops not in ops.available_backends(where):
         fastest = ops.available_backends(where)[0]
         notice(f"the run's ops backend {config.ops!r} is not available on {where}; evaluating with {fastest!r}")
@@ -118,7 +127,13 @@ def is_model(folder: Path) -> bool:
 
 
 def _of_model(
-    folder: Path, seed: int, device: str, data: str | os.PathLike[str] | None, crop: str | None, asked: FeatureFiles
+    folder: Path,
+    seed: int,
+    device: str,
+    data: str | os.PathLike[str] | None,
+    crop: str | None,
+    skip_damaged: bool,
+    asked: FeatureFiles,
 ) -> dict[str, Any]:
     from sivae.data.images.parts import open_parts
     from sivae.training.measured_images import MeasuredImages, measure
@@ -133,7 +148,14 @@ def _of_model(
         return {"seed": seed, **for_json(compare_samples(model, asked.against, seed=seed, conditions=_in_turn(model)))}
     channels, side, _ = model.sample_shape
     try:
-        _, images = open_parts(str(data), resolution=side, channels=channels, crop=parse_crop(crop), for_training=False)
+        _, images = open_parts(
+            str(data),
+            resolution=side,
+            channels=channels,
+            crop=parse_crop(crop),
+            skip_damaged=skip_damaged,
+            for_training=False,
+        )
         measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
         return {"seed": seed, "measured_on": f"images of {data}", **for_json(measure(model, measured, seed, asked))}
     except OSError as error:

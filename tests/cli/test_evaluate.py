@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,29 @@ def test_a_model_without_a_run_needs_no_other_data(
     assert list(json.loads(out)) == ["seed", *NAMES]
     code, _, err = run(capsys, "evaluate", model, "--against", photographs, "--fid-weights", "inception.pth")
     assert code == 2 and "is a model without a run; name the images to measure it on by --data PATH" in err
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_run_that_left_damaged_images_out_is_compared_with_its_own_data(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(photographs, data)
+    for index in (3, 7):
+        (data / f"{index}.png").write_bytes(b"no image")
+    words = "--resolution 16 --steps 1 --batch-size 4 --widths 4 8 --threads 1 --skip-damaged on --quiet"
+    run(capsys, "train", "cifar10", "--data", data, "--out", out, "--device", "cpu", *words.split())
+    code, printed, err = run(capsys, "evaluate", out, "--against", data, "--json")
+    assert code == 0, err
+    assert json.loads(printed)["images_small"] == 10
+    code, _, err = run(capsys, "evaluate", out, "--against", data, "--skip-damaged", "off")
+    assert code > 0 and "2 of 12 images of data are damaged" in err
+    model = out / "checkpoints" / "1"
+    code, _, err = run(capsys, "evaluate", model, "--data", data)
+    assert code > 0 and "leave them out by --skip-damaged on" in err
+    for more in ([], ["--against", data]):
+        code, _, err = run(capsys, "evaluate", model, "--data", data, "--skip-damaged", "on", *more)
+        assert code == 0, err
 
 
 @pytest.mark.usefixtures("_small")

@@ -12,8 +12,8 @@ from sivae.cli.main import VERBS, parser_of
 # Scripts depend on these names; add new ones, and remove none.
 NAMES = {
     "presets": "--json",
-    "evaluate": "--seed --device --data --crop --against --against-count --save-features --fid-weights --fid-count "
-    "--lpips-weights --json",
+    "evaluate": "--seed --device --data --crop --skip-damaged --against --against-count --save-features --fid-weights "
+    "--fid-count --lpips-weights --json",
     "prepare": "--resolution --crop --channels --split --workers --skip-damaged --no-levels --quiet",
     "sample": "--count --columns --seed --class --truncation --cutoff --out --each --npz --raw-weights --device",
     "reconstruct": "--crop --data --split --count --seed --every-lod --class --out --raw-weights --device",

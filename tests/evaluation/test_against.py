@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sivae.errors import ConfigError, DataError, FeaturesError
+from sivae.errors import ConfigError, DamagedImageError, DataError, FeaturesError
 from sivae.evaluation import against as against_module
 from sivae.evaluation.against import Against, compare_images, compare_samples
 from sivae.evaluation.feature_distances import sample_metrics
@@ -90,6 +90,20 @@ class TestImages:
         kept = FeatureSet.load(tmp_path / "kept.safetensors", small_network())
         assert torch.equal(kept.values, torch.cat([features(pictures(6, 0)), features(pictures(5, 1, 12))]))
         assert (kept.side, kept.channels, kept.source) == (0, 3, "some")
+
+    def test_damaged_images_are_all_named_or_left_out(self, tmp_path: Path) -> None:
+        real, notices = pictures(8, 0), []
+        folder = write(tmp_path / "some", real)
+        for index in (2, 5):
+            (folder / f"{index:04}.png").write_bytes(b"no image")
+        expected = r"^2 of 8 images of some are damaged: .*0002.png.*; .*0005.png.*; restore .* by --skip-damaged on$"
+        with pytest.raises(DamagedImageError, match=expected):
+            compare_images(folder, Against(path=folder), seed=0, device=CPU)
+        against = Against(path=folder, skip_damaged=True, notice=notices.append)
+        found = compare_images(folder, against, seed=0, device=CPU)
+        kept = features(np.delete(real, (2, 5), 0))
+        assert found == sample_metrics(kept, kept, network="small", seed=0)
+        assert notices[0].startswith("some: damaged images left out: 2 (")
 
     def test_few_images_are_refused(self, tmp_path: Path) -> None:
         few, empty = write(tmp_path / "few", pictures(3, 0)), write(tmp_path / "empty", pictures(0, 0))
