@@ -13,10 +13,10 @@ import stat
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 from weakref import WeakValueDictionary
 
 from sivae.bounds import FOLDER_DEPTH, FOLDER_LINKS, MEMBERS, NAME_BYTES, UNPACKED_RATIO, unpacked_limit
@@ -30,6 +30,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2
 _TAR_BUDGET = 8 << 30  # bytes of a compressed tar's content
 _LONG = 4 << 20  # a compressed tar of more bytes takes seconds to read
 _HEAD = 64
+_OPEN_FILES = 32  # of those that are read in pieces; a system allows a process a few hundred
 _PIECE, _SMALL_PIECE = 1 << 20, 1 << 12  # bytes that are unpacked at once; few where a byte may unpack to thousands
 
 
@@ -98,12 +99,25 @@ def open_store(path: Path, notice: Notice = ignore) -> Store:
         return FolderStore(path)
     if path.name.lower().endswith(".zip"):
         return ZipStore(path)
-    # A compressed tar is in memory as a whole, so its train and test parts share one.
+    return open_tar(path, notice=notice)
+
+
+def open_tar(path: Path, *, budget: int | None = None, notice: Notice = ignore) -> TarStore:
+    """Open a tar; the one that is open already, if there is one, so that the parts of a set share it.
+
+    Args:
+        path: the tar.
+        budget: see :class:`TarStore`.
+        notice: called with a line about what takes long.
+
+    Raises:
+        DataError: the tar cannot be read.
+    """
     status = path.stat()
     key = (path.resolve(), status.st_size, status.st_mtime_ns)
     store = _open_tars.get(key)
     if store is None:
-        store = _open_tars[key] = TarStore(path, notice=notice)
+        store = _open_tars[key] = TarStore(path, budget=budget, notice=notice)
     return store
 
 
@@ -298,38 +312,60 @@ def _whole(file: IO[bytes], size: int, piece: int) -> bytes:
     return content.getvalue()
 
 
+class _Descriptor:
+    """A file that is open until nobody uses it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._close = os.close  # kept, because the module may be gone at the end of the process
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if "number" in self.__dict__:
+            self._close(self.number)
+
+
 class SharedFile:
-    """A file that threads and processes read at given positions. It is opened at the first read.
+    """A file that threads and processes read at given positions. Of all such files only those read last are open.
 
     Args:
         path: path of the file.
     """
 
+    _open: ClassVar[OrderedDict[int, _Descriptor]] = OrderedDict()  # by the identity of the file, read last at the end
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
 
     def read_at(self, position: int, size: int) -> bytes:
         """Read `size` bytes; fewer at the end of the file."""
-        with self._lock:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY)
+        descriptor = self._descriptor()  # stays open while it is read, even where others take its place
         parts = []
-        while size and (part := os.pread(self._descriptor, size, position)):
+        while size and (part := os.pread(descriptor.number, size, position)):
             parts.append(part)
             position, size = position + len(part), size - len(part)
         return b"".join(parts)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _descriptor=None)
+    def _descriptor(self) -> _Descriptor:
+        with SharedFile._lock:
+            descriptor = self._open.get(id(self))
+            if descriptor is None:
+                descriptor = self._open[id(self)] = _Descriptor(self.path)
+                if len(self._open) > _OPEN_FILES:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(id(self))
+        return descriptor
 
     def __del__(self) -> None:
-        if self.__dict__.get("_descriptor") is not None:
-            os.close(self._descriptor)  # type: ignore[arg-type]
+        self._open.pop(id(self), None)  # without the lock, which the thread may hold when this is called
+
+
+def _new_lock() -> None:
+    SharedFile._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it, which the new process lacks
 
 
 class TarStore(Store):

@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from sivae import bounds
 from sivae.bounds import FOLDER_DEPTH
 from sivae.data.images import open_images
-from sivae.data.images.stores import FolderStore, TarStore, ZipStore, open_store, read_file
+from sivae.data.images.stores import FolderStore, SharedFile, TarStore, ZipStore, open_store, read_file
 from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pngs, write_files, write_tar, write_zip
 
@@ -169,3 +170,21 @@ def test_a_file_that_is_cut_short_in_a_tar_is_named(tmp_path: Path) -> None:
     path.with_suffix(".tar.xz").write_bytes(lzma.compress(path.read_bytes()))
     with pytest.raises(DataError, match=r"set\.tar\.xz is no tar archive, or it is damaged: 1\.png in it is cut short"):
         TarStore(path.with_suffix(".tar.xz"))
+
+
+def test_of_many_tars_only_those_read_last_are_open(tmp_path: Path) -> None:
+    tars = [TarStore(write_tar(tmp_path / f"{number:03}.tar", {"1.png": b"%d" % number})) for number in range(100)]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        assert [tar.read("1.png") for tar in tars] == [b"%d" % number for number in range(100)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 32
+    tars.clear()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_threads_read_files_that_are_closed_and_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sivae.data.images.stores._OPEN_FILES", 1)
+    files = [SharedFile(write_files(tmp_path, {str(number): b"%d" % number}) / str(number)) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        content = list(threads.map(lambda number: files[number % 8].read_at(0, 1), range(4000)))
+    assert content == [b"%d" % (number % 8) for number in range(4000)]

@@ -11,7 +11,7 @@ from sivae.data.images.base import ImageSet
 from sivae.data.images.formats import image_files
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.free_memory import available_memory
-from sivae.data.images.stores import FolderStore, Store, TarStore
+from sivae.data.images.stores import FolderStore, Store, TarStore, open_tar
 from sivae.errors import DataError
 from sivae.words import plural
 
@@ -33,7 +33,7 @@ class ShardStore(Store):
         self._parts: dict[str, str] = {}
         left = available_memory() // 2  # for tars that are compressed in spite of their name
         for shard in shards:
-            store = self._shards[shard] = TarStore(folder / shard, budget=left)
+            store = self._shards[shard] = open_tar(folder / shard, budget=left)
             left -= store.bytes_in_memory
             self.sizes |= {f"{shard}/{name}": size for name, size in store.sizes.items()}
             self.lost += tuple(f"{shard}/{name}" for name in store.lost)

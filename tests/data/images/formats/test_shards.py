@@ -62,3 +62,11 @@ def test_a_damaged_image_and_a_damaged_shard_are_named(tmp_path: Path) -> None:
     write_files(tmp_path, {"a-1.tar": b"no tar" * 200})
     with pytest.raises(DataError, match=r"a-1\.tar is no tar archive"):
         open_images(tmp_path)
+
+
+def test_the_second_part_lists_no_shard_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(("s-train-00.tar", "s-train-01.tar", "s-val-00.tar")):
+        shard(tmp_path / name, number)
+    train = open_images(tmp_path, split="train")
+    monkeypatch.setattr("sivae.data.images.stores.members", None)
+    assert [len(train), len(open_images(tmp_path, split="test"))] == [2, 1]
