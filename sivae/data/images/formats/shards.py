@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +13,13 @@ from sivae.data.images.base import ImageSet
 from sivae.data.images.formats import image_files
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.free_memory import available_memory
+from sivae.data.images.listing import list_images
 from sivae.data.images.stores import FolderStore, Store, TarStore, open_tar
 from sivae.errors import DataError
 from sivae.words import plural
 
-_SHARD = re.compile(r"(?:.*/)?[^/]*[0-9]\.tar", re.IGNORECASE)
-_PART = re.compile(r"(?:.*[-_.])?(train|training|test|testing|val|valid|validation)[-_.]?[0-9]+\.tar", re.IGNORECASE)
+_SHARD = re.compile(r"(.*?)[-_.]?([0-9]{1,18})\.tar", re.IGNORECASE)  # its stem and its number
+_PART = re.compile(r"(?:(.*)[-_.])?(train|training|test|testing|val|valid|validation)", re.IGNORECASE)  # a stem
 
 
 class ShardStore(Store):
@@ -37,8 +40,8 @@ class ShardStore(Store):
             left -= store.bytes_in_memory
             self.sizes |= {f"{shard}/{name}": size for name, size in store.sizes.items()}
             self.lost += tuple(f"{shard}/{name}" for name in store.lost)
-            if match := _PART.fullmatch(shard.rpartition("/")[2]):
-                self._parts[shard] = match[1]
+            if part := _PART.fullmatch(_stem(shard)[1]):
+                self._parts[shard] = part[2]
 
     def _place(self, name: str) -> tuple[str, str]:
         """The tar of a file, and the file's name in it."""
@@ -68,17 +71,72 @@ class ShardStore(Store):
 
 
 def find(store: Store, only: str | None = None) -> list[Found]:
-    """The set whose shards are in a folder: tars whose names end with a number."""
+    """The set whose shards are in a folder that holds no image files.
+
+    Raises:
+        DataError: one folder holds shards of several sets.
+    """
     if only is not None or not isinstance(store, FolderStore):
         return []
-    shards = [name for name in store.sizes if _SHARD.fullmatch(name)]
-    return [Found(f"tar shards in {store.path}", partial(_open, store.path, shards))] if shards else []
+    shards = _shards([name for name in store.sizes if name.lower().endswith(".tar")])
+    if not shards:
+        return []
+    listing = list_images(store)
+    if listing.images:
+        return []
+    _check_one_set(store, shards)
+    others = {name: found for name, found in listing.others.items() if name not in set(shards)}
+    beside = replace(listing, others=others).left_out()
+    return [Found(f"tar shards in {store.path}", partial(_open, store.path, shards, beside))]
 
 
-def _open(folder: Path, shards: list[str], request: Request) -> ImageSet:
+def _stem(tar: str) -> tuple[str, str]:
+    """The folder of a shard, and its name without the number."""
+    folder, _, name = tar.rpartition("/")
+    match = _SHARD.fullmatch(name)
+    return folder, match[1] if match else name
+
+
+def _shards(tars: Sequence[str]) -> list[str]:
+    """Those tars that are shards: their folder and stem are the same, and their numbers count them.
+
+    The numbers have zeros in front, or have several digits and follow each other. Those of svhn2.tar, or of cifar10.tar
+    and cifar100.tar, do not.
+    """
+    numbers: dict[tuple[str, str], dict[str, str]] = {}
+    for tar in tars:
+        if match := _SHARD.fullmatch(tar.rpartition("/")[2]):
+            numbers.setdefault(_stem(tar), {})[tar] = match[2]
+    shards = set[str]()
+    for group in numbers.values():
+        values = [int(digits) for digits in group.values()]
+        follow = 1 < len(values) == max(values) - min(values) + 1
+        if any(len(digits) > 1 and (digits[0] == "0" or follow) for digits in group.values()):
+            shards |= group.keys()
+    return [tar for tar in tars if tar in shards]
+
+
+def _check_one_set(store: Store, shards: Sequence[str]) -> None:
+    """Check that the shards in a folder have one stem, but for the words that name a part."""
+    counts: dict[str, Counter[str]] = {}
+    for folder, stem in map(_stem, shards):
+        part = _PART.fullmatch(stem)
+        counts.setdefault(folder, Counter())[(part[1] or "") if part else stem] += 1
+    for folder, sets in counts.items():
+        if len(sets) > 1:
+            came = ", ".join(f"{stem or 'without a name'} ({plural(count, 'tar')})" for stem, count in sets.items())
+            raise DataError(
+                f"{store.path / folder} holds tar shards of several sets: {came}; move each set into a folder of its "
+                "own, and name that"
+            )
+
+
+def _open(folder: Path, shards: Sequence[str], beside: str, request: Request) -> ImageSet:
     found = image_files.find(ShardStore(folder, shards))
     if not found:
         raise DataError(
             f"{folder} holds {plural(len(shards), 'tar')} without image files; name one to read another data set"
         )
+    if beside:
+        request.notice(f"{folder}: beside the shards {beside}")
     return found[0].open(request)

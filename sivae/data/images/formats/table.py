@@ -88,11 +88,11 @@ FORMATS = (
     Format("NumPy arrays", "uint8 in .npy or .npz", "formats.arrays"),
     Format("MNIST", "IDX files, also of Fashion-MNIST and similar sets", "formats.idx"),
     Format("SVHN", "cropped, train_32x32.mat and so on", "formats.svhn"),
-    Format("image files", "in a folder, zip or tar, also those of FFHQ and CelebA-HQ", "formats.image_files", turn=2),
-    Format("tar shards", "NAME-000000.tar and so on, as of WebDataset", "formats.shards", turn=3),
+    Format("tar shards", "NAME-000000.tar and so on, as of WebDataset", "formats.shards", turn=2),
+    Format("image files", "in a folder, zip or tar, also those of FFHQ and CelebA-HQ", "formats.image_files", turn=3),
 )
 
-_LISTED = sorted(FORMATS, key=lambda row: (2, 1, 3, 0).index(row.turn))  # the order in texts, the most common first
+_LISTED = sorted(FORMATS, key=lambda row: (3, 1, 2, 0).index(row.turn))  # the order in texts, the most common first
 
 
 def titles() -> str:

@@ -34,7 +34,7 @@ def test_the_shards_are_one_set_with_the_classes_beside_its_images(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "names", [("s-train-0.tar", "s-train-1.tar", "s-val-0.tar"), ("train/0.tar", "train/1.tar", "val/0.tar")]
+    "names", [("s-train-00.tar", "s-train-01.tar", "s-val-00.tar"), ("train/00.tar", "train/01.tar", "val/00.tar")]
 )
 def test_the_names_or_folders_of_shards_are_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
     for number, name in enumerate(names):
@@ -50,17 +50,17 @@ def test_shards_are_no_classes(tmp_path: Path) -> None:
 
 
 def test_shards_without_images_are_refused(tmp_path: Path) -> None:
-    write_tar(tmp_path / "notes-1.tar", {"a.txt": b"x"})
+    write_tar(tmp_path / "notes-01.tar", {"a.txt": b"x"})
     with pytest.raises(DataError, match="holds 1 tar without image files; name one"):
         open_images(tmp_path)
 
 
 def test_a_damaged_image_and_a_damaged_shard_are_named(tmp_path: Path) -> None:
-    write_tar(tmp_path / "a-0.tar", {"1.png": b"x"})
-    with pytest.raises(DamagedImageError, match=r"1\.png in .*a-0\.tar is no image"):
+    write_tar(tmp_path / "a-00.tar", {"1.png": b"x"})
+    with pytest.raises(DamagedImageError, match=r"1\.png in .*a-00\.tar is no image"):
         open_images(tmp_path).read(0)
-    write_files(tmp_path, {"a-1.tar": b"no tar" * 200})
-    with pytest.raises(DataError, match=r"a-1\.tar is no tar archive"):
+    write_files(tmp_path, {"a-01.tar": b"no tar" * 200})
+    with pytest.raises(DataError, match=r"a-01\.tar is no tar archive"):
         open_images(tmp_path)
 
 
@@ -70,3 +70,53 @@ def test_the_second_part_lists_no_shard_again(tmp_path: Path, monkeypatch: pytes
     train = open_images(tmp_path, split="train")
     monkeypatch.setattr("sivae.data.images.stores.members", None)
     assert [len(train), len(open_images(tmp_path, split="test"))] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("celeba.tar", "stl10.tar", "svhn2.tar"),
+        ("cifar10.tar", "cifar100.tar"),
+        ("imagenet-32.tar", "imagenet-64.tar"),
+        ("set-1.tar", "set-2.tar"),
+        ("stl10.tar",),
+    ],
+)
+def test_tars_of_which_each_is_a_set_are_no_shards(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number, name in enumerate(names):
+        shard(tmp_path / name, number)
+    with pytest.raises(DataError, match=r"\.tar.* \(an archive in it can be named itself\)"):
+        open_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("00000.tar",),
+        ("part-00001.tar", "part-00007.tar"),
+        tuple(f"part{number}.tar" for number in range(12)),
+        ("s-10.tar", "s-11.tar"),
+        ("train00.tar", "train01.tar"),
+    ],
+)
+def test_tars_that_their_names_number_are_shards(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for number, name in enumerate(names):
+        shard(tmp_path / name, number)
+    assert len(open_images(tmp_path)) == len(names)
+
+
+def test_files_beside_the_shards_are_counted(tmp_path: Path) -> None:
+    shard(tmp_path / "set-000000.tar", 0)
+    shard(tmp_path / "other.tar", 1)
+    write_files(tmp_path, {"1.heic": b"\0\0\0\x18ftypheic", "README.md": b"#"})
+    said: list[str] = []
+    assert len(open_images(tmp_path, notice=said.append)) == 1
+    left_out = "left out: 1 .heic (images that Pillow cannot read here), 1 .tar"
+    assert said[0] == f"{tmp_path}: beside the shards {left_out}"
+
+
+def test_shards_of_several_sets_in_a_folder_are_refused(tmp_path: Path) -> None:
+    for number, name in enumerate(("a-000.tar", "a-001.tar", "b-train-000.tar")):
+        shard(tmp_path / name, number)
+    with pytest.raises(DataError, match=r"holds tar shards of several sets: a \(2 tars\), b \(1 tar\); move each set"):
+        open_images(tmp_path)
