@@ -11,12 +11,18 @@ import mmap
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import traceback
 import warnings
-from concurrent.futures import Future, ThreadPoolExecutor
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 from multiprocessing.util import Finalize
+from queue import SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +34,7 @@ from sivae.data.images.loading.order import Order
 from sivae.errors import DamagedImageError, DataError
 
 _PATIENCE_SECONDS = 600  # for one batch
-_END_SECONDS = 5  # for a process that has been killed
+_END_SECONDS = 5  # for a process that has been killed, and for threads that finish their last batches
 
 
 class Prefetcher(Protocol):
@@ -86,7 +92,7 @@ class ArrayPrefetcher:
     def __init__(self, data: Tensor, order: Order, *, batch_size: int, ahead: int, threads: int, pinned: bool) -> None:
         self._data, self._order, self._ahead = data, order, ahead
         self._buffers = Buffers((batch_size, *data.shape[1:]), pinned=pinned)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sivae-data")
+        self._threads = _Threads(threads)
         self._coming: dict[int, tuple[Future[None], Tensor]] = {}
 
     def take(self, step: int) -> Tensor:
@@ -98,7 +104,7 @@ class ArrayPrefetcher:
         for coming in range(step, step + self._ahead + 1):
             if coming not in self._coming:
                 buffer = self._buffers.take()
-                future = self._pool.submit(_gather, self._data, self._order, coming, buffer)
+                future = self._threads.submit(partial(_gather, self._data, self._order, coming, buffer))
                 self._coming[coming] = future, buffer
         future, buffer = self._coming.pop(step)
         _wait_for(future, step)
@@ -108,8 +114,58 @@ class ArrayPrefetcher:
         self._buffers.give_back(pixels)
 
     def close(self) -> None:
+        for future, _ in self._coming.values():
+            future.cancel()
         self._coming.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.end()
+
+
+class _Threads:
+    """Threads that make calls in turn. Unlike those of an executor, they let Python exit while a disk does not answer.
+
+    Args:
+        count: number of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._calls: _Calls = SimpleQueue()
+        threads = [
+            threading.Thread(target=_make_calls, args=(self._calls,), daemon=True, name=f"sivae-data-{number}")
+            for number in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        # Also when Python exits: it aborts if one of torch's functions returns to it after its end.
+        self.end = weakref.finalize(self, _end_threads, self._calls, threads)
+
+    def submit(self, call: Callable[[], None]) -> Future[None]:
+        """Make the call in a thread, unless the future is cancelled before."""
+        future: Future[None] = Future()
+        self._calls.put((future, call))
+        return future
+
+
+_Calls = SimpleQueue[tuple[Future[None], Callable[[], None]] | None]  # None ends a thread
+
+
+def _make_calls(calls: _Calls) -> None:
+    while (entry := calls.get()) is not None:
+        future, call = entry
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+        del entry, future, call  # they hold the memory of a batch
+
+
+def _end_threads(calls: _Calls, threads: list[threading.Thread]) -> None:
+    for _ in threads:
+        calls.put(None)
+    end = time.monotonic() + _END_SECONDS
+    for thread in threads:
+        if thread is not threading.current_thread():  # where the garbage collector calls this
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _wait_for(future: Future[None], step: int) -> None:

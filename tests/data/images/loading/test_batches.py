@@ -397,10 +397,18 @@ def test_a_worker_that_is_silent_is_an_error(make: Make, monkeypatch: pytest.Mon
 def test_a_disk_that_does_not_answer_is_an_error(mapped: ImageSet, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
     monkeypatch.setattr(prefetch_module, "_gather", lambda *_: answers.wait(30))
-    monkeypatch.setattr(prefetch_module, "_PATIENCE_SECONDS", 0.2)
+    for limit in ("_PATIENCE_SECONDS", "_END_SECONDS"):
+        monkeypatch.setattr(prefetch_module, limit, 0.2)
+    batches = make(mapped, cache="none", workers=1)
     with pytest.raises(DataError, match=r"reading the images of batch 3 has taken more than 0\.2 seconds; check that"):
-        make(mapped, cache="none", workers=1).batch(3)
+        batches.batch(3)
+    batches.close()
+    waiting = [thread for thread in threading.enumerate() if thread.name.startswith("sivae-data")]
+    assert waiting and all(thread.daemon for thread in waiting)  # Python exits without daemon threads
     answers.set()
+    for thread in waiting:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in waiting)
 
 
 def test_a_worker_out_of_memory_is_an_error(make: Make) -> None:
