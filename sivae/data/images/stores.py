@@ -6,6 +6,7 @@ Nothing is written to the disk, so a name in an archive cannot lead out of a fol
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -31,6 +32,7 @@ _TAR_BUDGET = 8 << 30  # bytes of a compressed tar's content
 _LONG = 4 << 20  # a compressed tar of more bytes takes seconds to read
 _HEAD = 64
 _OPEN_FILES = 32  # of those that are read in pieces; a system allows a process a few hundred
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what the system lacks at the moment; the file is not damaged
 _PIECE, _SMALL_PIECE = 1 << 20, 1 << 12  # bytes that are unpacked at once; few where a byte may unpack to thousands
 
 
@@ -54,6 +56,7 @@ class Store(ABC):
         Raises:
             DamagedImageError: the file cannot be read.
             DataError: the file does not fit the free memory.
+            OSError: the system has no memory or no more open files at the moment.
         """
 
     def head(self, name: str) -> bytes:
@@ -188,6 +191,8 @@ class FolderStore(Store):
         except FileNotFoundError:
             raise DamagedImageError(f"{self.where(name)} has vanished since the folder was listed") from None
         except OSError as error:
+            if error.errno in _SCARCE:
+                raise
             raise DamagedImageError(f"{self.where(name)} cannot be read: {error.strerror}") from None
 
     def where(self, name: str) -> str:
@@ -286,6 +291,8 @@ class ZipStore(Store):
                 raise DamagedImageError(f"{self.where(name)} is damaged: {error}") from None
             raise DataError(f"{self.where(name)} cannot be read: {error}; unpack the archive first") from None
         except Exception as error:  # damaged archives raise many kinds of errors
+            if isinstance(error, OSError) and error.errno in _SCARCE:
+                raise
             raise DamagedImageError(f"{self.where(name)} is damaged: {reason_of(error)}") from None
 
     def head(self, name: str) -> bytes:

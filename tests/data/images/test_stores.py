@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import lzma
 import os
@@ -170,6 +171,24 @@ def test_a_file_that_is_cut_short_in_a_tar_is_named(tmp_path: Path) -> None:
     path.with_suffix(".tar.xz").write_bytes(lzma.compress(path.read_bytes()))
     with pytest.raises(DataError, match=r"set\.tar\.xz is no tar archive, or it is damaged: 1\.png in it is cut short"):
         TarStore(path.with_suffix(".tar.xz"))
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_system_lacks_at_the_moment_damages_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    folder, archive = FolderStore(write_files(tmp_path / "a", {"1.png": b"1"})), tmp_path / "set.zip"
+    packed = ZipStore(write_zip(archive, {"1.png": b"1"}))
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(zipfile.ZipFile, "open", fail)
+    for store in (folder, packed):
+        with pytest.raises(OSError) as caught:
+            store.read("1.png")
+        assert caught.value.errno == code
 
 
 def test_of_many_tars_only_those_read_last_are_open(tmp_path: Path) -> None:
