@@ -136,7 +136,7 @@ def test_a_jpeg_of_very_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -
     content = content[:start] + 100 * content[start:-2] + content[-2:]  # its last scan again and again
     assert decode(content, "a.jpg").size == (8, 8)
     monkeypatch.setattr("sivae.data.images.pixels.PROGRESSIVE_PIXELS", 8 * 8 * 100)
-    with pytest.raises(DamagedImageError, match=r"a\.jpg has 8×8 pixels in 1\d\d scans, as a file made to take hours"):
+    with pytest.raises(DamagedImageError, match=r"a\.jpg has 8×8 .* in 1\d\d scans, which would take long to decode"):
         decode(content, "a.jpg")
 
 
