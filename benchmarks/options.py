@@ -117,7 +117,11 @@ def _report_parser(program: str) -> Parser:
 def _add_place(parser: Parser) -> None:
     """Add --out, --device, --threads and --sides."""
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=RESULTS, help="Folder of the results. (default: benchmarks/results)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=RESULTS,
+        help="Folder of the results. (default: benchmarks/results of the checkout)",
     )
     add_device(parser)
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads. (default: torch's choice)")

@@ -22,6 +22,7 @@ from benchmarks.probes import CopyProbe, copy_bandwidth, probe_bytes
 from benchmarks.rows import Row, RowFile, group_rows, iteration_rows
 from benchmarks.timing import Effort, Efforts, Spread
 from sivae.progress import Progress, naming
+from sivae.words import plural
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Run:
     def _introduce(self, progress: Progress) -> None:
         facts = self._file.facts
         progress.notice(
-            f"{facts['device']}, {facts['threads']} CPU threads, torch {facts['torch']}, "
+            f"{facts['device']}, {plural(facts['threads'], 'CPU thread')}, torch {facts['torch']}, "
             f"backends {', '.join(facts['backends'])}"
         )
         for name, reason in missing_backends(self._device).items():

@@ -27,17 +27,27 @@ def from_pretrained(path: str | os.PathLike[str], *, averaged: bool = True) -> V
         ModelFileError: there is no model, or its files are damaged; a ValueError.
     """
     folder = _model_folder(Path(path))
-    return load_model(folder, averaged=averaged and (folder / AVERAGED).exists())
+    try:
+        return load_model(folder, averaged=averaged and (folder / AVERAGED).exists())
+    except ModelFileError as error:
+        if folder.parent.name != _CHECKPOINTS or folder == (first := _steps(folder.parent)[0]):
+            raise
+        raise ModelFileError(f"{error}; or name an earlier checkpoint, such as {first}") from None
+
+
+def _steps(checkpoints: Path) -> list[Path]:
+    """The folders of a run's checkpoints, the last one last."""
+    return sorted((file for file in checkpoints.iterdir() if file.name.isdecimal()), key=lambda file: int(file.name))
 
 
 def _model_folder(path: Path) -> Path:
     if (path / DESCRIPTION).exists():
         return path
     if (path / _CHECKPOINTS).is_dir():
-        steps = [file for file in (path / _CHECKPOINTS).iterdir() if file.name.isdecimal()]
+        steps = _steps(path / _CHECKPOINTS)
         if not steps:
             raise ModelFileError(f"{path} has no checkpoint yet; train on with sivae train --resume {path}")
-        path = max(steps, key=lambda file: int(file.name))
+        path = steps[-1]
         if (path / DESCRIPTION).exists():
             return path
     if (path / MODEL).exists():

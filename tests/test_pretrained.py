@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import sivae
+from sivae.errors import ModelFileError
 from sivae.models import VAEModel
 from sivae.models.storage import save_model, write_model
 from tests.models.samples import small_conv
@@ -44,6 +45,13 @@ def test_of_a_run_it_is_the_last_checkpoint_by_number(tmp_path: Path) -> None:
     (run / "checkpoints" / ".tmp-12-ab").mkdir()
     assert _is(sivae.from_pretrained(run), 10)
     assert _is(sivae.from_pretrained(run / "checkpoints" / "9"), 9)
+
+
+def test_beside_a_damaged_checkpoint_an_earlier_one_is_named(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", [9, 10])
+    (run / "checkpoints" / "10" / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ModelFileError, match=r"or name an earlier checkpoint, such as .*checkpoints/9"):
+        sivae.from_pretrained(run)
 
 
 def test_averaged_weights_are_taken_unless_declined(tmp_path: Path) -> None:

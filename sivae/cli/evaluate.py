@@ -46,7 +46,7 @@ def options(parser: Parser) -> None:
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the metrics' samples. (default: the run's)")
     parser.add_argument("--device", metavar="NAME", help="Device to compute on. (default: the run's)")
     parser.add_argument("--data", type=Path, metavar="PATH", help="Images to measure on. (default: the run's)")
-    add_crop(parser, "as in the run's training; images of a model folder have to be square")
+    add_crop(parser, "as in the run's training; of a model, --data must be square, and --against is cut in the middle")
     parser.add_argument(
         "--skip-damaged",
         type=switch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sivae.cli.generation import add_class, add_model, add_picture, add_weights_and_device, open_model
+from sivae.cli.generation import add_class, add_model, add_picture, add_weights_and_device, open_model, refuse
 from sivae.cli.parsing import Parser, add_crop, at_least, file, seed
 from sivae.errors import ConfigError
 
@@ -57,6 +57,8 @@ def run(given: argparse.Namespace) -> None:
     seeds = given.seeds or []
     if (len(images), len(seeds)) not in ((2, 0), (0, 2)):
         raise ConfigError("name two image files, or two samples by --seeds N N")
+    if seeds:
+        refuse(given, ["crop"], "is for image files; leave it out")
     if given.frames is not None and given.gif is None:
         raise ConfigError("--frames goes with --gif FILE; leave it out, or name the animation's file")
     opened = open_model(given)

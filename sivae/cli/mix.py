@@ -63,6 +63,8 @@ def run(given: argparse.Namespace) -> None:
     """Mix, and print where the picture is."""
     if given.images:
         refuse(given, ["rows", "columns", "seed"], "is for samples, not for image files; leave it out")
+    else:
+        refuse(given, ["crop"], "is for image files; leave it out")
     rows, columns, seed = given.rows or _ROWS, given.columns or _COLUMNS, given.seed or 0
     if given.images:
         rows = columns = len(given.images)

@@ -132,6 +132,7 @@ def run(given: argparse.Namespace) -> None:
     """Score, measure, write, and print a table."""
     _check_combination(given)
     opened = open_model(given)
+    _check_out(given, opened)
     if given.score is not None:
         _score_files(given, opened)
     else:
@@ -161,6 +162,22 @@ def _check_combination(given: argparse.Namespace) -> None:
         raise ConfigError(f"--quantile {given.quantile:g}: expected more than 0 and at most 1")
     if given.against is None:
         refuse(given, ["against_split"], "goes with --against PATH; leave it out, or give that too")
+
+
+def _check_out(given: argparse.Namespace, opened: ImageModel) -> None:
+    """Refuse to write into a set of images, which the picture would change."""
+    from sivae.training.folder import run_of
+
+    if given.out is None:
+        return
+    run = run_of(opened.source)
+    of_run = None if run is None or "path" not in run.data.key_names() else run.value("path")
+    for place in (given.in_, given.against, of_run):
+        if place is not None and given.out.resolve().is_relative_to(Path(place).resolve()):
+            raise ConfigError(
+                f"--out {given.out} is in the images of {place}, and the figure would become one of them; choose "
+                "another folder"
+            )
 
 
 def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:

@@ -27,6 +27,7 @@ OTHER_NAMES = {
     "--data-dir": "--data",
     "--output": "--out",
     "--outdir": "--out",
+    "--log-dir": "--out",
     "--num-workers": "--workers",
     "--image-size": "--resolution",
     "--latent-dim": "--z-dim",
@@ -128,7 +129,7 @@ class Parser(argparse.ArgumentParser):
             other = OTHER_NAMES.get(word.split("=")[0])
             if other in options:
                 return f"; did you mean {other}?"
-            close = difflib.get_close_matches(word.split("=")[0], options, n=1)
+            close = difflib.get_close_matches(word.split("=")[0], options, n=1, cutoff=0.75)
             if word.startswith("--") and close:
                 return f"; did you mean {close[0]}?"
         return ""

@@ -89,10 +89,16 @@ def log_exp_elbo(
     beta_kl = check_scalar("log_exp_elbo", "beta_kl", beta_kl)
     alpha = check_scalar("log_exp_elbo", "alpha", alpha, positive=True)
     dtype = sum_dtype(rec.dtype)
-    if rec.shape[0] == 0:
+    count = rec.shape[0]
+    if isinstance(count, int) and count == 0:
         return torch.full((), math.nan, dtype=dtype, device=rec.device)
     t = -alpha * scale * (beta_rec * rec.to(dtype) + beta_kl * kl.to(dtype))  # [B]
-    return torch.logsumexp(t, dim=0) - math.log(alpha * rec.shape[0])
+    if isinstance(count, int):
+        # A tensor: forward derivatives of a scalar less a number of Python are float64.
+        shift = t.new_full((), math.log(alpha * count))
+    else:  # a size that stays open in an export
+        shift = (alpha * torch.ones_like(t).sum()).log()
+    return torch.logsumexp(t, dim=0) - shift
 
 
 @annotated

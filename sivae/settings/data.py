@@ -237,8 +237,8 @@ class ImageData(Data):
             )
         if not os.path.exists(self.path):
             raise ConfigError(
-                f"{self.path}: there is no such file or folder; if the images have moved, name their new place by "
-                f"{option} PATH"
+                f"{self.path}: there is no such file or folder; check the path, or name the new place of images that "
+                f"have moved by {option} PATH"
             )
         return self.path
 

@@ -32,7 +32,7 @@ from sivae.models.reading import read_plain
 from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, write_model
 
 STATE, MANIFEST = "state.pt", "manifest.json"
-_DAMAGED = "the checkpoint is damaged; delete or restore its folder, the one before it is used then"
+_DAMAGED = "the checkpoint is damaged; delete or restore its folder"
 
 
 class _File(TypedDict):

@@ -135,7 +135,7 @@ def train(
         stack.callback(task.close)
         task.check_size()
         config = _with_steps(task)
-        chosen = f"precision: {config.precision}, as this device computes it fastest" if automatic else ""
+        chosen = f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device" if automatic else ""
         for text in (_ends_early(config), spare, chosen):
             if text:
                 say(text)

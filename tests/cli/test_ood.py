@@ -86,6 +86,15 @@ def test_a_threshold_is_calibrated_and_used(folder: Path, tmp_path: Path, capsys
     assert code == 2 and "was calibrated for another model" in err
 
 
+def test_a_figure_never_goes_into_a_set_of_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.rglob("*"))
+    for place in ("files", "files/ood"):
+        words = ("ood", folder / "run", "--against", folder / "files", "--out", folder / place)
+        code, _, err = run(capsys, *words)
+        assert code == 2 and "and the figure would become one of them; choose another folder" in err
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_the_crop_decides_what_is_scored_and_stays_with_the_threshold(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

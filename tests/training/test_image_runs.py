@@ -168,7 +168,7 @@ def test_a_folder_of_images_may_move_before_the_run_is_resumed(tmp_path: Path) -
 
     train_until(5, _of_folder(images, epochs=6, steps=None), tmp_path / "run")
     images.rename(tmp_path / "elsewhere")
-    missing = r"images: there is no such file or folder; if the images have moved, name their new place by --data PATH"
+    missing = r"images: there is no such file or folder; check the path, or name the new place of images"
     with pytest.raises(ConfigError, match=missing):
         evaluate(tmp_path / "run")
     with pytest.raises(ConfigError, match=missing):

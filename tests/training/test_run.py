@@ -143,7 +143,7 @@ def test_a_run_keeps_the_precision_that_was_chosen(
 ) -> None:
     config = _config(steps=5, precision="auto")
     train(config, tmp_path / "run")
-    assert "precision: fp32, as this device computes it fastest" in capsys.readouterr().err
+    assert "precision: fp32, chosen for points on this device" in capsys.readouterr().err
     assert read_config(tmp_path / "run").precision == "fp32"
     assert train(config, tmp_path / "run", resume=True)["steps"] == 5
 

@@ -72,6 +72,8 @@ def decode(content: bytes, where: str) -> Image.Image:
         ) from None
     except UnidentifiedImageError:
         kind = kind_of(content)
+        if kind in readable_kinds():
+            raise DamagedImageError(f"{where} is damaged: it begins as {kind}, and the rest is no image") from None
         came = f"an image of the kind {kind}, which Pillow cannot read here" if kind else "no image that can be read"
         raise DamagedImageError(f"{where} is {came} ({', '.join(readable_kinds())})") from None
     except Exception as error:  # decoders raise many kinds of errors on damaged files

@@ -30,7 +30,10 @@ def philox4x32(counter: tuple[Tensor, ...], key: tuple[Tensor, ...]) -> tuple[Te
 
 def philox_normal(seed: Tensor, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
-    index = torch.arange((count + 3) // 4, dtype=torch.int64, device=seed.device)  # [count / 4]
+    # A block of four for each four values; of a size that stays open in an export, one for each value.
+    known = isinstance(count, int)
+    number = torch.arange((count + 3) // 4 if known else count, dtype=torch.int64, device=seed.device)
+    index = number if known else number >> 2
     seed = seed.reshape(())
     counter = (
         index & _LOW,
@@ -50,6 +53,7 @@ def philox_normal(seed: Tensor, offset: int, shape: Sequence[int], dtype: torch.
             radius1 * torch.sin(angle1),
         ),
         dim=1,
-    )  # [count / 4, 4]
-    normals = normals.reshape(-1)[:count].reshape(shape)
+    )  # [count / 4, 4], or [count, 4]
+    normals = normals.reshape(-1)[:count] if known else normals.gather(1, (number & 3)[:, None])
+    normals = normals.reshape(shape)
     return normals.to(torch.float64 if dtype is torch.float64 else torch.float32).to(dtype)
