@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sivae.cli.parsing import Parser, at_least, file, number, seed, whole
-from sivae.errors import ConfigError
+from sivae.errors import ConfigError, DamagedImageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +184,14 @@ class ImageModel:
         for path in paths:
             if path.is_dir():
                 raise ConfigError(f"{path} is a folder; name image files in it{folders}")
-        pictures = [(decode(read_file(path), str(path)), str(path)) for path in paths]
+        pictures, problems = [], []
+        for path in paths:
+            try:
+                pictures.append((decode(read_file(path), str(path)), str(path)))
+            except DamagedImageError as error:
+                problems.append(str(error))
+        if problems:
+            raise DamagedImageError(f"{'; '.join(problems)}; leave {'it' if len(problems) == 1 else 'them'} out")
         return _stacked(
             [fit_square(picture, self.side, self.channels, where, self.crop) for picture, where in pictures]
         )

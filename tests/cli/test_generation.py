@@ -276,6 +276,7 @@ def test_a_mistake_is_one_line(
         ("reconstruct rgb .", ". is a folder; name image files in it, or give the folder by --data"),
         ("interpolate rgb a.png .", ". is a folder; name image files in it"),
         ("interpolate rgb a.png b.png c.png", "one argument too many: c.png; expected RUN_OR_MODEL A B"),
+        ("reconstruct rgb a.png set.npz rgb/model.json", "rgb/model.json is no image that can be read"),
         ("reconstruct rgb set.npz", "set.npz is no image that can be read"),
         ("reconstruct rgb --data nowhere", "nowhere: there is no such file or folder"),
         ("reconstruct rgb --data set.npz --split test", "has no test images"),
