@@ -18,7 +18,7 @@ from sivae.data.images.loading.threads import for_each
 from sivae.data.images.pixels import check_shape_request, check_size, fit
 from sivae.errors import DamagedImageError, DataError
 
-REMEDY = "restore such images, or leave them out by --skip-damaged on"
+REMEDY = "restore such images, or leave them out by --skip-damaged (in sivae train: --skip-damaged on)"
 
 _PROBED = 64  # images that are read to choose the shape
 _BLOCK_BYTES = 8 << 20
