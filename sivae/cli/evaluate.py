@@ -50,6 +50,8 @@ def options(parser: Parser) -> None:
     parser.add_argument(
         "--skip-damaged",
         type=switch,
+        nargs="?",
+        const=True,
         metavar="{on,off}",
         help="Leave out image files that cannot be decoded, also of --against. (default: as in the run's training, "
         "else off)",

@@ -93,7 +93,7 @@ def test_a_run_that_left_damaged_images_out_is_compared_with_its_own_data(
     code, _, err = run(capsys, "evaluate", model, "--data", data)
     assert code > 0 and "leave them out by --skip-damaged" in err
     for more in ([], ["--against", data]):
-        code, _, err = run(capsys, "evaluate", model, "--data", data, "--skip-damaged", "on", *more)
+        code, _, err = run(capsys, "evaluate", model, "--data", data, "--skip-damaged", *more)
         assert code == 0, err
 
 
