@@ -27,8 +27,8 @@ def options(parser: Parser) -> None:
         Translations: their distance to the true images, and how much the class code reveals of the content and the
         content code of the class.
 
-        With --against, how close samples come to real images, by a network that is installed with pip install
-        'sivae[metrics]'. A folder of images in the place of RUN is compared as it is.
+        --against measures how close samples come to real images, with a network that pip install 'sivae[metrics]'
+        brings. RUN may then also be a folder of images: its images are compared instead of samples.
         """,
         [
             "sivae evaluate runs/8gaussians-seed0",

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sivae import files
-from sivae.errors import CheckpointError, ModelFileError
+from sivae.errors import CheckpointError, ModelFileError, reason_of
 from sivae.fields import SEED
 from sivae.json_files import read_json
 from sivae.models import VAEModel
@@ -90,9 +90,8 @@ class Checkpoint:
         except (CheckpointError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # torch's loaders raise anything for a state of other types
-            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{self.path / STATE} does not fit this run or this version of sivae ({reason}); {remedy}"
+                f"{self.path / STATE} does not fit this run or this version of sivae ({reason_of(error)}); {remedy}"
             ) from None
 
     def _restore(self, model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:

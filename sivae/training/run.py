@@ -13,13 +13,12 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 
-from sivae import files, ops
+from sivae import files
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.fields import Range, table
-from sivae.machine import device_name, find_device, multiplies_bfloat16, versions
+from sivae.machine import device_name, versions
 from sivae.progress import Progress
-from sivae.settings.growth import SMALLEST, Growing
-from sivae.settings.run import WARM_UP, Precision, RunConfig, found_keys, placed_settings, resumable_keys
+from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, diagnose
@@ -30,7 +29,6 @@ from sivae.training.folder import (
     SAMPLES,
     SUMMARY,
     new_folder,
-    read_config,
     read_rollback,
     read_summary,
     way_back,
@@ -40,6 +38,14 @@ from sivae.training.interruption import StopSignals
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, checked_record, read_records
+from sivae.training.resolved_settings import (
+    growth_notice,
+    resolve,
+    resumed,
+    sample_every,
+    threads_notice,
+    with_steps,
+)
 from sivae.training.restart import launch_record, record_launch, started_before
 from sivae.training.run_metrics import for_json
 from sivae.training.tasks.base import Task, open_task
@@ -100,7 +106,7 @@ def train(
     if resume:
         if out is None:
             raise RunFolderError("resume: name the run's folder")
-        config = _resumed_config(config, Path(out))
+        config = resumed(config, Path(out))
     elif config is None:
         raise ConfigError("train: give a configuration, or resume=True and the folder of a run")
     else:
@@ -119,7 +125,7 @@ def train(
             before = started_before(config, out, launch) if processes.first else None
             if name := processes.text_of_first(str(before or "")):
                 folder = Path(name)
-                config = _resumed_config(None, folder)
+                config = resumed(None, folder)
                 say(f"torchrun has started this training again; it goes on in {folder}")
         if folder is not None:
             if processes.first:
@@ -129,16 +135,16 @@ def train(
                 return {**finished, "run": str(folder)}
         config.check_processes(processes.count)
         device = _device_of(config, processes)
-        spare = _spare_threads(config)
+        notices = [threads_notice(config)]
         stack.enter_context(process_settings(config))
         task = open_task(config, device, processes, data=data, show=show)
         stack.callback(task.close)
         task.check_size()
-        config = _with_steps(task)
-        chosen = f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device" if automatic else ""
-        for text in (_ends_early(config), spare, chosen):
-            if text:
-                say(text)
+        config = with_steps(task)
+        if automatic:
+            notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
+        for text in filter(None, [growth_notice(config), *notices]):
+            say(text)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -302,7 +308,7 @@ class _Run:
                 if stops:
                     self.processes.wait()
                     self._interrupt(f"at step {step:,}", stop)
-                if recorder is not None and not last and step % _sample_every(config, self.steps) == 0:
+                if recorder is not None and not last and step % sample_every(config, self.steps) == 0:
                     with self.clock.paused():
                         path = self.folder / SAMPLES / f"{step:0{len(str(self.steps))}d}.png"
                         for picture in task.picture_samples(path, trainer.for_evaluation(), step):
@@ -432,46 +438,6 @@ class _Run:
         files.write_json(self.folder / SUMMARY, summary)
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """Fill in device, ops, precision and threads. Settings that depend on the data stay open.
-
-    Raises:
-        ConfigError: the device or the backend is missing, or a setting needs another device.
-    """
-    device = find_device(config.device)
-    if config.cuda_graph == "on" and device.type != "cuda":
-        raise ConfigError(f"cuda_graph = 'on': CUDA graphs need a GPU, and the device is {device}; leave it out")
-    status = ops.backend_status()
-    if config.ops is not None and config.ops not in status:
-        raise ConfigError(f"ops = {config.ops!r}: expected one of {', '.join(status)}")
-    available = ops.available_backends(device)
-    if config.ops is not None and config.ops not in available:
-        reason = status[config.ops].get(device.type) or f"it has no kernels for {device}"
-        raise ConfigError(f"ops = {config.ops!r} is not available: {reason}; or choose one of {', '.join(available)}")
-    return config.replace(
-        device=str(device),
-        ops=config.ops or available[0],
-        precision=_precision_on(device, config) if config.precision == "auto" else config.precision,
-        threads=config.threads or config.model.THREADS or torch.get_num_threads(),
-    )
-
-
-def _precision_on(device: torch.device, config: RunConfig) -> Precision:
-    """What the precision "auto" stands for."""
-    return "bf16" if config.data.SAMPLES == "images" and multiplies_bfloat16(device) else "fp32"
-
-
-def _with_steps(task: Task) -> RunConfig:
-    """Complete the settings by the number of iterations, and by the number of iterations between pictures."""
-    config = task.config
-    steps = config.growth.total_steps if isinstance(config.growth, Growing) else config.steps
-    if steps is None:
-        assert config.epochs is not None
-        assert task.steps_per_epoch is not None  # endless data has no epochs
-        steps = max(1, round(config.epochs * task.steps_per_epoch))
-    return config.replace(steps=steps, epochs=config.epochs, sample_every=_sample_every(config, steps))
-
-
 def _nothing_left(folder: Path, config: RunConfig, done: int) -> str:
     """Describe that a run is finished, and how to train longer where its `config.json` now has more steps."""
     if config.growth.grows or config.steps is None or config.steps <= done:
@@ -481,33 +447,6 @@ def _nothing_left(folder: Path, config: RunConfig, done: int) -> str:
         f"{config.steps:,}, delete {folder / SUMMARY} and resume again; for a run of {config.steps:,} steps from the "
         f"start, give --steps {config.steps} without --resume"
     )
-
-
-def _ends_early(config: RunConfig) -> str:
-    """Describe that a growing run ends before its last stage; empty for other runs."""
-    growth = config.growth
-    if not isinstance(growth, Growing) or growth.stage_steps is None:
-        return ""
-    stage, sides = growth.stage_at(config.total_steps), [SMALLEST << lod for lod in range(len(growth.stage_steps))]
-    if stage.last:
-        return ""
-    return (
-        f"the run ends at {stage.side}x{stage.side}: {config.epochs:g} epochs with {growth.epochs_per_stage:g} at each "
-        f"resolution do not reach {sides[-1]}x{sides[-1]}; give more epochs, or fewer to each"
-    )
-
-
-def _spare_threads(config: RunConfig) -> str:
-    """Describe that a run on the CPU uses fewer threads than torch would; empty for other runs."""
-    assert config.threads is not None
-    usual = torch.get_num_threads()
-    if config.device != "cpu" or config.threads >= usual:
-        return ""
-    return f"CPU threads: {config.threads} of {usual}; --threads chooses another number for a new run"
-
-
-def _sample_every(config: RunConfig, steps: int) -> int:
-    return config.sample_every or max(1, steps // 10)
 
 
 def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
@@ -546,31 +485,3 @@ def _device_of(config: RunConfig, processes: Processes) -> torch.device:
     if device.type == "cuda" and processes.count > 1:
         device = torch.device("cuda", processes.local_rank)
     return device
-
-
-def _resumed_config(changed: RunConfig | None, folder: Path) -> RunConfig:
-    stored = read_config(folder)
-    if changed is None:
-        return resolve(stored)
-    precision = stored.precision if changed.precision == "auto" else changed.precision
-    config = resolve(changed.replace(threads=changed.threads or stored.threads, precision=precision))
-    mine, theirs = _values(config), _values(stored)
-    growth = config.growth.completed_by(stored.growth)
-    mine |= {key: getattr(growth, key) for key in growth.key_names()}
-    if growth.grows:
-        mine["batch_size"] = stored.batch_size
-    for key in (*theirs, *(key for key in mine if key not in theirs)):
-        left_open = key in found_keys() and mine.get(key) is None
-        if mine.get(key) != theirs.get(key) and key not in resumable_keys() and not left_open:
-            raise ConfigError(
-                f"{key} cannot change in a resumed run, because it would no longer be the same run; "
-                "leave it out, or start a new run in another folder"
-            )
-    found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
-    return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
-
-
-def _values(config: RunConfig) -> dict[str, Any]:
-    """Collect all settings by their keys, and the kinds of the parts by their labels."""
-    values = {placed.field.name: placed.value for placed in placed_settings(config, effective=False)}
-    return {"preset": config.preset, **{label: part.name for label, part in config.parts.items()}, **values}

@@ -23,7 +23,8 @@ from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 from sivae.training.parallel import Processes
 from sivae.training.process_settings import process_settings
 from sivae.training.recorder import read_records
-from sivae.training.run import resolve, train
+from sivae.training.resolved_settings import resolve
+from sivae.training.run import train
 from sivae.training.run_metrics import evaluate
 from sivae.training.tasks.images import ImageTask
 from sivae.training.trainer import Trainer, at_step

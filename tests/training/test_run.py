@@ -27,10 +27,10 @@ from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training import checkpoint as checkpoints
 from sivae.training.checkpoint import list_checkpoints
-from sivae.training.folder import new_folder, read_config, read_rollback
+from sivae.training.folder import new_folder, read_rollback
 from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
-from sivae.training.run import resolve, train
+from sivae.training.run import train
 from sivae.training.run_metrics import evaluate
 from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks import points
@@ -56,12 +56,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert torch.equal(torch.get_rng_state(), before), "the caller's generator has changed"
     assert torch.get_num_threads() == threads
     return folder
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("picture_samples", "picture_run"):
-        monkeypatch.setattr(PointsTask, name, lambda *_: [])
 
 
 @pytest.fixture
@@ -112,53 +106,6 @@ def test_a_run_writes_its_files_and_its_summary(whole: Path) -> None:
     assert summary["device_name"] == cpu_model()
     assert "run" not in summary  # folders move
     assert (config.objective.gamma_r, config.objective.alpha) == (1e-8, 2.0)  # the file contains defaults too
-
-
-def test_networks_for_points_take_one_thread_unless_another_number_is_given() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert resolve(preset_config("8gaussians")).threads == 1
-        assert resolve(preset_config("8gaussians", threads=2)).threads == 2
-        assert resolve(preset_config("digits")).threads == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("flags", "precision"), [("sse avx512_bf16", "bf16"), ("sse amx_bf16", "bf16"), ("avx2", "fp32")]
-)
-def test_the_precision_auto_is_bfloat16_for_images_where_the_processor_multiplies_it(
-    flags: str, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda path, *_, **__: f"flags : {flags}\n")
-    monkeypatch.setattr("sivae.training.run.find_device", lambda name: torch.device("cpu"))
-    assert resolve(preset_config("digits", precision="auto")).precision == precision
-    assert resolve(preset_config("8gaussians", precision="auto")).precision == "fp32"
-    assert resolve(preset_config("digits", precision="bf16")).precision == "bf16"
-
-
-def test_a_run_keeps_the_precision_that_was_chosen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
-) -> None:
-    config = _config(steps=5, precision="auto")
-    train(config, tmp_path / "run")
-    assert "precision: fp32, chosen for points on this device" in capsys.readouterr().err
-    assert read_config(tmp_path / "run").precision == "fp32"
-    assert train(config, tmp_path / "run", resume=True)["steps"] == 5
-
-
-def test_a_run_with_fewer_threads_than_torch_has_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_pictures: None
-) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        train(_config(steps=5), tmp_path / "run")
-    finally:
-        torch.set_num_threads(before)
-    assert "CPU threads: 1 of 2; --threads chooses" in capsys.readouterr().err
-    assert RunConfig.read(tmp_path / "run" / "config.json").threads == 1
 
 
 def test_evaluating_gives_the_metrics_of_the_training_s_end(whole: Path) -> None:

@@ -427,6 +427,19 @@ def _resume_line(**changes: Any) -> bytes:
     return json.dumps({"block": 2, "digests": "00" * 32, "damaged": []} | changes).encode()
 
 
+def _goes_on_with_line(number: int, line: bytes, source: Path, folder: Path) -> list[str]:
+    """Replace a line of an unfinished set's progress file, go on, compare with a set that never stopped."""
+    packed(source, folder / "whole")
+    out = folder / "out"
+    begun(source, out, 6)
+    lines = (out / RESUME).read_bytes().split(b"\n")
+    (out / RESUME).write_bytes(b"\n".join([*lines[:number], line, *lines[number + 1 :]]))
+    said: list[str] = []
+    packed(source, out, notice=said.append)
+    assert content_of(out) == content_of(folder / "whole")
+    return said
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -449,15 +462,8 @@ def test_a_damaged_line_of_the_progress_file_loses_its_block_alone(
     line: bytes, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
-    packed(source, tmp_path / "whole")
-    out = tmp_path / "out"
-    begun(source, out, 6)
-    lines = (out / RESUME).read_bytes().split(b"\n")
-    (out / RESUME).write_bytes(b"\n".join([*lines[:3], line, *lines[4:]]))
-    said: list[str] = []
-    packed(source, out, notice=said.append)
-    assert said[-1] == f"going on with {out}: 20 images are there"
-    assert content_of(out) == content_of(tmp_path / "whole")
+    said = _goes_on_with_line(3, line, source, tmp_path)
+    assert said[-1] == f"going on with {tmp_path / 'out'}: 20 images are there"
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b'{"asked": 5}', b"\xff", b"[" * 10_000])
@@ -465,13 +471,7 @@ def test_a_set_with_a_damaged_request_is_begun_anew(
     line: bytes, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "_BLOCK_IMAGES", (4, 4))
-    packed(source, tmp_path / "whole")
-    out = tmp_path / "out"
-    begun(source, out, 6)
-    lines = (out / RESUME).read_bytes().split(b"\n")
-    (out / RESUME).write_bytes(b"\n".join([line, *lines[1:]]))
-    packed(source, out)
-    assert content_of(out) == content_of(tmp_path / "whole")
+    _goes_on_with_line(0, line, source, tmp_path)
 
 
 _HEADS = [

@@ -1,0 +1,121 @@
+"""Complete a run's settings by what the machine, its folder and its data decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sivae import ops
+from sivae.errors import ConfigError
+from sivae.machine import find_device, multiplies_bfloat16
+from sivae.settings.growth import SMALLEST, Growing
+from sivae.settings.run import Precision, RunConfig, found_keys, placed_settings, resumable_keys
+from sivae.training.folder import read_config
+from sivae.training.tasks.base import Task
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Fill in device, ops, precision and threads. Settings that depend on the data stay open.
+
+    Raises:
+        ConfigError: the device or the backend is missing, or a setting needs another device.
+    """
+    device = find_device(config.device)
+    if config.cuda_graph == "on" and device.type != "cuda":
+        raise ConfigError(f"cuda_graph = 'on': CUDA graphs need a GPU, and the device is {device}; leave it out")
+    status = ops.backend_status()
+    if config.ops is not None and config.ops not in status:
+        raise ConfigError(f"ops = {config.ops!r}: expected one of {', '.join(status)}")
+    available = ops.available_backends(device)
+    if config.ops is not None and config.ops not in available:
+        reason = status[config.ops].get(device.type) or f"it has no kernels for {device}"
+        raise ConfigError(f"ops = {config.ops!r} is not available: {reason}; or choose one of {', '.join(available)}")
+    return config.replace(
+        device=str(device),
+        ops=config.ops or available[0],
+        precision=_precision_on(device, config) if config.precision == "auto" else config.precision,
+        threads=config.threads or config.model.THREADS or torch.get_num_threads(),
+    )
+
+
+def _precision_on(device: torch.device, config: RunConfig) -> Precision:
+    """What the precision "auto" stands for."""
+    return "bf16" if config.data.SAMPLES == "images" and multiplies_bfloat16(device) else "fp32"
+
+
+def resumed(changed: RunConfig | None, folder: Path) -> RunConfig:
+    """Complete the settings of a run that is resumed.
+
+    Args:
+        changed: the run's settings with changes; None: as they are in its folder.
+        folder: the run's.
+
+    Raises:
+        ConfigError: a setting was changed that a resumed run must keep, or as :func:`resolve` says.
+    """
+    stored = read_config(folder)
+    if changed is None:
+        return resolve(stored)
+    precision = stored.precision if changed.precision == "auto" else changed.precision
+    config = resolve(changed.replace(threads=changed.threads or stored.threads, precision=precision))
+    mine, theirs = _values(config), _values(stored)
+    growth = config.growth.completed_by(stored.growth)
+    mine |= {key: getattr(growth, key) for key in growth.key_names()}
+    if growth.grows:
+        mine["batch_size"] = stored.batch_size
+    for key in (*theirs, *(key for key in mine if key not in theirs)):
+        left_open = key in found_keys() and mine.get(key) is None
+        if mine.get(key) != theirs.get(key) and key not in resumable_keys() and not left_open:
+            raise ConfigError(
+                f"{key} cannot change in a resumed run, because it would no longer be the same run; "
+                "leave it out, or start a new run in another folder"
+            )
+    found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
+    return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
+
+
+def _values(config: RunConfig) -> dict[str, Any]:
+    """Collect all settings by their keys, and the kinds of the parts by their labels."""
+    values = {placed.field.name: placed.value for placed in placed_settings(config, effective=False)}
+    return {"preset": config.preset, **{label: part.name for label, part in config.parts.items()}, **values}
+
+
+def with_steps(task: Task) -> RunConfig:
+    """Complete the settings by the number of iterations, and by the number of iterations between pictures."""
+    config = task.config
+    steps = config.growth.total_steps if isinstance(config.growth, Growing) else config.steps
+    if steps is None:
+        assert config.epochs is not None
+        assert task.steps_per_epoch is not None  # endless data has no epochs
+        steps = max(1, round(config.epochs * task.steps_per_epoch))
+    return config.replace(steps=steps, epochs=config.epochs, sample_every=sample_every(config, steps))
+
+
+def sample_every(config: RunConfig, steps: int) -> int:
+    """Iterations between two pictures of samples."""
+    return config.sample_every or max(1, steps // 10)
+
+
+def growth_notice(config: RunConfig) -> str:
+    """Describe that a growing run ends before its last stage; empty for other runs."""
+    growth = config.growth
+    if not isinstance(growth, Growing) or growth.stage_steps is None:
+        return ""
+    stage, sides = growth.stage_at(config.total_steps), [SMALLEST << lod for lod in range(len(growth.stage_steps))]
+    if stage.last:
+        return ""
+    return (
+        f"the run ends at {stage.side}x{stage.side}: {config.epochs:g} epochs with {growth.epochs_per_stage:g} at each "
+        f"resolution do not reach {sides[-1]}x{sides[-1]}; give more epochs, or fewer to each"
+    )
+
+
+def threads_notice(config: RunConfig) -> str:
+    """Describe that a run on the CPU uses fewer threads than torch would; empty for other runs."""
+    assert config.threads is not None
+    usual = torch.get_num_threads()
+    if config.device != "cpu" or config.threads >= usual:
+        return ""
+    return f"CPU threads: {config.threads} of {usual}; --threads chooses another number for a new run"
