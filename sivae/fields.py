@@ -133,8 +133,9 @@ def conform(config: Any) -> None:
         value = converted(field.name, getattr(config, field.name), hints[field.name])
         object.__setattr__(config, field.name, value)
         within = about(field).within
-        if value is not None and within is not None and not within.holds(value):
-            raise ConfigError(f"{field.name} = {show(value)}: it must be {within.words}")
+        if isinstance(value, str | None) or within is None or within.holds(value):
+            continue
+        raise ConfigError(f"{field.name} = {show(value)}: it must be {within.words}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,11 +232,11 @@ def show(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
-def without_none(hint: Any) -> Any:
-    """A type without its alternative None."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
-    return hint
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that a type is a union of, except None: first the one that has no names of its own, then a Literal."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return (hint,)
+    return tuple(one for one in typing.get_args(hint) if one is not type(None))
 
 
 def table(values: Any, kind: type, prefix: str = "") -> dict[str, Any]:
@@ -289,7 +290,13 @@ def converted(key: str, value: Any, hint: Any) -> Any:
             raise ConfigError(f"{key} = {show(value)}: it must be {arguments[1].words}")
         return value
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else converted(key, value, without_none(hint))
+        first, *names = alternatives(hint)
+        if (value is None and type(None) in arguments) or any(value in typing.get_args(one) for one in names):
+            return value
+        try:
+            return converted(key, value, first)
+        except ConfigError as error:
+            raise ConfigError(" or ".join([str(error), *(", ".join(typing.get_args(one)) for one in names)])) from None
     if origin is Literal:
         if value in arguments and isinstance(value, type(arguments[0])) and not isinstance(value, bool):
             return value

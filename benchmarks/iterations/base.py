@@ -67,6 +67,7 @@ def plain_loop(
     model: Any, optimizers: Optimizers, objective: SoftIntroObjective, case: Case, **settings: Any
 ) -> PlainSoftIntroStep:
     """The baseline with the weights of an objective; settings: further arguments of `PlainSoftIntroStep`."""
+    assert objective.beta_neg != "auto"
     return PlainSoftIntroStep(
         model,
         *optimizers,

@@ -18,6 +18,10 @@ def options(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
 
+def _shown(weight: float | str) -> str:
+    return weight if isinstance(weight, str) else f"{weight:g}"
+
+
 def run(given: argparse.Namespace) -> None:
     """Print the presets."""
     if given.json:
@@ -31,7 +35,7 @@ def run(given: argparse.Namespace) -> None:
     for column in ("preset", "learns", "beta rec, kl, neg", "source"):
         table.add_column(column, no_wrap=column != "learns")
     for name, preset in PRESETS.items():
-        weights = (f"{preset.config.value(key):g}" for key in ("beta_rec", "beta_kl", "beta_neg"))
+        weights = (_shown(preset.config.value(key)) for key in ("beta_rec", "beta_kl", "beta_neg"))
         table.add_row(name, preset.summary, ", ".join(weights), preset.source)
     console = Console(highlight=False)
     console.print(table)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sivae.cli.parsing import Parser, number, switch, whole
 from sivae.errors import ConfigError
-from sivae.fields import about, types_of, without_none
+from sivae.fields import about, alternatives, types_of
 from sivae.objectives import OBJECTIVES
 from sivae.settings.growth import GROWTH_KINDS
 from sivae.settings.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
@@ -191,7 +191,7 @@ def _add_setting(group: Any, placed: Placed) -> None:
     """Add a setting as an option, whose type follows from the field's."""
     known = about(placed.field)
     kind, metavar = _word_type(_type_of(placed))
-    several = typing.get_origin(_type_of(placed)) is tuple
+    several = typing.get_origin(alternatives(_type_of(placed))[0]) is tuple
     default = "" if placed.value is MISSING else f" (default: {_shown(placed)})"
     group.add_argument(
         f"--{placed.option}",
@@ -206,11 +206,15 @@ def _add_setting(group: Any, placed: Placed) -> None:
 def _type_of(placed: Placed) -> Any:
     owners = (RunConfig,) if placed.part == "run" else PARTS[placed.part].values()
     owner = next(kind for kind in owners if placed.field.name in types_of(kind))
-    return without_none(types_of(owner)[placed.field.name])
+    return types_of(owner)[placed.field.name]
 
 
 def _word_type(hint: Any) -> tuple[Callable[[str], Any], str]:
     """The function that reads a word, and what stands for a value in the help."""
+    hint, *others = alternatives(hint)
+    if others:
+        (read, metavar), names = _word_type(hint), typing.get_args(others[0])
+        return (lambda word: word if word in names else read(word)), "|".join([metavar, *names])
     if typing.get_origin(hint) is tuple:
         return _word_type(typing.get_args(hint)[0])
     if typing.get_origin(hint) is Literal:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from sivae import ops
+from sivae.method.kl_average import KLAverage
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
 from sivae.method.objectives import Objective
 from sivae.models.base import VAEModel, described, mu_and_logvar
@@ -104,6 +105,8 @@ class BaseStep(Generic[AnyObjective]):
         apply: updates the parameters of an optimizer by the gradients of this process's batch; default:
             `optimizer.step()`.
         distance: replaces the objective's reconstruction error; images and their targets -> [B].
+        kl_average: running mean of the real samples' kl, for an automatic beta_neg; several steps that train one model
+            share it. None: one of its own, if it needs one.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class BaseStep(Generic[AnyObjective]):
         options: StepOptions = DEFAULT_OPTIONS,
         apply: Callable[[torch.optim.Optimizer], None] = step_plainly,
         distance: Distance | None = None,
+        kl_average: KLAverage | None = None,
     ) -> None:
         self.model = as_model(model, type(self).__name__, encoder_optimizer, decoder_optimizer)
         self.encoder_optimizer = encoder_optimizer
@@ -126,6 +130,7 @@ class BaseStep(Generic[AnyObjective]):
         self.options = options
         self.apply = apply
         self.distance = distance
+        self.kl_average = KLAverage() if kl_average is None and objective.follows_kl else kl_average
         self._z_dim: int | None = getattr(self.model, "z_dim", None)
         self._modal = {
             side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
@@ -165,6 +170,13 @@ class BaseStep(Generic[AnyObjective]):
             draws = Draws(noise, seed, own, options.rank * rows + start, options.world_size * rows, number)
             parts.append(Part(batch[own], None if condition is None else condition[own], draws))
         return parts
+
+    def _finished(self, metrics: list[Metrics]) -> Metrics:
+        """Average the metrics of equally large parts, and add the mean kl to the running mean."""
+        result = mean_of(metrics)
+        if self.kl_average is not None:
+            self.kl_average.observe(result["kl_real"])
+        return result
 
     def _zero_gradients(self) -> None:
         self.encoder_optimizer.zero_grad(set_to_none=True)

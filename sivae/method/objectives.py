@@ -22,14 +22,18 @@ from sivae.fields import NOT_NEGATIVE, POSITIVE, Choice, Need, setting, show
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sivae.method.kl_average import KLAverage
+
 
 ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]  # of sivae.ops.reconstruction_error
+Automatic = Literal["auto"]
 RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
 FAKES: tuple[Fake, ...] = get_args(Fake)
 SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
 
+NEG_EXPONENT = 2.0
 NEGLIGIBLE = 2.0**-24  # relative to another weight, this is below float32's resolution
 FAR = 5.0  # a KL this many times another is far above it
 SATURATED = 1e-6  # an exp-ELBO below this gives the encoder a negligible gradient
@@ -109,6 +113,11 @@ class Objective(Choice):
         if changes.get("perceptual") is not None:
             changes.setdefault("kind", None)
         return super().changed(**changes)
+
+    @property
+    def follows_kl(self) -> bool:
+        """Whether a weight follows the running mean of the real samples' kl."""
+        return False
 
     @property
     def class_kl_share(self) -> float:
@@ -197,6 +206,16 @@ class ElboObjective(Objective):
             return []
         against = f"(kl_real {kl_real:.4g} against {usual(beside):.4g})"
         return [Symptom(f"the KL of real samples is far above {beside} {against}", "raise --beta-kl, to double")]
+
+    def automatic_beta_neg(self, kl_real: KLAverage | None, kl_fakes: Tensor, scale: float) -> Tensor | None:
+        """Compute the current beta_neg, a scalar on the device of `kl_fakes`; None if it is no automatic one.
+
+        Args:
+            kl_real: running mean of the real samples' kl; None where :attr:`follows_kl` is false.
+            kl_fakes: kl of the fakes.
+            scale: the constant s.
+        """
+        return None
 
     def scaled(self, neg_factor: float) -> ElboObjective:
         """Return the objective with beta_neg multiplied by a factor, if it has one."""
@@ -361,7 +380,9 @@ class SoftIntroObjective(_ClassWeight):
 
     Args:
         beta_rec, beta_kl: weights of the reconstruction error and of the kl.
-        beta_neg: weight of the fakes' kl in the encoder's exponential.
+        beta_neg: weight of the fakes' kl in the encoder's exponential. "auto": the step sets it in each iteration, to
+            neg_exponent / (alpha s kl), where kl is the running mean of kl(real) over the iterations before.
+        neg_exponent: for beta_neg "auto": alpha s beta_neg kl, a number without unit.
         beta_kl_class, beta_neg_class: weights of the class's part of the kl, for models that separate the class from
             the content; beta_kl and beta_neg are then the content's weights. None: the same.
         gamma_r: weight of the fakes' reconstruction error in the decoder's loss. The term is not computed if the weight
@@ -384,8 +405,19 @@ class SoftIntroObjective(_ClassWeight):
     NAME: ClassVar[str] = "soft-intro"
     SHARES_PASSES: ClassVar[bool] = True
 
-    beta_neg: float = setting(
-        256.0, help="Weight of the KL divergence of fakes in the encoder's update.", within=NOT_NEGATIVE
+    beta_neg: float | Automatic = setting(
+        256.0,
+        help="Weight of the KL divergence of fakes in the encoder's update. auto: it follows the KL divergence of real "
+        f"samples, so that their exponent stays at --neg-exponent (by default {NEG_EXPONENT:g}).",
+        within=NOT_NEGATIVE,
+    )
+    neg_exponent: float = setting(
+        NEG_EXPONENT,
+        help="With --beta-neg auto: the exponent of a fake whose KL divergence is that of real samples. Larger: the "
+        "encoder pushes fakes away less.",
+        within=POSITIVE,
+        need=Need(lambda config: config.objective.follows_kl, "beta_neg is a number, not auto"),
+        since=NEG_EXPONENT,
     )
     beta_neg_class: float | None = setting(
         None,
@@ -415,7 +447,23 @@ class SoftIntroObjective(_ClassWeight):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_fakes(self.fakes)
+        if self.follows_kl and self.beta_neg_class is not None:
+            raise ConfigError(
+                f"beta_neg_class = {self.beta_neg_class:g}: it is applied relative to beta_neg, expected a number "
+                "there, not auto; leave it out"
+            )
         self._check_class_weight("beta_neg_class", "beta_neg")
+
+    @property
+    def follows_kl(self) -> bool:
+        """See :attr:`Objective.follows_kl`."""
+        return self.beta_neg == "auto"
+
+    def automatic_beta_neg(self, kl_real: KLAverage | None, kl_fakes: Tensor, scale: float) -> Tensor | None:
+        """See :meth:`ElboObjective.automatic_beta_neg`. Before the first iteration it is beta_kl."""
+        if kl_real is None or not self.follows_kl:
+            return None
+        return kl_real.weight_for(self.neg_exponent / (self.alpha * scale), kl_fakes, first=self.beta_kl)
 
     @property
     def needs_fake_rec(self) -> bool:
@@ -435,14 +483,17 @@ class SoftIntroObjective(_ClassWeight):
     @property
     def class_neg_share(self) -> float:
         """Weight of the class's part of the kl in the encoder's exponential, relative to the content's part."""
-        return _share(self.beta_neg_class, self.beta_neg)
+        return 1.0 if self.beta_neg == "auto" else _share(self.beta_neg_class, self.beta_neg)
 
     def scale_for(self, elements: int) -> float:
         """Return the constant s for samples of this number of elements."""
         return 1.0 / elements if self.scale is None else self.scale
 
     def encoder_fake_loss(self, rec_fakes: Tensor | None, kl_fakes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Compute the fakes' part of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F]."""
+        """Compute the fakes' part of the encoder's loss, and the mean exp-ELBO of each kind of fake, [F].
+
+        With an automatic beta_neg, `kl_fakes` has its weight already.
+        """
         from sivae import ops
 
         rec = kl_fakes.new_zeros(kl_fakes.shape) if rec_fakes is None else rec_fakes  # None if beta_rec is 0
@@ -451,7 +502,7 @@ class SoftIntroObjective(_ClassWeight):
             kl_fakes.flatten(),
             scale=scale,
             beta_rec=self.beta_rec,
-            beta_kl=self.beta_neg,
+            beta_kl=1.0 if self.beta_neg == "auto" else self.beta_neg,
             alpha=self.alpha,
             reduction="none",
         )
@@ -470,13 +521,17 @@ class SoftIntroObjective(_ClassWeight):
         exp_elbo = usual("exp_elbo_fake")
         if exp_elbo < SATURATED:
             cause = f"the exp-ELBO of fakes is saturated at 0 (lately {exp_elbo:.2g}), so the encoder learns nothing"
-            own = [Symptom(f"{cause} from them", "lower --beta-neg, to a quarter")]
+            remedy = "lower --neg-exponent, to half" if self.follows_kl else "lower --beta-neg, to a quarter"
+            own = [Symptom(f"{cause} from them", remedy)]
         else:
-            own = _running_away(usual, "raise --beta-neg, to double: the exponential then stops pushing fakes sooner")
+            weight = "--neg-exponent" if self.follows_kl else "--beta-neg"
+            own = _running_away(usual, f"raise {weight}, to double: the exponential then stops pushing fakes sooner")
         return [*own, *super().symptoms(usual)]
 
     def scaled(self, neg_factor: float) -> SoftIntroObjective:
         """See :meth:`ElboObjective.scaled`."""
+        if self.beta_neg == "auto":
+            return dataclasses.replace(self, neg_exponent=self.neg_exponent * neg_factor)
         of_class = self.beta_neg_class
         return dataclasses.replace(
             self,

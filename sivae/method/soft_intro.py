@@ -27,7 +27,6 @@ from sivae.method.base import (
     BaseStep,
     Metrics,
     Part,
-    mean_of,
 )
 from sivae.method.noise import NO_NOISE, Pass, StepNoise
 from sivae.method.objectives import FAKES, SHORT, Fake, IntroObjective, SoftIntroObjective
@@ -57,7 +56,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         Returns:
             Detached scalars on the batch's device, batch means: loss_encoder, loss_decoder, rec, kl_real, kl_fake,
             kl_rec, exp_elbo_fake, exp_elbo_rec. Values of fakes are there for the kinds in use, exp_elbo for
-            Soft-IntroVAE.
+            Soft-IntroVAE, and beta_neg if it is automatic.
         """
         parts = self._parts(batch, noise, condition)
         encoder_parameters, decoder_parameters = _trainable(self.model.encoder), _trainable(self.model.decoder)
@@ -86,7 +85,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
                 values["loss_decoder"] = self._decoder_backward(part, encoder_parameters, decoder_parameters, share)
         with DECODER_UPDATE:
             self.apply(self.decoder_optimizer)
-        return mean_of(metrics)
+        return self._finished(metrics)
 
     def _start(self, part: Part) -> None:
         """Run E(x), and the passes of the decoder that both updates use."""
@@ -137,6 +136,9 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         eps = part.draws.of_fakes(self._fakes, "encoder", fake_mu)
         z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
         weighted_kl = self._weighted_kl(kl_fakes, fake_mu, fake_logvar, objective.class_neg_share)
+        beta_neg = objective.automatic_beta_neg(self.kl_average, kl_fakes, scale)
+        if beta_neg is not None:
+            weighted_kl = beta_neg * weighted_kl
         kl_fakes, weighted_kl = kl_fakes.view(len(fakes), -1), weighted_kl.view(len(fakes), -1)  # [F, B]
         rec_fakes = None
         if objective.needs_fake_rec:
@@ -165,6 +167,8 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             "rec": part.rec.detach(),
             **part.kl_metrics,
         }
+        if beta_neg is not None:
+            metrics["beta_neg"] = beta_neg
         per_kind = {"kl": kl_fakes.detach().mean(1)}
         if exp_elbo is not None:
             per_kind["exp_elbo"] = exp_elbo.detach()

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sivae import ops
-from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics, mean_of
+from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics
 from sivae.method.noise import NO_NOISE, StepNoise
 from sivae.method.objectives import Latents
 
@@ -42,4 +42,4 @@ class VAEStep(BaseStep[Any]):
         with UPDATE:
             self.apply(self.encoder_optimizer)
             self.apply(self.decoder_optimizer)
-        return mean_of(metrics)
+        return self._finished(metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.method.base import Distance, Metrics, StepOptions
+from sivae.method.kl_average import KLAverage
 from sivae.models import VAEModel
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
@@ -34,6 +35,7 @@ class _State(TypedDict):
     optimizers: dict[str, _Optimizer]
     noise: Tensor
     guard: dict[str, Any]
+    kl_average: NotRequired[dict[str, Any]]
 
 
 class Trainer:
@@ -77,6 +79,9 @@ class Trainer:
             self.optimizers.values(), model.buffers(), reduce=processes.average if processes.count > 1 else None
         )
         self.generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "noise"))
+        self.kl_average = (
+            KLAverage(processes.average if processes.count > 1 else None) if config.objective.follows_kl else None
+        )
         self._options = StepOptions(
             accumulate=config.accumulate,
             autocast=torch.bfloat16 if config.precision == "bf16" else None,
@@ -136,6 +141,7 @@ class Trainer:
             options=self._options,
             apply=self.guard.apply,
             distance=self._distance,
+            kl_average=self.kl_average,
         )
 
     def rate_at(self, step: int) -> float:
@@ -152,11 +158,12 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return the state that a resumed run needs in addition to the weights."""
-        return {
+        state = {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "noise": self.generator.get_state(),
             "guard": self.guard.state(),
         }
+        return state if self.kl_average is None else {**state, "kl_average": self.kl_average.state()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the weights and the state of a checkpoint.
@@ -174,6 +181,8 @@ class Trainer:
                 load_state(optimizer, state["optimizers"][name]["state"])
             self.generator.set_state(state["noise"])
             self.guard.load_state(state["guard"], checkpoint.step)
+            if self.kl_average is not None:
+                self.kl_average.load_state(state["kl_average"])
         self._graphs.clear()  # the optimizers' state is in other memory now
 
     def _wants_graph(self, processes: Processes) -> bool:

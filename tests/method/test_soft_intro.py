@@ -304,6 +304,21 @@ def test_all_passes_call_encode_or_decode_of_the_model(model, batch):
     assert clamped.calls == 3
 
 
+def test_an_automatic_beta_neg_is_the_exponent_over_the_mean_kl_of_the_iterations_before(model, batch, noise):
+    """After the first iteration the mean is that iteration's kl, and beta_kl stands in for beta_neg in it."""
+    other = copy.deepcopy(model)
+    objective = SoftIntroObjective(scale=0.5, **{**WEIGHTS, "beta_neg": "auto", "alpha": 1.5}, neg_exponent=2.5)
+    automatic = SoftIntroStep(model, *optimizers(model), objective)
+    expected = objective.beta_kl
+    for _ in range(2):
+        fixed = SoftIntroStep(other, *optimizers(other), objective.changed(beta_neg=expected))
+        losses = automatic(batch, noise)
+        assert losses.pop("beta_neg").item() == pytest.approx(expected, rel=1e-12)
+        compare_losses(losses, {name: value.item() for name, value in fixed(batch, noise).items()}, 1e-12)
+        compare(model, other, 1e-12)
+        expected = 2.5 / (1.5 * 0.5 * losses["kl_real"].item())
+
+
 @pytest.mark.parametrize("gamma_r", [1e-8, 1.0])
 @pytest.mark.parametrize("semantics", ["official", "paper"])
 def test_a_batch_in_parts_gives_the_same_update(model, batch, noise, semantics, gamma_r):

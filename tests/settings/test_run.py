@@ -204,6 +204,9 @@ def test_every_objective_has_its_own_keys() -> None:
         ({"conditional": None}, "conditional = null: it has no effect with the model 'mlp'"),
         ({"beta_negg": 1}, "beta_negg is not a known key; did you mean beta_neg?"),
         ({"margin": 3}, "margin = 3: it has no effect with the objective 'soft-intro'; leave it out, or "),
+        ({"beta_neg": "often"}, 'beta_neg = "often": expected a finite number or auto'),
+        ({"beta_neg": -1}, "beta_neg = -1.0: it must be 0 or more"),
+        ({"beta_neg": "auto", "neg_exponent": 0}, "neg_exponent = 0.0: it must be more than 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(changes: dict[str, Any], message: str) -> None:
@@ -274,6 +277,7 @@ def test_lord_wants_a_model_with_codes() -> None:
         ),
         ("8gaussians", {"perceptual": "vgg.pth"}, "perceptual: the samples are points, not images; leave it out"),
         ("digits", {"beta_kl_class": 0.3}, "the model 'conv' does not separate the class"),
+        ("translation-shapes", {"beta_neg": "auto"}, "beta_neg_class = 32: .* expected a number there, not auto"),
     ],
 )
 def test_what_would_have_no_effect_or_no_meaning_is_refused(preset: str, changes: dict[str, Any], message: str) -> None:

@@ -33,9 +33,13 @@ def _configs(images: Path, processes: int) -> dict[str, RunConfig]:
     translation = {**_EVERY, "batch_size": 12, "flip": True}
     return {
         "points in parts": preset_config("8gaussians", **_EVERY, **points, accumulate=2 // processes),
+        "an automatic weight": preset_config("8gaussians", **_EVERY, **points, beta_neg="auto"),
         "translation of pairs": translation_config(images, **translation, supervision="pairs"),
         "translation by LORD": translation_config(images, **translation, objective="lord"),
     }
+
+
+_NAMES = list(_configs(Path(), 1))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["points in parts", "translation of pairs", "translation by LORD"])
+@pytest.mark.parametrize("name", _NAMES)
 def test_two_processes_equal_one_with_whole_batches(name: str, runs: Path) -> None:
     """Two processes sum gradients in another order, so a gradient differs by about 1e-16 relative. Adam divides it by
     its size, so a weight differs by about that times the rate; 1e-9 leaves room for gradients that nearly cancel.

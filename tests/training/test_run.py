@@ -531,6 +531,14 @@ def test_a_run_that_went_back_and_was_stopped_resumes_exactly(
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_an_automatic_beta_neg_is_recorded_and_resumed(tmp_path: Path) -> None:
+    config = _config(beta_neg="auto", beta_rec=5.0, learning_rate=5e-3)
+    train(config, tmp_path / "whole", progress=False)
+    weights = [one["beta_neg"] for one in read_records(tmp_path / "whole") if one["phase"] == "soft-intro"]
+    assert len(set(weights)) > 5
+    assert_resumes_exactly(33, config, tmp_path / "stopped", tmp_path / "whole", task=PointsTask)
+
+
 def test_averaged_weights_are_kept_measured_and_resumed(tmp_path: Path) -> None:
     config = _config(ema_half_life=200)
     whole = tmp_path / "whole"

@@ -1,0 +1,69 @@
+"""Keep the running mean of the real samples' kl, which an automatic beta_neg follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from sivae.fields import table
+
+_MEMORY = 0.98  # share of the old mean after one more iteration
+_JUMP = 10.0  # a kl counts at most as this many times the mean: one bad batch moves the mean by less than a fifth
+_LEAST = 0.1  # nats; a smaller mean is that of a posterior that holds nothing, and would make beta_neg endless
+
+
+class _State(TypedDict):
+    sums: Tensor
+
+
+class KLAverage:
+    """The running mean of kl(real) over the iterations, computed on the device without waiting for it.
+
+    Args:
+        reduce: averages tensors over several processes, in place.
+    """
+
+    def __init__(self, reduce: Callable[[list[Tensor]], None] | None = None) -> None:
+        self._reduce = reduce
+        # The weighted sum of the kl, and the sum of the weights. Changed in place: a captured CUDA graph uses fixed
+        # memory.
+        self._sums = torch.zeros(2)
+
+    def observe(self, kl_real: Tensor) -> None:
+        """Add an iteration's mean kl, a scalar."""
+        sums = self._like(kl_real)
+        kl = kl_real.detach().to(sums.dtype, copy=True).reshape(1)
+        if self._reduce is not None:
+            self._reduce([kl])
+        total, weight = sums.split(1)
+        mean = total / weight  # NaN before the first iteration
+        counted = torch.where(weight > 0, torch.minimum(kl, _JUMP * mean), kl)
+        change = (1.0 - _MEMORY) * torch.cat([counted, torch.ones_like(kl)])
+        sums.copy_(torch.where(kl.isfinite(), _MEMORY * sums + change, sums))
+
+    def weight_for(self, product: float, kl: Tensor, *, first: float) -> Tensor:
+        """Compute the weight whose product with the mean kl is `product`; `first` while no mean is known.
+
+        The result is a scalar on the device of `kl`, and in its dtype, but float32 at least.
+        """
+        total, weight = self._like(kl).unbind()
+        return torch.where(weight > 0, product / (total / weight).clamp_min(_LEAST), first)
+
+    def _like(self, kl: Tensor) -> Tensor:
+        self._sums = self._sums.to(kl.device, torch.promote_types(kl.dtype, torch.float32))
+        return self._sums
+
+    def state(self) -> dict[str, Any]:
+        """Return the state that a resumed run needs."""
+        return {"sums": self._sums.cpu()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore a state of :meth:`state`.
+
+        Raises:
+            ConfigError: the state has other keys or types.
+        """
+        self._sums = table(state, _State)["sums"].to(self._sums.device)
