@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXPERIMENTS: dict[str, str] = {
     "density-2d": "density_2d",
     "stability": "stability",
+    "balance": "balance",
     "entropy": "entropy",
     "images": "image_sheet",
     "ood": "ood",

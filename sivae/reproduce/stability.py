@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sivae.reproduce.experiment import METHODS, Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean_and_spread, number, over_seeds, table
+from sivae.reproduce.outcomes import DEFINITIONS, POINTS, Outcome, failed, how_they_failed, outcome
 from sivae.reproduce.significance import share_difference
 from sivae.words import listed, plural
 
@@ -26,46 +26,6 @@ _SYMBOLS = {"intro": "m", "soft-intro": "β_neg"}
 _FACTORS = {"quick": (1 / 8, 1 / 2, 1.0, 2.0, 8.0), "full": (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)}
 _FIGURE = "stability.png"
 _LOOKS = 8  # checkpoints of a run that are measured
-_POINTS = 5_000
-
-# Where a collapse begins, see _DEFINITIONS.
-_UNEXPLAINED = 0.9
-_MODES_SHARE, _FAIR_SHARE = 0.5, 0.1
-_SHRUNKEN = 0.1
-_DEFINITIONS = f"""\
-- *Diverged*: in five iterations in a row an update was not finite, or a thousand times larger than usual, so that the
-  run went back to a checkpoint with half the learning rate, or stopped.
-- *Posterior collapse*: in the last tenth of the records the reconstruction error is {_UNEXPLAINED:.0%} of the data's
-  variance or more, so that the decoder reconstructs hardly better than a constant.
-- *Mode collapse*: each sample belongs to its nearest mode, and fewer than half of the 8 modes get a tenth of their fair
-  share of {_POINTS:,} samples.
-- *Shrunken samples*: the samples' variance is below {_SHRUNKEN:.0%} of the data's.
-
-A run can fail in several ways, and is counted once."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended.
-
-    Attributes:
-        value: of the margin or of beta_neg.
-        seed: of the run.
-        steps, jsd: iterations, and the JSD in nats there, at each look.
-        failures: how it failed: any of "diverged", "posterior collapse", "mode collapse" and "shrunken samples".
-        rec: reconstruction error over the variance of the data, in the last tenth of the records.
-        modes: how many modes are nearest to at least a tenth of their fair share of the samples.
-        variance: of the samples over that of the data.
-    """
-
-    value: float
-    seed: int
-    steps: Sequence[int]
-    jsd: Sequence[float]
-    failures: Sequence[str]
-    rec: float
-    modes: int
-    variance: float
 
 
 def trainings(settings: Settings) -> list[Training]:
@@ -98,7 +58,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     )
     shown = figure(
         _FIGURE,
-        f"Above: JSD between {_POINTS:,} samples and as many data points over the iterations, a line for each run. "
+        f"Above: JSD between {POINTS:,} samples and as many data points over the iterations, a line for each run. "
         "Below: the same at the end, against the hyperparameter; crosses are runs that failed. The dashed line is "
         "ln 2, the value of two distributions without overlap.",
     )
@@ -107,7 +67,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         f"{ranges}: both from an eighth to eight times the default, on {DENSITY}, {plural(seeds, 'seed')} each, "
         f"{schedule(next(iter(runs.values())).config)}. Other weights are those of the presets.",
         [
-            ("What counts as a failure", _DEFINITIONS),
+            ("What counts as a failure", DEFINITIONS),
             ("How the runs went", shown),
             ("Counts", "\n\n".join([_table(outcomes), how, _verdict(outcomes)])),
         ],
@@ -121,56 +81,8 @@ def _values(found: Sequence[Outcome]) -> list[float]:
 
 
 def _outcome(run: Trained) -> Outcome:
-    import torch
-
-    from sivae.data import get_density
-    from sivae.evaluation.density import density_histogram, js_divergence
-    from sivae.models.storage import load_model
-    from sivae.training.checkpoint import list_checkpoints
-    from sivae.training.folder import CHECKPOINTS
-    from sivae.training.recorder import read_records
-
-    density = get_density(DENSITY)
-    modes = density.modes
-    assert modes is not None
-    data = density.sample(_POINTS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    p = density_histogram(data, density.extent)
-    steps, jsd = [], []
-    fake = torch.full_like(data, math.nan)
-    for path in list_checkpoints(run.folder / CHECKPOINTS):
-        # The same noise for every checkpoint, so that a curve's changes are the model's.
-        fake = load_model(path).sample(_POINTS, generator=torch.Generator().manual_seed(1)).double()
-        steps.append(int(path.name))
-        jsd.append(js_divergence(p, density_histogram(fake, density.extent)))
-    total = float(data.var(dim=0).sum())
-    records = [one["rec"] for one in read_records(run.folder) if one.get("rec") is not None]
-    last = records[-max(1, len(records) // 10) :]
-    rec = sum(last) / len(last) / total if last else math.nan
-    nearest = torch.cdist(fake[fake.isfinite().all(dim=1)], modes).argmin(dim=1)
-    shares = torch.bincount(nearest, minlength=len(modes)) * len(modes) / _POINTS
-    reached = int((shares >= _FAIR_SHARE).sum())
-    variance = float(fake.var(dim=0).sum()) / total
-    failures = []
-    if run.divergence is not None or run.went_back:
-        failures.append("diverged")
-    if not rec < _UNEXPLAINED:
-        failures.append("posterior collapse")
-    if reached < _MODES_SHARE * len(modes):
-        failures.append("mode collapse")
-    if not variance >= _SHRUNKEN:
-        failures.append("shrunken samples")
     objective = run.config.objective
-    value = getattr(objective, VARIED[objective.name])
-    return Outcome(value, run.config.seed, steps, jsd, failures, rec, reached, variance)
-
-
-def _last(one: Outcome) -> float:
-    return one.jsd[-1] if one.jsd else math.nan
-
-
-def _failed(found: Sequence[Outcome]) -> tuple[int, int]:
-    """How many failed, out of how many."""
-    return sum(bool(one.failures) for one in found), len(found)
+    return outcome(run, DENSITY, getattr(objective, VARIED[objective.name]))
 
 
 def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
@@ -180,13 +92,12 @@ def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
             f"{_SYMBOLS[method]} = {value:g}": [one for one in found if one.value == value] for value in _values(found)
         }
         for name, group in {**groups, "all": found}.items():
-            reasons = [reason for one in group for reason in one.failures]
             rows.append(
                 [
                     f"{METHODS[method]}, {name}",
-                    "{} of {}".format(*_failed(group)),
-                    listed(f"{reason} {reasons.count(reason)}" for reason in dict.fromkeys(reasons)) or "none",
-                    mean_and_spread([_last(one) for one in group]),
+                    "{} of {}".format(*failed(group)),
+                    how_they_failed(group),
+                    mean_and_spread([one.last_jsd for one in group]),
                     mean_and_spread([one.rec for one in group]),
                     "" if name == "all" else listed(str(one.modes) for one in group),
                 ]
@@ -196,7 +107,7 @@ def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
 
 def _verdict(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     """Whether the counts of failures differ, in one sentence."""
-    (intro, runs), (soft, others) = (_failed(outcomes[method]) for method in VARIED)
+    (intro, runs), (soft, others) = (failed(outcomes[method]) for method in VARIED)
     chance = share_difference((intro, runs), (soft, others))
     finds = f"finds {'a' if chance < 0.05 else 'no'} difference (p = {number(chance, 2)})"
     return (
@@ -224,7 +135,7 @@ def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
         for one in found:
             above.plot(one.steps, one.jsd, color=colours[one.value], linewidth=1.3, marker="o", markersize=2.5)
             mark = {"marker": "x", "color": ORANGE} if one.failures else {"marker": "o", "color": colours[one.value]}
-            below.plot([one.value], [_last(one)], linestyle="", markersize=6, **mark)
+            below.plot([one.value], [one.last_jsd], linestyle="", markersize=6, **mark)
         lines = [Line2D([], [], color=colours[value], label=f"{value:g}") for value in values]
         legend(above, handles=lines, title=_SYMBOLS[method], title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
         value_ticks(below, values)

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from sivae.errors import ConfigError
-from sivae.reproduce import EXPERIMENTS, density_2d, entropy, get_experiment, image_sheet, stability
+from sivae.method.objectives import NEG_EXPONENT
+from sivae.reproduce import EXPERIMENTS, balance, density_2d, entropy, get_experiment, image_sheet, stability
 from sivae.reproduce.experiment import SIZES, Report, Settings, Trained
-from sivae.reproduce.stability import Outcome
+from sivae.reproduce.outcomes import Outcome
 from sivae.settings.presets import preset_config
 from sivae.training.run import train
 from tests.reproduce import toys
@@ -57,7 +58,7 @@ def test_an_experiment_says_what_it_is_and_what_it_trains(name: str, size: Any) 
 
 
 def test_settings_reach_every_training() -> None:
-    for name in ("density-2d", "stability", "entropy"):
+    for name in ("density-2d", "stability", "balance", "entropy"):
         trainings = get_experiment(name).trainings(_TOY)
         assert {(one.config.steps, one.config.model.hidden, one.config.seed) for one in trainings} == {(4, 8, 0)}
         with pytest.raises(ConfigError, match=f"--data has no effect on {name}; leave it out"):
@@ -148,6 +149,31 @@ def test_stability_says_whether_the_counts_differ(intro: int, soft: int, finds: 
     words = stability._verdict({"intro": _outcomes(intro, 10), "soft-intro": _outcomes(soft, 10)})
     assert words.startswith(f"**IntroVAE failed in {intro} of 10 runs and Soft-IntroVAE in {soft} of 10: ")
     assert f"Fisher's exact test finds {finds}.**" in words
+
+
+def test_balance_measures_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "DENSITIES", ("8gaussians", "rings"))
+    monkeypatch.setitem(balance._FACTORS, "quick", {"fixed": (1.0, 2.0), "auto": (1.0,)})
+    runs = toys.train_here(balance.trainings(_TOY), tmp_path, monkeypatch)
+    assert len(runs) == 6
+    report = balance.report(_TOY, runs, tmp_path)
+    text = _check(report, tmp_path)
+    assert "failed in 2 of 2 runs, the published one in 2 of 2.**" in text  # four iterations teach nothing
+    assert f"| 8gaussians, fixed, 2 times | {2 * 0.9} | 1 of 1 |" in text
+    weight = report.numbers["beta_neg at the end"]["rings-auto1-seed0"]
+    assert 0 < weight <= NEG_EXPONENT / 0.1  # the smallest kl that counts is a tenth of a nat
+    assert 0 < report.numbers["rings"]["auto"]["1"][0]["jsd"][0] <= 0.694  # at most ln 2
+
+
+def test_balance_compares_with_the_best_fixed_weight() -> None:
+    def group(*jsd: float) -> list[Outcome]:
+        return [Outcome(1.0, seed, [10], [value], [], 0.1, 8, 1.0) for seed, value in enumerate(jsd)]
+
+    fixed = {1.0: group(0.3, 0.5), 2.0: group(0.1, 0.2)}  # mean 0.15, standard deviation 0.0707
+    words = balance._verdict({"rings": {"fixed": fixed, "auto": {1.0: group(0.2, 0.24)}}})
+    assert "rings 0.220, no worse than 0.221 at 2 times the published weight" in words
+    words = balance._verdict({"rings": {"fixed": fixed, "auto": {1.0: group(0.2, 0.26)}}})
+    assert "rings 0.230, worse than 0.221" in words
 
 
 def test_entropy_measures_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

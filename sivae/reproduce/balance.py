@@ -1,0 +1,182 @@
+"""Compare Soft-IntroVAE's fixed weights beta_neg with the automatic one, on four densities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from sivae.method.objectives import NEG_EXPONENT
+from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
+from sivae.reproduce.markdown import figure, mean, mean_and_spread, number, over_seeds, spread, table
+from sivae.reproduce.outcomes import DEFINITIONS, POINTS, Outcome, failed, how_they_failed, outcome
+from sivae.words import listed, plural
+
+NAME = "balance"
+SUMMARY = "Soft-IntroVAE with fixed and with automatic beta_neg on four densities"
+NEEDS = "nothing but a CPU; a GPU is used where there is one"
+TIME: Mapping[Size, str] = {
+    "quick": "24 trainings of 3,000 iterations, about 30 minutes on 2 idle CPU cores",
+    "full": "160 trainings of 30,000 iterations, about 15 minutes each on an idle CPU core",
+}
+
+DENSITIES = ("8gaussians", "2spirals", "checkerboard", "rings")
+Way = Literal["fixed", "auto"]
+_NAMES: Mapping[Way, str] = {
+    "fixed": "fixed, times the published weight",
+    "auto": "automatic, times the default exponent",
+}
+_Found = Mapping[str, Mapping[Way, Mapping[float, list[Outcome]]]]  # by density, way and factor, an outcome a seed
+_FACTORS: Mapping[Size, Mapping[Way, Sequence[float]]] = {
+    "quick": {"fixed": (1 / 2, 1.0, 2.0), "auto": (1 / 2, 1.0, 2.0)},
+    "full": {"fixed": (1 / 8, 1 / 2, 1.0, 2.0, 8.0), "auto": (1 / 2, 1.0, 2.0)},
+}
+_FIGURE = "balance.png"
+
+
+def trainings(settings: Settings) -> list[Training]:
+    """Every weight on every density with every seed, seeds outermost."""
+    settings.allow("seeds", "steps", experiment=NAME)
+    # Short runs keep the full rate for longer than the presets' third of the steps.
+    quick = {"steps": 3_000, "batch_size": 256, "milestones": (0.75, 0.9), "rate_factor": 0.2}
+    made = []
+    for seed in settings.seed_range(quick=1, full=5):
+        for density in DENSITIES:
+            base = settings.configure(density, seed=seed, quick=quick)
+            published = base.value("beta_neg")
+            for way, factors in _FACTORS[settings.size].items():
+                for factor in factors:
+                    changes: dict[str, Any] = {"beta_neg": published * factor}
+                    if way == "auto":
+                        changes = {"beta_neg": "auto", "neg_exponent": NEG_EXPONENT * factor}
+                    config = base.replace(**changes, checkpoint_every=base.total_steps)
+                    made.append(Training(_name(density, way, factor, seed), config))
+    return made
+
+
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+    """How every run ended, drawn and counted."""
+    seeds = seeds_of(runs)
+    found: _Found = {
+        density: {
+            way: {
+                factor: [outcome(runs[_name(density, way, factor, seed)], density, factor) for seed in seeds]
+                for factor in factors
+            }
+            for way, factors in _FACTORS[settings.size].items()
+        }
+        for density in DENSITIES
+    }
+    weights = {name: _last_weight(run) for name, run in runs.items()}
+    _draw(folder / _FIGURE, found)
+    first = next(iter(runs.values())).config
+    shown = figure(
+        _FIGURE,
+        f"JSD between {POINTS:,} samples and as many data points at the end, a point for each run; crosses failed. The "
+        "lines join the means.",
+    )
+    how = f"JSD and rec: {over_seeds(len(seeds))}. beta_neg at the end and modes: seed by seed."
+    return Report(
+        f"Soft-IntroVAE on {listed(DENSITIES)} with {plural(len(seeds), 'seed')} each, {schedule(first)}: with "
+        f"beta_neg fixed at multiples of the published weight, and with `--beta-neg auto` at multiples of "
+        f"{NEG_EXPONENT:g}, the default of `--neg-exponent`. Other weights are those of the presets.",
+        [
+            ("What counts as a failure", DEFINITIONS),
+            ("How the runs ended", shown),
+            ("Counts", "\n\n".join([_table(found, weights, seeds), how, _verdict(found)])),
+        ],
+        {
+            density: {
+                way: {f"{factor:g}": [vars(one) for one in group] for factor, group in of_way.items()}
+                for way, of_way in ways.items()
+            }
+            for density, ways in found.items()
+        }
+        | {"beta_neg at the end": weights},
+        [_FIGURE],
+    )
+
+
+def _name(density: str, way: Way, factor: float, seed: int) -> str:
+    return f"{density}-{way}{factor:g}-seed{seed}"
+
+
+def _last_weight(run: Trained) -> float:
+    """beta_neg in the last record."""
+    from sivae.training.recorder import read_records
+
+    weight = run.config.value("beta_neg")
+    if weight == "auto":
+        weight = next((one["beta_neg"] for one in reversed(read_records(run.folder)) if one.get("beta_neg")), math.nan)
+    return float(weight)
+
+
+def _table(found: _Found, weights: Mapping[str, float], seeds: Sequence[int]) -> str:
+    rows = []
+    for density, ways in found.items():
+        for way, of_way in ways.items():
+            for factor, group in of_way.items():
+                ends = [number(weights[_name(density, way, factor, seed)], 2) for seed in seeds]
+                rows.append(
+                    [
+                        f"{density}, {'automatic' if way == 'auto' else 'fixed'}, {factor:g} times",
+                        listed(dict.fromkeys(ends)),
+                        "{} of {}".format(*failed(group)),
+                        how_they_failed(group),
+                        mean_and_spread([one.last_jsd for one in group]),
+                        mean_and_spread([one.rec for one in group]),
+                        "–" if group[0].modes is None else listed(str(one.modes) for one in group),
+                    ]
+                )
+    return table(["", "beta_neg", "failed", "how", "JSD at the end (nats)", "rec / variance", "modes"], rows)
+
+
+def _verdict(found: _Found) -> str:
+    """How the automatic weight at its default ends, against the best fixed one of each density, in two sentences."""
+    ours = [one for ways in found.values() for one in ways["auto"][1.0]]
+    published = [one for ways in found.values() for one in ways["fixed"][1.0]]
+    words = []
+    for density, ways in found.items():
+        jsd = {factor: [one.last_jsd for one in group] for factor, group in ways["fixed"].items()}
+        best = min(jsd, key=lambda factor: mean(jsd[factor]) if math.isfinite(mean(jsd[factor])) else math.inf)
+        limit = mean(jsd[best]) + (spread(jsd[best]) if len(jsd[best]) > 1 else 0.0)
+        mine = mean(one.last_jsd for one in ways["auto"][1.0])
+        relation = "no worse than" if mine <= limit else "worse than"
+        words.append(f"{density} {number(mine)}, {relation} {number(limit)} at {best:g} times the published weight")
+    return (
+        f"**The automatic weight at its default failed in {failed(ours)[0]} of {plural(len(ours), 'run')}, the "
+        f"published one in {failed(published)[0]} of {len(published)}.** Its mean JSD against the best fixed weight's "
+        f"mean plus one standard deviation: {'; '.join(words)}."
+    )
+
+
+def _draw(path: Path, found: _Found) -> None:
+    from sivae.figures.charts import legend, new_figure, panel, value_ticks, write_figure
+    from sivae.figures.look import BLUE, MUTED, ORANGE
+
+    drawing = new_figure(10.0, 7.0)
+    colours: Mapping[Way, str] = {"fixed": BLUE, "auto": ORANGE}
+    for index, (density, ways) in enumerate(found.items()):
+        box = (0.08 + 0.48 * (index % 2), 0.54 - 0.42 * (index // 2), 0.4, 0.32)
+        labels = ("factor (logarithmic)" if index > 1 else "", "JSD at the end (nats)" if index % 2 == 0 else "")
+        axes = panel(drawing, box, title=density, x=labels[0], y=labels[1])
+        for way, of_way in ways.items():
+            factors = list(of_way)
+            means = [mean(one.last_jsd for one in group) for group in of_way.values()]
+            axes.plot(factors, means, color=colours[way], linewidth=1.3, label=_NAMES[way])
+            for factor, group in of_way.items():
+                for one in group:
+                    mark = "x" if one.failures else "o"
+                    axes.plot([factor], [one.last_jsd], linestyle="", marker=mark, markersize=6, color=colours[way])
+        value_ticks(axes, sorted({factor for of_way in ways.values() for factor in of_way}))
+        axes.axhline(math.log(2), color=MUTED, linewidth=0.8, linestyle="--")
+        axes.set_ylim(0.0, 0.74)
+        if index == 0:
+            legend(axes, fontsize=8)
+    write_figure(
+        path,
+        drawing,
+        "A fixed and an automatic beta_neg",
+        "each point is one run; × diverged or collapsed; dashed: ln 2, where the distributions do not overlap",
+    )
