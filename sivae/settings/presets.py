@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sivae.errors import ConfigError
+from sivae.method.objectives import Automatic
 from sivae.objectives import OBJECTIVES, SoftIntroObjective
 from sivae.settings.data import Data, DensityData, DigitsData, ImageData, ShapesData
 from sivae.settings.growth import SMALLEST, FixedSize, Growing
@@ -50,19 +51,32 @@ class Preset:
         }
 
 
-def _density(name: str, source: Source, beta_rec: float, beta_kl: float, beta_neg: float) -> Preset:
+def _density(
+    name: str,
+    source: Source,
+    beta_rec: float,
+    beta_kl: float,
+    beta_neg: float | Automatic,
+    *,
+    preset: str | None = None,
+    summary: str = "points in the plane",
+    **run: Any,
+) -> Preset:
     return Preset(
-        "points in the plane",
+        summary,
         source,
         RunConfig(
-            preset=name,
+            preset=preset or name,
             data=DensityData(density=name),
             model=MLP(z_dim=2, hidden=256, layers=4),
             objective=SoftIntroObjective(beta_rec=beta_rec, beta_kl=beta_kl, beta_neg=beta_neg, scale=0.5),
-            steps=30_000,
-            batch_size=512,
-            warmup_fraction=2_000 / 30_000,
-            milestones=(1 / 3, 1 / 2),
+            **{
+                "steps": 30_000,
+                "batch_size": 512,
+                "warmup_fraction": 2_000 / 30_000,
+                "milestones": (1 / 3, 1 / 2),
+                **run,
+            },
         ),
         # Nobody published any. With Soft-IntroVAE's beta_rec its posterior collapses: its objective has no scale of a
         # half, and nothing in the hinge pays for the reconstruction of a fake.
@@ -225,6 +239,21 @@ _ROWS = (
     # Nobody published any, so it takes those of the rings, another density of extent 2 made of narrow, equally
     # likely pieces.
     _density("25gaussians", "ours", 0.2, 0.2, 1.0),
+    _density(
+        "8gaussians",
+        "ours",
+        0.2,
+        0.3,
+        "auto",
+        preset="8gaussians-quick",
+        summary="points in the plane, in two minutes",
+        steps=3_000,
+        batch_size=256,
+        warmup_fraction=0.03,
+        learning_rate=5e-4,
+        milestones=(0.75, 0.9),
+        rate_factor=0.2,
+    ),
     _images("cifar10", "CIFAR-10, 32x32", "published", 32, _TO_32, _SMALL, z_dim=128, batch_size=32),
     _images("svhn", "SVHN, 32x32", "published", 32, _TO_32, _SMALL, z_dim=128, batch_size=32),
     _mnist_like("mnist", "MNIST, 28x28"),
