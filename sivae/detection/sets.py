@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from sivae.data.images import ImageSet
 from sivae.data.images.base import Split, spread
-from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.loading.damage import check_damage
 from sivae.data.images.parts import open_split
 from sivae.detection.detector import Detector, Notice, Scores
@@ -18,8 +16,6 @@ from sivae.errors import DamagedImageError, DataError
 from sivae.models.base import samples_at_once
 from sivae.progress import counting
 from sivae.settings.data import Data, ImageData
-
-DIGITS = "digits"  # names the digits that scikit-learn ships, where a path is expected
 
 
 class NamedImages(NamedTuple):
@@ -51,8 +47,6 @@ def open_set(
     if isinstance(source, Data):
         images = source.open_split(split, skip_damaged=skip_damaged, notice=notice)
         return NamedImages(images.name if isinstance(source, ImageData) else source.name, images)
-    if str(source) == DIGITS and not Path(source).exists():
-        return NamedImages(DIGITS, open_digits(split or "test"))
     images = open_split(str(source), split, skip_damaged=skip_damaged, notice=notice)
     return NamedImages(images.name, images)
 

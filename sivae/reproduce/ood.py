@@ -126,7 +126,8 @@ def _others(settings: Settings, side: int) -> list[NamedImages]:
     import numpy as np
 
     from sivae.data.images import PackedImages
-    from sivae.detection.sets import DIGITS, NamedImages, open_set
+    from sivae.data.images.parts import DIGITS
+    from sivae.detection.sets import NamedImages, open_set
 
     named = [] if settings.against is None else [open_set(settings.against)]
     if settings.data is not None:

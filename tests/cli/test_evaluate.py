@@ -60,6 +60,7 @@ def test_a_run_s_metrics_go_on_with_those_of_its_samples(
     assert json.loads(run(capsys, *words, kept)[1]) == found
     assert json.loads(run(capsys, *words, kept, "--against-count", "5")[1])["images_small"] == 5
     assert json.loads(run(capsys, *words, kept, "--seed", "6")[1])["kid_small"] != found["kid_small"]
+    assert json.loads(run(capsys, *words, "digits", "--against-count", "5")[1])["images_small"] == 5
 
 
 @pytest.mark.usefixtures("_small")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sivae.data.images.base import ImageSet, Notice, PackedImages, Split, ignore
+from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.crop import Crop
 from sivae.data.images.levels import at_resolution
 from sivae.data.images.loading.dataset import read_dataset
@@ -16,6 +18,7 @@ from sivae.data.images.opening import open_images
 from sivae.errors import DataError, NoSuchSplitError
 
 Images = PackedImages | FittedImages
+DIGITS = "digits"  # names the digits that scikit-learn ships, where a path is expected
 
 
 class Parts(NamedTuple):
@@ -111,7 +114,7 @@ def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: No
     """Open one part of a data set, as it is.
 
     Args:
-        path: any data set that :func:`open_images` reads.
+        path: any data set that :func:`open_images` reads, or the word "digits".
         split: the part; None: the test images where there are some, else all.
         skip_damaged: leave out images that cannot be decoded; else they are an error.
         notice: called with a line about the chosen part.
@@ -119,6 +122,8 @@ def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: No
     Raises:
         DataError: the images are missing or damaged, or there is no such part.
     """
+    if path == DIGITS and not Path(path).exists():
+        return open_digits(split or "test")
     say = _once(notice)
     if split is not None:
         return open_images(path, split=split, skip_damaged=skip_damaged, notice=say)
