@@ -44,13 +44,13 @@ class KLAverage:
         change = (1.0 - _MEMORY) * torch.cat([counted, torch.ones_like(kl)])
         sums.copy_(torch.where(kl.isfinite(), _MEMORY * sums + change, sums))
 
-    def weight_for(self, product: float, kl: Tensor, *, first: float) -> Tensor:
-        """Compute the weight whose product with the mean kl is `product`; `first` while no mean is known.
+    def mean(self, kl: Tensor) -> Tensor:
+        """Compute the mean in nats, a scalar; NaN before the first observation, and 0.1 if it is less.
 
-        The result is a scalar on the device of `kl`, and in its dtype, but float32 at least.
+        The result is on the device of `kl`, and in its dtype, but float32 at least.
         """
         total, weight = self._like(kl).unbind()
-        return torch.where(weight > 0, product / (total / weight).clamp_min(_LEAST), first)
+        return (total / weight).clamp_min(_LEAST)
 
     def _like(self, kl: Tensor) -> Tensor:
         self._sums = self._sums.to(kl.device, torch.promote_types(kl.dtype, torch.float32))

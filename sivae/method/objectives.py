@@ -33,7 +33,7 @@ Fake = Literal["prior", "reconstruction"]
 FAKES: tuple[Fake, ...] = get_args(Fake)
 SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
 
-NEG_EXPONENT = 2.0
+NEG_PUSH = 0.6
 NEGLIGIBLE = 2.0**-24  # relative to another weight, this is below float32's resolution
 FAR = 5.0  # a KL this many times another is far above it
 SATURATED = 1e-6  # an exp-ELBO below this gives the encoder a negligible gradient
@@ -380,9 +380,11 @@ class SoftIntroObjective(_ClassWeight):
 
     Args:
         beta_rec, beta_kl: weights of the reconstruction error and of the kl.
-        beta_neg: weight of the fakes' kl in the encoder's exponential. "auto": the step sets it in each iteration, to
-            neg_exponent / (alpha s kl), where kl is the running mean of kl(real) over the iterations before.
-        neg_exponent: for beta_neg "auto": alpha s beta_neg kl, a number without unit.
+        beta_neg: weight of the fakes' kl in the encoder's exponential. "auto": the step sets it in each iteration by
+            neg_push and the running mean of kl(real) over the iterations before.
+        neg_push: for beta_neg "auto". The encoder's loss rises with the kl of a real sample by s beta_kl, and falls
+            with the kl of a fake by s beta_neg exp(-alpha s beta_neg kl), where its rec is 0. neg_push is the second
+            slope over the first for a fake that has the mean kl of real samples.
         beta_kl_class, beta_neg_class: weights of the class's part of the kl, for models that separate the class from
             the content; beta_kl and beta_neg are then the content's weights. None: the same.
         gamma_r: weight of the fakes' reconstruction error in the decoder's loss. The term is not computed if the weight
@@ -408,16 +410,16 @@ class SoftIntroObjective(_ClassWeight):
     beta_neg: float | Automatic = setting(
         256.0,
         help="Weight of the KL divergence of fakes in the encoder's update. auto: it follows the KL divergence of real "
-        f"samples, so that their exponent stays at --neg-exponent (by default {NEG_EXPONENT:g}).",
+        f"samples, as --neg-push says (by default {NEG_PUSH:g}).",
         within=NOT_NEGATIVE,
     )
-    neg_exponent: float = setting(
-        NEG_EXPONENT,
-        help="With --beta-neg auto: the exponent of a fake whose KL divergence is that of real samples. Larger: the "
-        "encoder pushes fakes away less.",
+    neg_push: float = setting(
+        NEG_PUSH,
+        help="With --beta-neg auto: how hard the encoder pushes away a fake that has the KL divergence of real "
+        "samples, relative to how hard it pulls real samples to the prior.",
         within=POSITIVE,
         need=Need(lambda config: config.objective.follows_kl, "beta_neg is a number, not auto"),
-        since=NEG_EXPONENT,
+        since=NEG_PUSH,
     )
     beta_neg_class: float | None = setting(
         None,
@@ -453,6 +455,8 @@ class SoftIntroObjective(_ClassWeight):
                 "there, not auto; leave it out"
             )
         self._check_class_weight("beta_neg_class", "beta_neg")
+        if self.follows_kl and self.beta_kl == 0:
+            raise ConfigError("beta_kl = 0: an automatic beta_neg is relative to it; choose more, or a fixed beta_neg")
 
     @property
     def follows_kl(self) -> bool:
@@ -463,7 +467,11 @@ class SoftIntroObjective(_ClassWeight):
         """See :meth:`ElboObjective.automatic_beta_neg`. Before the first iteration it is beta_kl."""
         if kl_real is None or not self.follows_kl:
             return None
-        return kl_real.weight_for(self.neg_exponent / (self.alpha * scale), kl_fakes, first=self.beta_kl)
+        import torch
+
+        unit = self.alpha * scale * kl_real.mean(kl_fakes)  # exponents for each unit of beta_neg
+        exponent = _larger_exponent(self.neg_push * self.beta_kl * unit)
+        return torch.where(unit.isnan(), self.beta_kl, exponent / unit)
 
     @property
     def needs_fake_rec(self) -> bool:
@@ -521,17 +529,17 @@ class SoftIntroObjective(_ClassWeight):
         exp_elbo = usual("exp_elbo_fake")
         if exp_elbo < SATURATED:
             cause = f"the exp-ELBO of fakes is saturated at 0 (lately {exp_elbo:.2g}), so the encoder learns nothing"
-            remedy = "lower --neg-exponent, to half" if self.follows_kl else "lower --beta-neg, to a quarter"
+            remedy = "raise --neg-push, to double" if self.follows_kl else "lower --beta-neg, to a quarter"
             own = [Symptom(f"{cause} from them", remedy)]
         else:
-            weight = "--neg-exponent" if self.follows_kl else "--beta-neg"
-            own = _running_away(usual, f"raise {weight}, to double: the exponential then stops pushing fakes sooner")
+            change = "lower --neg-push, to half" if self.follows_kl else "raise --beta-neg, to double"
+            own = _running_away(usual, f"{change}: the exponential then stops pushing fakes sooner")
         return [*own, *super().symptoms(usual)]
 
     def scaled(self, neg_factor: float) -> SoftIntroObjective:
-        """See :meth:`ElboObjective.scaled`."""
+        """See :meth:`ElboObjective.scaled`. An automatic weight needs no factor."""
         if self.beta_neg == "auto":
-            return dataclasses.replace(self, neg_exponent=self.neg_exponent * neg_factor)
+            return self
         of_class = self.beta_neg_class
         return dataclasses.replace(
             self,
@@ -603,6 +611,19 @@ class LordObjective(Objective):
         from sivae.method.lord import LordStep
 
         return LordStep(*pair, self, stage="codes" if warm_up else "encoders", **options)
+
+
+def _larger_exponent(product: Tensor) -> Tensor:
+    """Solve u exp(-u) = product for u >= 1, a scalar; 1 where the product is above exp(-1), the largest that there is.
+
+    This is -W(-product) with the lower branch of Lambert's W. The first value is within a few percent (Chatzigeorgiou,
+    "Bounds on the Lambert function", 2013), and Newton's method doubles the correct digits.
+    """
+    beyond = (-1.0 - product.log()).clamp_min(0.0)
+    u = 1.0 + (2.0 * beyond).sqrt() + (2.0 / 3.0) * beyond
+    for _ in range(3):
+        u = u - (u - u.log() - 1.0 - beyond) * u / (u - 1.0).clamp_min(1e-3)
+    return u.clamp_min(1.0)
 
 
 def _running_away(usual: Usual, remedy: str) -> list[Symptom]:

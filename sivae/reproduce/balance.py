@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sivae.method.objectives import NEG_EXPONENT
+from sivae.method.objectives import NEG_PUSH
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean, mean_and_spread, number, over_seeds, spread, table
 from sivae.reproduce.outcomes import DEFINITIONS, POINTS, Outcome, failed, how_they_failed, outcome
@@ -25,7 +25,7 @@ DENSITIES = ("8gaussians", "2spirals", "checkerboard", "rings")
 Way = Literal["fixed", "auto"]
 _NAMES: Mapping[Way, str] = {
     "fixed": "fixed, times the published weight",
-    "auto": "automatic, times the default exponent",
+    "auto": "automatic, times the default push",
 }
 _Found = Mapping[str, Mapping[Way, Mapping[float, list[Outcome]]]]  # by density, way and factor, an outcome a seed
 _FACTORS: Mapping[Size, Mapping[Way, Sequence[float]]] = {
@@ -49,7 +49,7 @@ def trainings(settings: Settings) -> list[Training]:
                 for factor in factors:
                     changes: dict[str, Any] = {"beta_neg": published * factor}
                     if way == "auto":
-                        changes = {"beta_neg": "auto", "neg_exponent": NEG_EXPONENT * factor}
+                        changes = {"beta_neg": "auto", "neg_push": NEG_PUSH * factor}
                     config = base.replace(**changes, checkpoint_every=base.total_steps)
                     made.append(Training(_name(density, way, factor, seed), config))
     return made
@@ -80,7 +80,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     return Report(
         f"Soft-IntroVAE on {listed(DENSITIES)} with {plural(len(seeds), 'seed')} each, {schedule(first)}: with "
         f"beta_neg fixed at multiples of the published weight, and with `--beta-neg auto` at multiples of "
-        f"{NEG_EXPONENT:g}, the default of `--neg-exponent`. Other weights are those of the presets.",
+        f"{NEG_PUSH:g}, the default of `--neg-push`. Other weights are those of the presets.",
         [
             ("What counts as a failure", DEFINITIONS),
             ("How the runs ended", shown),

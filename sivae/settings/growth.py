@@ -121,8 +121,8 @@ class Growing(Growth):
         help="Factors of beta_neg at 4, 8, 16 ... pixels, from a stage's second epoch on.",
         within=FACTORS,
         need=Need(
-            lambda config: "beta_neg" in config.objective.key_names(),
-            "the objective {config.objective.name!r} has no beta_neg",
+            lambda config: "beta_neg" in config.objective.key_names() and not config.objective.follows_kl,
+            "the objective {config.objective.name!r} has no fixed beta_neg",
         ),
     )
     stage_steps: tuple[int, ...] | None = setting(

@@ -1,4 +1,4 @@
-"""The running mean of the real samples' kl, and the weight that follows it."""
+"""The running mean of the real samples' kl."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ def _after(*kls: float, average: KLAverage | None = None) -> KLAverage:
 
 
 def _mean(average: KLAverage) -> float:
-    return 1.0 / average.weight_for(1.0, torch.zeros(3, dtype=torch.float64), first=math.nan).item()
+    return average.mean(torch.zeros(3, dtype=torch.float64)).item()
 
 
-def test_the_first_weight_is_given() -> None:
-    weight = KLAverage().weight_for(3.0, torch.zeros(2), first=0.3)
-    assert weight.item() == pytest.approx(0.3)
-    assert weight.shape == ()
+def test_no_mean_is_known_before_the_first_observation() -> None:
+    assert math.isnan(_mean(KLAverage()))
 
 
 def test_an_iteration_counts_98_percent_of_the_next_one() -> None:
@@ -45,7 +43,7 @@ def test_one_bad_batch_moves_the_mean_by_less_than_a_fifth() -> None:
     assert 2.0 < _mean(_after(*settled, 1e30)) < 2.0 * 1.2
 
 
-def test_a_collapsed_posterior_does_not_make_the_weight_endless() -> None:
+def test_a_collapsed_posterior_counts_as_a_tenth_of_a_nat() -> None:
     assert _mean(_after(0.0, 1e-9)) == pytest.approx(0.1)
 
 
@@ -58,7 +56,8 @@ def test_processes_share_their_mean() -> None:
 
 def test_the_sums_are_in_the_dtype_of_the_kl_and_in_float32_at_least() -> None:
     for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2):
-        assert _after(2.0).weight_for(1.0, torch.zeros(1, dtype=dtype), first=0.0).dtype == expected
+        mean = _after(2.0).mean(torch.zeros(1, dtype=dtype))
+        assert (mean.dtype, mean.shape) == (expected, ())
 
 
 def test_a_restored_state_goes_on_as_before() -> None:

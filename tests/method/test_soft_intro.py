@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sivae import ops
+from sivae.method.kl_average import KLAverage
 from sivae.method.plain import PlainSoftIntroStep, l1, mse
 from sivae.models import MLPVAE
 from sivae.objectives import FAKES, IntroObjective, SoftIntroObjective, VAEObjective
@@ -304,19 +306,42 @@ def test_all_passes_call_encode_or_decode_of_the_model(model, batch):
     assert clamped.calls == 3
 
 
-def test_an_automatic_beta_neg_is_the_exponent_over_the_mean_kl_of_the_iterations_before(model, batch, noise):
-    """After the first iteration the mean is that iteration's kl, and beta_kl stands in for beta_neg in it."""
+@pytest.mark.parametrize("push", [0.1, 0.9, 30.0])
+def test_an_automatic_beta_neg_pushes_a_fake_of_the_mean_kl_with_the_given_share_of_the_pull(model, batch, noise, push):
+    """After the first iteration the mean is that iteration's kl, and beta_kl stands in for beta_neg in it.
+
+    30 is more than any weight reaches; the weight of the strongest push is taken, whose exponent is 1.
+    """
     other = copy.deepcopy(model)
-    objective = SoftIntroObjective(scale=0.5, **{**WEIGHTS, "beta_neg": "auto", "alpha": 1.5}, neg_exponent=2.5)
+    objective = SoftIntroObjective(scale=0.5, **{**WEIGHTS, "beta_neg": "auto", "alpha": 1.5}, neg_push=push)
     automatic = SoftIntroStep(model, *optimizers(model), objective)
-    expected = objective.beta_kl
-    for _ in range(2):
-        fixed = SoftIntroStep(other, *optimizers(other), objective.changed(beta_neg=expected))
-        losses = automatic(batch, noise)
-        assert losses.pop("beta_neg").item() == pytest.approx(expected, rel=1e-12)
+
+    def compare_with_fixed(losses: dict[str, Tensor]) -> float:
+        beta_neg = losses.pop("beta_neg").item()
+        fixed = SoftIntroStep(other, *optimizers(other), objective.changed(beta_neg=beta_neg))
         compare_losses(losses, {name: value.item() for name, value in fixed(batch, noise).items()}, 1e-12)
         compare(model, other, 1e-12)
-        expected = 2.5 / (1.5 * 0.5 * losses["kl_real"].item())
+        return beta_neg
+
+    first = automatic(batch, noise)
+    assert compare_with_fixed(first) == objective.beta_kl
+    beta_neg = compare_with_fixed(automatic(batch, noise))
+    exponent = objective.alpha * 0.5 * beta_neg * first["kl_real"].item()
+    reached = beta_neg * math.exp(-exponent) / objective.beta_kl
+    assert exponent == pytest.approx(1.0, rel=1e-12) if push == 30.0 else exponent > 1.0
+    assert reached == pytest.approx(push, rel=1e-12) or (push == 30.0 and reached < push)
+
+
+@pytest.mark.parametrize("beta_kl", [1e-12, 1e-3, 0.4])
+@pytest.mark.parametrize("kl", [1e-9, 0.7, 40.0, 1e4])
+def test_an_automatic_beta_neg_is_finite_for_every_kl(beta_kl, kl):
+    objective = SoftIntroObjective(scale=5e-6, beta_kl=beta_kl, beta_neg="auto")
+    average = KLAverage()
+    average.observe(torch.tensor(kl))
+    beta_neg = objective.automatic_beta_neg(average, torch.zeros(2), 5e-6).item()
+    exponent = 2.0 * 5e-6 * beta_neg * max(kl, 0.1)
+    # float32: the exponent's error moves the push by as many times its own size.
+    assert beta_neg * math.exp(-exponent) == pytest.approx(objective.neg_push * beta_kl, rel=exponent * 1e-6)
 
 
 @pytest.mark.parametrize("gamma_r", [1e-8, 1.0])

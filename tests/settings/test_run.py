@@ -206,7 +206,8 @@ def test_every_objective_has_its_own_keys() -> None:
         ({"margin": 3}, "margin = 3: it has no effect with the objective 'soft-intro'; leave it out, or "),
         ({"beta_neg": "often"}, 'beta_neg = "often": expected a finite number or auto'),
         ({"beta_neg": -1}, "beta_neg = -1.0: it must be 0 or more"),
-        ({"beta_neg": "auto", "neg_exponent": 0}, "neg_exponent = 0.0: it must be more than 0"),
+        ({"beta_neg": "auto", "beta_kl": 0}, "beta_kl = 0: an automatic beta_neg is relative to it"),
+        ({"beta_neg": "auto", "neg_push": 0}, "neg_push = 0.0: it must be more than 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(changes: dict[str, Any], message: str) -> None:
