@@ -140,14 +140,20 @@ def _verdict(found: _Found) -> str:
     for density, ways in found.items():
         jsd = {factor: [one.last_jsd for one in group] for factor, group in ways["fixed"].items()}
         best = min(jsd, key=lambda factor: mean(jsd[factor]) if math.isfinite(mean(jsd[factor])) else math.inf)
-        limit = mean(jsd[best]) + (spread(jsd[best]) if len(jsd[best]) > 1 else 0.0)
+        limit = mean(jsd[best]) + spread(jsd[best])
         mine = mean(one.last_jsd for one in ways["auto"][1.0])
-        relation = "no worse than" if mine <= limit else "worse than"
-        words.append(f"{density} {number(mine)}, {relation} {number(limit)} at {best:g} times the published weight")
+        if math.isfinite(limit):
+            relation = f"no worse than {number(limit)}" if mine <= limit else f"worse than {number(limit)}"
+        else:
+            relation = f"against {number(mean(jsd[best]))}"
+        words.append(f"{density} {number(mine)}, {relation} at {best:g} times the published weight")
+    several = len(ours) > len(found)
+    compared = "Its mean JSD against the best fixed weight's mean plus one standard deviation"
+    if not several:
+        compared = "Its JSD against that of the best fixed weight, with one seed, which does not show small differences"
     return (
         f"**The automatic weight at its default failed in {failed(ours)[0]} of {plural(len(ours), 'run')}, the "
-        f"published one in {failed(published)[0]} of {len(published)}.** Its mean JSD against the best fixed weight's "
-        f"mean plus one standard deviation: {'; '.join(words)}."
+        f"published one in {failed(published)[0]} of {len(published)}.** {compared}: {'; '.join(words)}."
     )
 
 

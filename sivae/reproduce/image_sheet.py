@@ -20,8 +20,8 @@ NAME = "images"
 SUMMARY = "samples, reconstructions and interpolations of a model of images on one sheet"
 NEEDS = "a trained run (--run RUN); or images (--data PATH) to train cifar10's model on; else it trains on digits"
 TIME: Mapping[Size, str] = {
-    "quick": "with --run seconds; digits: 400 iterations, about 3 minutes on a CPU core; --data: 300 iterations of 32",
-    "full": "with --run seconds; digits: half an hour on a CPU core; --data: 250 epochs, hours on a GPU",
+    "quick": "with --run seconds; digits: 400 iterations, half a minute on a CPU core; --data: 300 iterations of 32",
+    "full": "with --run seconds; digits: 3 minutes on a CPU core; --data: 250 epochs, hours on a GPU",
 }
 
 _SHEET = "sheet.png"

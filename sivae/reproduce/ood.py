@@ -23,8 +23,8 @@ NAME = "ood"
 SUMMARY = "VAE and Soft-IntroVAE compared at detecting images of another kind by their likelihood"
 NEEDS = "nothing: it trains on digits; or CIFAR-10 (--data PATH) and, as published, SVHN (--against PATH), with a GPU"
 TIME: Mapping[Size, str] = {
-    "quick": "digits: 2 trainings of 400 iterations, 3 minutes each on a CPU core; --data: 2 of 300 iterations of 32",
-    "full": "digits: 2 trainings of half an hour on a CPU core; --data: 2 of 250 epochs, hours on a GPU",
+    "quick": "digits: 2 trainings of 400 iterations, a minute on a CPU core; --data: 2 of 300 iterations of 32",
+    "full": "digits: 2 trainings of 3 minutes on a CPU core; --data: 2 of 250 epochs, hours on a GPU",
 }
 
 _COMPARED = ("vae", "soft-intro")  # the two whose histograms the slides show

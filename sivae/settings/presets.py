@@ -143,6 +143,7 @@ def _conv_faces(name: str, summary: str, resolution: int, widths: tuple[int, ...
         flip=True,
         norm="group",
         note=_GROUP_NOTE,
+        precision="auto",
         **memory,
     )
 
@@ -327,11 +328,12 @@ _ROWS = (
         RunConfig(
             preset="digits",
             data=DigitsData(flip=False),
-            model=Conv(z_dim=16, widths=(64, 128), norm="group"),
+            model=Conv(z_dim=16, widths=(32, 64), norm="group"),
             # An image of 64 pixels has a small rec; a larger beta_kl lets the posterior collapse onto the prior.
             objective=SoftIntroObjective(beta_rec=1.0, beta_kl=0.1, beta_neg=16.0),
-            epochs=150.0,
+            epochs=100.0,
             batch_size=64,
+            precision="auto",
         ),
     ),
 )

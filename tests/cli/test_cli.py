@@ -140,7 +140,8 @@ def test_presets_shows_the_settings_and_their_source(capsys: pytest.CaptureFixtu
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     for name, preset in PRESETS.items():
         assert preset.source in lines[name]
-        assert ", ".join(f"{preset.config.value(key):g}" for key in ("beta_rec", "beta_kl", "beta_neg")) in lines[name]
+        values = [preset.config.value(key) for key in ("beta_rec", "beta_kl", "beta_neg")]
+        assert ", ".join("auto" if value == "auto" else f"{value:g}" for value in values) in lines[name]
     facts = json.loads(run(capsys, "presets", "--json")[1])
     assert facts["cifar10"]["objective"] == PRESETS["cifar10"].config.objective.to_dict()
     assert (facts["cifar10"]["epochs"], facts["cifar10"]["batch_size"]) == (250.0, 32)
@@ -186,7 +187,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("trian", "'trian' is not a verb; did you mean train? see sivae --help"),
         (
             "train",
-            "name a preset (8gaussians, 2spirals, checkerboard, rings, 25gaussians, cifar10, ",
+            "name a preset (8gaussians, 2spirals, checkerboard, rings, 25gaussians, 8gaussians-quick, cifar10, ",
         ),
         ("train 8gausians", "there is no preset '8gausians'; did you mean 8gaussians?"),
         (

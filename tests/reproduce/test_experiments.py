@@ -173,6 +173,9 @@ def test_balance_compares_with_the_best_fixed_weight() -> None:
     assert "rings 0.220, no worse than 0.221 at 2 times the published weight" in words
     words = balance._verdict({"rings": {"fixed": fixed, "auto": {1.0: group(0.2, 0.26)}}})
     assert "rings 0.230, worse than 0.221" in words
+    alone = {1.0: group(0.3), 2.0: group(0.1)}
+    words = balance._verdict({"rings": {"fixed": alone, "auto": {1.0: group(0.2)}}})
+    assert "with one seed, which does not show small differences: rings 0.200, against 0.100 at 2 times" in words
 
 
 def test_entropy_measures_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
