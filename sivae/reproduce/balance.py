@@ -177,9 +177,9 @@ def _draw(path: Path, found: _Found) -> None:
                     axes.plot([factor], [one.last_jsd], linestyle="", marker=mark, markersize=6, color=colours[way])
         value_ticks(axes, sorted({factor for of_way in ways.values() for factor in of_way}))
         axes.axhline(math.log(2), color=MUTED, linewidth=0.8, linestyle="--")
-        axes.set_ylim(0.0, 0.74)
+        axes.set_ylim(0.0, 0.9)
         if index == 0:
-            legend(axes, fontsize=8)
+            legend(axes, fontsize=8, loc="upper right")
     write_figure(
         path,
         drawing,
