@@ -9,6 +9,7 @@ OPS = (
     "gaussian_kl",
     "styled_instance_norm",
     "styled_instance_norm_channels_last",
+    "batch_norm_leaky_relu",
 )
 # Whole training iterations: on points, on images with the convolutional model, on images with the style model.
 STEP, IMAGE_STEP, STYLE_STEP = "step", "image_step", "style_step"

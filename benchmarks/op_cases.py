@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.baselines import eager_ops
 from benchmarks.names import DEFAULT_DTYPES, DEFAULT_NAMES
 from sivae import ops
+from sivae.ops import batch_norm
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
 Shape = tuple[int, ...]
@@ -174,6 +175,22 @@ def _fused_styled_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
     return norm
 
 
+def _batch_norm_inputs(shape: Shape, sample: Sampler) -> Inputs:
+    x, residual, grad_y = (sample.normal(*shape).contiguous(memory_format=torch.channels_last) for _ in range(3))
+    weight, bias = (sample.normal(shape[1], leaf=True) for _ in range(2))
+    leaves = (x.requires_grad_(), weight, bias, residual.requires_grad_())
+    return Inputs(leaves, leaves, (grad_y,))
+
+
+def _fused_batch_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
+    def norm(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+        if backend != "native" or not batch_norm.serves(x):  # as the models do
+            return eager_ops.batch_norm_leaky_relu(x, weight, bias, residual)
+        return batch_norm.batch_norm_leaky_relu(x, weight, bias, residual=residual, negative_slope=0.2, eps=1e-5)[0]
+
+    return norm
+
+
 def _per_element(forward: int, backward: int) -> Callable[[Shape], tuple[int, int]]:
     return lambda shape: (forward * math.prod(shape), backward * math.prod(shape))
 
@@ -201,6 +218,8 @@ _LatentOperation = functools.partial(
 #   loss: an image's and a latent's together.
 #   styled_instance_norm: forward reads x twice and writes y; backward reads x and y's gradient twice and writes x's.
 #       If a cache keeps a plane between the two readings, less is read from memory.
+#   batch_norm_leaky_relu: forward reads x twice and the residual, and writes y; backward reads x, y and y's gradient
+#       twice and writes two gradients.
 OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
@@ -270,6 +289,15 @@ OPERATIONS: Mapping[str, Operation] = {
                 ("styled_instance_norm", torch.contiguous_format),
                 ("styled_instance_norm_channels_last", torch.channels_last),
             )
+        ),
+        Operation(
+            "batch_norm_leaky_relu",
+            eager_ops.batch_norm_leaky_relu,
+            _fused_batch_norm,
+            _batch_norm_inputs,
+            _per_element(4, 8),
+            shapes=((32, 64, 32, 32), (32, 256, 8, 8)),
+            quick_shapes=((32, 64, 32, 32),),
         ),
     )
 }

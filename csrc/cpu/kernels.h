@@ -111,6 +111,32 @@ struct StyledNormBackward {
   bool stream = false;  // write grad_x past the caches
 };
 
+// Rows of a block of the batch norm. It is small enough for the caches, and for sums in the arithmetic type.
+constexpr int64_t kBatchNormBlock = 64;
+
+// Batch norm of channels-last images, in stages that each read all rows, [channels] of a pixel. Between the stages the
+// caller turns the sums of all segments into coefficients.
+struct BatchNorm {
+  enum Stage : int { kMoments, kApply, kGradientSums, kGradients };
+  Stage stage = kMoments;
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0, channels = 0;
+  int64_t rows_each = kBatchNormBlock;  // rows of a segment
+  double negative_slope = 0.0;
+  const void* x = nullptr;
+  const void* residual = nullptr;      // added before the leaky ReLU, or null
+  const void* grad_y = nullptr;
+  const void* y = nullptr;             // null where there was no residual
+  const void* coefficients = nullptr;  // [5, C] of the arithmetic type, see Coefficient in batch_norm_kernels.cpp
+  double* sums = nullptr;              // [segments, 2, C]
+  void* out = nullptr;                 // y, or the gradient by x: null where not needed
+  void* grad_residual = nullptr;       // null where not needed
+
+  SIVAE_HD_MEMBER int64_t end_of(int64_t segment) const {
+    return (segment + 1) * rows_each < rows ? (segment + 1) * rows_each : rows;
+  }
+};
+
 // Each function works on the segments [begin, end) (elements for exp_elbo and philox_normal, units for styled_norm).
 struct KernelTable {
   const char* name;
@@ -122,6 +148,7 @@ struct KernelTable {
   void (*exp_elbo_backward)(const ExpElboBackward&, int64_t begin, int64_t end);
   void (*styled_norm_forward)(const StyledNormForward&, int64_t begin, int64_t end);
   void (*styled_norm_backward)(const StyledNormBackward&, int64_t begin, int64_t end);
+  void (*batch_norm)(const BatchNorm&, int64_t begin, int64_t end);
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
 };
 
@@ -138,6 +165,7 @@ const KernelTable& kernels();
   void exp_elbo_backward(const ExpElboBackward&, int64_t begin, int64_t end);                             \
   void styled_norm_forward(const StyledNormForward&, int64_t begin, int64_t end);                         \
   void styled_norm_backward(const StyledNormBackward&, int64_t begin, int64_t end);                       \
+  void batch_norm(const BatchNorm&, int64_t begin, int64_t end);                                          \
   void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
   }
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sivae.bounds import MODEL_SIDE
 from sivae.models.base import VAEModel, checked_counts
 from sivae.models.doubling import DoublingConv2d
-from sivae.models.norm import NORMS, Norm, make_norm
+from sivae.models.norm import NORMS, Norm, activated, make_norm
 from sivae.models.recompute import recomputed
 
 _SLOPE = 0.2
@@ -164,7 +164,7 @@ class _Entry(nn.Module):
         self.norm = make_norm(norm, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.leaky_relu_(self.norm(self.conv(x)), _SLOPE), 2)
+        return F.avg_pool2d(activated(self.norm, self.conv(x), _SLOPE), 2)
 
 
 class ResidualBlock(nn.Module):
@@ -191,11 +191,8 @@ class ResidualBlock(nn.Module):
         identity = x if self.expand is None else self.expand(x)
         if self.upsample:  # the 1x1 convolution comes first: the result is the same, at a quarter of the cost
             identity = F.interpolate(identity, scale_factor=2.0, mode="nearest")
-        # In place: norms and convolutions do not need their output for backward, and leaky ReLU needs only its own.
-        hidden = F.leaky_relu_(self.norm1(self.conv1(x)), _SLOPE)
-        branch = self.norm2(self.conv2(hidden))
-        branch += identity
-        result = F.leaky_relu_(branch, _SLOPE)
+        hidden = activated(self.norm1, self.conv1(x), _SLOPE)
+        result = activated(self.norm2, self.conv2(hidden), _SLOPE, residual=identity)
         return F.avg_pool2d(result, 2) if self.pool else result
 
 

@@ -1,15 +1,18 @@
-"""Make the norms of convolutional networks, and control when batch norm updates its running statistics."""
+"""Make and apply the norms of convolutional networks; control when batch norm updates its running statistics."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from sivae.ops import batch_norm
 
 Norm = Literal["batch", "group", "none"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -34,6 +37,53 @@ def make_norm(norm: Norm, width: int) -> nn.Module:
 def group_count(width: int) -> int:
     """Compute the number of groups that "group" makes of `width` channels."""
     return next((count for count in range(width // _GROUP_WIDTH, 1, -1) if width % count == 0), 1)
+
+
+def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Tensor | None = None) -> Tensor:
+    """Compute leaky_relu(norm(x) + residual), [B, C, H, W].
+
+    Batch norm that normalizes by the batch's statistics runs as one op where the native backend has it. Everything else
+    runs as modules of torch, in place where no backward pass needs the values: x may be overwritten.
+
+    Args:
+        norm: a norm that :func:`make_norm` made, or one that replaced it.
+        x: [B, C, H, W].
+        negative_slope: of the leaky ReLU, 0 or more.
+        residual: added before the leaky ReLU, [B, C, H, W]; None: 0.
+    """
+    if _fuses(norm) and batch_norm.serves(x) and (residual is None or residual.dtype == x.dtype):
+        return _fused(norm, x, negative_slope, residual)
+    result: Tensor = norm(x)
+    if residual is not None:
+        result += residual
+    return F.leaky_relu_(result, negative_slope)
+
+
+def _fuses(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether the op does all that a call of the module does."""
+    # Not a subclass: SyncBatchNorm is one, and a parametrized module is.
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and (norm.momentum is not None or not norm.track_running_stats)
+        and not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
+    )
+
+
+def _fused(norm: nn.BatchNorm2d, x: Tensor, negative_slope: float, residual: Tensor | None) -> Tensor:
+    y, mean, variance = batch_norm.batch_norm_leaky_relu(
+        x, norm.weight, norm.bias, residual=residual, negative_slope=negative_slope, eps=norm.eps
+    )
+    if norm.track_running_stats:
+        assert norm.momentum is not None and norm.running_mean is not None and norm.running_var is not None
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+            norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+            norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    return y
 
 
 _found: WeakKeyDictionary[nn.Module, tuple[_BatchNorm, ...]] = WeakKeyDictionary()

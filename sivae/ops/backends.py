@@ -85,6 +85,12 @@ _native, _native_reason = _load_native()
 # Once, at import: torch.compile does not trace through an import by name.
 _native_cuda_reason = None if _native is None else _no_cuda_kernels_reason()
 
+
+def has_native() -> bool:
+    """Whether the native backend is loaded."""
+    return _native is not None
+
+
 # In order of preference: the first available backend of a device is its default.
 _PREFERENCE = ("native", "triton", "reference")
 # On the CPU, Triton's interpreter is for tests: it runs only where it is named in the call.
@@ -242,3 +248,8 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     if reason is not None:
         raise RuntimeError(f"{op}: backend {name!r} is not available on {device}: {reason}")
     return _ops_of(name if forward_ad._current_level < 0 else "reference")
+
+
+def runs_native(op: str, device: torch.device) -> bool:
+    """Whether `select` returns the ops of the native backend to a call that names none."""
+    return select(op, None, device) is _native

@@ -25,10 +25,12 @@ def support_transforms(ops: torch.library.Library, namespace: str) -> None:
         ops.impl(name, getattr(reference, name), "FuncTorchDynamicLayerFrontMode")
     for name in library.BACKWARD_OP_NAMES:
         op = getattr(getattr(torch.ops, namespace), name).default
-        torch.library.register_vmap(f"{namespace}::{name}", _one_by_one(op), lib=ops)
+        torch.library.register_vmap(f"{namespace}::{name}", one_by_one(op), lib=ops)
 
 
-def _one_by_one(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[tuple[Tensor, ...], tuple[int, ...]]]:
+def one_by_one(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[tuple[Tensor, ...], tuple[int, ...]]]:
+    """The rule of `torch.vmap` for a backward op: run it once for each gradient of the batch."""
+
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         results = [
             op(*(arg if dim is None else arg.select(dim, k) for arg, dim in zip(args, in_dims, strict=True)))

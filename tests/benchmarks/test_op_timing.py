@@ -24,6 +24,7 @@ TINY_SHAPES = {
     "exp_elbo": (11,),
     "styled_instance_norm": (2, 3, 4, 5),
     "styled_instance_norm_channels_last": (2, 3, 4, 5),
+    "batch_norm_leaky_relu": (2, 3, 4, 5),
     "loss": (3, 2, 4, 4),
 }
 TINY = [Case(OPERATIONS[name], shape) for name, shape in TINY_SHAPES.items()]

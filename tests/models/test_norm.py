@@ -1,4 +1,4 @@
-"""Running statistics are updated only by the passes that `batch_statistics` allows."""
+"""The norms with their activation equal torch's modules; running statistics follow the passes that may update them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sivae.models.norm import batch_norms, batch_statistics
+from sivae import ops
+from sivae.models.norm import activated, batch_norms, batch_statistics, make_norm
 from tests.models.samples import small_conv
 
 
@@ -104,3 +105,108 @@ def test_a_context_does_not_search_the_modules_again() -> None:
     walk = (time.perf_counter() - start) / 20
     seconds(1)
     assert min(seconds(20) for _ in range(5)) < walk
+
+
+def _norm_and_images(dtype: torch.dtype = torch.float32) -> tuple[nn.BatchNorm2d, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    norm = nn.BatchNorm2d(5, momentum=0.3)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(5, generator=generator))
+        norm.bias.copy_(torch.randn(5, generator=generator))
+    x, residual = torch.randn(2, 4, 5, 6, 6, generator=generator).to(dtype)
+    return norm, *(values.contiguous(memory_format=torch.channels_last) for values in (x, residual))
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("given", [False, True], ids=["alone", "with a residual"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_an_activated_batch_norm_is_what_modules_of_torch_compute(
+    layout: torch.memory_format, given: bool, momentum: float | None
+) -> None:
+    """Values, gradients and running statistics. 1e-5 is 168 roundings of float32 of numbers of order 1."""
+    results = []
+    for fused in (True, False):
+        norm, x, residual = _norm_and_images()
+        norm.momentum = momentum
+        x, residual = (values.contiguous(memory_format=layout).requires_grad_() for values in (x, residual))
+        if fused:
+            y = activated(norm, x, 0.2, residual=residual if given else None)
+        else:
+            y = nn.functional.leaky_relu(norm(x) + (residual if given else 0.0), 0.2)
+        y.square().sum().backward()
+        gradients = [x.grad, norm.weight.grad, norm.bias.grad, *([residual.grad] if given else [])]
+        results.append([y, *gradients, norm.running_mean, norm.running_var])
+        assert norm.num_batches_tracked == 1
+    for one, other in zip(*results, strict=True):
+        assert ((one - other).abs() <= 1e-5 * (1 + other.abs())).all()
+
+
+@pytest.mark.skipif("native" not in ops.available_backends(), reason="modules of torch compute it elsewhere")
+class TestWhereOneOpRuns:
+    """The op has an autograd function of its own."""
+
+    def fuses(self, norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> bool:
+        y = activated(norm, x.clone(memory_format=torch.preserve_format), 0.2, residual=residual)
+        assert y.grad_fn is not None
+        return "BatchNormFunction" in y.grad_fn.name()
+
+    @pytest.mark.parametrize("update", [False, True])
+    def test_batch_norm_in_training_mode(self, update: bool) -> None:
+        norm, x, residual = _norm_and_images()
+        with batch_statistics(norm, update=update):
+            assert self.fuses(norm, x) and self.fuses(norm, x, residual)
+        assert int(norm.num_batches_tracked) == 2 * update
+
+    def test_bfloat16_of_autocast(self) -> None:
+        norm, x, residual = _norm_and_images(torch.bfloat16)
+        assert self.fuses(norm, x, residual)
+        assert norm.running_mean.dtype == torch.float32
+
+    def test_not_where_the_module_does_more_or_less(self) -> None:
+        norm, x, residual = _norm_and_images()
+        synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm2d(5)))[0]
+        assert not self.fuses(synchronized, x)
+        assert not self.fuses(make_norm("group", 5), x)
+        assert not self.fuses(norm, x.contiguous())
+        assert not self.fuses(norm, x, residual.double())
+        assert not self.fuses(norm.eval(), x)
+        norm.train().momentum = None
+        assert not self.fuses(norm, x)
+
+    def test_not_where_a_hook_waits(self) -> None:
+        norm, x, _ = _norm_and_images()
+        calls: list[int] = []
+        handle = norm.register_forward_hook(lambda *_: calls.append(1))
+        assert not self.fuses(norm, x) and calls == [1]
+        handle.remove()
+        assert self.fuses(norm, x)
+
+    def test_not_on_the_reference_backend(self) -> None:
+        norm, x, _ = _norm_and_images()
+        with ops.use_backend("reference"):
+            assert not self.fuses(norm, x)
+
+    def test_one_value_per_channel_is_refused_as_by_torch(self) -> None:
+        norm, x, _ = _norm_and_images()
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            activated(norm, x[:1, :, :1, :1], 0.2)
+
+    def test_compiled_and_exported(self) -> None:
+        """1e-5 is 168 roundings of float32 of numbers of order 1."""
+        norm, x, residual = _norm_and_images()
+        compiled = torch.compile(lambda x, residual: activated(norm, x, 0.2, residual=residual), fullgraph=True)
+        once = activated(norm, x, 0.2, residual=residual)
+        mean = norm.running_mean.clone()
+        assert ((compiled(x, residual) - once).abs() <= 1e-5 * (1 + once.abs())).all()
+        assert not torch.equal(norm.running_mean, mean)  # also updated by the compiled pass
+
+        class Call(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = norm
+
+            def forward(self, x: Tensor) -> Tensor:
+                return activated(self.norm, x, 0.2)
+
+        nodes = torch.export.export(Call(), (x,)).graph.nodes
+        assert not any("sivae" in str(node.target) for node in nodes)

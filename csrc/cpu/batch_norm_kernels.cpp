@@ -1,0 +1,390 @@
+// Batch norm in training mode, a sum and leaky ReLU of channels-last images, forward and backward. Compiled per
+// instruction set.
+//
+// Images are rows of channels, one for each pixel. Each pass reads them twice: for sums over the rows of a segment, and
+// to write the result.
+#include <cstring>
+#include <type_traits>
+
+#include "isa.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+// About the registers in which a call would pass vectors: here all such calls are inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+namespace sivae::cpu::SIVAE_ISA {
+namespace {
+
+// Bytes of a register, and the registers of a group of channels, whose sums all stay in registers.
+#if defined(__AVX512F__)
+constexpr int kRegister = 64, kGroup = 4;
+#elif defined(__AVX2__)
+constexpr int kRegister = 32, kGroup = 2;
+#else
+constexpr int kRegister = 16, kGroup = 2;
+#endif
+
+template <class T>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  using type = float __attribute__((vector_size(kRegister)));
+};
+template <>
+struct LanesOf<double> {
+  using type = double __attribute__((vector_size(kRegister)));
+};
+template <class T>
+using Lanes = typename LanesOf<T>::type;
+
+template <class T>
+constexpr int kLanes = kRegister / sizeof(T);
+
+using Words = uint32_t __attribute__((vector_size(kRegister)));
+using HalfWords = uint16_t __attribute__((vector_size(kRegister / 2)));
+
+// GCC 12 converts the halves of a register one by one, unless it is given the instruction.
+SIVAE_HD Words words_of(const HalfWords& x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Words>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(x)));
+#else
+  return __builtin_convertvector(x, Words);
+#endif
+}
+
+SIVAE_HD HalfWords half_words_of(const Words& x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<HalfWords>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(x)));
+#else
+  return __builtin_convertvector(x, HalfWords);
+#endif
+}
+
+template <class T, class S>
+SIVAE_HD Lanes<T> load(const S* from) {
+  Lanes<T> out;
+  if constexpr (sizeof(S) == sizeof(T)) {
+    memcpy(&out, from, sizeof out);
+  } else if constexpr (std::is_same_v<S, BFloat16>) {
+    HalfWords bits;
+    memcpy(&bits, from, sizeof bits);
+    out = reinterpret_cast<Lanes<float>>(words_of(bits) << 16);
+  } else {
+    float each[kLanes<T>];
+    for (int i = 0; i < kLanes<T>; ++i) each[i] = widen(from[i]);
+    memcpy(&out, each, sizeof out);
+  }
+  return out;
+}
+
+template <class T, class S>
+SIVAE_HD void store(const Lanes<T>& values, S* to) {
+  if constexpr (sizeof(S) == sizeof(T)) {
+    memcpy(to, &values, sizeof values);
+  } else if constexpr (std::is_same_v<S, BFloat16>) {
+    const Words bits = reinterpret_cast<Words>(values);
+    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const HalfWords halves = half_words_of(values == values ? rounded : Words{} + 0x7fc0u);
+    memcpy(to, &halves, sizeof halves);
+  } else {
+    float each[kLanes<T>];
+    memcpy(each, &values, sizeof each);
+    for (int i = 0; i < kLanes<T>; ++i) narrow(each[i], to[i]);
+  }
+}
+
+// The first `count` lanes; the others are 0.
+template <class T, class S>
+SIVAE_HD Lanes<T> load_some(const S* from, int count) {
+  S padded[kLanes<T>] = {};
+  memcpy(padded, from, count * sizeof(S));
+  return load<T>(padded);
+}
+
+template <class T, class S>
+SIVAE_HD void store_some(const Lanes<T>& values, S* to, int count) {
+  S padded[kLanes<T>];
+  store<T>(values, padded);
+  memcpy(to, padded, count * sizeof(S));
+}
+
+// A channel's values in both passes, each an array [C] of T: v = (x - mean) * factor + constant, and the gradient by x
+// is factor g + (x - mean) by_deviation + by_constant, where g is the gradient by v.
+enum Coefficient : int { kMean, kFactor, kConstant, kByDeviation, kByConstant };
+
+template <class T>
+SIVAE_HD const T* coefficients(const BatchNorm& a, Coefficient which) {
+  return static_cast<const T*>(a.coefficients) + which * a.channels;
+}
+
+template <class S>
+SIVAE_HD const S* values_of(const void* data) {
+  return static_cast<const S*>(data);
+}
+
+// Lanes of a row's channels from `at` on: all, or with `Whole` false the first `count`.
+template <class T, bool Whole>
+struct Place {
+  int64_t at;
+  int count;
+  template <class S>
+  SIVAE_HD_MEMBER Lanes<T> read(const S* row) const {
+    if constexpr (Whole) return load<T>(row + at);
+    return load_some<T>(row + at, count);
+  }
+  template <class S>
+  SIVAE_HD_MEMBER void write(const Lanes<T>& values, S* row) const {
+    if constexpr (Whole) return store<T>(values, row + at);
+    store_some<T>(values, row + at, count);
+  }
+};
+
+template <class T>
+SIVAE_HD Lanes<T> leaky_lanes(const Lanes<T>& v, T slope) {
+  return v > T(0) ? v : v * slope;
+}
+
+// Calls visit(group of registers, place of register r) for all channels.
+template <class T, class Visit>
+SIVAE_HD void for_each_group(int64_t channels, Visit visit) {
+  constexpr int64_t kWide = kGroup * kLanes<T>;
+  int64_t at = 0;
+  for (; at + kWide <= channels; at += kWide) visit(std::integral_constant<int, kGroup>(), std::true_type(), at);
+  for (; at + kLanes<T> <= channels; at += kLanes<T>) visit(std::integral_constant<int, 1>(), std::true_type(), at);
+  if (at < channels) visit(std::integral_constant<int, 1>(), std::false_type(), at);
+}
+
+template <class T, bool Whole>
+SIVAE_HD Place<T, Whole> place(int64_t at, int r, int64_t channels) {
+  const int64_t first = at + r * kLanes<T>;
+  return {first, static_cast<int>(Whole ? kLanes<T> : channels - first)};
+}
+
+// Calls visit(first row, rows) for each block of a segment's rows.
+template <class Visit>
+SIVAE_HD void for_each_block(const BatchNorm& a, int64_t segment, Visit visit) {
+  const int64_t end = a.end_of(segment);
+  for (int64_t at = segment * a.rows_each; at < end; at += kBatchNormBlock) {
+    visit(at, end - at < kBatchNormBlock ? end - at : kBatchNormBlock);
+  }
+}
+
+template <class S, class T>
+void moments(const BatchNorm& a, int64_t segment) {
+  double* const mean = a.sums + segment * 2 * a.channels;
+  double* const squares = mean + a.channels;
+  int64_t before = 0;
+  for_each_block(a, segment, [&](int64_t first, int64_t rows) {
+    const S* const x = values_of<S>(a.x) + first * a.channels;
+    const double count = static_cast<double>(rows), total = count + static_cast<double>(before);
+    const double share = count / total, weight = static_cast<double>(before) * share;
+    for_each_group<T>(a.channels, [&](auto registers, auto whole, int64_t at) {
+      constexpr int kRegisters = decltype(registers)::value;
+      constexpr bool kWhole = decltype(whole)::value;
+      Lanes<T> pivot[kRegisters], middle[kRegisters], sum[kRegisters] = {}, square[kRegisters] = {};
+      SIVAE_UNROLL
+      for (int r = 0; r < kRegisters; ++r) pivot[r] = place<T, kWhole>(at, r, a.channels).read(x);
+      for (int64_t row = 1; row < rows; ++row) {
+        SIVAE_UNROLL
+        for (int r = 0; r < kRegisters; ++r) {
+          sum[r] += place<T, kWhole>(at, r, a.channels).read(x + row * a.channels) - pivot[r];
+        }
+      }
+      SIVAE_UNROLL
+      for (int r = 0; r < kRegisters; ++r) {
+        middle[r] = pivot[r] + sum[r] * static_cast<T>(1.0 / count);
+        sum[r] = Lanes<T>{};
+      }
+      for (int64_t row = 0; row < rows; ++row) {
+        SIVAE_UNROLL
+        for (int r = 0; r < kRegisters; ++r) {
+          const Lanes<T> d = place<T, kWhole>(at, r, a.channels).read(x + row * a.channels) - middle[r];
+          sum[r] += d;
+          square[r] += d * d;
+        }
+      }
+      SIVAE_UNROLL
+      for (int r = 0; r < kRegisters; ++r) {
+        T middles[kLanes<T>], sums[kLanes<T>], squared[kLanes<T>];
+        memcpy(middles, &middle[r], sizeof middles);
+        memcpy(sums, &sum[r], sizeof sums);
+        memcpy(squared, &square[r], sizeof squared);
+        const auto lanes = place<T, kWhole>(at, r, a.channels);
+        // Merges the block (Chan, Golub & LeVeque 1983).
+#pragma omp simd
+        for (int i = 0; i < lanes.count; ++i) {
+          const int64_t c = lanes.at + i;
+          const double deviation = static_cast<double>(sums[i]) / count;
+          const double of_block = static_cast<double>(squared[i]) - static_cast<double>(sums[i]) * deviation;
+          const double of_mean = static_cast<double>(middles[i]) + deviation;
+          const double delta = before == 0 ? 0.0 : of_mean - mean[c];
+          mean[c] = before == 0 ? of_mean : mean[c] + delta * share;
+          squares[c] = (before == 0 ? 0.0 : squares[c]) + (of_block < 0.0 ? 0.0 : of_block) + delta * delta * weight;
+        }
+      }
+    });
+    before += rows;
+  });
+}
+
+// The gradient by v: that by y through the leaky ReLU. The sign of v is that of y, where it was kept.
+template <class S, class T, bool Whole>
+SIVAE_HD Lanes<T> grad_before_leaky(const BatchNorm& a, const Place<T, Whole>& p, int64_t row, const Lanes<T>& v,
+                                    T slope) {
+  const Lanes<T> grad = p.read(values_of<S>(a.grad_y) + row * a.channels);
+  return v > T(0) ? grad : grad * slope;
+}
+
+template <class S, class T>
+void gradient_sums(const BatchNorm& a, int64_t segment) {
+  double* const by_constant = a.sums + segment * 2 * a.channels;
+  double* const by_deviation = by_constant + a.channels;
+  for (int64_t c = 0; c < 2 * a.channels; ++c) by_constant[c] = 0.0;
+  const T slope = static_cast<T>(a.negative_slope);
+  const S* const x = values_of<S>(a.x);
+  const S* const y = values_of<S>(a.y);
+  for_each_block(a, segment, [&](int64_t first, int64_t rows) {
+    for_each_group<T>(a.channels, [&](auto registers, auto whole, int64_t at) {
+      constexpr int kRegisters = decltype(registers)::value;
+      constexpr bool kWhole = decltype(whole)::value;
+      Lanes<T> mean[kRegisters], factor[kRegisters], constant[kRegisters], sum[kRegisters] = {}, product[kRegisters] = {};
+      SIVAE_UNROLL
+      for (int r = 0; r < kRegisters; ++r) {
+        const auto p = place<T, kWhole>(at, r, a.channels);
+        mean[r] = p.read(coefficients<T>(a, kMean));
+        factor[r] = p.read(coefficients<T>(a, kFactor));
+        constant[r] = p.read(coefficients<T>(a, kConstant));
+      }
+      const auto add = [&](auto kept) __attribute__((always_inline)) {
+        for (int64_t row = first; row < first + rows; ++row) {
+          SIVAE_UNROLL
+          for (int r = 0; r < kRegisters; ++r) {
+            const auto p = place<T, kWhole>(at, r, a.channels);
+            const Lanes<T> d = p.read(x + row * a.channels) - mean[r];
+            Lanes<T> v;
+            if constexpr (decltype(kept)::value) {
+              v = p.read(y + row * a.channels);
+            } else {
+              v = d * factor[r] + constant[r];
+            }
+            const Lanes<T> g = grad_before_leaky<S>(a, p, row, v, slope);
+            sum[r] += g;
+            product[r] += g * d;
+          }
+        }
+      };
+      if (y != nullptr) {
+        add(std::true_type());
+      } else {
+        add(std::false_type());
+      }
+      SIVAE_UNROLL
+      for (int r = 0; r < kRegisters; ++r) {
+        T sums[kLanes<T>], products[kLanes<T>];
+        memcpy(sums, &sum[r], sizeof sums);
+        memcpy(products, &product[r], sizeof products);
+        const auto lanes = place<T, kWhole>(at, r, a.channels);
+#pragma omp simd
+        for (int i = 0; i < lanes.count; ++i) {
+          by_constant[lanes.at + i] += static_cast<double>(sums[i]);
+          by_deviation[lanes.at + i] += static_cast<double>(products[i]);
+        }
+      }
+    });
+  });
+}
+
+// Calls visit(row, place) for all lanes of a segment, in the order of memory.
+template <class T, class Visit>
+SIVAE_HD void for_each_place(const BatchNorm& a, int64_t segment, Visit visit) {
+  const int64_t end = a.end_of(segment);
+  for (int64_t row = segment * a.rows_each; row < end; ++row) {
+    int64_t at = 0;
+    for (; at + kLanes<T> <= a.channels; at += kLanes<T>) visit(row, Place<T, true>{at, kLanes<T>});
+    if (at < a.channels) visit(row, Place<T, false>{at, static_cast<int>(a.channels - at)});
+  }
+}
+
+template <class S, class T>
+void apply(const BatchNorm& a, int64_t segment) {
+  const T slope = static_cast<T>(a.negative_slope);
+  const T* const mean = coefficients<T>(a, kMean);
+  const T* const factor = coefficients<T>(a, kFactor);
+  const T* const constant = coefficients<T>(a, kConstant);
+  const S* const x = values_of<S>(a.x);
+  const S* const residual = values_of<S>(a.residual);
+  S* const y = static_cast<S*>(a.out);
+  const auto run = [&](auto has_residual) __attribute__((always_inline)) {
+    for_each_place<T>(a, segment, [&](int64_t row, const auto& p) __attribute__((always_inline)) {
+      const int64_t from = row * a.channels;
+      Lanes<T> v = (p.read(x + from) - p.read(mean)) * p.read(factor) + p.read(constant);
+      if constexpr (decltype(has_residual)::value) v += p.read(residual + from);
+      p.write(leaky_lanes<T>(v, slope), y + from);
+    });
+  };
+  if (residual != nullptr) {
+    run(std::true_type());
+  } else {
+    run(std::false_type());
+  }
+}
+
+template <class S, class T>
+void gradients(const BatchNorm& a, int64_t segment) {
+  const T slope = static_cast<T>(a.negative_slope);
+  const T* const mean = coefficients<T>(a, kMean);
+  const T* const factor = coefficients<T>(a, kFactor);
+  const T* const constant = coefficients<T>(a, kConstant);
+  const T* const by_deviation = coefficients<T>(a, kByDeviation);
+  const T* const by_constant = coefficients<T>(a, kByConstant);
+  const S* const x = values_of<S>(a.x);
+  const S* const y = values_of<S>(a.y);
+  S* const grad_x = static_cast<S*>(a.out);
+  S* const grad_residual = static_cast<S*>(a.grad_residual);
+  const auto run = [&](auto kept, auto by_residual) __attribute__((always_inline)) {
+    for_each_place<T>(a, segment, [&](int64_t row, const auto& p) __attribute__((always_inline)) {
+      const int64_t from = row * a.channels;
+      const Lanes<T> d = p.read(x + from) - p.read(mean), by_grad = p.read(factor);
+      Lanes<T> v;
+      if constexpr (decltype(kept)::value) {
+        v = p.read(y + from);
+      } else {
+        v = d * by_grad + p.read(constant);
+      }
+      const Lanes<T> g = grad_before_leaky<S>(a, p, row, v, slope);
+      if (grad_x != nullptr) p.write(g * by_grad + (d * p.read(by_deviation) + p.read(by_constant)), grad_x + from);
+      if constexpr (decltype(by_residual)::value) p.write(g, grad_residual + from);
+    });
+  };
+  if (y == nullptr) {
+    run(std::false_type(), std::false_type());
+  } else if (grad_residual == nullptr) {
+    run(std::true_type(), std::false_type());
+  } else {
+    run(std::true_type(), std::true_type());
+  }
+}
+
+template <class S>
+void work(const BatchNorm& a, int64_t segment) {
+  using T = typename ComputeType<S>::type;
+  switch (a.stage) {
+    case BatchNorm::kMoments: return moments<S, T>(a, segment);
+    case BatchNorm::kApply: return apply<S, T>(a, segment);
+    case BatchNorm::kGradientSums: return gradient_sums<S, T>(a, segment);
+    case BatchNorm::kGradients: return gradients<S, T>(a, segment);
+  }
+}
+
+}  // namespace
+
+void batch_norm(const BatchNorm& a, int64_t begin, int64_t end) {
+  with_storage_type(a.dtype, [&](auto s) {
+    for (int64_t segment = begin; segment < end; ++segment) work<decltype(s)>(a, segment);
+  });
+}
+
+}  // namespace sivae::cpu::SIVAE_ISA
