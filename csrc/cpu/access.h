@@ -104,10 +104,33 @@ SIVAE_OUT_OF_LINE void scatter(const Layout& layout, const Strided& t, const Pie
   }
 }
 
+constexpr int64_t kLine = 64;  // bytes of a cache line
+
+// Bytes to prefetch ahead in a run. The processor's own prefetcher stops at the end of a page, and waits for a few reads
+// of the next one.
+constexpr int64_t kBytesAhead = 2048;
+
+// Prefetches what comes kBytesAhead after `count` elements, line by line. It may go past a run's end: prefetching an
+// invalid address does nothing.
+template <class S>
+SIVAE_HD void prefetch_ahead(const S* run, int64_t count) {
+  const uintptr_t first = reinterpret_cast<uintptr_t>(run) + kBytesAhead;
+  for (uintptr_t at = 0; at < count * sizeof(S); at += kLine) {
+    __builtin_prefetch(reinterpret_cast<const void*>(first + at));
+  }
+}
+
 template <class S, class T>
 SIVAE_OUT_OF_LINE void widen_run(const S* in, T* out, int64_t count) {
+  constexpr int64_t kInLine = kLine / sizeof(S);
+  int64_t i = 0;
+  for (; i + kInLine <= count; i += kInLine) {
+    prefetch_ahead(in + i, kInLine);
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]);
+    for (int64_t j = 0; j < kInLine; ++j) out[i + j] = widen(in[i + j]);
+  }
+#pragma omp simd
+  for (int64_t j = i; j < count; ++j) out[j] = widen(in[j]);
 }
 
 template <class S, class T>
@@ -130,6 +153,14 @@ SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T
     widen_run(run, buffer, p.rows * p.cols);
     return buffer;
   }
+}
+
+// The same for pieces that are read in the order of memory: prefetches the ones after it.
+template <class S, class T>
+SIVAE_HD const T* load_in_turn(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
+  const T* values = load<S>(layout, t, p, buffer);
+  if constexpr (sizeof(S) == sizeof(T)) prefetch_ahead(values, p.rows * p.cols);  // else `widen_run` does
+  return values;
 }
 
 // Writes a tile past the caches, without first reading the lines that it overwrites. For a result larger than the cache
@@ -166,8 +197,6 @@ SIVAE_HD void stream_fence() {
   _mm_sfence();
 #endif
 }
-
-constexpr int64_t kLine = 64;  // bytes of a cache line
 
 // Elements from the start of a cache line to where the run starts.
 template <class S>

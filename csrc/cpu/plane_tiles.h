@@ -39,16 +39,16 @@ SIVAE_HD void transpose(__m256 (&r)[8]) {
 }
 #endif
 
-// columns[i * stride + j] = rows[j][i] for j below `count` and i below `length`.
+// columns[i * stride + j] = rows[j * length + i] for j below `count` and i below `length`.
 template <class T>
-SIVAE_HD void turn(const T* const (&rows)[kTurned], int count, int64_t length, T* columns, int64_t stride) {
+SIVAE_HD void turn(const T* rows, int count, int64_t length, T* columns, int64_t stride) {
   int64_t i = 0;
 #if defined(__AVX__)
   if constexpr (std::is_same_v<T, float>) {
     for (; count == kTurned && i + kTurned <= length; i += kTurned) {
       __m256 r[kTurned];
       SIVAE_UNROLL
-      for (int j = 0; j < kTurned; ++j) r[j] = _mm256_loadu_ps(rows[j] + i);
+      for (int j = 0; j < kTurned; ++j) r[j] = _mm256_loadu_ps(rows + j * length + i);
       transpose(r);
       SIVAE_UNROLL
       for (int j = 0; j < kTurned; ++j) _mm256_storeu_ps(columns + (i + j) * stride, r[j]);
@@ -56,13 +56,13 @@ SIVAE_HD void turn(const T* const (&rows)[kTurned], int count, int64_t length, T
   }
 #endif
   for (; i < length; ++i) {
-    for (int j = 0; j < count; ++j) columns[i * stride + j] = rows[j][i];
+    for (int j = 0; j < count; ++j) columns[i * stride + j] = rows[j * length + i];
   }
 }
 
 // The inverse.
 template <class T>
-SIVAE_HD void turn_back(const T* columns, int64_t stride, T* const (&rows)[kTurned], int count, int64_t length) {
+SIVAE_HD void turn_back(const T* columns, int64_t stride, T* rows, int count, int64_t length) {
   int64_t i = 0;
 #if defined(__AVX__)
   if constexpr (std::is_same_v<T, float>) {
@@ -72,47 +72,37 @@ SIVAE_HD void turn_back(const T* columns, int64_t stride, T* const (&rows)[kTurn
       for (int j = 0; j < kTurned; ++j) r[j] = _mm256_loadu_ps(columns + (i + j) * stride);
       transpose(r);
       SIVAE_UNROLL
-      for (int j = 0; j < kTurned; ++j) _mm256_storeu_ps(rows[j] + i, r[j]);
+      for (int j = 0; j < kTurned; ++j) _mm256_storeu_ps(rows + j * length + i, r[j]);
     }
   }
 #endif
   for (; i < length; ++i) {
-    for (int j = 0; j < count; ++j) rows[j][i] = columns[i * stride + j];
+    for (int j = 0; j < count; ++j) rows[j * length + i] = columns[i * stride + j];
   }
 }
 
 // Copies `channels` planes, `step` elements apart, to a tile [pixels] [G].
 template <class S, int G, class T>
-SIVAE_HD void bring(const Layout& layout, Strided plane, int64_t step, int channels, T* tile) {
-  T buffer[kTurned][kSmallPlane];
+SIVAE_HD void bring(const Layout& layout, Strided planes, int64_t step, int channels, T* tile) {
+  T buffer[kTurned * kSmallPlane];
+  planes.row_stride = step;
   for (int first = 0; first < channels; first += kTurned) {
     const int count = channels - first < kTurned ? channels - first : kTurned;
-    const T* rows[kTurned];
-    for (int j = 0; j < count; ++j) {
-      rows[j] = load<S>(layout, plane, {0, 1, 0, layout.cols}, buffer[j]);
-      plane.data = static_cast<S*>(plane.data) + step;
-    }
+    const T* rows = load_in_turn<S>(layout, planes, {first, count, 0, layout.cols}, buffer);
     turn(rows, count, layout.cols, tile + first, G);
   }
 }
 
 template <class S, int G, class T>
-SIVAE_HD void take_back(const Layout& layout, Strided plane, int64_t step, int channels, const T* tile) {
-  T buffer[kTurned][kSmallPlane];
-  const Piece whole{0, 1, 0, layout.cols};
+SIVAE_HD void take_back(const Layout& layout, Strided planes, int64_t step, int channels, const T* tile) {
+  T buffer[kTurned * kSmallPlane];
+  planes.row_stride = step;
   for (int first = 0; first < channels; first += kTurned) {
     const int count = channels - first < kTurned ? channels - first : kTurned;
-    T* rows[kTurned];
-    Strided to = plane;
-    for (int j = 0; j < count; ++j) {
-      rows[j] = place_for<S>(layout, to, whole, buffer[j]);
-      to.data = static_cast<S*>(to.data) + step;
-    }
+    const Piece some{first, count, 0, layout.cols};
+    T* rows = place_for<S>(layout, planes, some, buffer);
     turn_back(tile + first, G, rows, count, layout.cols);
-    for (int j = 0; j < count; ++j) {
-      store<S>(layout, plane, whole, rows[j]);
-      plane.data = static_cast<S*>(plane.data) + step;
-    }
+    store<S>(layout, planes, some, rows);
   }
 }
 

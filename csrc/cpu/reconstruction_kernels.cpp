@@ -50,12 +50,16 @@ KindFunctions<T> functions_of(int kind) {
           grad_target_run<Kind::kBceWithLogits, T>};
 }
 
-// Calls visit(block) for pieces of at most kPieceElements columns of one row each.
+// Elements that the backward pass takes at a time: few, so that the processor still waits for the reads of one block
+// while it computes and writes the one before.
+constexpr int64_t kGradientBlock = 256;
+
+// Calls visit(block) for pieces of at most `size` columns of one row each.
 template <class Visit>
-void for_each_block(const Piece& p, Visit visit) {
+void for_each_block(const Piece& p, int64_t size, Visit visit) {
   for (int64_t r = 0; r < p.rows; ++r) {
-    for (int64_t c = 0; c < p.cols; c += kPieceElements) {
-      visit(Piece{p.row + r, 1, p.col + c, p.cols - c < kPieceElements ? p.cols - c : kPieceElements});
+    for (int64_t c = 0; c < p.cols; c += size) {
+      visit(Piece{p.row + r, 1, p.col + c, p.cols - c < size ? p.cols - c : size});
     }
   }
 }
@@ -69,7 +73,7 @@ void forward(const RecForward& a, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
     const Piece p = piece_of(a.layout, segments, index);
     double* sums = static_cast<double*>(a.sums) + (segments.per_row == 1 ? p.row : index);
-    for_each_block(p, [&](const Piece& block) {
+    for_each_block(p, kPieceElements, [&](const Piece& block) {
       const T* recon = load<S>(a.layout, a.recon, block, recon_buffer);
       const T* target = load<S>(a.layout, a.target, block, target_buffer);
       sums[block.row - p.row] += functions.sum_terms(recon, target, block.cols);
@@ -90,12 +94,12 @@ void grad_block(const RecBackward& a, const Strided& grad, const Piece& block, c
 template <class S>
 void backward_segments(const RecBackward& a, const Segments& segments, int64_t begin, int64_t end) {
   using T = typename ComputeType<S>::type;
-  alignas(64) T recon_buffer[kPieceElements], target_buffer[kPieceElements], out_buffer[kPieceElements];
+  alignas(64) T recon_buffer[kGradientBlock], target_buffer[kGradientBlock], out_buffer[kGradientBlock];
   const KindFunctions<T> functions = functions_of<T>(a.kind);
   for (int64_t index = begin; index < end; ++index) {
-    for_each_block(piece_of(a.layout, segments, index), [&](const Piece& block) {
-      const T* recon = load<S>(a.layout, a.recon, block, recon_buffer);
-      const T* target = load<S>(a.layout, a.target, block, target_buffer);
+    for_each_block(piece_of(a.layout, segments, index), kGradientBlock, [&](const Piece& block) {
+      const T* recon = load_in_turn<S>(a.layout, a.recon, block, recon_buffer);
+      const T* target = load_in_turn<S>(a.layout, a.target, block, target_buffer);
       if (a.grad_recon.data != nullptr) {
         grad_block<S>(a, a.grad_recon, block, recon, target, functions.grad_recon, out_buffer);
       }

@@ -48,6 +48,11 @@ def laid_out(layout: str, tensor: Tensor) -> Tensor:
         wide = tensor.new_zeros(2 * b, c + 1, h + 2, w + 3)
         wide[::2, 1:, 1:-1, :w] = tensor
         return wide[::2, 1:, 1:-1, :w]
+    if layout == "every second channel":
+        b, c, h, w = tensor.shape
+        wide = tensor.new_zeros(b, 2 * c, h, w)
+        wide[:, ::2] = tensor
+        return wide[:, ::2]
     if layout == "channels last slices":
         b, c, h, w = tensor.shape
         wide = tensor.new_zeros(b, c, h + 1, w + 2).contiguous(memory_format=torch.channels_last)
@@ -61,7 +66,9 @@ def laid_out(layout: str, tensor: Tensor) -> Tensor:
     return tensor.contiguous()
 
 
-LAYOUTS = ["contiguous", "channels last", "slices", "channels last slices", "transposed", "expanded"]
+LAYOUTS = [
+    "contiguous", "channels last", "slices", "every second channel", "channels last slices", "transposed", "expanded",
+]  # fmt: skip
 
 
 def make_case(

@@ -159,6 +159,14 @@ for kind in ("mse", "l1", "bce", "bce_with_logits"):
         absolute = 4 * u * recon.abs().sum(1) * 2 if kind == "bce_with_logits" else 0.0
         check(kind, native[0], reference[0], 2 * (shape[1] + 64) * u * reference[0].double() + absolute)
         check(f"{kind} gradient", native[1], reference[1], 32 * u * (1 + reference[1].abs()))
+        for dtype in (torch.bfloat16, torch.float16):  # widened values, so a float32 call has the same results
+            r = recon.to(dtype).requires_grad_()
+            half = ops.reconstruction_error(r, target.to(dtype), kind=kind, backend="native")
+            wide = r.detach().float().requires_grad_()
+            full = ops.reconstruction_error(wide, target.to(dtype).float(), kind=kind, backend="native")
+            assert torch.equal(half, full), (kind, dtype)
+            grads = torch.autograd.grad(half.sum(), r)[0], torch.autograd.grad(full.sum(), wide)[0]
+            assert torch.equal(grads[0], grads[1].to(dtype)), (kind, dtype, "gradient")
 
 rec, kl = 50 * torch.rand(999), torch.rand(999)
 native, reference = (ops.exp_elbo(rec, kl, scale=1.0, reduction="none", backend=b) for b in ("native", "reference"))

@@ -86,6 +86,13 @@ class TestReconstruction:
         recon, target = reconstruction_pair(kind, (5, 3, 4, 7), dtype)
         assert_reconstruction_parity(compiled_backend, recon, target, kind, reduction)
 
+    @pytest.mark.parametrize("start", [0, 3])
+    def test_long_rows(self, compiled_backend, kind, dtype, start):
+        """Several blocks, the last of which ends within a cache line; rows that start with a line or within one."""
+        wide = reconstruction_pair(kind, (2, start + 2 * 1024 + 256 + 32 + 5), dtype)
+        recon, target = (images[:, start:] for images in wide)
+        assert_reconstruction_parity(compiled_backend, recon, target, kind, "none")
+
     def test_corners(self, compiled_backend, kind, dtype):
         pairs = torch.tensor(HOSTILE_PAIRS[kind], dtype=torch.float64).to(dtype)
         assert_reconstruction_parity(
