@@ -18,6 +18,7 @@ from sivae import ops
 from sivae.method.kl_average import KLAverage
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
 from sivae.method.objectives import Objective
+from sivae.method.target import TargetDecoder
 from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
 from sivae.ops import ranges
@@ -107,6 +108,8 @@ class BaseStep(Generic[AnyObjective]):
         distance: replaces the objective's reconstruction error; images and their targets -> [B].
         kl_average: running mean of the real samples' kl, for an automatic beta_neg; several steps that train one model
             share it. None: one of its own, if it needs one.
+        target: the target decoder, for `bootstrap`; several steps that train one model share it. None: one of its own,
+            if it needs one. The step does not know the epochs: call `step.target.copy()` at their ends.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class BaseStep(Generic[AnyObjective]):
         apply: Callable[[torch.optim.Optimizer], None] = step_plainly,
         distance: Distance | None = None,
         kl_average: KLAverage | None = None,
+        target: TargetDecoder | None = None,
     ) -> None:
         self.model = as_model(model, type(self).__name__, encoder_optimizer, decoder_optimizer)
         self.encoder_optimizer = encoder_optimizer
@@ -131,6 +135,7 @@ class BaseStep(Generic[AnyObjective]):
         self.apply = apply
         self.distance = distance
         self.kl_average = KLAverage() if kl_average is None and objective.follows_kl else kl_average
+        self.target = TargetDecoder(self.model) if target is None and objective.bootstraps else target
         self._z_dim: int | None = getattr(self.model, "z_dim", None)
         self._modal = {
             side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
@@ -202,12 +207,16 @@ class BaseStep(Generic[AnyObjective]):
             )
         return self._for_losses(mu), self._for_losses(logvar)
 
-    def _decode(self, z: Tensor, part: Part, name: Pass, condition: Tensor | None) -> Tensor:
-        noise = part.draws.of_pass(name, self.model.OFFSETS_PER_PASS)
+    def _decode(
+        self, z: Tensor, part: Part, name: Pass, condition: Tensor | None, model: VAEModel | None = None
+    ) -> Tensor:
+        """Decode z by the decoder, or by that of another model."""
+        model = model or self.model
+        noise = part.draws.of_pass(name, model.OFFSETS_PER_PASS)
         prior = name in ("prior", "fresh prior")
         try:
             with self._autocast(z.device):
-                decoded = self.model.decode_for_training(z, condition, noise=noise, prior=prior)
+                decoded = model.decode_for_training(z, condition, noise=noise, prior=prior)
         except RuntimeError as error:
             self._explain(error, "decoder", z)
             raise

@@ -34,8 +34,10 @@ FAKES: tuple[Fake, ...] = get_args(Fake)
 SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
 
 NEG_PUSH = 0.6
+GAMMA_R, BOOTSTRAP_GAMMA_R = 1e-8, 1.0  # the authors' defaults without and with a target decoder
 NEGLIGIBLE = 2.0**-24  # relative to another weight, this is below float32's resolution
 FAR = 5.0  # a KL this many times another is far above it
+ENDLESS_EPOCH = 1_000  # iterations that stand for an epoch of endless data
 SATURATED = 1e-6  # an exp-ELBO below this gives the encoder a negligible gradient
 
 OF_IMAGES = Need(lambda config: config.data.SAMPLES == "images", "the samples are points, not images", strict=True)
@@ -117,6 +119,11 @@ class Objective(Choice):
     @property
     def follows_kl(self) -> bool:
         """Whether a weight follows the running mean of the real samples' kl."""
+        return False
+
+    @property
+    def bootstraps(self) -> bool:
+        """Whether a target decoder, a frozen copy of the decoder, decodes the re-encoded fakes."""
         return False
 
     @property
@@ -387,8 +394,8 @@ class SoftIntroObjective(_ClassWeight):
             slope over the first for a fake that has the mean kl of real samples.
         beta_kl_class, beta_neg_class: weights of the class's part of the kl, for models that separate the class from
             the content; beta_kl and beta_neg are then the content's weights. None: the same.
-        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. The term is not computed if the weight
-            is at most 2^-24, which float32 does not resolve; this includes the default.
+        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. None: 1e-8, or 1 with `bootstrap`. The
+            term is not computed if the weight is at most 2^-24, which float32 does not resolve.
         gamma: weight of the fakes in the decoder's loss. With gamma_r = 1 it is the paper's gamma: the optimum
             minimizes KL(p_data || p_d) + gamma H(p_d).
         alpha: sharpness of the exponential.
@@ -397,6 +404,10 @@ class SoftIntroObjective(_ClassWeight):
             In the encoder's rec(f) of a reconstruction, official lets a gradient through the target x_f; paper does
             not. In the decoder's gamma_r term, official detaches x_f and z and trains the outer decode x_ff; paper
             detaches x_ff and trains x_f.
+        bootstrap: a target decoder, a frozen copy of the decoder, computes x_ff in both updates, as in the authors'
+            bootstrap program; a run copies the decoder anew every `bootstrap` epochs. In the decoder's gamma_r term
+            nothing is detached then, so it trains x_f on both sides of the error, and `semantics` decides only about
+            the encoder's rec(f). None: the decoder itself computes x_ff.
         fakes: the kinds of fakes that are used: ("prior",) in Algorithm 1, both kinds in the authors' program.
         kind, perceptual: the reconstruction error, as for :class:`VAEObjective`.
 
@@ -430,8 +441,11 @@ class SoftIntroObjective(_ClassWeight):
         unset="--beta-neg",
         since=None,
     )
-    gamma_r: float = setting(
-        1e-8, help="Weight of the fakes' reconstruction error in the decoder's update.", within=NOT_NEGATIVE
+    gamma_r: float | None = setting(
+        None,
+        help="Weight of the fakes' reconstruction error in the decoder's update; by default "
+        f"{BOOTSTRAP_GAMMA_R:g} with --target-decoder-every, else {GAMMA_R:g}.",
+        within=NOT_NEGATIVE,
     )
     gamma: float = setting(1.0, help="Weight of the fakes in the decoder's update.", within=NOT_NEGATIVE, since=1.0)
     alpha: float = setting(2.0, help="Sharpness of the exponential.", within=POSITIVE)
@@ -444,11 +458,23 @@ class SoftIntroObjective(_ClassWeight):
     semantics: Semantics = setting(
         "official", help="Use the gradients of the published code (official) or of the paper's Algorithm 1 (paper)."
     )
+    bootstrap: float | None = setting(
+        None,
+        help="Have a frozen copy of the decoder, the target decoder, decode the re-encoded fakes, and copy the decoder "
+        f"anew every so many epochs. With a density, which has no epochs, 1 means {ENDLESS_EPOCH:,} iterations.",
+        within=POSITIVE,
+        option="target-decoder-every",
+        metavar="EPOCHS",
+        unset="no target decoder",
+        since=None,
+    )
     fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_fakes(self.fakes)
+        if self.gamma_r is None:
+            object.__setattr__(self, "gamma_r", self._usual_gamma_r)
         if self.follows_kl and self.beta_neg_class is not None:
             raise ConfigError(
                 f"beta_neg_class = {self.beta_neg_class:g}: it is applied relative to beta_neg, expected a number "
@@ -457,6 +483,21 @@ class SoftIntroObjective(_ClassWeight):
         self._check_class_weight("beta_neg_class", "beta_neg")
         if self.follows_kl and self.beta_kl == 0:
             raise ConfigError("beta_kl = 0: an automatic beta_neg is relative to it; choose more, or a fixed beta_neg")
+
+    def changed(self, **changes: Any) -> Self:
+        """See :meth:`Objective.changed`. A default gamma_r stays the default, whatever `bootstrap` becomes."""
+        if "bootstrap" in changes and self.gamma_r == self._usual_gamma_r:
+            changes.setdefault("gamma_r", None)
+        return super().changed(**changes)
+
+    @property
+    def _usual_gamma_r(self) -> float:
+        return BOOTSTRAP_GAMMA_R if self.bootstraps else GAMMA_R
+
+    @property
+    def bootstraps(self) -> bool:
+        """See :attr:`Objective.bootstraps`."""
+        return self.bootstrap is not None
 
     @property
     def follows_kl(self) -> bool:
@@ -481,6 +522,7 @@ class SoftIntroObjective(_ClassWeight):
     @property
     def decoder_fake_rec_matters(self) -> bool:
         """Whether the fakes' reconstruction error changes the decoder's loss in float32."""
+        assert self.gamma_r is not None
         return self.gamma_r > NEGLIGIBLE and self.beta_rec > 0.0 and self.gamma > 0.0
 
     @property
@@ -521,6 +563,7 @@ class SoftIntroObjective(_ClassWeight):
         """Compute the fakes' part of the decoder's loss, a scalar."""
         loss = scale * self.beta_kl * kl_fakes.mean()
         if rec_fakes is not None:
+            assert self.gamma_r is not None
             loss = loss + scale * self.gamma_r * self.beta_rec * rec_fakes.mean()
         return loss if self.gamma == 1.0 else self.gamma * loss
 

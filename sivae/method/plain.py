@@ -8,7 +8,7 @@ Every term is computed by its own forward passes. `sivae.method.soft_intro` cont
 computes the same update with fewer passes, and is tested against this one.
 
 The paper's algorithm is `PlainSoftIntroStep(..., semantics="paper", fakes=("prior",), gamma_r=1.0)`. The defaults are
-those of the authors' code.
+those of the authors' code. With `target`, it is their bootstrap program.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class PlainSoftIntroStep:
         decode_prior: decodes prior samples; None: `model.decode`.
         fresh_passes: in the decoder's update draw other prior samples, and encode the batch again, as the authors'
             program for the style-based model does.
+        target: a frozen copy of the model, whose decoder computes x_ff in both updates; nothing is detached in the
+            decoder's gamma_r term then. Now and then, copy the decoder into it. None: the decoder computes x_ff.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class PlainSoftIntroStep:
         error: Callable[[Tensor, Tensor], Tensor] = mse,
         decode_prior: Callable[[Tensor], Tensor] | None = None,
         fresh_passes: bool = False,
+        target: Any = None,
     ) -> None:
         self.model = model
         self.encoder_optimizer, self.decoder_optimizer = encoder_optimizer, decoder_optimizer
@@ -99,6 +102,7 @@ class PlainSoftIntroStep:
         self.error = error
         self.decode_prior = decode_prior or model.decode
         self.fresh_passes = fresh_passes
+        self.target = target
 
     def __call__(self, x: Tensor, noise: StepNoise | None = None) -> dict[str, float]:
         """Update the encoder, then the decoder, on a batch.
@@ -114,6 +118,7 @@ class PlainSoftIntroStep:
             FloatingPointError: a loss is NaN. Both networks have been updated by then.
         """
         model, s, kinds = self.model, self.scale, len(self.fakes)
+        decode_again = model.decode if self.target is None else self.target.decode
         losses: dict[str, Tensor] = {}
 
         def given(name: str) -> Tensor | None:
@@ -142,7 +147,7 @@ class PlainSoftIntroStep:
         for kind in self.fakes:
             x_f = decoded[kind]
             mu_ff, logvar_ff = model.encode(x_f.detach())
-            x_ff = model.decode(sample(mu_ff, logvar_ff, given(f"eps_{SHORT[kind]}_encoder")))
+            x_ff = decode_again(sample(mu_ff, logvar_ff, given(f"eps_{SHORT[kind]}_encoder")))
             # Official: the target keeps its gradient, which reaches E through the z of a reconstruction.
             rec_f = self.error(x_ff, x_f if self.official else x_f.detach())
             kl_f = gaussian_kl(mu_ff, logvar_ff)
@@ -172,9 +177,14 @@ class PlainSoftIntroStep:
             x_f = decoded[kind]
             mu_ff, logvar_ff = model.encode(x_f)
             z_ff = sample(mu_ff, logvar_ff, given(f"eps_{SHORT[kind]}_decoder"))
-            x_ff = model.decode(z_ff.detach())
-            # Official: the gradient goes through the outer decode, x_ff. Paper: it goes through the fake, x_f.
-            rec_f = self.error(x_ff, x_f.detach()) if self.official else self.error(x_ff.detach(), x_f)
+            # Official: the gradient goes through the outer decode, x_ff. Paper: it goes through the fake, x_f. With a
+            # target decoder, it goes through the fake, also on the way to x_ff.
+            if self.target is not None:
+                rec_f = self.error(decode_again(z_ff), x_f)
+            elif self.official:
+                rec_f = self.error(decode_again(z_ff.detach()), x_f.detach())
+            else:
+                rec_f = self.error(decode_again(z_ff).detach(), x_f)
             kl_f = gaussian_kl(mu_ff, logvar_ff).mean()
             loss_f = s * (self.beta_kl * kl_f + self.gamma_r * self.beta_rec * rec_f.mean())
             loss_decoder = loss_decoder + self.gamma * loss_f / kinds

@@ -6,6 +6,7 @@ before its own update, so D(z) and D(noise) are computed once for both.
 
 If a network has batch norm, real and fake batches pass it separately, each normalized by its own statistics. Running
 statistics follow one pass of each kind: real images in the encoder, reconstructions and prior samples in the decoder.
+A target decoder (`bootstrap`) normalizes by the statistics of its batch, too.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             if objective.decoder_fake_rec_matters:
                 eps = part.draws.of_fakes(self._fakes, "decoder", fake_mu)
                 z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
-                rec_fakes = self._decoder_fake_rec(z_fakes.detach(), fakes, part)
+                rec_fakes = self._decoder_fake_rec(z_fakes, fakes, part)
             else:
                 kl_fakes = ops.gaussian_kl(fake_mu, fake_logvar)
             kl_fakes = self._weighted_kl(kl_fakes, fake_mu, fake_logvar, objective.class_kl_share)
@@ -213,17 +214,22 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         return _joined([mu for mu, _ in heads]), _joined([logvar for _, logvar in heads])
 
     def _decode_fakes(self, z_fakes: Tensor, part: Part, name: Pass) -> Sequence[Tensor]:
-        """Decode the re-encoded fakes [F B, z_dim]: one batch per kind."""
+        """Decode the re-encoded fakes [F B, z_dim], by the target decoder if there is one: one batch per kind."""
         kinds, condition = len(self._fakes), part.condition
-        with batch_statistics(self.model.decoder, update=False):
-            if not self.model.mixes_samples:
-                return self._decode(z_fakes, part, name, _repeated(condition, kinds)).chunk(kinds)
-            return [self._decode(z, part, name, condition) for z in z_fakes.chunk(kinds)]
+        model = self.model
+        if self.objective.bootstraps and self.target is not None:
+            model = self.target.model
+        with batch_statistics(model.decoder, update=False):
+            if not model.mixes_samples:
+                return self._decode(z_fakes, part, name, _repeated(condition, kinds), model).chunk(kinds)
+            return [self._decode(z, part, name, condition, model) for z in z_fakes.chunk(kinds)]
 
     def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], part: Part) -> Tensor:
         """Compute rec(x_f, x_ff) of the gamma_r term, [F, B]."""
+        if self.objective.bootstraps:
+            return self._fake_rec(self._decode_fakes(z_fakes, part, "decoder's fakes"), fakes)
         if self.objective.semantics == "official":
-            again = self._decode_fakes(z_fakes, part, "decoder's fakes")
+            again = self._decode_fakes(z_fakes.detach(), part, "decoder's fakes")
             return self._fake_rec(again, [fake.detach() for fake in fakes])
         with torch.no_grad():
             again = self._decode_fakes(z_fakes, part, "decoder's fakes")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -139,6 +140,10 @@ class VAEModel(nn.Module):
             ValueError: the model does not grow, or it has no such stage.
         """
         raise ValueError(f"{type(self).__name__}: it does not grow")
+
+    def with_own_decoder(self) -> Self:
+        """Copy the model. The copy has a decoder of its own, and shares the encoder."""
+        return copy.deepcopy(self, {id(module): module for module in self.encoder.modules()})
 
     def follow(self, other: VAEModel) -> None:
         """Copy the state of `other` that is neither weights nor buffers: the stage of a growing model."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import FunctionType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,19 @@ class PairVAE(VAEModel):
         self.encoder, self.decoder = encoder, decoder
         self._calls = (encode or encoder, decode or decoder)
         self.mixes_samples = bool(batch_norms(encoder) or batch_norms(decoder))
+
+    def with_own_decoder(self) -> Self:
+        """See :meth:`VAEModel.with_own_decoder`.
+
+        Raises:
+            ValueError: `decode` is a function, whose networks cannot be found.
+        """
+        if isinstance(self._calls[1], FunctionType):
+            raise ValueError(
+                "PairVAE: decode is a function, expected a module or a method of one, so that a copy of the decoder "
+                "can be made; pass a module with a method decode"
+            )
+        return super().with_own_decoder()
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute mu and logvar, each [B, z_dim]; a condition is passed as the second argument."""

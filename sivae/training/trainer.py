@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
@@ -13,6 +14,8 @@ from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.method.base import Distance, Metrics, StepOptions
 from sivae.method.kl_average import KLAverage
+from sivae.method.objectives import ENDLESS_EPOCH, SoftIntroObjective
+from sivae.method.target import TargetDecoder
 from sivae.models import VAEModel
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
@@ -25,6 +28,7 @@ from sivae.training.seeds import derived_seed, global_seed
 from sivae.training.tasks.base import Task
 
 _GRAPHED_UP_TO = 64 * 64  # pixels of an image; for larger ones computing costs more than launching
+_ROUNDING = 1e-9  # of a quotient of epochs
 
 
 class _Optimizer(TypedDict):
@@ -36,6 +40,7 @@ class _State(TypedDict):
     noise: Tensor
     guard: dict[str, Any]
     kl_average: NotRequired[dict[str, Any]]
+    target_decoder: NotRequired[dict[str, Tensor]]
 
 
 class Trainer:
@@ -66,9 +71,13 @@ class Trainer:
         self.model = model
         half_life = config.ema_half_life
         self.averaged = None if half_life is None else AveragedModel(model, half_life)
+        self.target = TargetDecoder(model) if config.objective.bootstraps else None
+        self._task = task
         if config.compile:
             model.encoder.compile(dynamic=False)
             model.decoder.compile(dynamic=False)
+            if self.target is not None:
+                self.target.model.decoder.compile(dynamic=False)
 
         self.graphed = self._wants_graph(processes)
         rate = config.learning_rate
@@ -101,6 +110,10 @@ class Trainer:
         kind = self._kind_of(step)
         before = self._kind_of(step - 1) if step > 1 else kind
         at_step(self.model, self.config, step)
+        if self.target is not None:
+            self.target.follow()
+            if kind.phase != before.phase or self._copies_after(step - 1) > self._copies_after(step - 2):
+                self.target.copy()
         if kind.lod != before.lod:
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
@@ -120,6 +133,17 @@ class Trainer:
         if stage is None:
             return _Kind(phase, self.config.batch_size)
         return _Kind(phase, stage.batch_size, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+
+    def _copies_after(self, steps: int) -> int:
+        """Count the copies of the decoder that are due after `steps` iterations."""
+        config, steps = self.config, max(0, steps)
+        if config.growth.grows:
+            assert self._task.data_size is not None
+            epochs = config.samples_after(steps) / self._task.data_size
+        else:
+            epochs = steps / (self._task.steps_per_epoch or ENDLESS_EPOCH)
+        assert isinstance(config.objective, SoftIntroObjective) and config.objective.bootstrap is not None
+        return math.floor(epochs / config.objective.bootstrap + _ROUNDING)
 
     def _iteration(self, kind: _Kind, batch: Tensor, condition: Tensor | None) -> Metrics:
         if kind not in self._steps:
@@ -142,6 +166,7 @@ class Trainer:
             apply=self.guard.apply,
             distance=self._distance,
             kl_average=self.kl_average,
+            target=self.target,
         )
 
     def rate_at(self, step: int) -> float:
@@ -158,12 +183,16 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return the state that a resumed run needs in addition to the weights."""
-        state = {
+        state: dict[str, Any] = {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "noise": self.generator.get_state(),
             "guard": self.guard.state(),
         }
-        return state if self.kl_average is None else {**state, "kl_average": self.kl_average.state()}
+        if self.kl_average is not None:
+            state["kl_average"] = self.kl_average.state()
+        if self.target is not None:
+            state["target_decoder"] = self.target.state()
+        return state
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore the weights and the state of a checkpoint.
@@ -183,6 +212,8 @@ class Trainer:
             self.guard.load_state(state["guard"], checkpoint.step)
             if self.kl_average is not None:
                 self.kl_average.load_state(state["kl_average"])
+            if self.target is not None:
+                self.target.load_state(state["target_decoder"])
         self._graphs.clear()  # the optimizers' state is in other memory now
 
     def _wants_graph(self, processes: Processes) -> bool:

@@ -1,4 +1,4 @@
-"""One training step of the conv model, against a recording of the official program."""
+"""Training steps of the conv model, against recordings of the official programs."""
 
 from __future__ import annotations
 
@@ -14,23 +14,66 @@ from sivae import ops
 from sivae.models import ConvVAE
 from sivae.models.official import import_official
 from sivae.models.official.conv import official_names
+from sivae.models.reading import read_checkpoint
 from sivae.objectives import SoftIntroObjective
 from sivae.training import SoftIntroStep, StepNoise, StepOptions
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "official_step_rgb32"
-SETTINGS = json.loads(FIXTURE.with_suffix(".json").read_text())
-RECORDED = dict(np.load(FIXTURE.with_suffix(".npz")))
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def recorded(name: str) -> Tensor:
-    return torch.from_numpy(RECORDED[name])
+class Recording:
+    """A step of one of the official programs."""
+
+    def __init__(self, stem: str) -> None:
+        self.checkpoint = FIXTURES / f"{stem}.pth"
+        self.settings = json.loads((FIXTURES / f"{stem}.json").read_text())
+        self.arrays = dict(np.load(FIXTURES / f"{stem}.npz"))
+
+    def tensor(self, name: str) -> Tensor:
+        return torch.from_numpy(self.arrays[name])
+
+    def model(self, memory_format: torch.memory_format = torch.contiguous_format) -> ConvVAE:
+        model = import_official(self.checkpoint).model
+        assert isinstance(model, ConvVAE)
+        model.to(memory_format=memory_format)
+        return model.train()
+
+    def noise(self) -> StepNoise:
+        return StepNoise(
+            prior=self.tensor("noise_prior"),
+            eps_real=self.tensor("eps_real"),
+            eps_rec_encoder=self.tensor("eps_rec_encoder_step"),
+            eps_fake_encoder=self.tensor("eps_fake_encoder_step"),
+            eps_rec_decoder=self.tensor("eps_rec_decoder_step"),
+            eps_fake_decoder=self.tensor("eps_fake_decoder_step"),
+        )
+
+    def step_on(self, model: ConvVAE, options: StepOptions | None = None, **weights: float) -> SoftIntroStep:
+        optimizers = [
+            torch.optim.SGD(network.parameters(), lr=self.settings["learning_rate"])
+            for network in (model.encoder, model.decoder)
+        ]
+        names = ("beta_rec", "beta_kl", "beta_neg", "gamma_r")
+        objective = SoftIntroObjective(**{name: self.settings[name] for name in names} | weights)
+        return SoftIntroStep(model, *optimizers, objective, options=options or StepOptions())
+
+    def compare(self, model: ConvVAE, losses: dict[str, Tensor], tolerance: float) -> None:
+        """Both losses agree to 1e-5, and every gradient to the tolerance."""
+        for name in ("loss_encoder", "loss_decoder"):
+            assert losses[name].item() == pytest.approx(self.tensor(name).item(), rel=1e-5)
+        names = official_names(model)
+        seen = set()
+        for ours, gradient in gradients(model).items():
+            key = f"grad_{names[ours]}"
+            assert distance(gradient, self.tensor(key)) < tolerance, names[ours]
+            seen.add(key)
+        assert seen == {key for key in self.arrays if key.startswith("grad_")}
 
 
-def official_model(memory_format: torch.memory_format = torch.contiguous_format) -> ConvVAE:
-    model = import_official(FIXTURE.with_suffix(".pth")).model
-    assert isinstance(model, ConvVAE)
-    model.to(memory_format=memory_format)
-    return model.train()
+OF_IMAGES = Recording("official_step_rgb32")
+OF_BOOTSTRAP = Recording("official_step_bootstrap")
+recorded = OF_IMAGES.tensor
+official_model = OF_IMAGES.model
 
 
 @pytest.fixture
@@ -39,22 +82,7 @@ def model() -> ConvVAE:
 
 
 def take_step(model: ConvVAE, gamma_r: float, options: StepOptions | None = None) -> dict[str, Tensor]:
-    optimizers = [
-        torch.optim.SGD(network.parameters(), lr=SETTINGS["learning_rate"])
-        for network in (model.encoder, model.decoder)
-    ]
-    objective = SoftIntroObjective(
-        beta_rec=SETTINGS["beta_rec"], beta_kl=SETTINGS["beta_kl"], beta_neg=SETTINGS["beta_neg"], gamma_r=gamma_r
-    )
-    noise = StepNoise(
-        prior=recorded("noise_prior"),
-        eps_real=recorded("eps_real"),
-        eps_rec_encoder=recorded("eps_rec_encoder_step"),
-        eps_fake_encoder=recorded("eps_fake_encoder_step"),
-        eps_rec_decoder=recorded("eps_rec_decoder_step"),
-        eps_fake_decoder=recorded("eps_fake_decoder_step"),
-    )
-    return SoftIntroStep(model, *optimizers, objective, options=options or StepOptions())(recorded("x"), noise)
+    return OF_IMAGES.step_on(model, options, gamma_r=gamma_r)(recorded("x"), OF_IMAGES.noise())
 
 
 def gradients(model: ConvVAE) -> dict[str, Tensor]:
@@ -85,17 +113,26 @@ def test_losses_and_all_gradients_equal_the_recorded_ones(memory_format, toleran
     if not skips:
         monkeypatch.setattr("sivae.method.objectives.NEGLIGIBLE", 0.0)
     with ops.use_backend(backend):
-        metrics = take_step(model, SETTINGS["gamma_r"])
-    for name in ("loss_encoder", "loss_decoder"):
-        assert metrics[name].item() == pytest.approx(recorded(name).item(), rel=1e-5)
-    names = official_names(model)
-    seen = set()
-    for ours, gradient in gradients(model).items():
-        network = ours.split(".")[0]
-        key = f"grad_{names[ours]}"
-        assert distance(gradient, recorded(key)) < tolerance, f"{network}: {names[ours]}"
-        seen.add(key)
-    assert seen == {key for key in RECORDED if key.startswith("grad_")}
+        losses = take_step(model, OF_IMAGES.settings["gamma_r"])
+    OF_IMAGES.compare(model, losses, tolerance)
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_a_bootstrap_step_equals_the_recorded_one(backend):
+    """To the same tolerances, in contiguous memory. The recorded target decoder has weights of its own."""
+    if backend not in ops.available_backends():
+        pytest.skip(str(ops.backend_status()[backend]["cpu"]))
+    model = OF_BOOTSTRAP.model()
+    with ops.use_backend(backend):
+        step = OF_BOOTSTRAP.step_on(model, bootstrap=1.0)
+        file = read_checkpoint(OF_BOOTSTRAP.checkpoint)["model"]
+        names = official_names(model)
+        target = {ours: file[f"target_{names[ours]}"] for ours in names if ours.startswith("decoder.")}
+        before = {name: tensor.clone() for name, tensor in target.items()}
+        step.target.load_state({name.removeprefix("decoder."): tensor for name, tensor in target.items()})
+        losses = step(OF_BOOTSTRAP.tensor("x"), OF_BOOTSTRAP.noise())
+    OF_BOOTSTRAP.compare(model, losses, 1e-4)
+    assert all(torch.equal(step.target.state()[name.removeprefix("decoder.")], value) for name, value in before.items())
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sivae.models import MLPVAE
+from sivae.models.pair import PairVAE
 from sivae.objectives import IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.training import IntroStep, SoftIntroStep, VAEStep
 
@@ -18,6 +19,7 @@ STEPS = [
     pytest.param(VAEStep, VAEObjective(beta_kl=0.3), id="VAE"),
     pytest.param(IntroStep, IntroObjective(), id="IntroVAE"),
     pytest.param(SoftIntroStep, SoftIntroObjective(scale=0.5, beta_neg=1.0, gamma_r=1.0), id="Soft-IntroVAE"),
+    pytest.param(SoftIntroStep, SoftIntroObjective(scale=0.5, beta_neg=1.0, bootstrap=1.0), id="bootstrap"),
 ]
 
 
@@ -287,3 +289,11 @@ def test_other_objects_are_errors_that_name_their_type(model: object) -> None:
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.05)
     with pytest.raises(TypeError, match=r"SoftIntroStep: model is \w+, expected a VAEModel, a pair"):
         SoftIntroStep(model, optimizer, optimizer, SoftIntroObjective())  # type: ignore[arg-type]
+
+
+def test_a_decoder_behind_a_function_cannot_have_a_target_decoder() -> None:
+    encoder, decoder = _networks()
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.05) for network in (encoder, decoder)]
+    model = PairVAE(encoder, decoder, decode=lambda z: decoder(z))
+    with pytest.raises(ValueError, match="decode is a function, expected a module or a method of one"):
+        SoftIntroStep(model, *optimizers, SoftIntroObjective(bootstrap=1.0))

@@ -225,6 +225,38 @@ def test_the_official_step_equals_the_plain_step_with_any_fakes(model, batch, no
 
 
 @pytest.mark.parametrize("fakes", FAKE_SETS, ids="+".join)
+@pytest.mark.parametrize("semantics", ["official", "paper"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_bootstrap_step_equals_the_plain_step(model, batch, noise, fakes, semantics, accumulate):
+    """The target decoder is copied from the decoder before the first and the third step, and differs in the second."""
+    batch, noise = batch[:6], StepNoise(**{name: eps[:6] for name, eps in vars(noise).items()})
+    other = copy.deepcopy(model)
+    target = copy.deepcopy(other).requires_grad_(False)
+    settings = {"scale": 0.5, "semantics": semantics, "fakes": fakes, **WEIGHTS}
+    plain = PlainSoftIntroStep(other, *optimizers(other), gamma_r=1.0, target=target, **settings)
+    objective = SoftIntroObjective(bootstrap=2.0, **settings)
+    assert objective.gamma_r == 1.0
+    step = SoftIntroStep(model, *optimizers(model), objective, options=StepOptions(accumulate=accumulate))
+    for number in range(3):
+        if number == 2:
+            step.target.copy()
+            target.load_state_dict(other.state_dict())
+        assert torch.equal(weights(step.target.model.decoder), weights(model.decoder)) == (number != 1)
+        compare_losses(step(batch + number, noise), plain(batch + number, noise), 1e-11)
+        compare(model, other, 1e-11)
+
+
+def test_a_target_decoder_shares_the_encoder_and_is_never_trained(model, batch):
+    step = SoftIntroStep(model, *optimizers(model), SoftIntroObjective(bootstrap=1.0, scale=0.5))
+    before = weights(step.target.model.decoder)
+    step(batch)
+    assert step.target.model.encoder is model.encoder
+    assert torch.equal(weights(step.target.model.decoder), before)
+    assert all(parameter.grad is None for parameter in step.target.model.decoder.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("fakes", FAKE_SETS, ids="+".join)
 def test_the_intro_step_applies_the_hinge_to_each_sample(model, batch, noise, fakes):
     # A margin amid the fakes' kl, so that some samples are past it and the hinge of the mean would differ; between two
     # of them, because at the kink itself the derivative is a matter of convention.

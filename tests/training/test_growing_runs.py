@@ -57,6 +57,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
     "fresh passes": {"decoder_passes": "fresh"},
     "bf16, in parts, checkpointed": {"precision": "bf16", "accumulate": 2, "checkpoint_activations": True},
+    "bootstrap": {"bootstrap": 0.25},
     "IntroVAE": {"objective": "intro"},
 }
 

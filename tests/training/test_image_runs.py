@@ -38,6 +38,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "batch norm": {"norm": "batch"},
     "group norm, averaged, flipped": {"norm": "group", "ema_half_life": 40, "flip": True},
     "bf16, in parts, checkpointed": {"precision": "bf16", "accumulate": 2, "checkpoint_activations": True},
+    "bootstrap, in parts, checkpointed": {"bootstrap": 0.05, "accumulate": 2, "checkpoint_activations": True},
     "conditional": {"conditional": True, "norm": "none", "memory_format": "contiguous"},
 }
 

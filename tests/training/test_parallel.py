@@ -34,6 +34,7 @@ def _configs(images: Path, processes: int) -> dict[str, RunConfig]:
     return {
         "points in parts": preset_config("8gaussians", **_EVERY, **points, accumulate=2 // processes),
         "an automatic weight": preset_config("8gaussians", **_EVERY, **points, beta_neg="auto"),
+        "a target decoder": preset_config("8gaussians", **_EVERY, **points, bootstrap=0.002),
         "translation of pairs": translation_config(images, **translation, supervision="pairs"),
         "translation by LORD": translation_config(images, **translation, objective="lord"),
     }

@@ -23,6 +23,7 @@ from sivae import files
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
 from sivae.evaluation.density import evaluate_density
 from sivae.machine import cpu_model
+from sivae.method.target import TargetDecoder
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training import checkpoint as checkpoints
@@ -536,6 +537,23 @@ def test_an_automatic_beta_neg_is_recorded_and_resumed(tmp_path: Path) -> None:
     train(config, tmp_path / "whole", progress=False)
     weights = [one["beta_neg"] for one in read_records(tmp_path / "whole") if one["phase"] == "soft-intro"]
     assert len(set(weights)) > 5
+    assert_resumes_exactly(33, config, tmp_path / "stopped", tmp_path / "whole", task=PointsTask)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_target_decoder_is_a_copy_of_every_tenth_iteration_and_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundredth of an epoch of endless data. The warm-up of four iterations ends with a copy, too."""
+    drawn: list[int] = []
+    copies: list[int] = []
+    batch, copy = PointsTask.batch, TargetDecoder.copy
+    monkeypatch.setattr(PointsTask, "batch", lambda self, step: drawn.append(step) or batch(self, step))
+    monkeypatch.setattr(TargetDecoder, "copy", lambda self: copies.append(drawn[-1]) or copy(self))
+    config = _config(bootstrap=0.01)
+    assert config.objective.gamma_r == 1.0
+    train(config, tmp_path / "whole", progress=False)
+    assert copies == [5, 11, 21, 31, 41, 51]
     assert_resumes_exactly(33, config, tmp_path / "stopped", tmp_path / "whole", task=PointsTask)
 
 

@@ -53,6 +53,8 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[ConvVAE
     tensors = checked_tensors(_state_dict(content), where)
     if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    # A copy of the decoder, which the bootstrap program needs in training alone.
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("target_decoder.")}
     hyperparameters = _hyperparameters(tensors, where)
     try:
         with torch.device("meta"):
