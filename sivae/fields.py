@@ -194,13 +194,15 @@ def choice_from_dict(kinds: Mapping[str, type[AnyChoice]], values: Any) -> AnyCh
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ConfigError(f"{label}.name = {show(name)}: expected one of {', '.join(kinds)}")
-    given = {key: value for key, value in values.items() if key != "name"}
-    for field in settings_of(kind):
-        since = about(field).since
-        if since is not MISSING:
-            given.setdefault(field.name, since)
+    given = with_later_settings(kind, {key: value for key, value in values.items() if key != "name"})
     check_keys(given, kind.key_names(), f"{label}.")
     return kind(**given)
+
+
+def with_later_settings(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what a file lacks because it was written before a setting existed."""
+    later = {field.name: about(field).since for field in settings_of(kind)}
+    return {key: value for key, value in later.items() if value is not MISSING} | dict(values)
 
 
 def check_keys(values: Iterable[str], expected: Iterable[str], prefix: str) -> None:

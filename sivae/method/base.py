@@ -135,7 +135,9 @@ class BaseStep(Generic[AnyObjective]):
         self.apply = apply
         self.distance = distance
         self.kl_average = KLAverage() if kl_average is None and objective.follows_kl else kl_average
-        self.target = TargetDecoder(self.model) if target is None and objective.bootstraps else target
+        if target is None and objective.target_every is not None:
+            target = TargetDecoder(self.model)
+        self.target = target
         self._z_dim: int | None = getattr(self.model, "z_dim", None)
         self._modal = {
             side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
@@ -245,9 +247,9 @@ class BaseStep(Generic[AnyObjective]):
         error.add_note(f"{type(self).__name__}: the model's {side} failed on {what} of shape {list(given.shape)}")
 
     def _check_mode(self) -> None:
-        """Warn once if all batch norm and dropout of a network is in eval mode."""
+        """Warn once if all batch norm and dropout of a network that trains is in eval mode."""
         for side, layers in self._modal.items():
-            if layers and not any(layer.training for layer in layers):
+            if layers and not any(layer.training for layer in layers) and _trains(getattr(self.model, side)):
                 self._modal[side] = []
                 warnings.warn(
                     f"{type(self).__name__}: the model's {side} is in eval mode, expected training mode: its batch "
@@ -287,6 +289,10 @@ class BaseStep(Generic[AnyObjective]):
 
     def _for_losses(self, output: Tensor) -> Tensor:
         return output if self.options.autocast is None else output.float()
+
+
+def _trains(network: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in network.parameters())
 
 
 def _weighted(kl: Tensor, of_class: Tensor | None, class_share: float) -> Tensor:

@@ -122,9 +122,9 @@ class Objective(Choice):
         return False
 
     @property
-    def bootstraps(self) -> bool:
-        """Whether a target decoder, a frozen copy of the decoder, decodes the re-encoded fakes."""
-        return False
+    def target_every(self) -> float | None:
+        """Epochs between two copies into a target decoder, which decodes re-encoded fakes; None: there is none."""
+        return None
 
     @property
     def class_kl_share(self) -> float:
@@ -492,12 +492,12 @@ class SoftIntroObjective(_ClassWeight):
 
     @property
     def _usual_gamma_r(self) -> float:
-        return BOOTSTRAP_GAMMA_R if self.bootstraps else GAMMA_R
+        return GAMMA_R if self.bootstrap is None else BOOTSTRAP_GAMMA_R
 
     @property
-    def bootstraps(self) -> bool:
-        """See :attr:`Objective.bootstraps`."""
-        return self.bootstrap is not None
+    def target_every(self) -> float | None:
+        """See :attr:`Objective.target_every`."""
+        return self.bootstrap
 
     @property
     def follows_kl(self) -> bool:

@@ -155,10 +155,10 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         fake_loss, exp_elbo = objective.encoder_fake_loss(rec_fakes, weighted_kl, scale)
         shared_loss = scale * objective.beta_rec * part.rec + fake_loss
         kl_loss = scale * objective.beta_kl * part.kl_real
-        torch.autograd.backward(
-            _weighted(shared_loss, share), inputs=[part.z_leaf, *encoder_parameters], retain_graph=True
-        )
         if encoder_parameters:
+            torch.autograd.backward(
+                _weighted(shared_loss, share), inputs=[part.z_leaf, *encoder_parameters], retain_graph=True
+            )
             torch.autograd.backward(
                 [part.z, _weighted(kl_loss, share)], [part.z_leaf.grad, None], inputs=encoder_parameters
             )
@@ -216,9 +216,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
     def _decode_fakes(self, z_fakes: Tensor, part: Part, name: Pass) -> Sequence[Tensor]:
         """Decode the re-encoded fakes [F B, z_dim], by the target decoder if there is one: one batch per kind."""
         kinds, condition = len(self._fakes), part.condition
-        model = self.model
-        if self.objective.bootstraps and self.target is not None:
-            model = self.target.model
+        model = self.model if self.target is None else self.target.model
         with batch_statistics(model.decoder, update=False):
             if not model.mixes_samples:
                 return self._decode(z_fakes, part, name, _repeated(condition, kinds), model).chunk(kinds)
@@ -226,7 +224,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
 
     def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], part: Part) -> Tensor:
         """Compute rec(x_f, x_ff) of the gamma_r term, [F, B]."""
-        if self.objective.bootstraps:
+        if self.target is not None:
             return self._fake_rec(self._decode_fakes(z_fakes, part, "decoder's fakes"), fakes)
         if self.objective.semantics == "official":
             again = self._decode_fakes(z_fakes.detach(), part, "decoder's fakes")

@@ -148,6 +148,10 @@ class VAEModel(nn.Module):
     def follow(self, other: VAEModel) -> None:
         """Copy the state of `other` that is neither weights nor buffers: the stage of a growing model."""
 
+    def place_of(self, name: str) -> str:
+        """Name the place of a tensor of the state dict so that models of other sizes have the same name for it."""
+        return name
+
     def rate_scales(self) -> dict[str, float]:
         """Factors of the learning rate by parameter name; a parameter that is not listed has the factor 1."""
         return {}

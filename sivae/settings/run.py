@@ -22,6 +22,7 @@ Precision = Literal["fp32", "tf32", "bf16", "auto"]
 MemoryFormat = Literal["channels-last", "contiguous"]
 Automatic = Literal["auto", "on", "off"]
 Passes = Literal["shared", "fresh"]
+Network = Literal["encoder", "decoder"]
 WARM_UP = "warm-up"
 
 FORMAT = 3  # of config.json; raised when an old reader would misread a new file
@@ -36,6 +37,7 @@ _SHARES_PASSES = Need(
     lambda config: config.objective.SHARES_PASSES,
     "the objective {config.objective.name!r} updates both networks at once",
 )
+_FREEZES = Need(lambda config: config.freeze is not None, "no network is frozen; give freeze too")
 _HAS_STAGES = Need(
     lambda config: config.model.HAS_STAGES,
     "the networks of the model {config.model.name!r} have no stages",
@@ -77,6 +79,24 @@ class RunConfig:
         within=POSITIVE,
         need=_HAS_EPOCHS,
         unset="by --steps",
+    )
+    init_from: str | None = setting(
+        None,
+        help="Start from the weights of a trained model: a run, a checkpoint's or a model's folder, or a file of the "
+        "authors' programs. Layers that do not fit start at random, and are named.",
+        unset="random weights",
+        metavar="PATH",
+        since=None,
+    )
+    freeze: Network | None = setting(
+        None, help="The network that does not train, and stays as it is.", unset="both train", since=None
+    )
+    freeze_fraction: float = setting(
+        1.0,
+        help="Share of the steps, at the start, in which --freeze has an effect.",
+        within=SHARE,
+        need=_FREEZES,
+        since=1.0,
     )
     batch_size: int = setting(
         512, help="Samples per iteration, of all processes together.", within=AT_LEAST_1, need=_NOT_GROWING
@@ -254,6 +274,10 @@ class RunConfig:
         """The phase of iteration `step`, counted from 1: "warm-up", or the objective's name."""
         return WARM_UP if step <= self.warmup_steps else self.objective.name
 
+    def frozen_at(self, step: int) -> Network | None:
+        """The network that does not train in iteration `step`, counted from 1."""
+        return self.freeze if step <= round(self.freeze_fraction * self.total_steps) else None
+
     def learning_rate_at(self, step: int) -> float:
         """Adam's rate in iteration `step`, counted from 1."""
         passed = sum(step > round(milestone * self.total_steps) for milestone in self.milestones)
@@ -296,6 +320,7 @@ class RunConfig:
                 "use the version of sivae that wrote the run"
             )
         values.pop("format")
+        values = fields.with_later_settings(cls, values)
         fields.check_keys(values, [one.name for one in dataclasses.fields(cls)], "")
         parts = {label: fields.choice_from_dict(kinds, values[label]) for label, kinds in PARTS.items()}
         return cls(**{**values, **parts})

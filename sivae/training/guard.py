@@ -107,6 +107,8 @@ class UpdateGuard:
     def apply(self, optimizer: Optimizer) -> None:
         """Apply the optimizer's step, unless it is harmful. The host does not wait for the device."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:  # its network is frozen
+            return
         if self._reduce is not None:
             self._reduce(gradients)
         index = self._optimizers.index(optimizer)

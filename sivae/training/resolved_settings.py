@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from sivae.training.tasks.base import Task
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Fill in device, ops, precision and threads. Settings that depend on the data stay open.
+    """Fill in device, ops, precision and threads, and make the path `init_from` absolute.
+
+    Settings that depend on the data stay open.
 
     Raises:
         ConfigError: the device or the backend is missing, or a setting needs another device.
@@ -33,6 +36,7 @@ def resolve(config: RunConfig) -> RunConfig:
         reason = status[config.ops].get(device.type) or f"it has no kernels for {device}"
         raise ConfigError(f"ops = {config.ops!r} is not available: {reason}; or choose one of {', '.join(available)}")
     return config.replace(
+        init_from=None if config.init_from is None else os.path.abspath(config.init_from),
         device=str(device),
         ops=config.ops or available[0],
         precision=_precision_on(device, config) if config.precision == "auto" else config.precision,

@@ -19,7 +19,7 @@ from sivae.fields import Range, table
 from sivae.machine import device_name, versions
 from sivae.progress import Progress
 from sivae.settings.run import WARM_UP, RunConfig
-from sivae.training.checkpoint import Checkpoint, load_latest, save_checkpoint, set_aside_after
+from sivae.training.checkpoint import Checkpoint, list_checkpoints, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, diagnose
 from sivae.training.folder import (
@@ -34,6 +34,7 @@ from sivae.training.folder import (
     way_back,
 )
 from sivae.training.guard import Trouble
+from sivae.training.initial import InitialWeights
 from sivae.training.interruption import StopSignals
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
@@ -145,6 +146,11 @@ def train(
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
         for text in filter(None, [growth_notice(config), *notices]):
             say(text)
+        initial = None
+        if config.init_from is not None and (folder is None or not list_checkpoints(folder / CHECKPOINTS)):
+            initial = InitialWeights.read(config.init_from)
+            with torch.device("meta"):
+                initial.load_into(task.build_model())  # raises an error before anything is written
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:
@@ -153,10 +159,13 @@ def train(
                     record_launch(folder, launch)
         if processes.first:
             files.write_text(folder / CONFIG, config.to_json())
-        summary = _Run(config, folder, task, device, processes, show).complete()
+        run = _Run(config, folder, task, device, processes, show, initial)
+        del initial  # the run frees it after the start
+        summary = run.complete()
     return {**summary, "run": str(folder)}
 
 
+_INSTANT = 1e-6  # seconds; a time is a divisor
 _TIME = Range(lambda value: 1e-9 < value < 1e12, "a time in seconds")
 
 
@@ -196,8 +205,9 @@ class _Run:
         device: torch.device,
         processes: Processes,
         show: bool,
+        initial: InitialWeights | None,
     ) -> None:
-        self.config, self.folder, self.task = config, folder, task
+        self.config, self.folder, self.task, self.initial = config, folder, task, initial
         self.device, self.processes, self.show = device, processes, show
         self.steps = config.total_steps
         self.started = time.perf_counter()
@@ -236,6 +246,9 @@ class _Run:
         config, task = self.config, self.task
         with contextlib.ExitStack() as stack:
             notices: list[str] = []
+            if self.initial is not None:
+                self._begin(trainer, self.initial, notices)
+                self.initial = None
             checkpoint = load_latest(self.checkpoints, notices.append)
             start = 0 if checkpoint is None else checkpoint.step
             if start > self.steps:
@@ -254,7 +267,7 @@ class _Run:
             display = stack.enter_context(Progress(self.folder.name, self.steps, done=start, enabled=self.show))
             recorder: Recorder | None = None
             if self.processes.first:
-                if checkpoint is not None and self.show:
+                if start > 0 and self.show:
                     notices.append(f"{self.folder.name} continues after step {start:,} of {self.steps:,}")
                 for text in notices:
                     display.notice(text)
@@ -315,6 +328,13 @@ class _Run:
                             recorder.picture(picture.stem.replace(path.stem, "samples"), picture, step)
             self.clock.stop()
 
+    def _begin(self, trainer: Trainer, initial: InitialWeights, notices: list[str]) -> None:
+        """Write the weights that the run starts from as a checkpoint of step 0, so that they are not needed again."""
+        if self.processes.first:
+            notices.append(trainer.start_from(initial))
+            self._save(trainer, 0, [], [])
+        self.processes.wait()
+
     def _interrupt(self, where: str, stop: StopSignals) -> None:
         name = stop.signal.name if stop.signal is not None else "a signal to another process"
         again = f"sivae train --resume {shlex.quote(str(self.folder))}"
@@ -341,7 +361,7 @@ class _Run:
             "task": self.task.state(),
             "scores": unfinished,
             "record": self.record,
-            "train_seconds": self.clock.seconds,
+            "train_seconds": max(_INSTANT, self.clock.seconds),
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
         }
         save_checkpoint(

@@ -14,7 +14,7 @@ from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.method.base import Distance, Metrics, StepOptions
 from sivae.method.kl_average import KLAverage
-from sivae.method.objectives import ENDLESS_EPOCH, SoftIntroObjective
+from sivae.method.objectives import ENDLESS_EPOCH
 from sivae.method.target import TargetDecoder
 from sivae.models import VAEModel
 from sivae.settings.run import WARM_UP, RunConfig
@@ -22,6 +22,7 @@ from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import Checkpoint
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
+from sivae.training.initial import InitialWeights
 from sivae.training.optimizers import load_state, make_optimizers, set_rate
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed, global_seed
@@ -71,7 +72,7 @@ class Trainer:
         self.model = model
         half_life = config.ema_half_life
         self.averaged = None if half_life is None else AveragedModel(model, half_life)
-        self.target = TargetDecoder(model) if config.objective.bootstraps else None
+        self.target = None if config.objective.target_every is None else TargetDecoder(model)
         self._task = task
         if config.compile:
             model.encoder.compile(dynamic=False)
@@ -91,6 +92,7 @@ class Trainer:
         self.kl_average = (
             KLAverage(processes.average if processes.count > 1 else None) if config.objective.follows_kl else None
         )
+        self._frozen: str | None = None
         self._options = StepOptions(
             accumulate=config.accumulate,
             autocast=torch.bfloat16 if config.precision == "bf16" else None,
@@ -117,8 +119,10 @@ class Trainer:
         if kind.lod != before.lod:
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
-        if (kind.phase, kind.lod) != (before.phase, before.lod):
+        if (kind.phase, kind.lod, kind.frozen) != (before.phase, before.lod, before.frozen):
             self.guard.start_over()
+        if kind.frozen != self._frozen:
+            self._freeze(kind.frozen)
         if kind != before:
             self._graphs.clear()
             self._steps.clear()
@@ -130,9 +134,16 @@ class Trainer:
 
     def _kind_of(self, step: int) -> _Kind:
         stage, phase = self.config.stage_at(step), self.config.phase_at(step)
+        frozen = self.config.frozen_at(step)
         if stage is None:
-            return _Kind(phase, self.config.batch_size)
-        return _Kind(phase, stage.batch_size, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+            return _Kind(phase, self.config.batch_size, frozen)
+        return _Kind(phase, stage.batch_size, frozen, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+
+    def _freeze(self, frozen: str | None) -> None:
+        """Freeze one network, or none. In eval mode, batch norm is the same function for all batches."""
+        for side in ("encoder", "decoder"):
+            getattr(self.model, side).requires_grad_(side != frozen).train(side != frozen)
+        self._frozen = frozen
 
     def _copies_after(self, steps: int) -> int:
         """Count the copies of the decoder that are due after `steps` iterations."""
@@ -142,8 +153,8 @@ class Trainer:
             epochs = config.samples_after(steps) / self._task.data_size
         else:
             epochs = steps / (self._task.steps_per_epoch or ENDLESS_EPOCH)
-        assert isinstance(config.objective, SoftIntroObjective) and config.objective.bootstrap is not None
-        return math.floor(epochs / config.objective.bootstrap + _ROUNDING)
+        assert config.objective.target_every is not None
+        return math.floor(epochs / config.objective.target_every + _ROUNDING)
 
     def _iteration(self, kind: _Kind, batch: Tensor, condition: Tensor | None) -> Metrics:
         if kind not in self._steps:
@@ -180,6 +191,15 @@ class Trainer:
         self.averaged.take_buffers(self.model)
         self.averaged.model.follow(self.model)
         return self.averaged.model
+
+    def start_from(self, initial: InitialWeights) -> str:
+        """Take the weights of a trained model, as far as they fit. Returns a sentence about those that do not."""
+        words = initial.load_into(self.model)
+        if self.averaged is not None:
+            self.averaged.model.load_state_dict(self.model.state_dict())
+        if self.target is not None:
+            self.target.copy()
+        return words
 
     def state(self) -> dict[str, Any]:
         """Return the state that a resumed run needs in addition to the weights."""
@@ -231,6 +251,7 @@ class _Kind:
 
     phase: str
     batch_size: int
+    frozen: str | None
     lod: int | None = None
     blending: bool = False
     beta_neg_factor: float = 1.0

@@ -325,6 +325,15 @@ def test_frozen_parameters_stay_frozen(model, batch, step):
     assert not torch.equal(model.encoder[2].weight, trained)
 
 
+def test_the_decoder_trains_alone_where_the_encoder_s_loss_has_no_gradient(model, batch):
+    """Neither the fakes nor the reconstruction error reach z of the real samples here."""
+    model.encoder.requires_grad_(False)
+    before = weights(model.decoder)
+    objective = SoftIntroObjective(scale=0.5, fakes=("prior",), beta_rec=0.0, beta_neg=1.0)
+    SoftIntroStep(model, *optimizers(model), objective)(batch)
+    assert not torch.equal(weights(model.decoder), before)
+
+
 def test_all_passes_call_encode_or_decode_of_the_model(model, batch):
     class Clamped(MLPVAE):
         calls = 0

@@ -159,6 +159,16 @@ def test_the_average_starts_over_with_another_loss() -> None:
     assert training.guard.check() is None
 
 
+def test_a_network_without_gradients_does_not_count() -> None:
+    """Its norm of 0 would make the first updates after it is frozen look like an explosion."""
+    training = _Training()
+    before = training.guard.state()
+    training.networks["decoder"].zero_grad()
+    training.guard.apply(training.optimizers["decoder"])
+    after = training.guard.state()
+    assert torch.equal(after["count"], before["count"]) and torch.equal(after["mean"], before["mean"])
+
+
 def test_running_statistics_are_restored_with_a_skipped_update() -> None:
     statistics = torch.zeros(3)
     training = _Training(buffers=[statistics])

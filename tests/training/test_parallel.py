@@ -14,6 +14,8 @@ import torch
 from torch.distributed import TCPStore
 
 from sivae.errors import ConfigError, ExchangeError
+from sivae.models import MLPVAE
+from sivae.models.storage import save_model
 from sivae.models.translation import TranslationVAE
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
@@ -30,11 +32,13 @@ _EVERY = {"steps": STEPS, "learning_rate": RATE, "warmup_fraction": 0.5, "log_ev
 def _configs(images: Path, processes: int) -> dict[str, RunConfig]:
     """Settings by name. Half the steps are a warm-up, or LORD's first stage. An epoch of images has six batches."""
     points = {"hidden": 16, "layers": 2, "batch_size": 32, "threads": 1, "device": "cpu"}
+    start = {"init_from": str(images.parent / "start"), "freeze": "decoder", "freeze_fraction": 0.75}
     translation = {**_EVERY, "batch_size": 12, "flip": True}
     return {
         "points in parts": preset_config("8gaussians", **_EVERY, **points, accumulate=2 // processes),
         "an automatic weight": preset_config("8gaussians", **_EVERY, **points, beta_neg="auto"),
         "a target decoder": preset_config("8gaussians", **_EVERY, **points, bootstrap=0.002),
+        "from weights, frozen for a while": preset_config("8gaussians", **_EVERY, **points, **start),
         "translation of pairs": translation_config(images, **translation, supervision="pairs"),
         "translation by LORD": translation_config(images, **translation, objective="lord"),
     }
@@ -48,6 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs by number of processes and name. Two processes start only once, because this takes longer than to train."""
     folder = tmp_path_factory.mktemp("runs")
     images = write_translation_images(folder / "images.npz")
+    save_model(folder / "start", MLPVAE(hidden=16, layers=2))
     configs = {
         count: {str(folder / str(count) / name): config.to_json() for name, config in _configs(images, count).items()}
         for count in (1, 2)

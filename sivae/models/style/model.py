@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -290,6 +291,14 @@ class StyleVAE(VAEModel):
         """Map latents [B, z_dim] to styles [B, 2 layer_count, z_dim]: every style input of a latent gets the same."""
         style: Tensor = self.decoder.mapping(z)
         return style[:, None].expand(-1, 2 * self.layer_count, -1)
+
+    def place_of(self, name: str) -> str:
+        """See :meth:`VAEModel.place_of`. The encoder numbers its stages from the highest resolution down."""
+        found = re.fullmatch(r"encoder\.(blocks|entrances)\.(\d+)\.(.+)", name)
+        if found is None:
+            return name
+        side = SMALLEST << (self.layer_count - 1 - int(found[2]))
+        return f"encoder.{found[1]} at {side}.{found[3]}"
 
     def rate_scales(self) -> dict[str, float]:
         return rate_scales(self)

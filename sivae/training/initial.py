@@ -1,0 +1,101 @@
+"""Start a run from the weights of a trained model: those of the layers that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sivae.errors import ConfigError, ModelFileError
+from sivae.models import VAEModel
+from sivae.models.official import import_official
+from sivae.pretrained import from_pretrained
+from sivae.words import plural
+
+_NAMED = 20  # layers in a message
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The weights that a run starts from.
+
+    Attributes:
+        path: where they were read.
+        model: the model that has them, on the CPU.
+    """
+
+    path: str
+    model: VAEModel
+
+    @classmethod
+    def read(cls, path: str) -> InitialWeights:
+        """Read the model of a run, of one of its checkpoints, of a model folder or of a file of the authors' programs.
+
+        The averaged weights are read where there are some. Nothing in a file is executed.
+
+        Raises:
+            ConfigError: there is no model, or it cannot be read.
+        """
+        try:
+            return cls(path, import_official(Path(path)).model if Path(path).is_file() else from_pretrained(path))
+        except (ModelFileError, OSError) as error:
+            raise ConfigError(f"init_from: {error}") from None
+
+    def load_into(self, model: VAEModel) -> str:
+        """Copy the layers that fit, and return a sentence about those that do not.
+
+        A layer fits if the other model has all of its parameters and buffers, in the same shapes, at the same place:
+        the place of the style model's layers is their resolution.
+
+        Args:
+            model: on any device; on the meta device nothing is copied.
+
+        Raises:
+            ConfigError: no layer fits.
+        """
+        theirs = {self.model.place_of(name): tensor for name, tensor in self.model.state_dict().items()}
+        taken: dict[str, Tensor] = {}
+        left = []
+        layers = list(_layers(model))
+        for layer, tensors in layers:
+            found = {name: theirs.get(model.place_of(name)) for name in tensors}
+            problem = next(
+                (
+                    f"{name} is {'missing' if other is None else list(other.shape)} there and {list(mine.shape)} here"
+                    for name, mine in tensors.items()
+                    if (other := found[name]) is None or other.shape != mine.shape
+                ),
+                None,
+            )
+            if problem is None:
+                taken |= {name: other for name, other in found.items() if other is not None}
+            else:
+                left.append(f"{layer} ({problem})")
+        if not taken:
+            raise ConfigError(
+                f"init_from = {self.path!r}: no layer of its model {self.model.name!r} fits this run's model "
+                f"{model.name!r}, expected one with some layers of the same shapes; name another, or leave it out"
+            )
+        if next(model.parameters()).device.type != "meta":
+            model.load_state_dict(taken, strict=False)
+        used = {model.place_of(name) for name in taken}
+        unused = [layer for layer, names in _layers(self.model) if not used & {*map(self.model.place_of, names)}]
+        words = f"started from {self.path}: {len(layers) - len(left)} of {plural(len(layers), 'layer')} taken"
+        words += f"; new here: {_listed(left)}" if left else ""
+        return words + (f"; not used from there: {_listed(unused)}" if unused else "")
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Find the modules with parameters or buffers of their own: name, and these by their names in the state dict."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        layers.setdefault(name.rpartition(".")[0], {})[name] = tensor
+    for layer, tensors in layers.items():
+        yield (layer if len(tensors) > 1 else next(iter(tensors))), tensors
+
+
+def _listed(layers: list[str]) -> str:
+    more = len(layers) - _NAMED
+    return ", ".join(layers[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
