@@ -155,7 +155,7 @@ def _add_options(parser: Parser, settings: typing.Iterable[Placed], config: RunC
         type=Path,
         metavar="DIR",
         help="Continue the run in this folder from its last whole checkpoint, exactly as if it had not stopped. The "
-        f"run's own settings apply; only {may_change} and --quiet can be given too.",
+        f"run's own settings apply; only {may_change}, --quiet, and more --steps, or --epochs, can be given too.",
     )
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     groups = {label: parser.add_argument_group(title) for label, title in _GROUPS.items()}
@@ -259,7 +259,7 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
     }
     names = {placed.field.name: f"--{placed.option}" for placed in every_setting()}
     refused = [name for name, value in others.items() if value is not None]
-    refused += [names[key] for key in changes if key not in resumable_keys()]
+    refused += [names[key] for key in changes if key not in (*resumable_keys(), "steps", "epochs")]
     if refused:
         raise ConfigError(
             f"{refused[0]} does not go with --resume, as the run's own settings apply; leave it out, or start a new "

@@ -7,11 +7,23 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 from sivae import fields, json_files
 from sivae.errors import ConfigError
-from sivae.fields import AT_LEAST_1, POSITIVE, SEED, SHARE, SHARES, Choice, Need, about, setting, settings_of
+from sivae.fields import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    SHARES,
+    Choice,
+    Need,
+    about,
+    setting,
+    settings_of,
+)
 from sivae.method.objectives import OF_IMAGES, Objective
 from sivae.objectives import OBJECTIVES
 from sivae.settings.data import DATA_KINDS, Data
@@ -25,7 +37,25 @@ Passes = Literal["shared", "fresh"]
 Network = Literal["encoder", "decoder"]
 WARM_UP = "warm-up"
 
+
+class Change(TypedDict):
+    """A setting that a run changed on its way.
+
+    Attributes:
+        after: number of iterations that were trained before.
+        key: the setting.
+        before, now: its values.
+    """
+
+    after: Annotated[int, NOT_NEGATIVE]
+    key: str
+    before: Any
+    now: Any
+
+
 FORMAT = 3  # of config.json; raised when an old reader would misread a new file
+
+OF_LENGTH = ("steps", "epochs", "warmup_fraction", "milestones", "freeze_fraction")  # change with a run's length
 
 _NOT_GROWING = Need(lambda config: not config.growth.grows, "the model grows, and each of its stages has its own value")
 _WARMS_UP = Need(
@@ -165,6 +195,9 @@ class RunConfig:
     )
     keep_checkpoints: int = setting(
         2, help="Number of last checkpoints to keep, besides the best one.", within=AT_LEAST_1, resumable=True
+    )
+    changes: tuple[Change, ...] = setting(
+        (), help="What the run changed when it was resumed for longer.", option="", since=()
     )
     sample_every: int | None = setting(
         None,
@@ -337,6 +370,36 @@ class RunConfig:
             return cls.from_json(json_files.read_text(path))
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from None
+
+    def for_longer(self, steps: int, epochs: float | None, after: int) -> RunConfig:
+        """Copy the settings of a run that goes on for longer. What counts in shares of the steps keeps its iterations.
+
+        Args:
+            steps, epochs: the new ones.
+            after: number of iterations that are trained already.
+
+        Raises:
+            ConfigError: the run would not become longer, or its model grows.
+        """
+        old = self.total_steps
+        if self.growth.grows:
+            raise ConfigError("a run that grows cannot go on for longer, as its stages count from its end")
+        if steps <= old:
+            raise ConfigError(f"steps = {steps}: the run has {old:,} already, expected more; leave it out")
+
+        def share(value: float) -> float:
+            return round(value * old) / steps
+
+        new: dict[str, Any] = dict.fromkeys(OF_LENGTH)
+        new |= {"steps": steps, "epochs": epochs, "warmup_fraction": share(self.warmup_fraction)}
+        new["milestones"] = tuple(map(share, self.milestones))
+        new["freeze_fraction"] = 1.0 if self.freeze_fraction == 1.0 else share(self.freeze_fraction)
+        changes = [
+            Change(after=after, key=key, before=fields.plain(getattr(self, key)), now=fields.plain(value))
+            for key, value in new.items()
+            if getattr(self, key) != value
+        ]
+        return self.replace(**new, changes=(*self.changes, *changes))
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with other values. The parts' settings are given flat, beside the run's own.

@@ -69,15 +69,26 @@ def resumed(changed: RunConfig | None, folder: Path) -> RunConfig:
     mine |= {key: getattr(growth, key) for key in growth.key_names()}
     if growth.grows:
         mine["batch_size"] = stored.batch_size
+    longer = asks_for_longer(config, stored)
     for key in (*theirs, *(key for key in mine if key not in theirs)):
         left_open = key in found_keys() and mine.get(key) is None
-        if mine.get(key) != theirs.get(key) and key not in resumable_keys() and not left_open:
+        allowed = left_open or key in resumable_keys() or (longer and key in ("steps", "epochs"))
+        if mine.get(key) != theirs.get(key) and not allowed:
             raise ConfigError(
                 f"{key} cannot change in a resumed run, because it would no longer be the same run; "
                 "leave it out, or start a new run in another folder"
             )
     found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
+    if longer:
+        return config.replace(sample_every=stored.sample_every, **found)
     return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
+
+
+def asks_for_longer(config: RunConfig, stored: RunConfig) -> bool:
+    """Tell whether settings for a resumed run have another length than the run, in iterations or in epochs."""
+    if config.steps is not None:
+        return config.steps != stored.steps
+    return config.epochs != stored.epochs
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

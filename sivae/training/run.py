@@ -18,7 +18,7 @@ from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolde
 from sivae.fields import Range, table
 from sivae.machine import device_name, versions
 from sivae.progress import Progress
-from sivae.settings.run import WARM_UP, RunConfig
+from sivae.settings.run import OF_LENGTH, WARM_UP, RunConfig
 from sivae.training.checkpoint import Checkpoint, list_checkpoints, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, diagnose
@@ -29,6 +29,7 @@ from sivae.training.folder import (
     SAMPLES,
     SUMMARY,
     new_folder,
+    read_config,
     read_rollback,
     read_summary,
     way_back,
@@ -40,6 +41,7 @@ from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, checked_record, read_records
 from sivae.training.resolved_settings import (
+    asks_for_longer,
     growth_notice,
     resolve,
     resumed,
@@ -81,7 +83,8 @@ def train(
 
     Args:
         config: the settings; with `resume` None, or the run's own settings with changes that
-            :func:`sivae.settings.run.resumable_keys` allows.
+            :func:`sivae.settings.run.resumable_keys` allows, or with more steps or epochs, see
+            :meth:`sivae.settings.run.RunConfig.for_longer`.
         out: the run's folder; None: `runs/PRESET-seedN`, with `-2`, `-3` … if that name is taken.
         data: a map-style dataset of images, instead of the configuration's path: any object with `len(data)` and
             `data[index]`, whose items are images with or without labels, see
@@ -121,6 +124,8 @@ def train(
                 print(text, file=sys.stderr)
 
         folder = Path(out) if resume and out is not None else None
+        stored = None if folder is None else read_config(folder)
+        longer = stored is not None and asks_for_longer(config, stored)
         launch = None if resume else launch_record(config)
         if launch is not None:
             before = started_before(config, out, launch) if processes.first else None
@@ -131,7 +136,7 @@ def train(
         if folder is not None:
             if processes.first:
                 stack.enter_context(files.locked(folder, "trains in"))
-            if finished := read_summary(folder, say):
+            if not longer and (finished := read_summary(folder, say)):
                 say(_nothing_left(folder, config, finished["steps"]))
                 return {**finished, "run": str(folder)}
         config.check_processes(processes.count)
@@ -142,6 +147,11 @@ def train(
         stack.callback(task.close)
         task.check_size()
         config = with_steps(task)
+        if stored is not None and longer:
+            assert folder is not None
+            done = max([int(path.name) for path in list_checkpoints(folder / CHECKPOINTS)], default=0)
+            added = stored.for_longer(config.total_steps, config.epochs, done)
+            config = config.replace(**{key: getattr(added, key) for key in (*OF_LENGTH, "changes")})
         if automatic:
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
         for text in filter(None, [growth_notice(config), *notices]):
@@ -157,6 +167,10 @@ def train(
                 stack.enter_context(files.locked(folder, "trains in"))
                 if launch is not None:
                     record_launch(folder, launch)
+        if longer:
+            processes.wait()  # all have read the folder before it changes
+            if processes.first:
+                (folder / SUMMARY).unlink(missing_ok=True)
         if processes.first:
             files.write_text(folder / CONFIG, config.to_json())
         run = _Run(config, folder, task, device, processes, show, initial)

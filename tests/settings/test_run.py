@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from sivae.errors import ConfigError
-from sivae.fields import about, settings_of
+from sivae.fields import about, plain, settings_of
 from sivae.method.objectives import ErrorKind
 from sivae.objectives import OBJECTIVES, IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.ops.library import KINDS
@@ -33,7 +33,7 @@ def test_configurations_are_the_recorded_ones_and_files_of_them_are_read(words: 
     for placed in placed_settings(config, effective=False):
         if about(placed.field).since is not MISSING:  # added after the record
             part = complete if placed.part == "run" else complete[placed.part]
-            part.setdefault(placed.field.name, about(placed.field).since)
+            part.setdefault(placed.field.name, plain(about(placed.field).since))
     assert json.loads(config.to_json()) == complete
     assert RunConfig.from_json(json.dumps(RECORDED["configurations"][words])) == config
 
