@@ -331,8 +331,11 @@ _ROWS = (
             model=Conv(z_dim=16, widths=(32, 64), norm="group"),
             # An image of 64 pixels has a small rec; a larger beta_kl lets the posterior collapse onto the prior.
             objective=SoftIntroObjective(beta_rec=1.0, beta_kl=0.1, beta_neg=16.0),
-            epochs=100.0,
+            epochs=150.0,
             batch_size=64,
+            learning_rate=5e-4,
+            milestones=(0.8,),
+            rate_factor=0.2,
             precision="auto",
         ),
     ),
