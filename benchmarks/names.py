@@ -10,6 +10,8 @@ OPS = (
     "styled_instance_norm",
     "styled_instance_norm_channels_last",
     "batch_norm_leaky_relu",
+    "chamfer_distance",
+    "chamfer_distance_over_cdist",
 )
 # Whole training iterations: on points, on images with the convolutional model, on images with the style model.
 STEP, IMAGE_STEP, STYLE_STEP = "step", "image_step", "style_step"

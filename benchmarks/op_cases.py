@@ -191,6 +191,11 @@ def _fused_batch_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
     return norm
 
 
+def _chamfer_inputs(shape: Shape, sample: Sampler) -> Inputs:
+    clouds = (sample.normal(*shape, leaf=True), sample.normal(*shape, leaf=True))
+    return Inputs(clouds, clouds, (sample.normal(shape[0]),))
+
+
 def _per_element(forward: int, backward: int) -> Callable[[Shape], tuple[int, int]]:
     return lambda shape: (forward * math.prod(shape), backward * math.prod(shape))
 
@@ -220,6 +225,8 @@ _LatentOperation = functools.partial(
 #       If a cache keeps a plane between the two readings, less is read from memory.
 #   batch_norm_leaky_relu: forward reads x twice and the residual, and writes y; backward reads x, y and y's gradient
 #       twice and writes two gradients.
+#   chamfer_distance: forward reads both clouds; backward reads them and writes two gradients. The positions of the
+#       nearest points are left out: an implementation may find them again. Distances take the time, not memory.
 OPERATIONS: Mapping[str, Operation] = {
     operation.name: operation
     for operation in (
@@ -298,6 +305,23 @@ OPERATIONS: Mapping[str, Operation] = {
             _per_element(4, 8),
             shapes=((32, 64, 32, 32), (32, 256, 8, 8)),
             quick_shapes=((32, 64, 32, 32),),
+        ),
+        *(
+            Operation(
+                name,
+                eager,
+                lambda backend, noise: functools.partial(ops.chamfer_distance, backend=backend),
+                _chamfer_inputs,
+                _per_element(2, 4),
+                shapes=((32, 2048, 3), (8, 128, 3)),
+                quick_shapes=((8, 128, 3),),
+                dtypes=("float32",),
+            )
+            # The usual form in plain torch, and the shortest with torch's own distances.
+            for name, eager in (
+                ("chamfer_distance", eager_ops.chamfer_distance),
+                ("chamfer_distance_over_cdist", eager_ops.chamfer_distance_over_cdist),
+            )
         ),
     )
 }

@@ -122,6 +122,23 @@ def test_the_soft_introvae_made_of_the_ops_learns(capsys):
     assert after < 0.5
 
 
+def test_the_factors_of_other_packages_for_clouds():
+    """What each computes, as its documentation has it. 14 positive terms in float64, each to a few roundings."""
+    names = examples("pytorch3d, kaolin, chamferdist")
+    points, targets = torch.randn(2, 4, 7, 3, dtype=torch.float64)
+    pairs = (points[:, :, None] - targets[:, None]).square().sum(3)
+    to_targets, to_points = pairs.amin(2), pairs.amin(1)  # [4, 7] each
+    expected = {
+        "as_pytorch3d": to_targets.mean() + to_points.mean(),
+        "as_kaolin": to_targets.mean(1) + to_points.mean(1),
+        "as_chamferdist": to_targets.sum(1).mean() + to_points.sum(1).mean(),
+    }
+    for name, value in expected.items():
+        actual = names[name](points, targets)
+        assert actual.shape == value.shape, name
+        assert ((actual - value).abs() <= 64 * ROUNDING * value).all(), name
+
+
 @needs("diffusers")
 def test_diffusers_posterior():
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution

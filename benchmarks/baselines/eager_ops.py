@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,6 +11,8 @@ from sivae.method.plain import sample as reparameterize
 
 __all__ = [
     "batch_norm_leaky_relu",
+    "chamfer_distance",
+    "chamfer_distance_over_cdist",
     "exp_elbo",
     "gaussian_kl",
     "mse",
@@ -35,3 +38,22 @@ def styled_instance_norm(
 def batch_norm_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
     """x and residual [B, C, H, W], weight and bias [C] -> [B, C, H, W]."""
     return F.leaky_relu(F.batch_norm(x, None, None, weight, bias, training=True) + residual, 0.2)
+
+
+def chamfer_distance(points: Tensor, targets: Tensor) -> Tensor:
+    """points [B, N, D], targets [B, M, D] -> [B], by |x|^2 + |y|^2 - 2 x y, as the authors' program does it."""
+    squares = [torch.bmm(cloud, cloud.mT).diagonal(dim1=1, dim2=2) for cloud in (points, targets)]  # [B, N], [B, M]
+    pairs = squares[0][:, :, None] + squares[1][:, None] - 2 * torch.bmm(points, targets.mT)  # [B, N, M]
+    return pairs.min(2).values.sum(1) + pairs.min(1).values.sum(1)
+
+
+def chamfer_distance_over_cdist(points: Tensor, targets: Tensor) -> Tensor:
+    """points [B, N, D], targets [B, M, D] -> [B]; only the nearest points take part in the backward pass."""
+    with torch.no_grad():
+        pairs = torch.cdist(points, targets)  # [B, N, M]
+        nearest_target, nearest_point = pairs.min(2).indices, pairs.min(1).indices
+
+    def squares(of: Tensor, to: Tensor, nearest: Tensor) -> Tensor:
+        return (of - to.gather(1, nearest[:, :, None].expand(of.shape))).square().sum((1, 2))
+
+    return squares(points, targets, nearest_target) + squares(targets, points, nearest_point)

@@ -18,6 +18,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LATENTS = ((5, 3), (3, 1027))
 IMAGES = ((3, 3, 5, 7), (2, 3, 64, 65))
 BATCHES = (1, 1031)
+CLOUDS = ((3, 5, 7, 3), (2, 300, 1100, 2), (1, 130, 257, 4))  # B, N, M, D: one block, and several with several tiles
 STYLED = ((3, 5, 7, 9), (1, 8, 128, 132))  # a plane in one segment, and in several
 
 
@@ -28,7 +29,8 @@ def exercise(backend: str, device: torch.device) -> int:
         The number of calls; a forward with its backward counts as two.
     """
     with torch.device(device):
-        calls = _latents(backend) + _images(backend) + _exponentials(backend) + _styled(backend)
+        calls = _latents(backend) + _images(backend) + _exponentials(backend)
+        calls += _styled(backend) + _clouds(backend)
     for dtype in DTYPES:
         ops.philox_normal(3, (1027,), device=device, dtype=dtype, backend=backend)
     return calls + len(DTYPES)
@@ -102,6 +104,17 @@ def _styled(backend: str) -> int:
                     backend=backend,
                 )
                 calls += _backward(y, mean, std, inputs=[x, noise_weight, bias, scale, shift])
+    return calls
+
+
+def _clouds(backend: str) -> int:
+    calls = 0
+    for dtype in DTYPES:
+        for batch, count, others, dims in CLOUDS:
+            points, targets = (torch.randn(batch, size, dims).to(dtype).requires_grad_() for size in (count, others))
+            for reduction in REDUCTIONS:
+                distance = ops.chamfer_distance(points, targets, reduction=reduction, backend=backend)
+                calls += _backward(distance, inputs=[points, targets])
     return calls
 
 

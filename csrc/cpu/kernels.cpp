@@ -12,7 +12,8 @@ namespace sivae::cpu {
   namespace isa {                                                                                         \
   constexpr KernelTable table{#isa,              latent_forward,      latent_backward,      rec_forward,  \
                               rec_backward,      exp_elbo_forward,    exp_elbo_backward,                  \
-                              styled_norm_forward, styled_norm_backward, batch_norm, philox_normal};      \
+                              styled_norm_forward, styled_norm_backward, batch_norm,  philox_normal,      \
+                              chamfer_forward,     chamfer_backward};                                     \
   }
 
 SIVAE_DECLARE_TABLE(baseline)

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "../arguments.h"
+#include "../chamfer.h"
 
 namespace sivae::cpu {
 
@@ -137,7 +138,43 @@ struct BatchNorm {
   }
 };
 
-// Each function works on the segments [begin, end) (elements for exp_elbo and philox_normal, units for styled_norm).
+// Points of a cloud, with the padding up to whole vectors.
+constexpr int64_t kChamferPad = 16;
+SIVAE_HD int64_t chamfer_padded(int64_t count) { return (count + kChamferPad - 1) / kChamferPad * kChamferPad; }
+
+// Both clouds have points. A unit of work is a part of a cloud of points with all of its targets.
+struct ChamferForward {
+  DType dtype = DType::kFloat32;
+  int64_t batch = 0, dims = 0;
+  Clouds points{}, targets{};
+  int64_t parts = 1, points_each = 0;
+  // To the nearest other point, of the type that arithmetic runs in, and which it is.
+  void* point_distances = nullptr;      // [B, N]
+  int32_t* nearest_target = nullptr;    // [B, N]
+  void* target_distances = nullptr;     // [B, parts, M]
+  int32_t* nearest_point = nullptr;     // [B, parts, M]
+
+  // Elements of that type which a thread needs.
+  SIVAE_HD_MEMBER int64_t scratch() const {
+    return dims * chamfer_padded(points_each) + (dims + 2) * chamfer_padded(targets.count);
+  }
+};
+
+// The gradient of each cloud that is not absent. An index that is no point's counts as none.
+struct ChamferBackward {
+  DType dtype = DType::kFloat32;
+  int64_t batch = 0, dims = 0;
+  Clouds points{}, targets{};
+  RowGradient grad{};
+  const int32_t* nearest_target = nullptr;  // [B, N]
+  const int32_t* nearest_point = nullptr;   // [B, M]
+  Clouds grad_points{}, grad_targets{};
+
+  SIVAE_HD_MEMBER int64_t scratch() const { return (points.count + targets.count) * dims; }
+};
+
+// Each function works on the segments [begin, end) (elements for exp_elbo and philox_normal, units for styled_norm and
+// chamfer_forward, pairs of clouds for chamfer_backward).
 struct KernelTable {
   const char* name;
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
@@ -150,6 +187,8 @@ struct KernelTable {
   void (*styled_norm_backward)(const StyledNormBackward&, int64_t begin, int64_t end);
   void (*batch_norm)(const BatchNorm&, int64_t begin, int64_t end);
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
+  void (*chamfer_forward)(const ChamferForward&, int64_t begin, int64_t end, void* scratch);
+  void (*chamfer_backward)(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);
 };
 
 // The table for the best instruction set of this machine, or for the one that SIVAE_CPU_ISA names.
@@ -167,6 +206,8 @@ const KernelTable& kernels();
   void styled_norm_backward(const StyledNormBackward&, int64_t begin, int64_t end);                       \
   void batch_norm(const BatchNorm&, int64_t begin, int64_t end);                                          \
   void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
+  void chamfer_forward(const ChamferForward&, int64_t begin, int64_t end, void* scratch);                 \
+  void chamfer_backward(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);             \
   }
 
 }  // namespace sivae::cpu

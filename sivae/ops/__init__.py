@@ -1,6 +1,7 @@
 """Fused VAE loss ops with autograd. This package imports torch and nothing else."""
 
 from sivae.ops.backends import available_backends, backend_status, native_build, use_backend
+from sivae.ops.chamfer import chamfer_distance
 from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.noise import PhiloxNoise, philox_normal
@@ -12,6 +13,7 @@ __all__ = [
     "PhiloxNoise",
     "available_backends",
     "backend_status",
+    "chamfer_distance",
     "draw_seed",
     "elbo",
     "exp_elbo",

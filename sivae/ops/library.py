@@ -5,6 +5,8 @@ the public functions call all of them the same way. Conventions of the schemas:
 
 * `noise` is either an int64 tensor of one element, a Philox seed, or an explicit eps of mu's shape and dtype.
 * `reduction` and `kind` are positions in `REDUCTIONS` and `KINDS`.
+* `chamfer_distance` also returns the int32 position of each point's nearest target and of each target's nearest point,
+  which its backward op needs; -1 is none.
 * A backward op returns an empty tensor of shape [0] for a gradient whose `need_*` flag is not set.
 """
 
@@ -38,6 +40,9 @@ _SCHEMAS = (
     " Tensor? noise_weight, Tensor? bias, Tensor? scale, Tensor mean, Tensor std, float negative_slope, float eps,"
     " bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "chamfer_distance(Tensor points, Tensor targets, int reduction) -> (Tensor, Tensor, Tensor)",
+    "chamfer_distance_backward(Tensor grad, Tensor points, Tensor targets, Tensor nearest_target,"
+    " Tensor nearest_point, int reduction, bool need_points, bool need_targets) -> (Tensor, Tensor)",
     "philox_normal(Tensor seed, int offset, SymInt[] shape, ScalarType dtype) -> Tensor",
 )
 
@@ -127,6 +132,17 @@ def _fake_styled_instance_norm_backward(
     )
 
 
+def _fake_chamfer_distance(points, targets, reduction):
+    nearest = (cloud.new_empty(cloud.shape[:2], dtype=torch.int32) for cloud in (points, targets))
+    return _per_sample_like(points, reduction), *nearest
+
+
+def _fake_chamfer_distance_backward(
+    grad, points, targets, nearest_target, nearest_point, reduction, need_points, need_targets
+):
+    return _grad_like(points, need_points), _grad_like(targets, need_targets)
+
+
 def _fake_philox_normal(seed, offset, shape, dtype):
     return torch.empty(shape, dtype=dtype, device=seed.device)
 
@@ -142,6 +158,8 @@ _FAKES: dict[str, Callable[..., object]] = {
     "exp_elbo_backward": _fake_exp_elbo_backward,
     "styled_instance_norm": _fake_styled_instance_norm,
     "styled_instance_norm_backward": _fake_styled_instance_norm_backward,
+    "chamfer_distance": _fake_chamfer_distance,
+    "chamfer_distance_backward": _fake_chamfer_distance_backward,
     "philox_normal": _fake_philox_normal,
 }
 # The ops that public functions call.

@@ -25,6 +25,8 @@ TINY_SHAPES = {
     "styled_instance_norm": (2, 3, 4, 5),
     "styled_instance_norm_channels_last": (2, 3, 4, 5),
     "batch_norm_leaky_relu": (2, 3, 4, 5),
+    "chamfer_distance": (2, 7, 3),
+    "chamfer_distance_over_cdist": (2, 7, 3),
     "loss": (3, 2, 4, 4),
 }
 TINY = [Case(OPERATIONS[name], shape) for name, shape in TINY_SHAPES.items()]

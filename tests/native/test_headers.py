@@ -10,7 +10,8 @@ import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 HEADERS = [
-    "arguments.h", "exp_elbo.h", "gaussian.h", "philox.h", "reconstruction.h", "scalar_math.h", "styled_norm.h",
+    "arguments.h", "chamfer.h", "exp_elbo.h", "gaussian.h", "philox.h", "reconstruction.h", "scalar_math.h",
+    "styled_norm.h",
 ]  # fmt: skip
 
 # Each kernel reads and writes memory, so that nothing is optimized away before it is compiled.
@@ -66,6 +67,11 @@ __global__ void styles(T* x) {
 }
 
 template <class T>
+__global__ void distances(T* x) {
+  x[0] = is_nearer(x[0], x[1]) ? x[0] : x[1];
+}
+
+template <class T>
 void instantiate(T* x, uint32_t* c) {
   math<T><<<1, 1>>>(x);
   words<<<1, 1>>>(c);
@@ -77,6 +83,7 @@ void instantiate(T* x, uint32_t* c) {
   errors<T, Kind::kBceWithLogits><<<1, 1>>>(x);
   exponentials<T><<<1, 1>>>(x, ExpElbo{});
   styles<T><<<1, 1>>>(x);
+  distances<T><<<1, 1>>>(x);
 }
 
 template void instantiate<float>(float*, uint32_t*);
@@ -99,7 +106,7 @@ def test_shared_headers_compile_for_the_device(tmp_path, architecture):
     )
     assert done.returncode == 0, done.stderr
     code = cubin.read_bytes()
-    for name in (b"math", b"words", b"normals", b"latents", b"errors", b"exponentials", b"styles"):
+    for name in (b"math", b"words", b"normals", b"latents", b"errors", b"exponentials", b"styles", b"distances"):
         assert name in code
 
 

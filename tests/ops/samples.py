@@ -80,6 +80,28 @@ def styled_norm_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) 
     ]
 
 
+def cloud(layout: str, dtype: torch.dtype, count: int) -> Tensor:
+    batch = 0 if layout == "empty" else 2
+    if layout == "chunk":
+        return torch.rand(2, count, 6).to(dtype).chunk(2, dim=2)[1]
+    if layout in ("channels last", "transposed"):
+        return torch.rand(2, 3, count).to(dtype).transpose(1, 2)
+    if layout == "expanded":
+        return torch.rand(1, count, 3).to(dtype).expand(2, count, 3)
+    return torch.rand(batch, count, 3).to(dtype)
+
+
+def chamfer_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) -> list[tuple]:
+    points, targets = (cloud(layout, dtype, count).requires_grad_(grad) for count in (5, 4))
+    if name == "chamfer_distance":
+        return [(points, targets, r) for r in range(3)]
+    batch, sums = len(points), library.sum_dtype(dtype)
+    grads = torch.rand(batch, dtype=sums), torch.rand((), dtype=sums), torch.rand((), dtype=sums)
+    nearest = torch.randint(4, (batch, 5)).int(), torch.randint(5, (batch, 4)).int()
+    flags = [(True, True), (False, True), (True, False)]
+    return [(grads[r], points, targets, *nearest, r, *flags[r]) for r in range(3)]
+
+
 def wrong_operands(name: str) -> Iterator[tuple]:
     """Arguments of the op of which one tensor has another shape or dtype than it must have."""
     cases = samples(name, "contiguous", torch.float32)
@@ -87,7 +109,7 @@ def wrong_operands(name: str) -> Iterator[tuple]:
     for place, given in enumerate(case):
         if not isinstance(given, Tensor):
             continue
-        wrong = [given.to(torch.int32), given.new_empty(0)]
+        wrong = [given.to(torch.int32 if given.dtype != torch.int32 else torch.int64), given.new_empty(0)]
         if given.dim() > 0:
             wrong.append(given[..., :-1])
         if given.dtype != torch.int64:  # a seed may have any number of dimensions
@@ -102,6 +124,8 @@ def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> l
     """Positional arguments of the low-level op; with `grad` its inputs require gradients."""
     if name.startswith("styled_instance_norm"):
         return styled_norm_samples(name, layout, dtype, grad)
+    if name.startswith("chamfer_distance"):
+        return chamfer_samples(name, layout, dtype, grad)
     a, b = (
         t.detach().clone(memory_format=torch.preserve_format).requires_grad_() if grad else t
         for t in pair(layout, dtype)

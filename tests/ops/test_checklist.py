@@ -18,12 +18,33 @@ TOOLS = {"PhiloxNoise", "available_backends", "backend_status", "draw_seed", "na
 
 # Each property of an op, and the files that show it: one of them names the op.
 SUITES = {
-    "equal to the reference": ("tests/ops/parity.py", "tests/ops/styled_norm_parity.py", "tests/ops/test_philox.py"),
-    "within its bound of exact values": ("tests/ops/test_accuracy.py", "tests/ops/styled_norm_parity.py"),
+    "equal to the reference": (
+        "tests/ops/parity.py",
+        "tests/ops/styled_norm_parity.py",
+        "tests/ops/chamfer_parity.py",
+        "tests/ops/test_philox.py",
+    ),
+    "within its bound of exact values": (
+        "tests/ops/test_accuracy.py",
+        "tests/ops/styled_norm_parity.py",
+        "tests/ops/chamfer_parity.py",
+    ),
     "gradients": ("tests/ops/test_gradients.py",),
-    "any memory layout": ("tests/ops/test_layouts.py", "tests/ops/test_styled_norm_kernels.py"),
-    "the same bits every time": ("tests/ops/test_determinism.py", "tests/ops/test_styled_norm.py"),
-    "error messages": ("tests/ops/test_errors.py", "tests/ops/test_styled_norm_errors.py"),
+    "any memory layout": (
+        "tests/ops/test_layouts.py",
+        "tests/ops/test_styled_norm_kernels.py",
+        "tests/ops/test_chamfer.py",
+    ),
+    "the same bits every time": (
+        "tests/ops/test_determinism.py",
+        "tests/ops/test_styled_norm.py",
+        "tests/ops/test_chamfer.py",
+    ),
+    "error messages": (
+        "tests/ops/test_errors.py",
+        "tests/ops/test_styled_norm_errors.py",
+        "tests/ops/test_chamfer_errors.py",
+    ),
     "schema, fake kernel, opcheck, torch.compile": ("tests/ops/samples.py",),
     "a range for profilers": ("tests/ops/test_ranges.py",),
     "Triton in the interpreter": ("tests/ops/triton/test_contract.py",),
@@ -119,5 +140,5 @@ def test_a_new_op_lacks_everything():
     """Every entry is checked, and its message names the place."""
     lacks = missing_of_a_kernel_op("tilted_kl")
     assert len(lacks) == len(SUITES) + 9
-    assert "any memory layout (tests/ops/test_layouts.py or tests/ops/test_styled_norm_kernels.py)" in lacks
+    assert f"any memory layout ({' or '.join(SUITES['any memory layout'])})" in lacks
     assert "CUDA kernel (csrc/cuda)" in lacks

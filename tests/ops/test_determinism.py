@@ -193,6 +193,19 @@ for fmt in (torch.contiguous_format, torch.channels_last):
             # The gradient of a channel is the sum over its pixels, whose terms cancel.
             size = 1200 if name in ("weight", "bias") else 64 if name in ("scale", "shift") else 8
             check(f"styled_instance_norm {name}", native, reference, 2 * 3e-6 * size)
+
+# Sums of least distances, each with at most (D + 2) u, and two roundings more. Gradients in float64, then rounded.
+for shape in [(2, 70, 150, 3), (1, 300, 40, 2), (1, 20, 30, 5)]:
+    batch, count, others, dims = shape
+    points, targets, pair = torch.randn(batch, count, dims), torch.randn(batch, others, dims), []
+    for backend in ("native", "reference"):
+        p, t = points.clone().requires_grad_(), targets.clone().requires_grad_()
+        distance = ops.chamfer_distance(p, t, backend=backend)
+        pair.append((distance.detach(), *torch.autograd.grad(distance.sum(), (p, t))))
+    native, reference = pair
+    check("chamfer_distance", native[0], reference[0], 2 * (dims + 4) * u * reference[0].double())
+    for name, native, reference in zip(("points", "targets"), native[1:], reference[1:]):
+        check(f"chamfer_distance {name}", native, reference, 1e-5 * (1 + reference.abs()))
 print("right")
 """
 

@@ -17,6 +17,7 @@ CALLS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
     "reparameterize_kl": (lambda mu, logvar: ops.reparameterize_kl(mu, logvar, noise=NOISE)[0], (6,)),
     "log_exp_elbo": (lambda rec, kl: ops.log_exp_elbo(rec, kl, scale=0.1), ()),
     "exp_elbo": (lambda rec, kl: ops.exp_elbo(rec, kl, scale=0.1), ()),
+    "chamfer_distance": (lambda points, targets: ops.chamfer_distance(points, targets), (5, 3)),
     "reconstruction_error": (lambda recon, target: ops.reconstruction_error(recon, target), (3, 4, 4)),
 }
 

@@ -289,10 +289,22 @@ def calls_to_differentiate(backend: str) -> dict[str, tuple[Callable[..., Tensor
             lambda x, b: ops.styled_instance_norm(x, bias=b, negative_slope=1.0, eps=0.1, backend=backend),
             (leaf(2, 2, 2, 3), leaf(2)),
         ),
+        "chamfer_distance": (
+            lambda p, t: ops.chamfer_distance(p, t, backend=backend),
+            (leaf(2, 4, 3), leaf(2, 5, 3)),
+        ),
     }
 
 
-OPS = ["reparameterize", "gaussian_kl", "reparameterize_kl", "reconstruction_error", "exp_elbo", "styled_instance_norm"]
+OPS = list(calls_to_differentiate("reference"))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dims", [1, 2, 3, 5])
+def test_chamfer_distance(backend, dims, reduction):
+    """Where no two distances are so close that a step changes which is the least."""
+    points, targets = leaf(2, 4, dims), leaf(2, 5, dims)
+    assert gradcheck(lambda p, t: ops.chamfer_distance(p, t, reduction=reduction, backend=backend), (points, targets))
 
 
 class TestSecondDerivatives:

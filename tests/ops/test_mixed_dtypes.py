@@ -33,6 +33,7 @@ def pair_calls(backend: str | None) -> dict[str, Callable[[Tensor, Tensor], Tens
         "reparameterize": lambda a, b: ops.reparameterize(a, b, noise=NOISE, backend=backend),
         "reparameterize_kl": lambda a, b: ops.reparameterize_kl(a, b, noise=NOISE, backend=backend),
         "exp_elbo": lambda a, b: ops.exp_elbo(a[:, 0], b[:, 0], scale=0.5, reduction="none", backend=backend),
+        "chamfer_distance": lambda a, b: ops.chamfer_distance(a[:, :, None], b[:, :, None], backend=backend),
         "log_exp_elbo": lambda a, b: ops.log_exp_elbo(a[:, 0], b[:, 0], scale=0.5),
         "elbo": lambda a, b: ops.elbo(a, b, a, b, kind="bce", backend=backend),
     }

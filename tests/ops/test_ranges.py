@@ -14,7 +14,7 @@ from sivae import ops
 from sivae.ops import ranges
 
 OPS = ["draw_seed", "elbo", "exp_elbo", "gaussian_kl", "log_exp_elbo", "philox_normal", "reconstruction_error"]
-OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm"]
+OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm", "chamfer_distance"]
 
 # Prints the ranges that torch.profiler records for every op and for a step of each kind.
 RECORD = """
@@ -35,6 +35,7 @@ with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as
     ops.log_exp_elbo(kl, kl, scale=1.0)
     ops.philox_normal(1, (3,))
     ops.styled_instance_norm(torch.randn(1, 2, 3, 3))
+    ops.chamfer_distance(torch.randn(1, 2, 3), torch.randn(1, 4, 3))
     for kind, objective in ((SoftIntroStep, SoftIntroObjective(scale=0.5)), (VAEStep, VAEObjective())):
         model = MLPVAE(hidden=8, layers=1)
         optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (model.encoder, model.decoder)]

@@ -238,6 +238,7 @@ def test_results_do_not_alias_inputs(backend, name):
         "styled_instance_norm": lambda a, b: ops.styled_instance_norm(
             a[:, :, None, None], scale=a, shift=b, statistics=True, backend=backend
         ),
+        "chamfer_distance": lambda a, b: ops.chamfer_distance(a[None], b[None], backend=backend),
         "philox_normal": lambda a, b: ops.philox_normal(SEED, (3, 4), backend=backend),
     }
     a, b = torch.rand(3, 4), torch.rand(3, 4)

@@ -46,6 +46,7 @@ def calls(backend: str | None) -> dict[str, Call]:
         "log_exp_elbo": lambda r, k: ops.log_exp_elbo(r[:, 0], k[:, 1], scale=0.5),
         "elbo": lambda r, m: ops.elbo(r, r * r, m, r, backend=backend)[0],
         "styled_instance_norm": styled,
+        "chamfer_distance": lambda p, t: ops.chamfer_distance(p.reshape(2, 4, 3), t.reshape(2, 4, 3), backend=backend),
     }
 
 

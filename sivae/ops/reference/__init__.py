@@ -4,6 +4,7 @@ They consist of differentiable PyTorch calls, so autograd, torch.compile and sec
 the signature of its schema in `sivae.ops.library`.
 """
 
+from sivae.ops.reference.chamfer import chamfer_distance
 from sivae.ops.reference.exp_elbo import exp_elbo
 from sivae.ops.reference.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.reference.philox import philox_normal
@@ -11,6 +12,7 @@ from sivae.ops.reference.reconstruction import reconstruction_error
 from sivae.ops.reference.styled_norm import styled_instance_norm
 
 __all__ = [
+    "chamfer_distance",
     "exp_elbo",
     "gaussian_kl",
     "philox_normal",

@@ -11,6 +11,7 @@ import torch
 
 from sivae.ops import library, transforms
 from sivae.ops.triton import autograd
+from sivae.ops.triton.chamfer import chamfer_distance, chamfer_distance_backward
 from sivae.ops.triton.exp_elbo import exp_elbo, exp_elbo_backward
 from sivae.ops.triton.latent import gaussian_kl, latent_backward, reparameterize, reparameterize_kl
 from sivae.ops.triton.philox import philox_normal
@@ -30,6 +31,8 @@ for _function in (
     exp_elbo_backward,
     styled_instance_norm,
     styled_instance_norm_backward,
+    chamfer_distance,
+    chamfer_distance_backward,
     philox_normal,
 ):
     for _key in ("CPU", "CUDA"):

@@ -121,6 +121,22 @@ def _styled_norm(ctx: Any, grad_y: Tensor | None, grad_mean: Tensor | None, grad
     return grad_x, None, *grads, None, None
 
 
+def _save_chamfer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    points, targets, ctx.reduction = inputs
+    _, nearest_target, nearest_point = output
+    ctx.save_for_backward(points, targets, nearest_target, nearest_point)
+    ctx.mark_non_differentiable(nearest_target, nearest_point)
+    ctx.set_materialize_grads(False)
+
+
+def _chamfer(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return None, None, None
+    needed = ctx.needs_input_grad[:2]
+    found = _once("chamfer_distance", "chamfer_distance_backward", grad, *ctx.saved_tensors, ctx.reduction, *needed)
+    return *_if_needed(found, needed), None
+
+
 def register(library: torch.library.Library) -> None:
     """Give the ops of `library` their backward passes."""
     for name, backward, save in (
@@ -130,5 +146,6 @@ def register(library: torch.library.Library) -> None:
         ("reconstruction_error", _reconstruction_error, _save_pair),
         ("exp_elbo", _exp_elbo, _save_pair),
         ("styled_instance_norm", _styled_norm, _save_styled_norm),
+        ("chamfer_distance", _chamfer, _save_chamfer),
     ):
         torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=save, lib=library)

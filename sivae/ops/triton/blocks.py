@@ -28,6 +28,9 @@ STYLED_BACKWARD = Blocks(elements=2048, warps=8, steps=16)
 # The largest planes, in elements of float32 or smaller, that one program keeps between their statistics and result.
 STYLED_FORWARD_WHOLE = 16384
 STYLED_BACKWARD_WHOLE = 8192
+# A tile of the distances between CHAMFER_POINTS points and others.
+CHAMFER = Blocks(elements=1024, warps=4, steps=1)
+CHAMFER_POINTS = 32
 NORMALS = Blocks(elements=1024, warps=4, steps=1)
 SUMS = Blocks(elements=4096, warps=8, steps=1)
 

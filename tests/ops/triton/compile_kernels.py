@@ -53,6 +53,10 @@ def compile_calls(dtype: torch.dtype) -> None:
     rec, kl = torch.rand(2, 64).to(dtype)
     ops.exp_elbo(rec, kl, 1.0, 1.0, 1.0, 2.0, 1)
     ops.exp_elbo_backward(grad[0], rec, kl, 1.0, 1.0, 1.0, 2.0, 1, True, True)
+    for dims in (2, 3):
+        points, targets = (torch.empty(2, count, dims, dtype=dtype) for count in (2048, 1000))
+        distance, *nearest = ops.chamfer_distance(points, targets, 0)
+        ops.chamfer_distance_backward(distance, points, targets, *nearest, 0, True, True)
     for memory in (torch.contiguous_format, torch.channels_last):
         for size in (32, 256):  # a plane that one program holds, and one that it does not
             styled_norms(torch.empty(1, 64, size, size, dtype=dtype).to(memory_format=memory), dtype)

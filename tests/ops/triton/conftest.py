@@ -31,5 +31,7 @@ def small_blocks(interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STYLED_FORWARD", "STYLED_BACKWARD"):
         monkeypatch.setattr(blocks, name, single._replace(steps=2))
         monkeypatch.setattr(blocks, f"{name}_WHOLE", 16)
+    monkeypatch.setattr(blocks, "CHAMFER", single)
+    monkeypatch.setattr(blocks, "CHAMFER_POINTS", 4)
     monkeypatch.setattr(blocks, "SUMS", single._replace(elements=4))
     monkeypatch.setattr(blocks, "ENOUGH_PROGRAMS", 2)

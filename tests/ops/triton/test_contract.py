@@ -76,6 +76,10 @@ def calls(backend: str = "triton") -> dict[str, tuple[Callable[..., Tensor | tup
         "reconstruction_error": (lambda r, t: ops.reconstruction_error(r, t, backend=backend), [a, b]),
         "exp_elbo": (lambda r, k: ops.exp_elbo(r, k, scale=0.5, backend=backend), [rec, kl]),
         "styled_instance_norm": (styled_norm, styled),
+        "chamfer_distance": (
+            lambda p, t: ops.chamfer_distance(p, t, backend=backend),
+            [torch.rand(2, 5, 3), torch.rand(2, 7, 3)],
+        ),
     }
 
 
@@ -225,7 +229,9 @@ class TestRegistration:
 
 @interpreted
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)], ids=str)
-@pytest.mark.parametrize("op", [name for name in OPS if name not in ("exp_elbo", "styled_instance_norm")])
+@pytest.mark.parametrize(
+    "op", [name for name in OPS if name not in ("exp_elbo", "styled_instance_norm", "chamfer_distance")]
+)
 def test_empty(op, shape):
     """As in the reference: nothing, zeros, or NaN for the mean of no samples."""
     for backend in ("triton", "reference"):
