@@ -13,6 +13,7 @@ from sivae.models.base import VAEModel, checked_counts
 from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import NORMS, Norm, activated, make_norm
 from sivae.models.recompute import recomputed
+from sivae.models.small_maps import MapConv2d
 
 _SLOPE = 0.2
 
@@ -182,9 +183,9 @@ class ResidualBlock(nn.Module):
         bias = norm == "none"
         self.upsample, self.pool = upsample, pool
         self.expand = nn.Conv2d(fan_in, fan_out, 1, bias=False) if fan_in != fan_out else None
-        self.conv1 = (DoublingConv2d if upsample else nn.Conv2d)(fan_in, fan_out, 3, padding=1, bias=bias)
+        self.conv1 = (DoublingConv2d if upsample else MapConv2d)(fan_in, fan_out, 3, padding=1, bias=bias)
         self.norm1 = make_norm(norm, fan_out)
-        self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1, bias=bias)
+        self.conv2 = MapConv2d(fan_out, fan_out, 3, padding=1, bias=bias)
         self.norm2 = make_norm(norm, fan_out)
 
     def forward(self, x: Tensor) -> Tensor:
