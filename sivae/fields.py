@@ -235,10 +235,11 @@ def show(value: Any) -> str:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types that a type is a union of, except None: first the one that has no names of its own, then a Literal."""
+    """The types that a type is a union of, except None; a Literal comes last."""
     if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return (hint,)
-    return tuple(one for one in typing.get_args(hint) if one is not type(None))
+    kinds = (one for one in typing.get_args(hint) if one is not type(None))
+    return tuple(sorted(kinds, key=lambda one: typing.get_origin(one) is Literal))
 
 
 def table(values: Any, kind: type, prefix: str = "") -> dict[str, Any]:

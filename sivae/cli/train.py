@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +59,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     given = parser.parse(_preset_first(parser, [word for word in words if word not in ("-h", "--help")]))
     if not {"-h", "--help"} & set(words):
         return given
-    print(help_of(given.preset, given.objective, given.growth), end="")
+    print(help_of(given.preset, given.objective, given.growth, _changes(given)), end="")
     sys.exit(0)
 
 
@@ -80,8 +80,16 @@ def options(parser: Parser) -> None:
     _add_options(parser, every_setting(), None)
 
 
-def help_of(preset: str | None, objective: str | None = None, growth: str | None = None) -> str:
-    """The help of a preset: the options that have an effect there, with their values. None: what all presets have."""
+def help_of(
+    preset: str | None,
+    objective: str | None = None,
+    growth: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> str:
+    """The help of a preset: the options that have an effect there, with their values. None: what all presets have.
+
+    `changes` are settings that were given before `--help`; they decide which others have an effect.
+    """
     if preset is None:
         parser = _parser(placed for placed in every_setting() if placed.part == "run")
         lines = "\n".join(f"  {name:<20}{row.summary}" for name, row in PRESETS.items())
@@ -94,14 +102,17 @@ def help_of(preset: str | None, objective: str | None = None, growth: str | None
             _EXAMPLES,
         )
         return parser.format_help()
-    config = preset_config(preset, objective=objective or DEFAULT_OBJECTIVE, growth=growth)
+    base = preset_config(preset, objective=objective or DEFAULT_OBJECTIVE, growth=growth)
+    config = base
+    with contextlib.suppress(ConfigError):  # help is what was asked for
+        config = base.replace(**(changes or {}))
     parser = _parser(placed_settings(config), config)
     row = PRESETS[preset]
     notes = f" Note: {row.note}." if row.note else ""
     path = " --data PATH" if "path" in config.data.key_names() else ""
     parser.describe(
         f"Train the preset {preset}: {row.summary} (settings: {row.source}), objective {config.objective.name}.{notes}"
-        "\n\nOnly options that have an effect here are listed; --objective and --growth change the list.",
+        "\n\nOnly options that have an effect here are listed; what is given beside --help changes the list.",
         [example for example in _EXAMPLES if f" {preset} " in f"{example} "] or [f"sivae train {preset}{path}"],
     )
     return parser.format_help()
@@ -111,12 +122,7 @@ def run(given: argparse.Namespace) -> None:
     """Train, and print the figures and the pictures' files."""
     from sivae.training.process_settings import keep_freed_memory
 
-    changes = {}
-    for placed in every_setting():
-        key = placed.field.name
-        value = getattr(given, key, None) if placed.option else None
-        if value is not None:
-            changes[key] = str(Path(value).absolute()) if key in _FILES else value
+    changes = _changes(given)
     keep_freed_memory()
     if given.resume is not None:
         summary = _resume(given, changes)
@@ -133,6 +139,17 @@ def run(given: argparse.Namespace) -> None:
         summary = train(config, given.out, progress=not given.quiet)
     if os.environ.get("RANK", "0") == "0":
         _print_summary(summary)
+
+
+def _changes(given: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given."""
+    changes = {}
+    for placed in every_setting():
+        key = placed.field.name
+        value = getattr(given, key, None) if placed.option else None
+        if value is not None:
+            changes[key] = str(Path(value).absolute()) if key in _FILES else value
+    return changes
 
 
 def _parser(settings: typing.Iterable[Placed], config: RunConfig | None = None) -> Parser:

@@ -107,7 +107,7 @@ class BaseStep(Generic[AnyObjective]):
             `optimizer.step()`.
         distance: replaces the objective's reconstruction error; images and their targets -> [B].
         kl_average: running mean of the real samples' kl, for an automatic beta_neg; several steps that train one model
-            share it. None: one of its own, if it needs one.
+            share it. None: one of its own, if it needs one. With several processes, give one with `reduce`.
         target: the target decoder, for `bootstrap`; several steps that train one model share it. None: one of its own,
             if it needs one. The step does not know the epochs: call `step.target.copy()` at their ends.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 from sivae.fields import table
 
 _MEMORY = 0.98  # share of the old mean after one more iteration
-_JUMP = 10.0  # a kl counts at most as this many times the mean: one bad batch moves the mean by less than a fifth
+_JUMP = 10.0  # a kl counts at most as this many times the mean: one bad batch moves a settled mean by less than a fifth
 _LEAST = 0.1  # nats; a smaller mean is that of a posterior that holds nothing, and would make beta_neg endless
 
 
@@ -39,7 +39,7 @@ class KLAverage:
         if self._reduce is not None:
             self._reduce([kl])
         total, weight = sums.split(1)
-        mean = total / weight  # NaN before the first iteration
+        mean = (total / weight).clamp_min(_LEAST)  # NaN before the first iteration
         counted = torch.where(weight > 0, torch.minimum(kl, _JUMP * mean), kl)
         change = (1.0 - _MEMORY) * torch.cat([counted, torch.ones_like(kl)])
         sums.copy_(torch.where(kl.isfinite(), _MEMORY * sums + change, sums))

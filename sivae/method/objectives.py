@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]  # of sivae.ops.reconstruction_error
-Automatic = Literal["auto"]
 RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
@@ -418,7 +417,7 @@ class SoftIntroObjective(_ClassWeight):
     NAME: ClassVar[str] = "soft-intro"
     SHARES_PASSES: ClassVar[bool] = True
 
-    beta_neg: float | Automatic = setting(
+    beta_neg: float | Literal["auto"] = setting(
         256.0,
         help="Weight of the KL divergence of fakes in the encoder's update. auto: it follows the KL divergence of real "
         f"samples, as --neg-push says (by default {NEG_PUSH:g}).",
@@ -477,8 +476,8 @@ class SoftIntroObjective(_ClassWeight):
             object.__setattr__(self, "gamma_r", self._usual_gamma_r)
         if self.follows_kl and self.beta_neg_class is not None:
             raise ConfigError(
-                f"beta_neg_class = {self.beta_neg_class:g}: it is applied relative to beta_neg, expected a number "
-                "there, not auto; leave it out"
+                f"beta_neg = 'auto': beta_neg_class = {self.beta_neg_class:g} is applied relative to it, expected a "
+                "number; give beta_neg one"
             )
         self._check_class_weight("beta_neg_class", "beta_neg")
         if self.follows_kl and self.beta_kl == 0:
@@ -567,12 +566,23 @@ class SoftIntroObjective(_ClassWeight):
             loss = loss + scale * self.gamma_r * self.beta_rec * rec_fakes.mean()
         return loss if self.gamma == 1.0 else self.gamma * loss
 
+    def check(self, config: Any) -> None:
+        """See :meth:`Objective.check`."""
+        super().check(config)
+        if self.follows_kl and config.model.TELLS_CLASS:
+            raise ConfigError(
+                f"beta_neg = 'auto': the model {config.model.name!r} has a kl of the class and one of the content, "
+                "which need weights of their own; give a number"
+            )
+
     def symptoms(self, usual: Usual) -> list[Symptom]:
         """See :meth:`Objective.symptoms`."""
         exp_elbo = usual("exp_elbo_fake")
         if exp_elbo < SATURATED:
             cause = f"the exp-ELBO of fakes is saturated at 0 (lately {exp_elbo:.2g}), so the encoder learns nothing"
-            remedy = "raise --neg-push, to double" if self.follows_kl else "lower --beta-neg, to a quarter"
+            remedy = "lower --beta-neg, to a quarter"
+            if self.follows_kl:
+                remedy = "give --beta-neg a number, a quarter of that in the records"
             own = [Symptom(f"{cause} from them", remedy)]
         else:
             change = "lower --neg-push, to half" if self.follows_kl else "raise --beta-neg, to double"

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sivae.errors import ConfigError
-from sivae.method.objectives import Automatic
 from sivae.objectives import OBJECTIVES, SoftIntroObjective
 from sivae.settings.data import Data, DensityData, DigitsData, ImageData, ShapesData
 from sivae.settings.growth import SMALLEST, FixedSize, Growing
@@ -56,7 +55,7 @@ def _density(
     source: Source,
     beta_rec: float,
     beta_kl: float,
-    beta_neg: float | Automatic,
+    beta_neg: float | Literal["auto"],
     *,
     preset: str | None = None,
     summary: str = "points in the plane",

@@ -158,9 +158,11 @@ def test_balance_measures_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     report = balance.report(_TOY, runs, tmp_path)
     text = _check(report, tmp_path)
     assert "failed in 2 of 2 runs, the published one in 2 of 2.**" in text  # four iterations teach nothing
-    assert f"| 8gaussians, fixed, 2 times | {2 * 0.9} | 1 of 1 |" in text
-    weight = report.numbers["beta_neg at the end"]["rings-auto1-seed0"]
-    assert 0 < weight < 100
+    assert f"| 8gaussians, fixed, 2 times | {2 * 0.9} | " in text
+    automatic, fixed = (report.numbers["ends"][f"rings-{way}1-seed0"] for way in ("auto", "fixed"))
+    assert fixed["beta_neg"] == 1.0
+    for end in (automatic, fixed):
+        assert 0 < end["push"] < end["beta_neg"] / 0.2  # beta_kl of the preset
     assert 0 < report.numbers["rings"]["auto"]["1"][0]["jsd"][0] <= 0.694  # at most ln 2
 
 

@@ -278,7 +278,12 @@ def test_lord_wants_a_model_with_codes() -> None:
         ),
         ("8gaussians", {"perceptual": "vgg.pth"}, "perceptual: the samples are points, not images; leave it out"),
         ("digits", {"beta_kl_class": 0.3}, "the model 'conv' does not separate the class"),
-        ("translation-shapes", {"beta_neg": "auto"}, "beta_neg_class = 32: .* expected a number there, not auto"),
+        (
+            "translation-shapes",
+            {"beta_neg": "auto"},
+            "beta_neg_class = 32 is applied relative to it, expected",
+        ),
+        ("translation-shapes", {"beta_neg": "auto", "beta_neg_class": None}, "'translation' has a kl of the class and"),
     ],
 )
 def test_what_would_have_no_effect_or_no_meaning_is_refused(preset: str, changes: dict[str, Any], message: str) -> None:

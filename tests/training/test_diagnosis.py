@@ -27,7 +27,7 @@ def _records(phase: str = "soft-intro", **values: Any) -> list[dict[str, Any]]:
         ({}, {"rec": 1_000.0}, "rec exploded", "lower --learning-rate"),
         ({"exp_elbo_fake": 0.0}, {"rec": 100.0}, "the exp-ELBO of fakes is saturated at 0", "lower --beta-neg"),
         ({"kl_fake": 5_000.0}, {"rec": 100.0}, "the KL of fakes runs away", "raise --beta-neg"),
-        ({"exp_elbo_fake": 0.0}, {"rec": 100.0}, "the exp-ELBO of fakes is saturated at 0", "raise --neg-push"),
+        ({"exp_elbo_fake": 0.0}, {"rec": 100.0}, "the exp-ELBO of fakes is saturated at 0", "give --beta-neg a number"),
         ({"kl_fake": 5_000.0}, {"rec": 100.0}, "the KL of fakes runs away", "lower --neg-push"),
         ({"kl_real": 5_000.0}, {"rec": 100.0}, "the KL of real samples is far above kl_fake", "raise --beta-kl"),
         ({}, {"rec": 100.0}, "the records before it show no cause", "lower --learning-rate"),
@@ -36,7 +36,7 @@ def _records(phase: str = "soft-intro", **values: Any) -> list[dict[str, Any]]:
 def test_each_cause_has_its_remedy(
     before: dict[str, float], losses: dict[str, float], finding: str, remedy: str
 ) -> None:
-    objective = SoftIntroObjective(**({"beta_neg": "auto"} if "--neg" in remedy else {}))
+    objective = SoftIntroObjective(**({"beta_neg": "auto"} if "--neg" in remedy or "number" in remedy else {}))
     words = diagnose(_records(**before), losses, "soft-intro", objective)
     findings = re.findall(r"Finding: (.*?)(?=Finding:|$)", words)
     assert len(findings) == 1
