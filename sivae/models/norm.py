@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sivae.ops import batch_norm
@@ -43,7 +44,7 @@ def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Te
     """Compute leaky_relu(norm(x) + residual), [B, C, H, W].
 
     Batch norm that normalizes by the batch's statistics runs as one op where the native backend has it. Everything else
-    runs as modules of torch, in place where no backward pass needs the values: x may be overwritten.
+    runs as modules of torch, in place where no backward pass or hook needs the values: x may be overwritten.
 
     Args:
         norm: a norm that :func:`make_norm` made, or one that replaced it.
@@ -54,6 +55,8 @@ def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Te
     if _fuses(norm) and batch_norm.serves(x) and (residual is None or residual.dtype == x.dtype):
         return _fused(norm, x, negative_slope, residual)
     result: Tensor = norm(x)
+    if _has_hooks(norm):  # a hook may keep the result, or may have made it a view that cannot change
+        return F.leaky_relu(result if residual is None else result + residual, negative_slope)
     if residual is not None:
         result += residual
     return F.leaky_relu_(result, negative_slope)
@@ -67,8 +70,14 @@ def _fuses(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
         and norm.training
         and norm.affine
         and (norm.momentum is not None or not norm.track_running_stats)
-        and not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
+        and not _has_hooks(norm)
     )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module calls hooks: its own, or those of all modules, such as a profiler's."""
+    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(own or hooks._has_any_global_hook())
 
 
 def _fused(norm: nn.BatchNorm2d, x: Tensor, negative_slope: float, residual: Tensor | None) -> Tensor:

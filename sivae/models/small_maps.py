@@ -30,6 +30,10 @@ def serves(x: Tensor, weight: Tensor) -> bool:
     """Whether :func:`convolved` computes the same as a call of torch, and its weight gradient faster."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
+    # The transforms of torch.func and forward-mode derivatives do not know the autograd function, and vmap knows no
+    # memory formats.
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -40,9 +44,6 @@ def serves(x: Tensor, weight: Tensor) -> bool:
         halves
         and 0 < x.shape[0] * x.shape[2] * x.shape[3] <= _MOST_PIXELS
         and x.is_contiguous(memory_format=torch.channels_last)
-        # The transforms of torch.func and forward-mode derivatives do not know the autograd function.
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
     )
 
 

@@ -250,6 +250,8 @@ def select(op: str, name: str | None, device: torch.device) -> SimpleNamespace:
     return _ops_of(name if forward_ad._current_level < 0 else "reference")
 
 
-def runs_native(op: str, device: torch.device) -> bool:
-    """Whether `select` returns the ops of the native backend to a call that names none."""
-    return select(op, None, device) is _native
+def runs_native(device: torch.device) -> bool:
+    """Whether a call that names no backend runs on the native one; False where the call would raise an error."""
+    if in_force() not in (None, "native") or _missing_reason("native", device.type) is not None:
+        return False
+    return select("runs_native", None, device) is _native

@@ -26,7 +26,10 @@ def serves(x: Tensor) -> bool:
     """Whether the op can compute the batch norm of x [B, C, H, W]: it is channels-last, and on the CPU."""
     if x.device.type != "cpu" or not _has_kernels or x.dim() != 4 or x.numel() <= x.shape[1]:
         return False
-    return x.is_contiguous(memory_format=torch.channels_last) and backends.runs_native(_NAME, x.device)
+    # Under a transform the op would run as the reference, and vmap knows no memory formats.
+    if torch._C._are_functorch_transforms_active():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and backends.runs_native(x.device)
 
 
 def batch_norm_leaky_relu(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -174,17 +175,55 @@ class TestWhereOneOpRuns:
         assert not self.fuses(norm, x)
 
     def test_not_where_a_hook_waits(self) -> None:
-        norm, x, _ = _norm_and_images()
-        calls: list[int] = []
-        handle = norm.register_forward_hook(lambda *_: calls.append(1))
-        assert not self.fuses(norm, x) and calls == [1]
+        norm, x, residual = _norm_and_images()
+        kept: list[Tensor] = []
+        handle = norm.register_forward_hook(lambda _module, _inputs, result: kept.append(result))
+        assert not self.fuses(norm, x, residual) and len(kept) == 1
+        # What the hook keeps does not change afterwards.
+        assert torch.equal(kept[0], nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True))
         handle.remove()
         assert self.fuses(norm, x)
 
-    def test_not_on_the_reference_backend(self) -> None:
+    def test_not_where_a_hook_of_all_modules_waits(self) -> None:
         norm, x, _ = _norm_and_images()
-        with ops.use_backend("reference"):
+        called: list[nn.Module] = []
+        for register in (
+            nn.modules.module.register_module_forward_pre_hook,
+            nn.modules.module.register_module_forward_hook,
+            nn.modules.module.register_module_full_backward_pre_hook,
+            nn.modules.module.register_module_full_backward_hook,
+        ):
+            called.clear()
+            handle = register(lambda module, *_: called.append(module))
+            try:
+                activated(norm, x.clone().requires_grad_(), 0.2).sum().backward()
+            finally:
+                handle.remove()
+            assert called == [norm], register
+        assert self.fuses(norm, x)
+
+    @pytest.mark.parametrize("name", ["triton", "reference"])
+    def test_not_where_another_backend_is_named(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where that one does not run on the CPU, as the modules of torch do."""
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        norm, x, _ = _norm_and_images()
+        with ops.use_backend(name):
             assert not self.fuses(norm, x)
+
+    @pytest.mark.parametrize("backend", [None, "reference"])
+    def test_transforms_of_torch_func(self, backend: str | None) -> None:
+        """1e-5 is 168 roundings of float32 of numbers of order 1."""
+        norm, x, residual = _norm_and_images()
+        xs, residuals = torch.stack([x, 2 * x + residual]), torch.stack([residual, x])
+        # The samples of vmap are channels-last, as x is.
+        with batch_statistics(norm, update=False), ops.use_backend(backend) if backend else contextlib.nullcontext():
+            each = [activated(norm, one.clone(), 0.2, residual=other) for one, other in zip(xs, residuals, strict=True)]
+            at_once = torch.vmap(lambda one, other: activated(norm, one, 0.2, residual=other))(xs, residuals)
+            gradient = torch.func.grad(lambda one: activated(norm, one, 0.2).square().sum())(x)
+            x.requires_grad_()
+            (expected,) = torch.autograd.grad(activated(norm, x, 0.2).square().sum(), x)
+        assert ((at_once - torch.stack(each)).abs() <= 1e-5 * (1 + at_once.abs())).all()
+        assert ((gradient - expected).abs() <= 1e-5 * (1 + expected.abs())).all()
 
     def test_one_value_per_channel_is_refused_as_by_torch(self) -> None:
         norm, x, _ = _norm_and_images()

@@ -119,3 +119,10 @@ class TestWhereTorchComputesAll:
         (usual,) = torch.autograd.grad(loss(layer.weight), layer.weight)
         # Two sums in float32, each rounded to bfloat16.
         assert (transformed - usual).abs().max() <= 2 * 2.0**-8 * usual.abs().max()
+
+    def test_vmap_over_maps(self) -> None:
+        """Two sums in float32, each rounded to bfloat16."""
+        layer, x = _layer().bfloat16(), _maps(6, 6, 4, 4).bfloat16()
+        each = layer(x)
+        at_once = torch.vmap(layer)(x.unflatten(0, (3, 2))).flatten(0, 1)
+        assert (at_once - each).abs().max() <= 2 * 2.0**-8 * each.abs().max()
