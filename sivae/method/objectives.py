@@ -651,6 +651,11 @@ class LordObjective(Objective):
             raise ConfigError(
                 f"objective = 'lord': the model {config.model.name!r} has no codes of classes; choose another objective"
             )
+        if config.freeze == "encoder":
+            raise ConfigError(
+                "freeze = 'encoder': LORD's first stage does not use the encoders, and its second stage is there to "
+                "train them; leave it out"
+            )
         share, steps = config.warmup_fraction, config.steps
         both = 0 < share < 1 if steps is None else 0 < round(share * steps) < steps
         if not both:

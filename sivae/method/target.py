@@ -40,8 +40,10 @@ class TargetDecoder:
             own.copy_(current)
 
     def follow(self) -> None:
-        """Take over the stage of a growing model."""
+        """Take over what is neither weights nor buffers: the stage of a growing model, and train or eval mode."""
         self.model.follow(self._source)
+        for own, current in zip(self.model.decoder.modules(), self._source.decoder.modules(), strict=True):
+            own.training = current.training
 
     def state(self) -> dict[str, Tensor]:
         """Return the state that a resumed run needs."""

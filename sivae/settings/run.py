@@ -241,6 +241,12 @@ class RunConfig:
             raise ConfigError(
                 f"warmup_fraction = {self.warmup_fraction}: a growing model has warmup_epochs instead; leave it out"
             )
+        freezes = self.freeze_fraction > 0 if self.steps is None else round(self.freeze_fraction * self.steps) > 0
+        if self.freeze is not None and not freezes:
+            raise ConfigError(
+                f"freeze_fraction = {self.freeze_fraction:g}: the {self.freeze} would be frozen for no step, expected "
+                "a larger share; or leave freeze out"
+            )
         if self.steps is None and self.epochs is None:
             raise ConfigError("steps: say how long to train, by steps or by epochs")
 

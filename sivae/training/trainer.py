@@ -112,6 +112,8 @@ class Trainer:
         kind = self._kind_of(step)
         before = self._kind_of(step - 1) if step > 1 else kind
         at_step(self.model, self.config, step)
+        if kind.frozen != self._frozen:
+            self._freeze(kind.frozen)
         if self.target is not None:
             self.target.follow()
             if kind.phase != before.phase or self._copies_after(step - 1) > self._copies_after(step - 2):
@@ -121,8 +123,6 @@ class Trainer:
                 optimizer.state.clear()
         if (kind.phase, kind.lod, kind.frozen) != (before.phase, before.lod, before.frozen):
             self.guard.start_over()
-        if kind.frozen != self._frozen:
-            self._freeze(kind.frozen)
         if kind != before:
             self._graphs.clear()
             self._steps.clear()

@@ -13,6 +13,7 @@ import torch
 
 from sivae.cli.main import main
 from sivae.errors import ConfigError
+from sivae.method.base import Metrics
 from sivae.models import MLPVAE, ConvVAE, VAEModel
 from sivae.models.storage import save_model
 from sivae.models.style import StyleVAE
@@ -23,6 +24,7 @@ from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 from sivae.training.initial import InitialWeights
 from sivae.training.run import train
 from sivae.training.tasks.points import PointsTask
+from sivae.training.trainer import Trainer
 from tests.training.runs import assert_resumes_exactly, assert_same, train_until
 
 _OFFICIAL = Path(__file__).parents[1] / "fixtures" / "official_conv_rgb32.pth"
@@ -175,6 +177,46 @@ def test_the_running_statistics_of_a_frozen_network_stay(tmp_path: Path) -> None
     train(config.replace(device="cpu", freeze="decoder", checkpoint_every=2), tmp_path / "run", progress=False)
     models = [from_pretrained(tmp_path / "run" / "checkpoints" / str(step)) for step in (2, 4)]
     assert _same(*models, "decoder") and not _same(*models, "encoder")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_target_decoder_is_the_same_function_as_the_frozen_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[tuple[bool, bool]] = []
+    iteration = Trainer._iteration
+
+    def observed(self: Trainer, *of_step: Any) -> Metrics:
+        assert self.target is not None
+        models = (self.model, self.target.model)
+        mine, target = models
+        modes.append((mine.decoder.training, target.decoder.training))
+        assert all(one.training == two.training for one, two in zip(mine.modules(), target.modules(), strict=True))
+        if not mine.decoder.training:
+            z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                assert torch.equal(mine.decode(z), target.decode(z))
+        return iteration(self, *of_step)
+
+    monkeypatch.setattr(Trainer, "_iteration", observed)
+    config = preset_config("digits", steps=4, batch_size=8, widths=(4, 8), z_dim=3, norm="batch", threads=1)
+    changes: dict[str, Any] = {"device": "cpu", "bootstrap": 1.0, "freeze": "decoder", "freeze_fraction": 0.5}
+    train(config.replace(**changes), tmp_path / "run", progress=False)
+    assert modes == [(False, False)] * 2 + [(True, True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("8gaussians", {"freeze_fraction": 0.0}, "freeze_fraction = 0: the encoder would be frozen for no step"),
+        ("8gaussians", {"freeze_fraction": 0.01, "steps": 20}, "freeze_fraction = 0.01: the encoder would be frozen"),
+        ("cifar10", {"freeze_fraction": 0.0}, "freeze_fraction = 0: the encoder would be frozen for no step"),
+        ("translation-shapes", {"objective": "lord"}, "freeze = 'encoder': LORD's first stage does not use"),
+    ],
+)
+def test_a_freeze_without_sense_is_an_error(preset: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        preset_config(preset, freeze="encoder", **changes)
 
 
 @pytest.mark.usefixtures("no_pictures")
