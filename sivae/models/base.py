@@ -142,8 +142,21 @@ class VAEModel(nn.Module):
         raise ValueError(f"{type(self).__name__}: it does not grow")
 
     def with_own_decoder(self) -> Self:
-        """Copy the model. The copy has a decoder of its own, and shares the encoder."""
-        return copy.deepcopy(self, {id(module): module for module in self.encoder.modules()})
+        """Copy the model. The copy has a decoder of its own, and shares the encoder.
+
+        Raises:
+            ValueError: the decoder cannot be copied.
+        """
+        try:
+            return copy.deepcopy(self, {id(module): module for module in self.encoder.modules()})
+        except RuntimeError as error:
+            if "deepcopy" not in str(error):
+                raise
+            raise ValueError(
+                f"{type(self).__name__}: the decoder has a computed tensor as an attribute, expected parameters and "
+                "buffers, so that it can be copied; use torch.nn.utils.parametrizations.weight_norm instead of "
+                "torch.nn.utils.weight_norm"
+            ) from error
 
     def follow(self, other: VAEModel) -> None:
         """Copy the state of `other` that is neither weights nor buffers: the stage of a growing model."""

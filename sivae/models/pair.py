@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, Self
@@ -41,9 +42,12 @@ class PairVAE(VAEModel):
         """See :meth:`VAEModel.with_own_decoder`.
 
         Raises:
-            ValueError: `decode` is a function, whose networks cannot be found.
+            ValueError: `decode` is a function, whose networks cannot be found, or the decoder cannot be copied.
         """
-        if isinstance(self._calls[1], FunctionType):
+        decode = self._calls[1]
+        while isinstance(decode, functools.partial):
+            decode = decode.func
+        if isinstance(decode, FunctionType):
             raise ValueError(
                 "PairVAE: decode is a function, expected a module or a method of one, so that a copy of the decoder "
                 "can be made; pass a module with a method decode"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -291,9 +292,32 @@ def test_other_objects_are_errors_that_name_their_type(model: object) -> None:
         SoftIntroStep(model, optimizer, optimizer, SoftIntroObjective())  # type: ignore[arg-type]
 
 
-def test_a_decoder_behind_a_function_cannot_have_a_target_decoder() -> None:
+@pytest.mark.parametrize("wrapped", [False, True], ids=["a function", "a partial function"])
+def test_a_decoder_behind_a_function_cannot_have_a_target_decoder(wrapped: bool) -> None:
     encoder, decoder = _networks()
     optimizers = [torch.optim.SGD(network.parameters(), lr=0.05) for network in (encoder, decoder)]
-    model = PairVAE(encoder, decoder, decode=lambda z: decoder(z))
+
+    def decode(z: Tensor, scale: float = 1.0) -> Any:
+        return scale * decoder(z)
+
+    model = PairVAE(encoder, decoder, decode=functools.partial(decode, scale=2.0) if wrapped else decode)
     with pytest.raises(ValueError, match="decode is a function, expected a module or a method of one"):
         SoftIntroStep(model, *optimizers, SoftIntroObjective(bootstrap=1.0))
+
+
+def test_a_target_decoder_of_a_partial_method_is_a_copy() -> None:
+    encoder, decoder = _networks()
+    model = PairVAE(encoder, decoder, decode=functools.partial(decoder.forward))
+    target, z = model.with_own_decoder(), torch.randn(3, 2, dtype=torch.float64)
+    before = target.decode(z)
+    with torch.no_grad():
+        next(decoder.parameters()).add_(1.0)
+    assert torch.equal(target.decode(z), before) and not torch.equal(model.decode(z), before)
+
+
+def test_a_decoder_that_cannot_be_copied_cannot_have_a_target_decoder() -> None:
+    encoder, decoder = _networks()
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        decoder = nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 2)), decoder)
+    with pytest.raises(ValueError, match="PairVAE: the decoder has a computed tensor as an attribute, expected"):
+        PairVAE(encoder, decoder).with_own_decoder()
