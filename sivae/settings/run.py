@@ -388,10 +388,10 @@ class RunConfig:
             ConfigError: the run would not become longer, or its model grows.
         """
         old = self.total_steps
-        if self.growth.grows:
-            raise ConfigError("a run that grows cannot go on for longer, as its stages count from its end")
+        self.check_longer(steps, epochs)
         if steps <= old:
-            raise ConfigError(f"steps = {steps}: the run has {old:,} already, expected more; leave it out")
+            asked = f"steps = {steps}:" if epochs is None else f"epochs = {epochs:g}: they make {steps:,} steps, and"
+            raise ConfigError(f"{asked} the run has {old:,} already, expected more; leave it out")
 
         def share(value: float) -> float:
             return round(value * old) / steps
@@ -406,6 +406,19 @@ class RunConfig:
             if getattr(self, key) != value
         ]
         return self.replace(**new, changes=(*self.changes, *changes))
+
+    def check_longer(self, steps: int | None, epochs: float | None) -> None:
+        """Refuse another length of a run that grows.
+
+        Raises:
+            ConfigError: the model grows.
+        """
+        if self.growth.grows:
+            asked = f"steps = {steps}" if epochs in (None, self.epochs) else f"epochs = {epochs:g}"
+            raise ConfigError(
+                f"{asked}: a run that grows cannot go on for longer, as its stages count from its end; leave it out, "
+                "or start a new run in another folder"
+            )
 
     def replace(self, **changes: Any) -> RunConfig:
         """A copy with other values. The parts' settings are given flat, beside the run's own.

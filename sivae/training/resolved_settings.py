@@ -10,9 +10,10 @@ import torch
 
 from sivae import ops
 from sivae.errors import ConfigError
+from sivae.fields import plain
 from sivae.machine import find_device, multiplies_bfloat16
 from sivae.settings.growth import SMALLEST, Growing
-from sivae.settings.run import Precision, RunConfig, found_keys, placed_settings, resumable_keys
+from sivae.settings.run import OF_LENGTH, Precision, RunConfig, found_keys, placed_settings, resumable_keys
 from sivae.training.folder import read_config
 from sivae.training.tasks.base import Task
 
@@ -53,7 +54,8 @@ def resumed(changed: RunConfig | None, folder: Path) -> RunConfig:
     """Complete the settings of a run that is resumed.
 
     Args:
-        changed: the run's settings with changes; None: as they are in its folder.
+        changed: the run's settings with changes; None: as they are in its folder. Those from before the run was made
+            longer are the run's settings too.
         folder: the run's.
 
     Raises:
@@ -70,18 +72,22 @@ def resumed(changed: RunConfig | None, folder: Path) -> RunConfig:
     if growth.grows:
         mine["batch_size"] = stored.batch_size
     longer = asks_for_longer(config, stored)
+    if longer:
+        stored.check_longer(config.steps, config.epochs)
+    theirs |= _before_longer(config, stored)
     for key in (*theirs, *(key for key in mine if key not in theirs)):
         left_open = key in found_keys() and mine.get(key) is None
         allowed = left_open or key in resumable_keys() or (longer and key in ("steps", "epochs"))
-        if mine.get(key) != theirs.get(key) and not allowed:
+        if plain(mine.get(key)) != plain(theirs.get(key)) and not allowed:
             raise ConfigError(
                 f"{key} cannot change in a resumed run, because it would no longer be the same run; "
                 "leave it out, or start a new run in another folder"
             )
     found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
+    kept = {key: getattr(stored, key) for key in (*OF_LENGTH, "changes", "sample_every")}
     if longer:
-        return config.replace(sample_every=stored.sample_every, **found)
-    return config.replace(steps=stored.steps, epochs=stored.epochs, sample_every=stored.sample_every, **found)
+        kept |= {"steps": config.steps, "epochs": config.epochs}
+    return config.replace(**kept, **found)
 
 
 def asks_for_longer(config: RunConfig, stored: RunConfig) -> bool:
@@ -89,6 +95,16 @@ def asks_for_longer(config: RunConfig, stored: RunConfig) -> bool:
     if config.steps is not None:
         return config.steps != stored.steps
     return config.epochs != stored.epochs
+
+
+def _before_longer(config: RunConfig, stored: RunConfig) -> dict[str, Any]:
+    """Return what the run had, by key, before the changes that `config` does not list; empty if it lists others."""
+    known = len(config.changes)
+    if config.changes != stored.changes[:known]:
+        return {}
+    before = {one["key"]: one["before"] for one in reversed(stored.changes[known:])}
+    lengths = {key: before.get(key, getattr(stored, key)) for key in OF_LENGTH if key not in ("steps", "epochs")}
+    return {**lengths, "changes": config.changes}
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

@@ -149,8 +149,9 @@ def train(
         config = with_steps(task)
         if stored is not None and longer:
             assert folder is not None
-            done = max([int(path.name) for path in list_checkpoints(folder / CHECKPOINTS)], default=0)
-            added = stored.for_longer(config.total_steps, config.epochs, done)
+            last = load_latest(folder / CHECKPOINTS, lambda text: None)  # the run says later what is damaged
+            added = stored.for_longer(config.total_steps, config.epochs, 0 if last is None else last.step)
+            del last
             config = config.replace(**{key: getattr(added, key) for key in (*OF_LENGTH, "changes")})
         if automatic:
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")

@@ -64,6 +64,47 @@ def test_a_finished_run_goes_on_by_the_command_and_stays_exactly_resumable(
     assert read_config(stopped) == read_config(whole)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [{"milestones": ()}, {"warmup_fraction": 0.1}, {"freeze": "encoder", "freeze_fraction": 0.3}],
+    ids=["no schedule", "a warm-up", "frozen for a while"],
+)
+def test_a_script_that_makes_a_run_longer_can_run_again(schedule: dict[str, Any], tmp_path: Path) -> None:
+    """Its settings are those of the run's start, whatever the run has changed since."""
+    config, folder = _config(**schedule), tmp_path / "run"
+    train(config, folder, progress=False)
+    train_until(53, config.replace(steps=60), folder, task=PointsTask, resume=True)
+    once = read_config(folder)
+    train(config.replace(steps=60), folder, resume=True, progress=False)
+    assert read_config(folder) == once and once.steps == 60
+    for lengthened in (config.replace(steps=80), once.replace(steps=100)):
+        train(lengthened, folder, resume=True, progress=False)
+    stored = read_config(folder)
+    assert [(one["after"], one["now"]) for one in stored.changes if one["key"] == "steps"] == [
+        (40, 60),
+        (60, 80),
+        (80, 100),
+    ]
+    for step in range(1, 41):
+        for of_step in ("learning_rate_at", "phase_at", "frozen_at"):
+            assert getattr(stored, of_step)(step) == getattr(config, of_step)(step), (of_step, step)
+    for other in (config.replace(steps=120, warmup_fraction=0.2), stored.replace(milestones=(0.9,))):
+        with pytest.raises(ConfigError, match="cannot change in a resumed run"):
+            train(other, folder, resume=True, progress=False)
+
+
+def test_changes_come_after_the_checkpoint_that_the_run_goes_on_from(tmp_path: Path) -> None:
+    train(_config(), tmp_path / "run", progress=False)
+    (tmp_path / "run" / "checkpoints" / "40" / "state.pt").write_bytes(b"damaged")
+    train(_config(steps=60), tmp_path / "run", resume=True, progress=False)
+    assert {one["after"] for one in read_config(tmp_path / "run").changes} == {30}
+
+
+def test_an_error_about_the_length_names_the_setting_that_was_given() -> None:
+    with pytest.raises(ConfigError, match="epochs = 1: they make 24 steps, and the run has 40 already, expected more"):
+        _config().for_longer(24, 1.0, after=40)
+
+
 def test_fewer_steps_are_an_error(tmp_path: Path) -> None:
     train(_config(), tmp_path / "run", progress=False)
     before = (tmp_path / "run" / "config.json").read_bytes()
@@ -74,5 +115,9 @@ def test_fewer_steps_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_run_that_grows_cannot_go_on_for_longer() -> None:
-    with pytest.raises(ConfigError, match="a run that grows cannot go on for longer"):
-        preset_config("style32", steps=30).for_longer(40, None, after=30)
+    config = preset_config("style32", steps=30)
+    words = "a run that grows cannot go on for longer, as its stages count from its end; leave it out, or start a new"
+    with pytest.raises(ConfigError, match=f"steps = 40: {words}"):
+        config.for_longer(40, None, after=30)
+    with pytest.raises(ConfigError, match=f"epochs = 500: {words}"):
+        config.check_longer(None, 500.0)
