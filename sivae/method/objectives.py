@@ -377,6 +377,10 @@ class IntroObjective(ElboObjective):
         return IntroStep
 
 
+class _Default(float):
+    """A number that was not given, so that a copy of the record may have another one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SoftIntroObjective(_ClassWeight):
     """Soft-IntroVAE (Daniel & Tamar 2021, Algorithm 1), written as losses to minimize.
@@ -393,8 +397,9 @@ class SoftIntroObjective(_ClassWeight):
             slope over the first for a fake that has the mean kl of real samples.
         beta_kl_class, beta_neg_class: weights of the class's part of the kl, for models that separate the class from
             the content; beta_kl and beta_neg are then the content's weights. None: the same.
-        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. None: 1e-8, or 1 with `bootstrap`. The
-            term is not computed if the weight is at most 2^-24, which float32 does not resolve.
+        gamma_r: weight of the fakes' reconstruction error in the decoder's loss. None: 1e-8, or 1 with `bootstrap`; a
+            copy with another `bootstrap` then gets its default, while a number that was given, or read from a file,
+            stays. The term is not computed if the weight is at most 2^-24, which float32 does not resolve.
         gamma: weight of the fakes in the decoder's loss. With gamma_r = 1 it is the paper's gamma: the optimum
             minimizes KL(p_data || p_d) + gamma H(p_d).
         alpha: sharpness of the exponential.
@@ -442,8 +447,8 @@ class SoftIntroObjective(_ClassWeight):
     )
     gamma_r: float | None = setting(
         None,
-        help="Weight of the fakes' reconstruction error in the decoder's update; by default "
-        f"{BOOTSTRAP_GAMMA_R:g} with --target-decoder-every, else {GAMMA_R:g}.",
+        help="Weight of the fakes' reconstruction error in the decoder's update; with "
+        f"--target-decoder-every it is {BOOTSTRAP_GAMMA_R:g} unless given.",
         within=NOT_NEGATIVE,
     )
     gamma: float = setting(1.0, help="Weight of the fakes in the decoder's update.", within=NOT_NEGATIVE, since=1.0)
@@ -470,10 +475,11 @@ class SoftIntroObjective(_ClassWeight):
     fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
 
     def __post_init__(self) -> None:
+        default = self.gamma_r is None or isinstance(self.gamma_r, _Default)  # a copy gets the default as a value
         super().__post_init__()
         _check_fakes(self.fakes)
-        if self.gamma_r is None:
-            object.__setattr__(self, "gamma_r", self._usual_gamma_r)
+        if default:
+            object.__setattr__(self, "gamma_r", _Default(GAMMA_R if self.bootstrap is None else BOOTSTRAP_GAMMA_R))
         if self.follows_kl and self.beta_neg_class is not None:
             raise ConfigError(
                 f"beta_neg = 'auto': beta_neg_class = {self.beta_neg_class:g} is applied relative to it, expected a "
@@ -482,16 +488,6 @@ class SoftIntroObjective(_ClassWeight):
         self._check_class_weight("beta_neg_class", "beta_neg")
         if self.follows_kl and self.beta_kl == 0:
             raise ConfigError("beta_kl = 0: an automatic beta_neg is relative to it; choose more, or a fixed beta_neg")
-
-    def changed(self, **changes: Any) -> Self:
-        """See :meth:`Objective.changed`. A default gamma_r stays the default, whatever `bootstrap` becomes."""
-        if "bootstrap" in changes and self.gamma_r == self._usual_gamma_r:
-            changes.setdefault("gamma_r", None)
-        return super().changed(**changes)
-
-    @property
-    def _usual_gamma_r(self) -> float:
-        return GAMMA_R if self.bootstrap is None else BOOTSTRAP_GAMMA_R
 
     @property
     def target_every(self) -> float | None:

@@ -246,6 +246,18 @@ def test_the_bootstrap_step_equals_the_plain_step(model, batch, noise, fakes, se
         compare(model, other, 1e-11)
 
 
+@pytest.mark.parametrize("change", [dataclasses.replace, SoftIntroObjective.changed], ids=["replace", "changed"])
+def test_a_default_gamma_r_follows_the_target_decoder_and_a_given_one_stays(change):
+    with_target = change(SoftIntroObjective(), bootstrap=1.0)
+    assert with_target == SoftIntroObjective(bootstrap=1.0) and with_target.gamma_r == 1.0
+    assert change(change(with_target, alpha=1.0), bootstrap=None) == SoftIntroObjective(alpha=1.0)
+    for given in (1e-8, 1.0, 0.3):
+        explicit = SoftIntroObjective(gamma_r=given)
+        assert change(explicit, bootstrap=1.0).gamma_r == given
+        assert change(change(explicit, bootstrap=1.0), bootstrap=None).gamma_r == given
+    assert change(SoftIntroObjective(gamma_r=0.3), gamma_r=None).gamma_r == 1e-8
+
+
 def test_a_target_decoder_shares_the_encoder_and_is_never_trained(model, batch):
     step = SoftIntroStep(model, *optimizers(model), SoftIntroObjective(bootstrap=1.0, scale=0.5))
     before = weights(step.target.model.decoder)
