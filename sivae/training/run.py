@@ -62,6 +62,8 @@ _SHOWN = {"rec": "rec", "kl_real": "kl real", "kl_fake": "kl fake", "exp_elbo_fa
 
 _STOPPING = "finishing the iteration, then writing a checkpoint; Ctrl-C stops at once"
 
+_SHORTEST = 1e-6  # seconds; a divisor
+
 ROLLBACK_RATE = 0.5  # factor of the learning rate after a divergence
 
 
@@ -180,8 +182,7 @@ def train(
     return {**summary, "run": str(folder)}
 
 
-_INSTANT = 1e-6  # seconds; a time is a divisor
-_TIME = Range(lambda value: 1e-9 < value < 1e12, "a time in seconds")
+_TIME = Range(lambda value: 0 <= value < 1e12, "a time in seconds")
 
 
 class _State(TypedDict):
@@ -376,7 +377,7 @@ class _Run:
             "task": self.task.state(),
             "scores": unfinished,
             "record": self.record,
-            "train_seconds": max(_INSTANT, self.clock.seconds),
+            "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
         }
         save_checkpoint(
@@ -458,7 +459,7 @@ class _Run:
             "metrics": list(metrics),
             **metrics,
             "ms_per_iteration": 1e3 * self.clock.seconds / self.steps,
-            "samples_per_second": config.samples_after(self.steps) / self.clock.seconds,
+            "samples_per_second": config.samples_after(self.steps) / max(self.clock.seconds, _SHORTEST),
             "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
             "final": final,

@@ -24,10 +24,12 @@ from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolde
 from sivae.evaluation.density import evaluate_density
 from sivae.machine import cpu_model
 from sivae.method.target import TargetDecoder
+from sivae.models import MLPVAE
+from sivae.models.storage import save_model
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training import checkpoint as checkpoints
-from sivae.training.checkpoint import list_checkpoints
+from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 from sivae.training.folder import new_folder, read_rollback
 from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
@@ -370,6 +372,17 @@ def test_folders_that_are_taken_or_are_no_runs_are_errors(whole: Path, tmp_path:
         train(out=tmp_path / "none", resume=True)
     with pytest.raises(RunFolderError, match=r"holds no config\.json"):
         evaluate(tmp_path)
+
+
+def test_a_checkpoint_says_the_time_that_was_trained_also_0(tmp_path: Path) -> None:
+    save_model(tmp_path / "start", MLPVAE(hidden=8, layers=1))
+    config = _config(steps=2, hidden=8, layers=1, warmup_fraction=0.0, init_from=str(tmp_path / "start"))
+    train(config, tmp_path / "run", progress=False)
+    first, last = (tmp_path / "run" / "checkpoints" / step for step in ("0", "2"))
+    assert load_checkpoint(first).state["train_seconds"] == 0.0
+    _replace_state(last, train_seconds=0.0)
+    (tmp_path / "run" / "summary.json").unlink()
+    assert train(out=tmp_path / "run", resume=True, progress=False)["train_seconds"] < 1.0
 
 
 def test_the_default_folder_is_never_one_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
