@@ -19,7 +19,7 @@ def options(parser: Parser) -> None:
     """Add the verb's options."""
     parser.describe(
         """
-        Run an experiment of the paper end to end: train, evaluate, draw, and write a page of results.
+        Run an experiment of the paper, or one of ours, end to end: train, evaluate, draw, and write a page of results.
 
         Writes page.md, PNG files and results.json into the folder, and each training as a run's folder below it.
         Ctrl-C stops the trainings, each with a checkpoint; the same command continues.

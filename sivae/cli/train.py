@@ -29,7 +29,7 @@ _GROUPS = {
     "objective": "objective",
     "growth": "growth",
 }
-_FILES = ("path", "perceptual")  # made absolute, since a resumed run may start in another folder
+_FILES = ("path", "perceptual", "init_from")  # made absolute, since a resumed run may start in another folder
 _EXAMPLES = [
     "sivae train digits",
     "sivae train cifar10 --data cifar-10-python.tar.gz --epochs 20",
@@ -148,6 +148,8 @@ def _changes(given: argparse.Namespace) -> dict[str, Any]:
         key = placed.field.name
         value = getattr(given, key, None) if placed.option else None
         if value is not None:
+            if key in _FILES and not value:
+                raise ConfigError(f"--{placed.option} is empty; name a file or a folder, or leave it out")
             changes[key] = str(Path(value).absolute()) if key in _FILES else value
     return changes
 
@@ -231,7 +233,14 @@ def _word_type(hint: Any) -> tuple[Callable[[str], Any], str]:
     hint, *others = alternatives(hint)
     if others:
         (read, metavar), names = _word_type(hint), typing.get_args(others[0])
-        return (lambda word: word if word in names else read(word)), "|".join([metavar, *names])
+
+        def word_or_value(word: str) -> Any:
+            try:
+                return word if word in names else read(word)
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentTypeError(f"{error}, and not {' or '.join(names)}") from None
+
+        return word_or_value, "|".join([metavar, *names])
     if typing.get_origin(hint) is tuple:
         return _word_type(typing.get_args(hint)[0])
     if typing.get_origin(hint) is Literal:

@@ -433,7 +433,7 @@ class SoftIntroObjective(_ClassWeight):
         help="With --beta-neg auto: how hard the encoder pushes away a fake that has the KL divergence of real "
         "samples, relative to how hard it pulls real samples to the prior.",
         within=POSITIVE,
-        need=Need(lambda config: config.objective.follows_kl, "beta_neg is a number, not auto"),
+        need=Need(lambda config: config.objective.follows_kl, "it has an effect only with beta_neg auto"),
         since=NEG_PUSH,
     )
     beta_neg_class: float | None = setting(

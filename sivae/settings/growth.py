@@ -122,7 +122,7 @@ class Growing(Growth):
         within=FACTORS,
         need=Need(
             lambda config: "beta_neg" in config.objective.key_names() and not config.objective.follows_kl,
-            "the objective {config.objective.name!r} has no fixed beta_neg",
+            "it is a factor of a fixed beta_neg, which this run has not",
         ),
     )
     stage_steps: tuple[int, ...] | None = setting(

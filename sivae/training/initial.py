@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sivae.errors import ConfigError, ModelFileError
 from sivae.models import VAEModel
 from sivae.models.official import import_official
+from sivae.models.storage import DESCRIPTION
 from sivae.pretrained import from_pretrained
 from sivae.words import plural
 
@@ -38,6 +39,8 @@ class InitialWeights:
         Raises:
             ConfigError: there is no model, or it cannot be read.
         """
+        if (folder := Path(path).parent).joinpath(DESCRIPTION).is_file() and Path(path).is_file():
+            raise ConfigError(f"init_from: {path} is one file of a model; name its folder, {folder}")
         try:
             return cls(path, import_official(Path(path)).model if Path(path).is_file() else from_pretrained(path))
         except (ModelFileError, OSError) as error:
@@ -63,7 +66,8 @@ class InitialWeights:
             found = {name: theirs.get(model.place_of(name)) for name in tensors}
             problem = next(
                 (
-                    f"{name} is {'missing' if other is None else list(other.shape)} there and {list(mine.shape)} here"
+                    f"{name.rpartition('.')[2]} {'missing' if other is None else list(other.shape)} there, "
+                    f"{list(mine.shape)} here"
                     for name, mine in tensors.items()
                     if (other := found[name]) is None or other.shape != mine.shape
                 ),
@@ -76,15 +80,28 @@ class InitialWeights:
         if not taken:
             raise ConfigError(
                 f"init_from = {self.path!r}: no layer of its model {self.model.name!r} fits this run's model "
-                f"{model.name!r}, expected one with some layers of the same shapes; name another, or leave it out"
+                f"{model.name!r}, expected one with some layers of the same shapes{self._differences(model)}; name "
+                "another, or leave it out"
             )
         if next(model.parameters()).device.type != "meta":
             model.load_state_dict(taken, strict=False)
-        used = {model.place_of(name) for name in taken}
-        unused = [layer for layer, names in _layers(self.model) if not used & {*map(self.model.place_of, names)}]
+        named = {model.place_of(name) for layer, tensors in layers for name in tensors}
+        unused = [layer for layer, names in _layers(self.model) if not named & {*map(self.model.place_of, names)}]
         words = f"started from {self.path}: {len(layers) - len(left)} of {plural(len(layers), 'layer')} taken"
-        words += f"; new here: {_listed(left)}" if left else ""
-        return words + (f"; not used from there: {_listed(unused)}" if unused else "")
+        words += f"; new here:{_listed(left)}" if left else ""
+        return words + (f"; only there:{_listed(unused)}" if unused else "")
+
+    def _differences(self, model: VAEModel) -> str:
+        """The settings of two models of one kind that differ, in words."""
+        mine, theirs = model.hyperparameters, self.model.hyperparameters
+        if model.name != self.model.name:
+            return ""
+        words = [
+            f"{key} is {theirs[key]} there and {mine[key]} here"
+            for key in mine
+            if mine[key] != theirs.get(key, mine[key])
+        ]
+        return f" ({', '.join(words)})" if words else ""
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -97,5 +114,6 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor]]]:
 
 
 def _listed(layers: list[str]) -> str:
+    """A line for each layer."""
     more = len(layers) - _NAMED
-    return ", ".join(layers[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return "".join(f"\n  {layer}" for layer in layers[:_NAMED]) + (f"\n  and {more:,} more" if more > 0 else "")

@@ -189,6 +189,9 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
             "train",
             "name a preset (8gaussians, 2spirals, checkerboard, rings, 25gaussians, 8gaussians-quick, cifar10, ",
         ),
+        ("train 8gaussians --beta-neg often", "--beta-neg: 'often' is not a number, and not auto"),
+        ("train 8gaussians --init-from=", "--init-from is empty; name a file or a folder"),
+        ("train 8gaussians --neg-push 1", "neg_push: it has an effect only with beta_neg auto; leave it out"),
         ("train 8gausians", "there is no preset '8gausians'; did you mean 8gaussians?"),
         (
             "train rings --stepz 5",

@@ -59,7 +59,7 @@ def test_a_model_of_the_same_networks_is_taken_whole() -> None:
     source, model = StyleVAE(8, z_dim=4, mapping_layers=1), StyleVAE(8, z_dim=4, mapping_layers=1)
     words = InitialWeights("there", source).load_into(model)
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
-    assert words.startswith("started from there: ") and "new here" not in words and "not used" not in words
+    assert words.startswith("started from there: ") and "new here" not in words and "only there" not in words
 
 
 def test_layers_that_do_not_fit_are_named_with_both_shapes_and_keep_their_own_weights() -> None:
@@ -72,16 +72,17 @@ def test_layers_that_do_not_fit_are_named_with_both_shapes_and_keep_their_own_we
         assert torch.equal(value, expected[name]), name
     count = len({name.rpartition(".")[0] for name in before})
     assert words == (
-        f"started from there: {count - 2} of {count} layers taken; new here: encoder.head (encoder.head.weight is "
-        "[6, 128] there and [10, 128] here), decoder.head (decoder.head.weight is [128, 3] there and [128, 5] here); "
-        "not used from there: encoder.head, decoder.head"
+        f"started from there: {count - 2} of {count} layers taken; new here:\n"
+        "  encoder.head (weight [6, 128] there, [10, 128] here)\n"
+        "  decoder.head (weight [128, 3] there, [128, 5] here)"
     )
 
 
 def test_a_layer_of_which_a_part_is_missing_is_not_taken() -> None:
     source, model = ConvVAE(16, widths=(4, 8), norm="batch"), ConvVAE(16, widths=(4, 8), norm="none")
     words = InitialWeights("there", source).load_into(model)
-    assert "encoder.entry.conv (encoder.entry.conv.bias is missing there and [4] here)" in words
+    assert "\n  encoder.entry.conv (bias missing there, [4] here)\n" in words
+    assert "; only there:\n  encoder.entry.norm\n" in words
     assert not torch.equal(model.encoder.entry.conv.weight, source.encoder.entry.conv.weight)
     assert torch.equal(model.encoder.head.weight, source.encoder.head.weight)
 
@@ -103,9 +104,14 @@ def test_a_model_of_which_nothing_fits_is_an_error_before_anything_is_written(tr
     with pytest.raises(ConfigError, match=r"init_from = '.*trained': no layer of its model 'mlp' fits .* 'conv'"):
         InitialWeights.read(str(trained)).load_into(ConvVAE(16, widths=(4, 8)))
     config = _config(init_from=str(trained), hidden=3, z_dim=4)
-    with pytest.raises(ConfigError, match="no layer of its model 'mlp' fits this run's model 'mlp'"):
+    with pytest.raises(ConfigError, match=r"fits this run's model 'mlp', .* \(z_dim is 2 there and 4 here, hidden is"):
         train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_inside_a_model_s_folder_is_an_error_that_names_the_folder(trained: Path) -> None:
+    with pytest.raises(ConfigError, match=f"is one file of a model; name its folder, {trained}"):
+        InitialWeights.read(str(trained / "model.safetensors"))
 
 
 class _Harmful:
