@@ -476,8 +476,10 @@ class _Run:
 
 def _nothing_left(folder: Path, config: RunConfig, done: int) -> str:
     """Describe that a run is finished, and how to train longer where its `config.json` now has more steps."""
-    if config.growth.grows or config.steps is None or config.steps <= done:
+    if config.growth.grows:
         return f"{folder} is finished; nothing is left to train"
+    if config.steps is None or config.steps <= done:
+        return f"{folder} is finished; nothing is left to train; --steps with more than {done:,} trains it for longer"
     return (
         f"{folder} is finished with {done:,} steps, and its {CONFIG} now has {config.steps:,}. To train until step "
         f"{config.steps:,}, delete {folder / SUMMARY} and resume again; for a run of {config.steps:,} steps from the "

@@ -117,7 +117,7 @@ def test_resuming_takes_the_run_s_own_settings(trained: Path, capsys: pytest.Cap
     code, out, err = run(capsys, "train", "--resume", str(trained), "--checkpoint-every", "3")
     assert code == 0
     assert err.splitlines() == [
-        f"{trained} is finished; nothing is left to train",
+        f"{trained} is finished; nothing is left to train; --steps with more than 12 trains it for longer",
         f"sivae: next: sivae evaluate {trained} --seed 1",
     ]
     assert str(trained / "samples.png") in out
