@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sivae.method.objectives import NEG_PUSH, SoftIntroObjective
+from sivae.method.objectives import NEG_PUSH
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean, mean_and_spread, number, over_seeds, spread, table
 from sivae.reproduce.outcomes import DEFINITIONS, POINTS, Outcome, failed, how_they_failed, outcome
@@ -123,13 +123,12 @@ class _End:
 def _end(run: Trained) -> _End:
     from sivae.training.recorder import read_records
 
-    objective = run.config.objective
-    assert isinstance(objective, SoftIntroObjective)
+    config = run.config
     records = [one for one in read_records(run.folder) if one.get("kl_fake") is not None]
     record = records[-1] if records else {}
-    beta_neg = float(record.get("beta_neg", math.nan) if objective.beta_neg == "auto" else objective.beta_neg)
-    exponent = objective.alpha * objective.scale_for(2) * beta_neg * float(record.get("kl_real", math.nan))
-    return _End(beta_neg, beta_neg / objective.beta_kl * math.exp(-exponent))
+    beta_neg = record.get("beta_neg", math.nan) if config.value("beta_neg") == "auto" else config.value("beta_neg")
+    exponent = config.value("alpha") * config.value("scale") * beta_neg * record.get("kl_real", math.nan)
+    return _End(beta_neg, beta_neg / config.value("beta_kl") * math.exp(-exponent))
 
 
 def _table(found: _Found, ends: Mapping[str, _End], seeds: Sequence[int]) -> str:
