@@ -159,7 +159,9 @@ SIVAE_HD const T* load(const Layout& layout, const Strided& t, const Piece& p, T
 template <class S, class T>
 SIVAE_HD const T* load_in_turn(const Layout& layout, const Strided& t, const Piece& p, T* buffer) {
   const T* values = load<S>(layout, t, p, buffer);
-  if constexpr (sizeof(S) == sizeof(T)) prefetch_ahead(values, p.rows * p.cols);  // else `widen_run` does
+  if constexpr (sizeof(S) == sizeof(T)) {  // else `widen_run` does
+    if (values != buffer) prefetch_ahead(values, p.rows * p.cols);
+  }
   return values;
 }
 
