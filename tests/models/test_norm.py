@@ -142,6 +142,21 @@ def test_an_activated_batch_norm_is_what_modules_of_torch_compute(
         assert ((one - other).abs() <= 1e-5 * (1 + other.abs())).all()
 
 
+def test_a_gradient_penalty_is_that_of_modules_of_torch() -> None:
+    """float64; 1e-12 is a few thousand roundings of numbers of order 1, such as the penalty's gradients are."""
+    results = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        norm, x, residual = _norm_and_images(torch.float64)
+        norm.double()
+        x, residual = (values.contiguous(memory_format=layout).requires_grad_() for values in (x, residual))
+        y = activated(norm, x.clone(), 0.2, residual=residual)
+        (gradient,) = torch.autograd.grad(y.square().mean(), x, create_graph=True)
+        penalty = gradient.square().sum()
+        results.append([penalty, *torch.autograd.grad(penalty, (x, residual, norm.weight, norm.bias))])
+    for one, other in zip(*results, strict=True):
+        assert one.any() and ((one - other).abs() <= 1e-12 * (1 + other.abs())).all()
+
+
 @pytest.mark.skipif("native" not in ops.available_backends(), reason="modules of torch compute it elsewhere")
 class TestWhereOneOpRuns:
     """The op has an autograd function of its own."""
