@@ -21,7 +21,7 @@ SUMMARY = "samples, reconstructions and interpolations of a model of images on o
 NEEDS = "a trained run (--run RUN); or images (--data PATH) to train cifar10's model on; else it trains on digits"
 TIME: Mapping[Size, str] = {
     "quick": "with --run seconds; digits: 400 iterations, half a minute on a CPU core; --data: 300 iterations of 32",
-    "full": "with --run seconds; digits: 3 minutes on a CPU core; --data: 250 epochs, hours on a GPU",
+    "full": "with --run seconds; digits: 7 minutes on a CPU core; --data: 250 epochs, hours on a GPU",
 }
 
 _SHEET = "sheet.png"

@@ -24,7 +24,7 @@ SUMMARY = "VAE and Soft-IntroVAE compared at detecting images of another kind by
 NEEDS = "nothing: it trains on digits; or CIFAR-10 (--data PATH) and, as published, SVHN (--against PATH), with a GPU"
 TIME: Mapping[Size, str] = {
     "quick": "digits: 2 trainings of 400 iterations, a minute on a CPU core; --data: 2 of 300 iterations of 32",
-    "full": "digits: 2 trainings of 3 minutes on a CPU core; --data: 2 of 250 epochs, hours on a GPU",
+    "full": "digits: 2 trainings of 7 minutes on a CPU core; --data: 2 of 250 epochs, hours on a GPU",
 }
 
 _COMPARED = ("vae", "soft-intro")  # the two whose histograms the slides show
