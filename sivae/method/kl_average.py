@@ -65,5 +65,6 @@ class KLAverage:
 
         Raises:
             ConfigError: the state has other keys or types.
+            RuntimeError: it has another number of values.
         """
-        self._sums = table(state, _State)["sums"].to(self._sums.device)
+        self._sums = table(state, _State)["sums"].reshape(2).to(self._sums.device)

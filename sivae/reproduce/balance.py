@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sivae.method.objectives import NEG_PUSH
+from sivae.reproduce.density_2d import DENSITIES
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean, mean_and_spread, number, over_seeds, spread, table
 from sivae.reproduce.outcomes import DEFINITIONS, POINTS, Outcome, failed, how_they_failed, outcome
@@ -22,7 +23,6 @@ TIME: Mapping[Size, str] = {
     "full": "160 trainings of 30,000 iterations, about 15 minutes each on an idle CPU core",
 }
 
-DENSITIES = ("8gaussians", "2spirals", "checkerboard", "rings")
 Way = Literal["fixed", "auto"]
 _NAMES: Mapping[Way, str] = {
     "fixed": "fixed, times the published weight",

@@ -66,3 +66,5 @@ def test_a_restored_state_goes_on_as_before() -> None:
     restored = KLAverage()
     restored.load_state(_after(2.0, 3.0).state())
     assert _mean(_after(5.0, average=restored)) == _mean(whole)
+    with pytest.raises(RuntimeError, match="shape"):
+        restored.load_state({"sums": torch.zeros(3)})
