@@ -67,7 +67,7 @@ _SHARES_PASSES = Need(
     lambda config: config.objective.SHARES_PASSES,
     "the objective {config.objective.name!r} updates both networks at once",
 )
-_FREEZES = Need(lambda config: config.freeze is not None, "no network is frozen; give freeze too")
+_FREEZES = Need(lambda config: config.freeze is not None, "no network is frozen")
 _HAS_STAGES = Need(
     lambda config: config.model.HAS_STAGES,
     "the networks of the model {config.model.name!r} have no stages",
