@@ -44,7 +44,7 @@ def trainings(settings: Settings) -> list[Training]:
     made = []
     for seed in settings.seed_range(quick=1, full=5):
         for density in DENSITIES:
-            base = settings.configure(density, seed=seed, quick=quick)
+            base = settings.configure(density, seed=seed, precision="auto", quick=quick)
             published = base.value("beta_neg")
             for way, factors in _FACTORS[settings.size].items():
                 for factor in factors:
@@ -83,9 +83,10 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         "that of the exponent 1, so an automatic one may stay below what was asked for."
     )
     return Report(
-        f"Soft-IntroVAE on {listed(DENSITIES)} with {plural(len(seeds), 'seed')} each, {schedule(first)}: with "
-        f"beta_neg fixed at multiples of the published weight, and with `--beta-neg auto` at multiples of "
-        f"{NEG_PUSH:g}, the default of `--neg-push`. Other weights are those of the presets.",
+        f"Soft-IntroVAE on {listed(DENSITIES)} with {plural(len(seeds), 'seed')} each, {schedule(first)}, precision "
+        f"{first.precision}: with beta_neg fixed at multiples of the published weight, and with "
+        f"`--beta-neg auto` at multiples of {NEG_PUSH:g}, the default of `--neg-push`. Other "
+        "weights are those of the presets.",
         [
             ("What counts as a failure", DEFINITIONS),
             ("How the runs ended", shown),

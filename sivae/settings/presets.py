@@ -253,6 +253,7 @@ _ROWS = (
         learning_rate=5e-4,
         milestones=(0.75, 0.9),
         rate_factor=0.2,
+        precision="auto",
     ),
     _images("cifar10", "CIFAR-10, 32x32", "published", 32, _TO_32, _SMALL, z_dim=128, batch_size=32),
     _images("svhn", "SVHN, 32x32", "published", 32, _TO_32, _SMALL, z_dim=128, batch_size=32),

@@ -47,12 +47,12 @@ def test_a_run_with_fewer_threads_than_torch_has_says_so(
 @pytest.mark.parametrize(
     ("flags", "precision"), [("sse avx512_bf16", "bf16"), ("sse amx_bf16", "bf16"), ("avx2", "fp32")]
 )
-def test_the_precision_auto_is_bfloat16_for_images_where_the_processor_multiplies_it(
+def test_the_precision_auto_is_bfloat16_where_the_processor_multiplies_it(
     flags: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path, *_, **__: f"flags : {flags}\n")
     assert resolve(preset_config("digits", device="cpu", precision="auto")).precision == precision
-    assert resolve(preset_config("8gaussians", device="cpu", precision="auto")).precision == "fp32"
+    assert resolve(preset_config("8gaussians", device="cpu", precision="auto")).precision == precision
     assert resolve(preset_config("digits", device="cpu", precision="bf16")).precision == "bf16"
 
 
