@@ -57,9 +57,13 @@ def test_the_precision_auto_is_bfloat16_where_the_processor_multiplies_it(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_run_keeps_the_precision_that_was_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_keeps_the_precision_that_was_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sivae.training.resolved_settings.multiplies_bfloat16", lambda device: True)
     config = _short(precision="auto")
     train(config, tmp_path / "run")
-    assert "precision: fp32, chosen for points on this device" in capsys.readouterr().err
-    assert read_config(tmp_path / "run").precision == "fp32"
+    assert "precision: bf16, chosen for points on this device" in capsys.readouterr().err
+    assert read_config(tmp_path / "run").precision == "bf16"
+    monkeypatch.undo()
     assert train(config, tmp_path / "run", resume=True)["steps"] == 5
