@@ -179,7 +179,7 @@ class ImageModel:
             OSError: a file cannot be read.
         """
         from sivae.data.images.pixels import decode, fit_square
-        from sivae.data.images.stores import read_file
+        from sivae.data.stores import read_file
 
         for path in paths:
             if path.is_dir():

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sivae import files
-from sivae.data.images.base import Notice, ignore
 from sivae.data.images.kinds import readable_kinds
 from sivae.data.images.listing import REASONS, list_images, look
 from sivae.data.images.pixels import decode
-from sivae.data.images.stores import FolderStore, is_archive, open_store
+from sivae.data.notice import Notice, ignore
+from sivae.data.stores import FolderStore, is_archive, open_store
 from sivae.detection.detector import Detector
 from sivae.errors import DamagedImageError, DataError
 from sivae.models.base import samples_at_once

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sivae.data.images.base import ImageSet, Notice, ignore, spread
+from sivae.data.images.base import ImageSet, spread
 from sivae.data.images.crop import Crop, crop_text
 from sivae.data.images.loading.damage import kept_images
 from sivae.data.images.loading.fitting import REMEDY, nearest
 from sivae.data.images.parts import open_split
 from sivae.data.images.pixels import fit_square
+from sivae.data.notice import Notice, ignore
 from sivae.errors import ConfigError, DamagedImageError, FeaturesError
 from sivae.evaluation.feature_distances import FID_LEAST, NEIGHBOUR, sample_metrics
 from sivae.evaluation.features import ENDING, FeatureNetwork, FeatureSet, effnet_lite0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,6 @@ from sivae.data.images.pixels import as_picture, fit_square
 from sivae.errors import DataError, NoSuchSplitError
 
 Split = Literal["train", "test"]
-Notice = Callable[[str], None]  # shows a line of text to the user
 
 
 class ImageSet(ABC):
@@ -217,10 +216,6 @@ def _checked(
 def spread(total: int, count: int) -> list[int]:
     """Choose `count` numbers spread over 0 … total - 1, for sets that are ordered by class; all if there are fewer."""
     return [int(row) for row in np.linspace(0, total - 1, min(count, total)).round()]
-
-
-def ignore(_: str) -> None:
-    """A `Notice` that shows nothing."""
 
 
 def no_such_split(where: str, split: str, available: str) -> NoSuchSplitError:

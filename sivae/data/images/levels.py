@@ -7,8 +7,8 @@ import threading
 
 import numpy as np
 
+from sivae.data.free_memory import amount, available_memory
 from sivae.data.images.base import PackedImages
-from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.halving import averaged, halvings_between
 from sivae.data.images.loading.fitting import FittedImages
 from sivae.data.images.loading.threads import Stopped, in_parallel, workers_or_default

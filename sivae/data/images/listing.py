@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sivae.data.images.kinds import RAW_SUFFIXES, SUFFIXES_OF, kind_of, readable_kinds, readable_suffixes
-from sivae.data.images.stores import Store
+from sivae.data.stores import Store
 from sivae.errors import DataError
 
 # After so many files of one suffix that are all images, or none, the rest of the suffix are taken to be alike, because

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sivae.data.images.base import ImageSet, Notice, Split, ignore
+from sivae.data.images.base import ImageSet, Split
 from sivae.data.images.formats.table import FORMATS, Found, Request, titles_and_files
-from sivae.data.images.stores import FolderStore, Store, is_archive, open_store
+from sivae.data.notice import Notice, ignore
+from sivae.data.stores import FolderStore, Store, is_archive, open_store
 from sivae.errors import DataError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sivae.data.images.base import ImageSet, Notice, PackedImages, Split, ignore
+from sivae.data.images.base import ImageSet, PackedImages, Split
 from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.crop import Crop
 from sivae.data.images.levels import at_resolution
@@ -15,6 +15,7 @@ from sivae.data.images.loading.dataset import read_dataset
 from sivae.data.images.loading.decoding import load_packed
 from sivae.data.images.loading.fitting import FittedImages
 from sivae.data.images.opening import open_images
+from sivae.data.notice import Notice, ignore
 from sivae.errors import DataError, NoSuchSplitError
 
 Images = PackedImages | FittedImages

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sivae.bounds import PROGRESSIVE_PIXELS
+from sivae.data.free_memory import amount, available_memory
 from sivae.data.images.crop import Crop, check_crop
-from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.kinds import kind_of, readable_kinds
-from sivae.data.images.unpacking import fits_memory
+from sivae.data.unpacking import fits_memory
 from sivae.errors import DamagedImageError, DataError, reason_of
 
 MAX_RESOLUTION = 16384

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from sivae.data import npy
 from sivae.data.images.base import PackedImages, Split, no_such_split
-from sivae.data.images.formats import npy
 from sivae.data.images.formats.table import Found
 from sivae.data.images.halving import averages, lower_levels
-from sivae.data.images.stores import FolderStore, Store
+from sivae.data.stores import FolderStore, Store
 from sivae.errors import DataError
 from sivae.fields import AT_LEAST_1, show
 from sivae.json_files import read_json

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from sivae import files
-from sivae.data.images.base import ImageSet, Notice, Split, ignore
+from sivae.data.free_memory import amount
+from sivae.data.images.base import ImageSet, Split
 from sivae.data.images.crop import Crop
-from sivae.data.images.free_memory import amount
 from sivae.data.images.halving import averages, lower_levels
 from sivae.data.images.loading.damage import damaged_error
 from sivae.data.images.loading.fitting import Shape, choose_shape, fit_image, nearest
@@ -45,7 +45,8 @@ from sivae.data.images.prepared import (
     set_digest,
 )
 from sivae.data.images.resume_file import BlockRecord, ResumeFile, check_same_request
-from sivae.data.images.stores import FolderStore
+from sivae.data.notice import Notice, ignore
+from sivae.data.stores import FolderStore
 from sivae.errors import DamagedImageError, DataError
 from sivae.progress import counting
 from sivae.words import plural

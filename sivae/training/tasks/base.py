@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sivae.data.images.free_memory import amount, available_memory
+from sivae.data.free_memory import amount, available_memory
 from sivae.errors import ConfigError
 from sivae.evaluation.against import Against
 from sivae.models import VAEModel

@@ -10,7 +10,7 @@ import pytest
 from sivae.data.images import listing, open_images
 from sivae.data.images.listing import list_images
 from sivae.data.images.parts import open_parts
-from sivae.data.images.stores import FolderStore, open_store
+from sivae.data.stores import FolderStore, open_store
 from sivae.errors import DataError
 from tests.data.images.samples import encoded, pixels, write_files, write_tar, write_zip
 from tests.data.images.test_kinds import HEIC

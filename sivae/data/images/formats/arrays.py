@@ -10,10 +10,10 @@ import numpy as np
 
 from sivae.data.images.base import PackedImages, Split, no_such_split
 from sivae.data.images.formats.cars3d import test_classes
-from sivae.data.images.formats.npy import MAGIC, Arrays, map_array
 from sivae.data.images.formats.releases import choose_part, numbers_as_names
 from sivae.data.images.formats.table import Found, Request
-from sivae.data.images.stores import Store
+from sivae.data.npy import MAGIC, Arrays, map_array
+from sivae.data.stores import Store
 from sivae.errors import DataError, reason_of
 
 _SUFFIXES = (".npy", ".npz")

@@ -20,7 +20,7 @@ from sivae.data.images.formats.matlab import NewerVersionError, read_arrays
 from sivae.data.images.formats.releases import by_folder, found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
 from sivae.data.images.formats.table import Found, Request
-from sivae.data.images.stores import Store
+from sivae.data.stores import Store
 from sivae.errors import DamagedImageError, DataError
 
 _FILE = re.compile(r"car_(\d+)_mesh\.mat")

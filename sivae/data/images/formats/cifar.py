@@ -12,7 +12,7 @@ from sivae.data.images.base import Split
 from sivae.data.images.formats.inert_pickle import byte_array, read_pickle
 from sivae.data.images.formats.releases import Content, by_folder, found_arrays
 from sivae.data.images.formats.table import Found
-from sivae.data.images.stores import Store
+from sivae.data.stores import Store
 from sivae.errors import DataError
 
 _SIDE = 32

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sivae.data.images.free_memory import amount
-from sivae.data.images.stores import Store
+from sivae.data.free_memory import amount
+from sivae.data.stores import Store
 from sivae.errors import DataError
 from sivae.words import plural
 

@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 
+from sivae.data.free_memory import amount, available_memory
 from sivae.data.images.base import Split
 from sivae.data.images.formats.releases import Content, by_folder, found_arrays, numbers_as_names
 from sivae.data.images.formats.table import Found
-from sivae.data.images.free_memory import amount, available_memory
-from sivae.data.images.stores import Store
-from sivae.data.images.unpacking import Unpacked, is_compressed
+from sivae.data.stores import Store
+from sivae.data.unpacking import Unpacked, is_compressed
 from sivae.errors import DataError
 from sivae.words import plural
 

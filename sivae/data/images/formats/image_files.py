@@ -16,14 +16,15 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from sivae.data.images.base import ImageSet, Notice, Split, no_such_split
+from sivae.data.images.base import ImageSet, Split, no_such_split
 from sivae.data.images.formats.class_index import ClassIndex, read_index
 from sivae.data.images.formats.releases import choose_part
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.kinds import readable_kinds
 from sivae.data.images.listing import Listing, list_images, look
 from sivae.data.images.pixels import decode
-from sivae.data.images.stores import Store, fingerprint
+from sivae.data.notice import Notice
+from sivae.data.stores import Store, fingerprint
 from sivae.errors import DataError
 
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")

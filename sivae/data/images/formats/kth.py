@@ -27,7 +27,7 @@ from sivae.data.images.base import Split
 from sivae.data.images.formats.releases import found_parts
 from sivae.data.images.formats.sequences import Decoded, Run, SequenceImages, parts_by_class
 from sivae.data.images.formats.table import Found, Request
-from sivae.data.images.stores import Store
+from sivae.data.stores import Store
 from sivae.errors import DamagedImageError, DataError, reason_of
 from sivae.progress import counting
 

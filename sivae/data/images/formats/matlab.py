@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from sivae.bounds import MATLAB_DIMENSIONS, unpacked_limit
-from sivae.data.images.free_memory import amount
-from sivae.data.images.unpacking import Unpacked, fits_memory
+from sivae.data.free_memory import amount
+from sivae.data.unpacking import Unpacked, fits_memory
 
 _HEADER = 128  # bytes
 _TAG = 8

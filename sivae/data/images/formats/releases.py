@@ -8,7 +8,7 @@ import numpy as np
 
 from sivae.data.images.base import ImageSet, PackedImages, Split, no_such_split
 from sivae.data.images.formats.table import Found, Request
-from sivae.data.images.stores import Store, fingerprint
+from sivae.data.stores import Store, fingerprint
 from sivae.errors import DataError
 
 _DEPTH = 3  # folders below the top; a release is not deeper

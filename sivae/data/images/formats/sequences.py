@@ -16,7 +16,7 @@ import numpy as np
 
 from sivae.data.images.base import ImageSet, Split
 from sivae.data.images.formats.table import Request
-from sivae.data.images.stores import Store, fingerprint
+from sivae.data.stores import Store, fingerprint
 from sivae.errors import DamagedImageError
 
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from sivae.data.free_memory import available_memory
 from sivae.data.images.base import ImageSet
 from sivae.data.images.formats import image_files
 from sivae.data.images.formats.table import Found, Request
-from sivae.data.images.free_memory import available_memory
 from sivae.data.images.listing import list_images
-from sivae.data.images.stores import FolderStore, Store, TarStore, open_tar
+from sivae.data.stores import HEAD, FolderStore, Store, TarStore, open_tar
 from sivae.errors import DataError
 from sivae.words import plural
 
@@ -54,9 +54,9 @@ class ShardStore(Store):
         shard, own = self._place(name)
         return self._shards[shard].read(own)
 
-    def head(self, name: str) -> bytes:
+    def head(self, name: str, size: int = HEAD) -> bytes:
         shard, own = self._place(name)
-        return self._shards[shard].head(own)
+        return self._shards[shard].head(own, size)
 
     def where(self, name: str) -> str:
         shard, own = self._place(name)

@@ -11,7 +11,7 @@ from sivae.data.images.base import Split
 from sivae.data.images.formats.matlab import NewerVersionError, read_arrays
 from sivae.data.images.formats.releases import Content, by_folder, found_arrays
 from sivae.data.images.formats.table import Found
-from sivae.data.images.stores import Store
+from sivae.data.stores import Store
 from sivae.errors import DataError
 
 _FILE = re.compile(r"(train|test|extra)_32x32\.mat")

@@ -17,8 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sivae.data.images.base import ImageSet, Notice, Split
-    from sivae.data.images.stores import Store
+    from sivae.data.images.base import ImageSet, Split
+    from sivae.data.notice import Notice
+    from sivae.data.stores import Store
 
 
 @dataclass(frozen=True)

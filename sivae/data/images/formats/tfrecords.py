@@ -12,10 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, ignore, no_such_split
+from sivae.data.images.base import ImageSet, no_such_split
 from sivae.data.images.formats.table import Found, Request
 from sivae.data.images.formats.tensorflow_files import RecordFile, image_of, open_records
-from sivae.data.images.stores import FolderStore, Store, fingerprint
+from sivae.data.notice import ignore
+from sivae.data.stores import FolderStore, Store, fingerprint
 from sivae.errors import DamagedImageError, DataError
 
 _NAME = re.compile(r"(?P<set>.*?)(?:-r(?P<power>[0-9]{2}))?\.tfrecords?(?:\.(?P<part>[0-9]+))?", re.IGNORECASE)

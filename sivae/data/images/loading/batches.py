@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sivae.data.free_memory import amount, available_memory
 from sivae.data.images.base import ImageSet, PackedImages
-from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.loading.decoding import load_packed
 from sivae.data.images.loading.fitting import FittedImages, choose_shape
 from sivae.data.images.loading.order import Order

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, Notice
+from sivae.data.images.base import ImageSet
+from sivae.data.notice import Notice
 from sivae.errors import DamagedImageError, DataError
 
 _SHOWN = 5  # damaged images that are named

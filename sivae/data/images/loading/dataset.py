@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sivae.data.images.base import Notice, PackedImages, ignore
+from sivae.data.free_memory import amount, available_memory
+from sivae.data.images.base import PackedImages
 from sivae.data.images.formats.releases import numbers_as_names
-from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.loading.fitting import Shape, say_resize
 from sivae.data.images.pixels import eight_bit, fit
+from sivae.data.notice import Notice, ignore
 from sivae.errors import DataError
 from sivae.progress import counting
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sivae.data.images.base import ImageSet, Notice, PackedImages, ignore
+from sivae.data.free_memory import amount, available_memory
+from sivae.data.images.base import ImageSet, PackedImages
 from sivae.data.images.crop import Crop
-from sivae.data.images.free_memory import amount, available_memory
 from sivae.data.images.loading.damage import kept_images
 from sivae.data.images.loading.fitting import REMEDY, choose_shape, fit_image, nearest
 from sivae.data.images.loading.threads import for_each
 from sivae.data.images.pixels import check_shape_request
+from sivae.data.notice import Notice, ignore
 from sivae.errors import DataError
 from sivae.words import plural
 

@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from sivae.data.images.base import ImageSet, Notice, PackedImages, ignore
+from sivae.data.images.base import ImageSet, PackedImages
 from sivae.data.images.crop import Crop
 from sivae.data.images.halving import averaged
 from sivae.data.images.loading.damage import kept_images
 from sivae.data.images.loading.threads import for_each
 from sivae.data.images.pixels import check_shape_request, check_size, fit
+from sivae.data.notice import Notice, ignore
 from sivae.errors import DamagedImageError, DataError
 
 REMEDY = "restore such images, or leave them out by --skip-damaged (in sivae train: --skip-damaged on)"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sivae.data.images import ImageSet, open_images
-from sivae.data.images.stores import TarStore
+from sivae.data.stores import TarStore
 from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pixels, pngs, write_files, write_tar, write_zip
 

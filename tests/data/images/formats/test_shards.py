@@ -68,7 +68,7 @@ def test_the_second_part_lists_no_shard_again(tmp_path: Path, monkeypatch: pytes
     for number, name in enumerate(("s-train-00.tar", "s-train-01.tar", "s-val-00.tar")):
         shard(tmp_path / name, number)
     train = open_images(tmp_path, split="train")
-    monkeypatch.setattr("sivae.data.images.stores.members", None)
+    monkeypatch.setattr("sivae.data.stores.members", None)
     assert [len(train), len(open_images(tmp_path, split="test"))] == [2, 1]
 
 

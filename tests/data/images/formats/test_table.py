@@ -13,7 +13,7 @@ import pytest
 
 from sivae.data.images import PackedImages, formats, open_images, opening
 from sivae.data.images.formats.table import FORMATS, Format, Found, titles, titles_and_files
-from sivae.data.images.stores import FolderStore, Store
+from sivae.data.stores import FolderStore, Store
 from tests.data.images.samples import write_files
 
 # Modules that several readers use.

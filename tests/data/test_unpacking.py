@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sivae import bounds
-from sivae.data.images.unpacking import Unpacked, is_compressed
+from sivae.data.unpacking import Unpacked, is_compressed
 from sivae.errors import DataError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

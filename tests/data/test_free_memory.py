@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sivae.data.images import free_memory
-from sivae.data.images.free_memory import available_memory
+from sivae.data import free_memory
+from sivae.data.free_memory import available_memory
 from tests.data.images.samples import write_files
 
 STAT = b"anon 100\ninactive_file 700\ntotal_inactive_file 800\n"

@@ -21,16 +21,16 @@ from typing import IO, Any, ClassVar
 from weakref import WeakValueDictionary
 
 from sivae.bounds import FOLDER_DEPTH, FOLDER_LINKS, MEMBERS, NAME_BYTES, UNPACKED_RATIO, unpacked_limit
-from sivae.data.images.base import Notice, ignore
-from sivae.data.images.free_memory import amount, available_memory
-from sivae.data.images.tar_members import BLOCK, is_header, members
-from sivae.data.images.unpacking import Unpacked, fits_memory, is_compressed
+from sivae.data.free_memory import amount, available_memory
+from sivae.data.notice import Notice, ignore
+from sivae.data.tar_members import BLOCK, is_header, members
+from sivae.data.unpacking import Unpacked, fits_memory, is_compressed
 from sivae.errors import DamagedImageError, DataError, reason_of
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _TAR_BUDGET = 8 << 30  # bytes of a compressed tar's content
 _LONG = 4 << 20  # a compressed tar of more bytes takes seconds to read
-_HEAD = 64
+HEAD = 64  # bytes that tell a file's kind
 _OPEN_FILES = 32  # of those that are read in pieces; a system allows a process a few hundred
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what the system lacks at the moment; the file is not damaged
 _PIECE, _SMALL_PIECE = 1 << 20, 1 << 12  # bytes that are unpacked at once; few where a byte may unpack to thousands
@@ -59,9 +59,9 @@ class Store(ABC):
             OSError: the system has no memory or no more open files at the moment.
         """
 
-    def head(self, name: str) -> bytes:
-        """The first 64 bytes of a file. Raises as :meth:`read` does."""
-        return self.read(name)[:_HEAD]
+    def head(self, name: str, size: int = HEAD) -> bytes:
+        """The first `size` bytes of a file. Raises as :meth:`read` does."""
+        return self.read(name)[:size]
 
     def where(self, name: str) -> str:
         """The file, for error messages."""
@@ -182,8 +182,8 @@ class FolderStore(Store):
     def read(self, name: str) -> bytes:
         return self._read(name, -1)
 
-    def head(self, name: str) -> bytes:
-        return self._read(name, _HEAD)
+    def head(self, name: str, size: int = HEAD) -> bytes:
+        return self._read(name, size)
 
     def _read(self, name: str, size: int) -> bytes:
         try:
@@ -235,16 +235,21 @@ def _check_memory(where: str, size: int) -> None:
 class ZipStore(Store):
     """A zip archive; each file is read without the others.
 
+    Args:
+        path: the archive.
+        content: its bytes, where it is itself a file in an archive, so that `path` is only its name in messages.
+
     Raises:
         DataError: it is damaged, or breaks a bound.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
+        self.path, self._bytes = path, content
         self._lock = threading.Lock()
         self._opened: tuple[int, zipfile.ZipFile] | None = None
         listed = self._zip().infolist()
-        if len(listed) > MEMBERS or sum(member.compress_size for member in listed) > path.stat().st_size:
+        size = path.stat().st_size if content is None else len(content)
+        if len(listed) > MEMBERS or sum(member.compress_size for member in listed) > size:
             raise DataError(
                 f"{path} claims to hold {len(listed):,} files in more bytes than it has, as a file made to exhaust "
                 "memory does; unpack it with another program, and name the folder"
@@ -263,7 +268,8 @@ class ZipStore(Store):
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 try:
-                    self._opened = os.getpid(), zipfile.ZipFile(self.path)
+                    file = self.path if self._bytes is None else io.BytesIO(self._bytes)
+                    self._opened = os.getpid(), zipfile.ZipFile(file)
                 except (FileNotFoundError, PermissionError):
                     raise
                 except Exception as error:  # damaged archives raise many kinds of errors
@@ -295,15 +301,15 @@ class ZipStore(Store):
                 raise
             raise DamagedImageError(f"{self.where(name)} is damaged: {reason_of(error)}") from None
 
-    def head(self, name: str) -> bytes:
+    def head(self, name: str, size: int = HEAD) -> bytes:
         packed = self._zip().getinfo(name)
         if packed.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack more than is asked for
             with contextlib.suppress(Exception), self._zip().open(packed) as file:
-                return file.read(_HEAD)
-        return super().head(name)  # raises the named error
+                return file.read(size)
+        return super().head(name, size)  # raises the named error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "sizes": self.sizes}
+        return {"path": self.path, "sizes": self.sizes, "_bytes": self._bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
@@ -435,10 +441,10 @@ class TarStore(Store):
         """Bytes of the content that is kept in memory, of a compressed tar."""
         return sum(map(len, self._content.values()))
 
-    def head(self, name: str) -> bytes:
+    def head(self, name: str, size: int = HEAD) -> bytes:
         if name in self._content:
-            return self._content[name][:_HEAD]
-        return self._file.read_at(self._offsets[name], min(_HEAD, self.sizes[name]))
+            return self._content[name][:size]
+        return self._file.read_at(self._offsets[name], min(size, self.sizes[name]))
 
     def read(self, name: str) -> bytes:
         if name in self._content:

@@ -18,7 +18,7 @@ import pytest
 from sivae import bounds
 from sivae.bounds import FOLDER_DEPTH
 from sivae.data.images import open_images
-from sivae.data.images.stores import FolderStore, SharedFile, TarStore, ZipStore, open_store, read_file
+from sivae.data.stores import FolderStore, SharedFile, TarStore, ZipStore, open_store, read_file
 from sivae.errors import DamagedImageError, DataError
 from tests.data.images.samples import pngs, write_files, write_tar, write_zip
 
@@ -76,7 +76,7 @@ def test_a_file_in_an_archive_that_fits_no_memory_is_not_damaged(
 ) -> None:
     name = "set.zip" if write is write_zip else "set.tar"
     store = open_store(write(tmp_path / name, {"1.png": b"whole"}))
-    monkeypatch.setattr("sivae.data.images.stores.fits_memory", lambda size: False)
+    monkeypatch.setattr("sivae.data.stores.fits_memory", lambda size: False)
     with pytest.raises(DataError, match=r"1\.png in .* more than half of the free memory") as caught:
         store.read("1.png")
     assert not isinstance(caught.value, DamagedImageError)
@@ -202,7 +202,7 @@ def test_of_many_tars_only_those_read_last_are_open(tmp_path: Path) -> None:
 
 
 def test_threads_read_files_that_are_closed_and_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sivae.data.images.stores._OPEN_FILES", 1)
+    monkeypatch.setattr("sivae.data.stores._OPEN_FILES", 1)
     files = [SharedFile(write_files(tmp_path, {str(number): b"%d" % number}) / str(number)) for number in range(8)]
     with ThreadPoolExecutor(8) as threads:
         content = list(threads.map(lambda number: files[number % 8].read_at(0, 1), range(4000)))

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from sivae.data.images.tar_members import BLOCK, Member, is_header, members
+from sivae.data.tar_members import BLOCK, Member, is_header, members
 
 
 class _Bytes(io.BytesIO):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from sivae.bounds import ALWAYS_UNPACKED, UNPACKED_RATIO, XZ_MEMORY, unpacked_limit
-from sivae.data.images.free_memory import amount, available_memory
+from sivae.data.free_memory import amount, available_memory
 from sivae.errors import DataError
 
 _PIECE = 1 << 16  # bytes
