@@ -17,7 +17,8 @@ def options(parser: Parser) -> None:
         """
         Convert an official checkpoint into a model folder, which every other verb and sivae.from_pretrained read.
 
-        The command detects the architecture (conv or style-based) from the file. No code in the file is executed.
+        The command detects the architecture (conv, style-based or of point clouds) from the file. No code in the file
+        is executed.
         """,
         [
             "sivae import-checkpoint cifar10_soft_intro_vae.pth --out models/cifar10",

@@ -49,12 +49,14 @@ def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Te
     Args:
         norm: a norm that :func:`make_norm` made, or one that replaced it.
         x: [B, C, H, W].
-        negative_slope: of the leaky ReLU, 0 or more.
+        negative_slope: of the leaky ReLU, 0 or more; 1 leaves it out.
         residual: added before the leaky ReLU, [B, C, H, W]; None: 0.
     """
     if _fuses(norm) and batch_norm.serves(x) and (residual is None or residual.dtype == x.dtype):
         return _fused(norm, x, negative_slope, residual)
     result: Tensor = norm(x)
+    if residual is None and negative_slope == 1.0:
+        return result
     if _has_hooks(norm):  # a hook may keep the result, or may have made it a view that cannot change
         return F.leaky_relu(result if residual is None else result + residual, negative_slope)
     if residual is not None:

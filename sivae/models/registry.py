@@ -9,10 +9,13 @@ from typing import Any
 from sivae.models.base import VAEModel
 from sivae.models.conv import ConvVAE
 from sivae.models.mlp import MLPVAE
+from sivae.models.pointnet import PointVAE
 from sivae.models.style import StyleVAE
 from sivae.models.translation import TranslationVAE
 
-MODELS: dict[str, type[VAEModel]] = {model.name: model for model in (MLPVAE, ConvVAE, StyleVAE, TranslationVAE)}
+MODELS: dict[str, type[VAEModel]] = {
+    model.name: model for model in (MLPVAE, ConvVAE, StyleVAE, TranslationVAE, PointVAE)
+}
 
 
 def build_model(name: str, **hyperparameters: Any) -> VAEModel:

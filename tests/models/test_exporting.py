@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sivae.evaluation.lpips import LPIPS
-from sivae.models import MLPVAE, ConvVAE, StyleVAE, TranslationVAE, VAEModel
+from sivae.models import MLPVAE, ConvVAE, PointVAE, StyleVAE, TranslationVAE, VAEModel
 from sivae.models.exporting import Method, export_program
 from sivae.models.perceptual import PerceptualDistance
 from sivae.models.vgg import TAP_CHANNELS, VGG16Features
@@ -32,6 +32,7 @@ def _models() -> dict[str, VAEModel]:
         "conv": ConvVAE(16, 3, (4, 6), 5, condition_dim=2),
         "translation": TranslationVAE(8, 3, 3, 4, 4, 8),
         "style": style,
+        "pointnet": PointVAE(64, 3, (8, 16), 8, (8, 8)),
     }
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from sivae.errors import ModelFileError
-from sivae.models import ConvVAE, StyleVAE
+from sivae.models import ConvVAE, PointVAE, StyleVAE
 from sivae.models.official import import_official
 from sivae.models.official.conv import official_names
+from tests.models.official_points import recorded_state
 from tests.models.samples import small_conv
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -261,6 +262,44 @@ def test_a_style_checkpoint_without_averaged_networks_is_an_error(tmp_path: Path
     ):
         import_official(path)
     assert import_official(path, averaged=False).source["averaged"] is False
+
+
+def test_the_architecture_of_a_point_checkpoint_follows_from_its_names_and_shapes(tmp_path: Path) -> None:
+    state = recorded_state()
+    for content in (state, {f"module.{name}": value for name, value in state.items()}):
+        imported = import_official(_saved(tmp_path / "x.pth", content))
+        assert isinstance(imported.model, PointVAE)
+        assert imported.model.hyperparameters == PointVAE().hyperparameters  # the published sizes are the defaults
+        assert imported.source == {"format": "official points", "file": "x.pth"}
+        assert not imported.model.training
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("encoder.conv.0.weight"), r"lacks encoder\.conv\.0\.weight"),
+        (_without("encoder.conv.3.weight"), r"lacks encoder\.conv\.3\.weight"),
+        (_without("encoder.conv.2.running_mean"), "no batch norm in its encoder; only networks with it"),
+        (_without("encoder.mu_layer.weight"), r"lacks encoder\.mu_layer\.weight"),
+        (_without("encoder.std_layer.bias"), r"encoder\.mu_layer\.bias and .* are not two tensors of one kind"),
+        (_without("encoder.fc.0.bias"), r"lacks encoder\.fc\.0\.bias"),
+        (_without("decoder.model.8.weight"), r"lacks decoder\.model\.8\.weight"),
+        (_with("decoder.model.8.weight", torch.zeros(64, 8)), "expected two at least, and the last of three"),
+        (_with("encoder.fc.0.weight", torch.tensor(1.0)), "is a single number, expected a weight"),
+        (_with("encoder.conv.3.weight", torch.zeros(128, 32, 1)), r"conv\.3\.weight has shape \[128, 32\], expected"),
+        (_with("encoder.conv.99999999999.weight", torch.zeros(3)), r"holds encoder\.conv\.99999999999\.weight"),
+        (_with("encoder.conv.9999.weight", torch.zeros(3)), r"lacks encoder\.conv\.15\.weight"),
+        (_with("encoder.fc.0.bias", torch.full((256,), torch.inf)), "has infinite or NaN values"),
+        (_with("more", torch.zeros(3)), "holds more, which this model does not have"),
+    ],
+)
+def test_a_damaged_point_checkpoint_is_an_error_that_names_the_damage(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    state = recorded_state()
+    damage(state)
+    with pytest.raises(ModelFileError, match=rf"x\.pth.*{message}"):
+        import_official(_saved(tmp_path / "x.pth", state))
 
 
 class _Calling:

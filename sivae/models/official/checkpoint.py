@@ -8,7 +8,7 @@ from typing import Any
 
 from sivae.errors import ModelFileError
 from sivae.models.base import VAEModel
-from sivae.models.official import conv, style
+from sivae.models.official import conv, pointnet, style
 from sivae.models.reading import described, read_checkpoint
 
 
@@ -38,12 +38,13 @@ def import_official(path: Path, *, averaged: bool = True) -> Imported:
         ModelFileError: the file is no such checkpoint, is damaged, or holds a network that this package does not have.
     """
     content = read_checkpoint(path)
-    for form in (conv, style):
+    for form in (conv, style, pointnet):
         if form.recognises(content):
             model, details = form.convert(content, str(path), averaged=averaged)
             return Imported(model, {"format": form.FORMAT, "file": path.name, **details})
     raise ModelFileError(
         f"{path} holds {described(content)}: no checkpoint of the official conv model, which has a table 'model' with "
         "encoder.main.… and decoder.main.…, nor of the official style-based one, which has a table 'models' with "
-        "generator and discriminator"
+        "generator and discriminator, nor of the official one of point clouds, which has encoder.conv.… and "
+        "decoder.model.…"
     )
