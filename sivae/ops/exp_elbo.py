@@ -11,6 +11,7 @@ from sivae.ops import backends
 from sivae.ops.checks import check_at_least, check_pair, check_per_sample, check_scalar, reduction_index
 from sivae.ops.latent import gaussian_kl
 from sivae.ops.library import sum_dtype
+from sivae.ops.priors import Parameter
 from sivae.ops.ranges import annotated
 from sivae.ops.reconstruction import reconstruction_error
 
@@ -111,15 +112,16 @@ def elbo(
     beta_rec: float = 1.0,
     beta_kl: float = 1.0,
     kind: str = "mse",
-    prior_mu: float = 0.0,
-    prior_logvar: float = 0.0,
+    prior_mu: Parameter = 0.0,
+    prior_logvar: Parameter = 0.0,
+    kl_balance: float | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """ELBO = -(beta_rec rec + beta_kl kl) of each sample, with its two parts.
 
     Args:
         recon, target: [B, ...], as in `reconstruction_error`.
-        mu, logvar: [B, ...], as in `gaussian_kl`; B is the same.
+        mu, logvar, prior_mu, prior_logvar, kl_balance: as in `gaussian_kl`; B is the same.
 
     Returns:
         elbo, rec, kl: each [B], float32 (float64 where a tensor is float64; of rec and kl each by its own tensors).
@@ -137,5 +139,5 @@ def elbo(
     beta_rec = check_scalar("elbo", "beta_rec", beta_rec)
     beta_kl = check_scalar("elbo", "beta_kl", beta_kl)
     rec = reconstruction_error(recon, target, kind=kind, backend=backend)
-    kl = gaussian_kl(mu, logvar, prior_mu=prior_mu, prior_logvar=prior_logvar, backend=backend)
+    kl = gaussian_kl(mu, logvar, prior_mu=prior_mu, prior_logvar=prior_logvar, kl_balance=kl_balance, backend=backend)
     return -(beta_rec * rec + beta_kl * kl), rec, kl

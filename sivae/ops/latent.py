@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import math
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from sivae.ops import backends
-from sivae.ops.checks import check_at_least, check_pair, check_scalar, in_common_dtype, reduction_index
-from sivae.ops.library import sum_dtype
+from sivae.ops.checks import check_pair, in_common_dtype, reduction_index
+from sivae.ops.library import REDUCTIONS
 from sivae.ops.noise import PhiloxNoise, resolve_noise
+from sivae.ops.priors import (
+    Parameter,
+    Prior,
+    check_balance,
+    check_prior,
+    detached,
+    has_tensors,
+    relative,
+    share_gradient,
+)
 from sivae.ops.ranges import annotated
-
-# By dtype of the arithmetic: exp(-prior_logvar / 2) is finite.
-_LEAST_PRIOR_LOGVAR = {dtype: -2.0 * math.log(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
 
 
 @annotated
@@ -57,8 +64,9 @@ def gaussian_kl(
     mu: Tensor,
     logvar: Tensor,
     *,
-    prior_mu: float = 0.0,
-    prior_logvar: float = 0.0,
+    prior_mu: Parameter = 0.0,
+    prior_logvar: Parameter = 0.0,
+    kl_balance: float | None = None,
     reduction: str = "none",
     backend: str | None = None,
 ) -> Tensor:
@@ -71,7 +79,12 @@ def gaussian_kl(
     Args:
         mu, logvar: [B, ...] of one shape, float64, float32, bfloat16 or float16, also mixed: the narrower one is
             widened. Views are read in place.
-        prior_logvar: at least -177.4 (-1419.5 in float64), so that exp(-prior_logvar / 2) is finite.
+        prior_mu, prior_logvar: numbers, or tensors of any of these dtypes that expand to mu's shape, such as one prior
+            for all samples ([1, ...]) or one for each ([B, ...]), with gradients to them.
+        prior_logvar: at least -177.4 (-1419.5 in float64), so that exp(-prior_logvar / 2) is finite. A tensor is not
+            checked, because a GPU would have to be waited for; below, the KL is NaN or infinite.
+        kl_balance: b in [0, 1]; the value stays, the gradient becomes b KL(q || sg p) + (1 - b) KL(sg q || p), in which
+            sg stops gradients. None is the plain KL.
         reduction: "none" gives [B]; "mean" and "sum" go over B (the mean of an empty batch is NaN).
         backend: "native", "triton", "reference" or None (the fastest available).
 
@@ -86,9 +99,10 @@ def gaussian_kl(
         RuntimeError: the requested backend is not available, or a compiled backend is differentiated twice.
     """
     mu, logvar = check_pair("gaussian_kl", "mu", mu, "logvar", logvar)
-    prior_mu, prior_logvar = _check_prior("gaussian_kl", prior_mu, prior_logvar, mu)
+    prior = check_prior("gaussian_kl", prior_mu, prior_logvar, mu)
+    balance = check_balance("gaussian_kl", kl_balance)
     index = reduction_index("gaussian_kl", reduction)
-    return backends.select("gaussian_kl", backend, mu.device).gaussian_kl(mu, logvar, prior_mu, prior_logvar, index)
+    return _kl(backends.select("gaussian_kl", backend, mu.device), mu, logvar, prior, balance, index)
 
 
 @annotated
@@ -96,13 +110,14 @@ def reparameterize_kl(
     mu: Tensor,
     logvar: Tensor,
     *,
-    prior_mu: float = 0.0,
-    prior_logvar: float = 0.0,
+    prior_mu: Parameter = 0.0,
+    prior_logvar: Parameter = 0.0,
+    kl_balance: float | None = None,
     noise: Tensor | PhiloxNoise | None = None,
     generator: torch.Generator | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`reparameterize` and `gaussian_kl` in one pass over mu and logvar.
+    """`reparameterize` and `gaussian_kl` in one pass over mu and logvar (in two with a prior of tensors or a balance).
 
     Returns:
         z: [B, ...], as in `reparameterize`, kl: [B] in float32 (float64 where a tensor is float64), in nats.
@@ -110,11 +125,35 @@ def reparameterize_kl(
     Arguments, accuracy and errors are those of the two ops.
     """
     mu, logvar = check_pair("reparameterize_kl", "mu", mu, "logvar", logvar)
-    prior_mu, prior_logvar = _check_prior("reparameterize_kl", prior_mu, prior_logvar, mu)
+    prior = check_prior("reparameterize_kl", prior_mu, prior_logvar, mu)
+    balance = check_balance("reparameterize_kl", kl_balance)
     ops = backends.select("reparameterize_kl", backend, mu.device)
     noise_tensor, offset = resolve_noise("reparameterize_kl", mu, noise, generator)
     mu, logvar, noise_tensor = _with_eps(mu, logvar, noise_tensor)
-    return ops.reparameterize_kl(mu, logvar, noise_tensor, offset, prior_mu, prior_logvar)
+    if balance is None and not has_tensors(prior):
+        return ops.reparameterize_kl(mu, logvar, noise_tensor, offset, *prior)
+    # In two passes: the gradients through z are not those of a rescaled posterior, nor are they balanced.
+    z = ops.reparameterize(mu, logvar, noise_tensor, offset)
+    return z, _kl(ops, mu, logvar, prior, balance, REDUCTIONS.index("none"))
+
+
+def _kl(
+    ops: SimpleNamespace,
+    mu: Tensor,
+    logvar: Tensor,
+    prior: Prior,
+    balance: float | None,
+    reduction: int,
+) -> Tensor:
+    if balance is not None:
+        parts = [(balance, _kl(ops, mu, logvar, detached(prior), None, reduction))]
+        if has_tensors(prior):
+            parts.append((1.0 - balance, _kl(ops, mu.detach(), logvar.detach(), prior, None, reduction)))
+        return share_gradient(parts[0][1], *parts)
+    if has_tensors(prior):
+        mu, logvar, prior = relative(mu, logvar, prior)
+    kl: Tensor = ops.gaussian_kl(mu, logvar, *prior, reduction)
+    return kl
 
 
 def _with_eps(mu: Tensor, logvar: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,11 +162,3 @@ def _with_eps(mu: Tensor, logvar: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
         return mu, logvar, noise
     mu, eps = in_common_dtype(mu, noise)
     return mu, logvar.to(mu.dtype), eps
-
-
-def _check_prior(op: str, prior_mu: float, prior_logvar: float, mu: Tensor) -> tuple[float, float]:
-    prior_mu = check_scalar(op, "prior_mu", prior_mu)
-    prior_logvar = check_scalar(op, "prior_logvar", prior_logvar)
-    dtype = sum_dtype(mu.dtype)
-    check_at_least(op, "prior_logvar", prior_logvar, _LEAST_PRIOR_LOGVAR[dtype], dtype)
-    return prior_mu, prior_logvar

@@ -31,6 +31,7 @@ FILES = [
         "gradients",
         "layouts",
         "accuracy",
+        "priors",
         "philox",
         "determinism",
         "errors",

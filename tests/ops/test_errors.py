@@ -138,8 +138,22 @@ class TestScalars:
         call = getattr(ops, op)
         for value, shown in ((math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")):
             refuses(ValueError, f"{op}: {name} is {shown}, expected a finite number", call, A, A, **{name: value})
-        for value, kind in ((True, "bool"), ("0", "str"), (None, "NoneType"), (torch.tensor(0.0), "Tensor")):
+        for value, kind in ((True, "bool"), ("0", "str"), (None, "NoneType")):
             refuses(TypeError, f"{op}: {name} is {kind}, expected a number", call, A, A, **{name: value})
+        for shape in ((2,), (1, 2, 3), (3, 3)):
+            message = f"{op}: {name} has shape {list(shape)}, expected one that expands to [2, 3] as mu"
+            refuses(ValueError, message, call, A, A, **{name: torch.zeros(shape)})
+        message = f"{op}: {name} has dtype torch.int64, {FLOATING}"
+        refuses(TypeError, message, call, A, A, **{name: torch.zeros(3, dtype=torch.int64)})
+        refuses(ValueError, f"{op}: {name} is on meta, expected cpu as mu", call, A, A, **{name: A.to("meta")})
+
+    @pytest.mark.parametrize("op", ["gaussian_kl", "reparameterize_kl"])
+    def test_balance(self, op):
+        call = getattr(ops, op)
+        for value in (-0.1, 1.5):
+            message = f"{op}: kl_balance is {value}, expected a number in [0, 1] or None"
+            refuses(ValueError, message, call, A, A, kl_balance=value)
+        refuses(TypeError, f"{op}: kl_balance is str, expected a number", call, A, A, kl_balance="1")
 
     @pytest.mark.parametrize("op", ["exp_elbo", "log_exp_elbo"])
     @pytest.mark.parametrize("name", ["scale", "alpha"])

@@ -37,6 +37,9 @@ def calls(backend: str | None) -> dict[str, Call]:
         "reparameterize": lambda m, v: ops.reparameterize(m, v, noise=NOISE, backend=backend),
         "reparameterize with eps": lambda m, e: ops.reparameterize(m, m, noise=e, backend=backend),
         "gaussian_kl": lambda m, v: ops.gaussian_kl(m, v, prior_mu=0.5, backend=backend),
+        "gaussian_kl to a tensor": lambda m, v: ops.gaussian_kl(
+            m, v, prior_mu=v[0] * v[0], prior_logvar=v[:, :1], kl_balance=0.5, backend=backend
+        ),
         "reparameterize_kl": latents,
         **{
             kind: lambda r, t, kind=kind: ops.reconstruction_error(r, t, kind=kind, reduction="mean", backend=backend)

@@ -51,6 +51,18 @@ class TestLatents:
         mu, logvar = latents((7, 37), dtype)
         assert_latent_parity("triton", mu, logvar, noise_for(mu, noise), prior)
 
+    def test_prior_of_tensors(self):
+        """In float64, where both agree to a few hundred units of the last place."""
+        mu, logvar = (x.requires_grad_() for x in latents((5, 7), torch.float64))
+        prior_mu, prior_logvar = (x.requires_grad_() for x in latents((1, 7), torch.float64))
+        leaves, found = (mu, logvar, prior_mu, prior_logvar), []
+        for backend in ("triton", "reference"):
+            z, kl = ops.reparameterize_kl(
+                mu, logvar, prior_mu=prior_mu, prior_logvar=prior_logvar, noise=NOISE, kl_balance=0.8, backend=backend
+            )
+            found.append([z, kl, *torch.autograd.grad(z.sum() + kl.sum(), leaves)])
+        torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
     @pytest.mark.parametrize("shape", [(1, 1), (5, 1), (6, 2), (9,), (3, 4), (2, 3, 1, 5)], ids=str)
     def test_shapes(self, shape):
         mu, logvar = latents(shape, torch.float32)
