@@ -60,10 +60,9 @@ def options(parser: Parser) -> None:
         "--against",
         type=Path,
         metavar="PATH",
-        help="Real images that samples should look like: a folder, any other data set, digits, or a file of "
-        "--save-features. "
-        "Adds KID, precision and recall, and FID from 5,000 images on, all by EfficientNet-Lite0: their values are not "
-        "those of Inception.",
+        help="Real images that samples should look like: any that sivae train --data reads, or a file of "
+        "--save-features. Adds KID, precision and recall, and FID from 5,000 images on, all by EfficientNet-Lite0: "
+        "their values are not those of Inception.",
     )
     parser.add_argument(
         "--against-count",

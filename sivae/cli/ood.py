@@ -55,13 +55,13 @@ def options(parser: Parser) -> None:
         dest="in_",
         type=Path,
         metavar="PATH",
-        help="Set A, images like the training data: any that sivae train reads, or digits. (default: the run's data)",
+        help="Set A, images like the training data: any that sivae train --data reads. (default: the run's data)",
     )
     sets.add_argument(
         "--against",
         type=Path,
         metavar="PATH",
-        help="Set B, images of another kind: any that sivae train reads, or digits.",
+        help="Set B, images of another kind: any that sivae train --data reads, such as digits.",
     )
     split = ("train", "test")
     sets.add_argument("--in-split", choices=split, help="Part of A. (default: test, or all images if it has no parts)")

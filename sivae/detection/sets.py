@@ -35,7 +35,7 @@ def open_set(
     """Open a set of images.
 
     Args:
-        source: the path of any data set of images, the word "digits", or a run's data.
+        source: any data set that :func:`sivae.data.images.open_images` reads, or a run's data.
         split: the part; None: the test images where there are some, else all (of a run's data the train images).
         skip_damaged: leave out image files that cannot be decoded; else they are an error.
         notice: called with a line about the chosen part, where there was a choice.

@@ -126,12 +126,11 @@ def _others(settings: Settings, side: int) -> list[NamedImages]:
     import numpy as np
 
     from sivae.data.images import PackedImages
-    from sivae.data.images.parts import DIGITS
     from sivae.detection.sets import NamedImages, open_set
 
     named = [] if settings.against is None else [open_set(settings.against)]
     if settings.data is not None:
-        named.append(open_set(DIGITS))
+        named.append(open_set("digits"))
     noise = np.random.default_rng(0).integers(0, 256, (_NOISE_IMAGES, side, side, 3), dtype=np.uint8)
     made = {"photographs": _patches(), "noise": noise}
     return [*named, *(NamedImages(name, PackedImages(pixels, name=name)) for name, pixels in made.items())]

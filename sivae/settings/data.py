@@ -185,7 +185,7 @@ class ImageData(Data):
 
     path: str | None = setting(
         None,
-        help=f"The images: a folder, archive or file of {titles()}.",
+        help=f"The images: a folder, archive or file of {titles()}; or digits or mnist-5k, which packages contain.",
         option="data",
         unset="none; it must be given",
         metavar="PATH",
@@ -235,7 +235,9 @@ class ImageData(Data):
                 "the run was trained on a dataset of Python, which its settings cannot name; name images by "
                 f"{option} PATH"
             )
-        if not os.path.exists(self.path):
+        from sivae.data.images.builtin import is_named
+
+        if not is_named(self.path) and not os.path.exists(self.path):
             raise ConfigError(
                 f"{self.path}: there is no such file or folder; check the path, or name the new place of images that "
                 f"have moved by {option} PATH"

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sivae.data.images.base import ImageSet, Split
+from sivae.data.images.builtin import NAMED, is_named
 from sivae.data.images.formats.table import FORMATS, Found, Request, titles_and_files
 from sivae.data.notice import Notice, ignore
 from sivae.data.stores import FolderStore, Store, is_archive, open_store
@@ -22,7 +23,7 @@ def open_images(
     """Open a data set of images in any format of :data:`sivae.data.images.formats.table.FORMATS`.
 
     Args:
-        path: a folder or a file.
+        path: a folder or a file; or the name of a built-in set, a key of :data:`sivae.data.images.builtin.NAMED`.
         split: which part, where the data has parts; None: the train images, or all where there are no parts.
         skip_damaged: leave damaged image files out of what is loaded or prepared, and count them.
         notice: called with lines about choices that were made.
@@ -30,11 +31,13 @@ def open_images(
     Raises:
         DataError: the path does not exist, its format is unknown, it is damaged, or it has no such part.
     """
+    if split not in (None, "train", "test"):
+        raise DataError(f"split = {split!r}: expected train or test")
+    if is_named(os.fspath(path)):
+        return NAMED[os.fspath(path)](split)
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
-    if split not in (None, "train", "test"):
-        raise DataError(f"split = {split!r}: expected train or test")
     store, only = _store_of(path, notice)
     found = _find(store, only)
     if not found:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sivae.data.images.base import ImageSet, PackedImages, Split
-from sivae.data.images.builtin.digits import open_digits
 from sivae.data.images.crop import Crop
 from sivae.data.images.levels import at_resolution
 from sivae.data.images.loading.dataset import read_dataset
@@ -19,7 +17,6 @@ from sivae.data.notice import Notice, ignore
 from sivae.errors import DataError, NoSuchSplitError
 
 Images = PackedImages | FittedImages
-DIGITS = "digits"  # names the digits that scikit-learn ships, where a path is expected
 
 
 class Parts(NamedTuple):
@@ -115,7 +112,7 @@ def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: No
     """Open one part of a data set, as it is.
 
     Args:
-        path: any data set that :func:`open_images` reads, or the word "digits".
+        path: any data set that :func:`open_images` reads.
         split: the part; None: the test images where there are some, else all.
         skip_damaged: leave out images that cannot be decoded; else they are an error.
         notice: called with a line about the chosen part.
@@ -123,8 +120,6 @@ def open_split(path: str, split: Split | None, *, skip_damaged: bool, notice: No
     Raises:
         DataError: the images are missing or damaged, or there is no such part.
     """
-    if path == DIGITS and not Path(path).exists():
-        return open_digits(split or "test")
     say = _once(notice)
     if split is not None:
         return open_images(path, split=split, skip_damaged=skip_damaged, notice=say)
