@@ -23,6 +23,13 @@ PICKLE_SHARING = 16  # values for each byte of a pickle, where a value counts as
 
 ARRAY_HEADER = 10_000  # bytes of the header of a .npy file, as numpy allows
 MATLAB_DIMENSIONS = 32
+
+CLOUDS = 1_000_000  # point clouds in one set
+CLOUD_ITEMS = 10_000_000  # points, faces or triangles of one of them
+CLOUD_TEXT = 128 << 20  # bytes of one that is written as text; its numbers take four times as much
+CLOUD_HEADER = 1 << 16  # bytes of the header of a .ply file
+CLOUD_PROPERTIES = 256  # numbers and lists of each element that it describes
+
 MODEL_LAYERS = 1000  # linear layers of one network that a setting counts
 MODEL_SIDE = 1 << 14  # pixels; a convolutional network has layers for each halving
 

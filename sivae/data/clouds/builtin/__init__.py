@@ -1,0 +1,1 @@
+"""Procedural chairs, tables, planes and lamps, which need no files."""

@@ -1,0 +1,57 @@
+"""The built-in set of shapes: chairs, tables, planes and lamps, made when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sivae.data.clouds.base import CloudSet, Normalize, Part, Shape
+from sivae.data.clouds.builtin.chairs import chair
+from sivae.data.clouds.builtin.draws import Draws
+from sivae.data.clouds.builtin.lamps import lamp
+from sivae.data.clouds.builtin.loft import Triangles
+from sivae.data.clouds.builtin.planes import plane
+from sivae.data.clouds.builtin.tables import table
+from sivae.errors import DataError
+
+NAME = "shapes"  # names the set where a path is expected
+COUNTS: dict[Part, int] = {"train": 3000, "test": 500}  # shapes of each class
+_MAKERS: dict[str, Callable[[Draws], Triangles]] = {"chair": chair, "table": table, "plane": plane, "lamp": lamp}
+KINDS = tuple(_MAKERS)
+_SEEDS = 1 << 63
+
+
+class BuiltinShapes(CloudSet):
+    """Procedural shapes as surfaces, y upwards, ordered by class.
+
+    Test shapes have proportions that no training shape has; see :class:`sivae.data.clouds.builtin.draws.Draws`.
+
+    Args:
+        part: "train" has 3,000 shapes of each class, "test" 500.
+        classes: some of chair, table, plane and lamp; None: all.
+        points, normalize: see :class:`CloudSet`.
+        seed: another one gives other shapes; from 0.
+    """
+
+    def __init__(
+        self, part: Part, classes: Sequence[str] | None, *, points: int, normalize: Normalize, seed: int
+    ) -> None:
+        chosen = KINDS if classes is None else tuple(classes)
+        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(KINDS):
+            raise DataError(f"{NAME}: classes are {', '.join(chosen) or 'none'}; expected some of {', '.join(KINDS)}")
+        if not 0 <= seed < _SEEDS:
+            raise DataError(f"{NAME}: seed = {seed}; expected a whole number from 0")
+        self._part, self._seed, self._each = part, seed, COUNTS[part]
+        names = [f"{kind} {index}" for kind in chosen for index in range(self._each)]
+        labels = np.repeat(np.arange(len(chosen), dtype=np.int64), self._each)
+        super().__init__(NAME, names, labels, chosen, points=points, normalize=normalize)
+
+    def shape(self, index: int) -> Shape:
+        label, number = divmod(index, self._each)
+        kind = self.class_names[label]
+        return _MAKERS[kind](Draws(self._seed, KINDS.index(kind), self._part, number))
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{NAME} {self._part} {' '.join(self.class_names)} {self._seed}"

@@ -1,0 +1,1 @@
+"""Readers of files with point clouds and surfaces. None of them runs or unpickles anything."""
