@@ -1,4 +1,4 @@
-"""Data to train on: points of densities in the plane, and images. Names load on first use: help needs no torch."""
+"""Data to train on: densities in the plane, images, and point clouds. Names load on first use: help needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw pictures of images (`grids`) and charts of numbers (`charts`), all in one look (`look`).
+"""Draw pictures of images (`grids`), point clouds (`clouds`) and charts of numbers (`charts`) in one look (`look`).
 
 Nothing is imported here, as Pillow and matplotlib take time to load.
 """

@@ -24,7 +24,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     write_files(tmp_path / "ffhq/images1024x1024", pngs(["00000/00000.png", "01000/01000.png"], height=128, width=128))
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```(bash|python)\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
-    assert [kind for kind, _ in examples] == ["bash", "python", "python", "python", "python"]
+    assert [kind for kind, _ in examples] == ["bash", "python", "python", "python", "python", "python"]
     for kind, text in examples:
         if kind == "bash":
             for line in text.splitlines():
@@ -43,6 +43,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "12 (12, 32, 32, 3)",
         "[(12, 32, 32, 3), (12, 8, 8, 3)]",
         "host 3",
+        "12000 2000 ['chair', 'table', 'plane', 'lamp']",
     ):
         assert said in out
 
