@@ -22,6 +22,7 @@ EXPERIMENTS: dict[str, str] = {
     "balance": "balance",
     "entropy": "entropy",
     "images": "image_sheet",
+    "image-methods": "image_methods",
     "ood": "ood",
     "translation": "translation",
 }

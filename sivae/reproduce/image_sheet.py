@@ -13,9 +13,6 @@ from sivae.reproduce.markdown import figure, number, table
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sivae.models import VAEModel
-    from sivae.settings.run import RunConfig
-
 NAME = "images"
 SUMMARY = "samples, reconstructions and interpolations of a model of images on one sheet"
 NEEDS = "a trained run (--run RUN); or images (--data PATH) to train cifar10's model on; else it trains on digits"
@@ -52,6 +49,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     from sivae.models.latent import generate
     from sivae.models.pixels import image_range
     from sivae.pretrained import from_pretrained
+    from sivae.reproduce.shown_images import paths_between, some_images
     from sivae.training.folder import read_config, read_summary
 
     if any(run.summary is None for run in runs.values()):
@@ -59,7 +57,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     run = Path(settings.run) if settings.run is not None else next(iter(runs.values())).folder
     config, summary = read_config(run), read_summary(run)
     model = from_pretrained(run).to(find_device(settings.device))
-    x, conditions, source = _some_images(model, config, settings.data)
+    x, conditions, source = some_images(model, config, max(_COLUMNS * _PAIR_ROWS, 2 * _PATHS), path=settings.data)
 
     def given(count: int) -> Tensor | None:
         return None if conditions is None else conditions.repeat(-(-count // len(conditions)), 1)[:count]
@@ -72,7 +70,7 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     with evaluating(model):
         samples = torch.cat(list(generate(model, count, seed=0, condition=given(count))))
         again = model.reconstruct(shown, condition=given(len(shown)))
-        paths = _paths(model, x, conditions)
+        paths = paths_between(model, x, conditions, rows=_PATHS, columns=_COLUMNS)
     pairs = torch.cat(
         [rows for pair in zip(shown.split(_COLUMNS), again.split(_COLUMNS), strict=True) for rows in pair]
     )
@@ -100,53 +98,3 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     if values:
         sections.append(("Metrics of the run", table(["metric", "value"], values)))
     return Report(about, sections, {"run": str(run), "step": step, "metrics": metrics}, [_SHEET])
-
-
-def _some_images(model: VAEModel, config: RunConfig, data: str | None) -> tuple[Tensor, Tensor | None, str]:
-    """Images spread over the set that the run is measured on, their conditions, and what to call them.
-
-    Images are [N, C, H, W] in the model's value range.
-    """
-    import numpy as np
-    import torch
-
-    from sivae.models.base import one_hot
-    from sivae.models.pixels import from_uint8, image_range
-    from sivae.settings.data import ImageData
-    from sivae.training.measured_images import MeasuredImages
-
-    channels, side, _ = model.sample_shape
-    source = config.data
-    if isinstance(source, ImageData):
-        source = source.changed(resolution=side, channels=channels, cache="none", path=data or source.path)
-    elif data is not None:
-        raise ConfigError(f"--data has no effect on a run on {source.name}; leave it out")
-    try:
-        train, images = source.open_parts(for_training=False)
-    except OSError as error:
-        raise ConfigError(str(error)) from error
-    device = next(model.parameters()).device
-    rows = MeasuredImages(images, device, conditional=False).spread(max(_COLUMNS * _PAIR_ROWS, 2 * _PATHS))
-    pixels = torch.from_numpy(np.stack([images.read(row) for row in rows]))  # uint8 [N, H, W, C]
-    x = from_uint8(pixels.to(device), image_range(model))
-    name = "training images" if train is images else "test images"
-    if model.condition_dim == 0:
-        return x, None, name
-    labels = torch.tensor([images.label(row) for row in rows])
-    return x, one_hot(labels, model.condition_dim).to(device), name
-
-
-def _paths(model: VAEModel, x: Tensor, conditions: Tensor | None) -> Tensor:
-    """Rows of originals with the path between them, [_PATHS * _COLUMNS, C, H, W]."""
-    import torch
-
-    from sivae.models.latent import slerp
-
-    mu, _ = model.encode(x, conditions)
-    shown = []
-    for first in range(min(_PATHS, len(x) // 2)):
-        last = len(x) - 1 - first  # far apart, so that they rarely are of one class
-        z = slerp(mu[first], mu[last], _COLUMNS - 2)
-        condition = None if conditions is None else conditions[first].expand(len(z), -1)
-        shown += [x[first : first + 1], model.decode(z, condition), x[last : last + 1]]
-    return torch.cat(shown)
