@@ -135,7 +135,9 @@ def conform(config: Any) -> None:
         within = about(field).within
         if isinstance(value, str | None) or within is None or within.holds(value):
             continue
-        raise ConfigError(f"{field.name} = {show(value)}: it must be {within.words}")
+        option = about(field).option
+        named = f"{field.name} (--{option})" if option else field.name
+        raise ConfigError(f"{named} = {show(value)}: it must be {within.words}")
 
 
 @dataclass(frozen=True, kw_only=True)

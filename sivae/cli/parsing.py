@@ -93,7 +93,9 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{error.argument_name}: {error.message}")
         if unknown and not any(word.startswith("-") for word in unknown):
             taken = " ".join(str(action.metavar) for action in self.actions() if not action.option_strings)
-            self.error(f"one argument too many: {unknown[0]}; expected {taken or 'options only'}")
+            known = {option for action in self.actions() for option in action.option_strings}
+            data = "; images are named by --data PATH" if "--data" in known else ""
+            self.error(f"one argument too many: {unknown[0]}; expected {taken or 'options only'}{data}")
         if unknown:
             self.error(f"unknown: {' '.join(unknown)}{self._hint(unknown)}")
         for name, message in self._required.items():

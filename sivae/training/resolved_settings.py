@@ -145,6 +145,13 @@ def growth_notice(config: RunConfig) -> str:
     )
 
 
+def freeze_notice(config: RunConfig) -> str:
+    """Describe that a network is frozen with its first, random weights; empty for other runs."""
+    if config.freeze is None or config.init_from is not None:
+        return ""
+    return f"the {config.freeze} keeps random weights while it is frozen; --init-from names trained ones"
+
+
 def threads_notice(config: RunConfig) -> str:
     """Describe that a run on the CPU uses fewer threads than torch would; empty for other runs."""
     assert config.threads is not None

@@ -42,6 +42,7 @@ from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, checked_record, read_records
 from sivae.training.resolved_settings import (
     asks_for_longer,
+    freeze_notice,
     growth_notice,
     resolve,
     resumed,
@@ -157,7 +158,7 @@ def train(
             config = config.replace(**{key: getattr(added, key) for key in (*OF_LENGTH, "changes")})
         if automatic:
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
-        for text in filter(None, [growth_notice(config), *notices]):
+        for text in filter(None, [growth_notice(config), freeze_notice(config), *notices]):
             say(text)
         initial = None
         if config.init_from is not None and (folder is None or not list_checkpoints(folder / CHECKPOINTS)):

@@ -199,6 +199,14 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ),
         ("train rings extra --hiden=3", "unknown: extra --hiden=3; did you mean --hidden? see sivae train --help"),
         ("info more", "one argument too many: more; expected options only; see sivae info --help"),
+        (
+            "train mnist digits.zip",
+            "one argument too many: digits.zip; expected PRESET; images are named by --data PATH",
+        ),
+        (
+            "train 8gaussians --target-decoder-every 0",
+            "bootstrap (--target-decoder-every) = 0.0: it must be more than 0",
+        ),
         ("train rings --fakes prior --fakes reconstruction", "--fakes is given twice; see sivae train --help"),
         ("train --fakes prior rings --steps 0", "steps = 0: it must be 1 or more"),
         ("train --milestones 0.5 rings --steps 0", "steps = 0: it must be 1 or more"),

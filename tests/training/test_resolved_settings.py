@@ -11,7 +11,7 @@ import torch
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.folder import read_config
-from sivae.training.resolved_settings import resolve
+from sivae.training.resolved_settings import freeze_notice, resolve
 from sivae.training.run import train
 
 
@@ -67,3 +67,9 @@ def test_a_run_keeps_the_precision_that_was_chosen(
     assert read_config(tmp_path / "run").precision == "bf16"
     monkeypatch.undo()
     assert train(config, tmp_path / "run", resume=True)["steps"] == 5
+
+
+def test_a_network_that_is_frozen_with_random_weights_is_named() -> None:
+    assert freeze_notice(_short()) == freeze_notice(_short(freeze="encoder", init_from="run")) == ""
+    said = freeze_notice(_short(freeze="encoder"))
+    assert said == "the encoder keeps random weights while it is frozen; --init-from names trained ones"
