@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 
 from sivae.bounds import ARRAY_HEADER
 from sivae.data.stores import ZipStore
+from sivae.errors import reason_of
 
 MAGIC = b"\x93NUMPY"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -42,7 +43,12 @@ def read_header(head: bytes, size: int) -> Header:
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"it has version {version[0]}.{version[1]} of the format, expected 1.0 or 2.0")
-    shape, by_columns, dtype = _HEADERS[version](file, max_header_size=ARRAY_HEADER)
+    try:
+        shape, by_columns, dtype = _HEADERS[version](file, max_header_size=ARRAY_HEADER)
+    except ValueError:
+        raise
+    except Exception as error:  # NumPy reads it as Python's syntax, which damage breaks in many ways
+        raise ValueError(f"its header is damaged: {reason_of(error)}") from None
     if dtype.hasobject:
         raise ValueError("it holds objects, not numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size - file.tell():

@@ -220,7 +220,7 @@ def _check_name(path: Path, name: str) -> None:
     if len(name) > NAME_BYTES or name.count("/") > FOLDER_DEPTH:
         raise DataError(
             f"{path} holds folders within folders, more than {FOLDER_DEPTH} deep or with a name of more than "
-            f"{NAME_BYTES:,} bytes: {name[:80]} …; move the images into fewer folders"
+            f"{NAME_BYTES:,} bytes: {name[:80]} …; move the files into fewer folders"
         )
 
 
@@ -273,7 +273,9 @@ class ZipStore(Store):
                 except (FileNotFoundError, PermissionError):
                     raise
                 except Exception as error:  # damaged archives raise many kinds of errors
-                    raise DataError(f"{self.path} is no zip archive, or it is damaged: {reason_of(error)}") from None
+                    raise DataError(
+                        f"{self.path} is no zip archive, or it is damaged: {reason_of(error)}; fetch it again"
+                    ) from None
             return self._opened[1]
 
     def read(self, name: str) -> bytes:
@@ -294,12 +296,12 @@ class ZipStore(Store):
             raise
         except RuntimeError as error:
             if isinstance(error, NotImplementedError):
-                raise DamagedImageError(f"{self.where(name)} is damaged: {error}") from None
+                raise DamagedImageError(f"{self.where(name)} is damaged: {error}; fetch it again") from None
             raise DataError(f"{self.where(name)} cannot be read: {error}; unpack the archive first") from None
         except Exception as error:  # damaged archives raise many kinds of errors
             if isinstance(error, OSError) and error.errno in _SCARCE:
                 raise
-            raise DamagedImageError(f"{self.where(name)} is damaged: {reason_of(error)}") from None
+            raise DamagedImageError(f"{self.where(name)} is damaged: {reason_of(error)}; fetch it again") from None
 
     def head(self, name: str, size: int = HEAD) -> bytes:
         packed = self._zip().getinfo(name)
@@ -451,11 +453,11 @@ class TarStore(Store):
             return self._content[name]
         size, offset = self.sizes[name], self._offsets[name]
         if offset + size > self._size:
-            raise DamagedImageError(f"{self.where(name)} is cut short")
+            raise DamagedImageError(f"{self.where(name)} is cut short; fetch it again")
         _check_memory(self.where(name), size)
         content = self._file.read_at(offset, size)
         if len(content) < size:
-            raise DamagedImageError(f"{self.where(name)} is cut short")
+            raise DamagedImageError(f"{self.where(name)} is cut short; fetch it again")
         return content
 
 

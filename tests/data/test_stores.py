@@ -33,7 +33,7 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_deeper_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / DEEP).mkdir(parents=True)
-    with pytest.raises(DataError, match=r"holds folders within folders, more than 100 deep .*; move the images into"):
+    with pytest.raises(DataError, match=r"holds folders within folders, more than 100 deep .*; move the files into"):
         open_images(tmp_path)
 
 

@@ -201,15 +201,17 @@ class StoredClouds(CloudSet):
         return Arrays(Path(self._store.where(name)), self._store.read(name))
 
     def _array_of(self, name: str, key: str) -> NDArray[np.generic]:
-        if self._array is None or self._array[0] != (name, key):
-            if key:
-                array = self._open_npz(name)[key]
-            elif isinstance(self._store, FolderStore):
-                array = map_array(self._store.path / name)
-            else:
-                array = read_array(self._store.read(name))
-            self._array = (name, key), array
-        return self._array[1]
+        last = self._array
+        if last is not None and last[0] == (name, key):
+            return last[1]
+        if key:
+            array = self._open_npz(name)[key]
+        elif isinstance(self._store, FolderStore):
+            array = map_array(self._store.path / name)
+        else:
+            array = read_array(self._store.read(name))
+        self._array = (name, key), array
+        return array
 
 
 def _by_number(class_name: str) -> tuple[bool, int, str]:

@@ -183,6 +183,9 @@ def _walk(body: bytes | memoryview, element: _Element, order: str) -> tuple[dict
     kept: dict[int, list[tuple[Any, ...]]] = {}
     position = 0
     sizes = [np.dtype(one.type).itemsize for one in element.properties]
+    least = sum(np.dtype(one.length or one.type).itemsize for one in element.properties)  # all lists empty
+    if least * element.count > len(body):
+        raise ValueError(f"it is cut short: its {element.count:,} of {element.name[:40]!r} need {least:,} bytes each")
     for _ in range(element.count):
         for one, size in zip(element.properties, sizes, strict=True):
             if one.length:
