@@ -412,8 +412,12 @@ def _frame(pixels: Pixels) -> Image.Image:
     if _is_grey(pixels):
         flat = picture.convert("L")  # 256 levels: exact
     else:
-        palette = picture.quantize(256)
+        palette = picture.quantize(255)
+        palette.putpalette([*(palette.getpalette() or [])[: 3 * 255], *[255] * 3])
         flat = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+        # Pillow's search for the nearest colour is coarse, and would make white paper a light grey.
+        white = Image.fromarray((np.asarray(picture) == 255).all(2))
+        flat.paste(len(palette.getpalette() or []) // 3 - 1, mask=white)
     return flat.resize((flat.width * max(factor, 1), flat.height * max(factor, 1)), Image.Resampling.NEAREST)
 
 

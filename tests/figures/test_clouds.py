@@ -101,6 +101,7 @@ def test_files_of_grids_rows_and_animations_are_written(tmp_path: Path) -> None:
     with Image.open(tmp_path / "path.gif") as animation:
         assert animation.n_frames == 8  # there and back, without the ends twice
         assert animation.size == (200, 200)
+        assert animation.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # as the page around it
     cloud_gif(clouds[:1], tmp_path / "one.gif")
 
 
