@@ -45,7 +45,7 @@ GROUPS = {
     "train": Group(
         {
             "presets": "list what can be trained, with the settings and their source",
-            "train": "train a model on images or on points in the plane, or resume a run",
+            "train": "train a model on images, point clouds or points in the plane, or resume a run",
             "evaluate": "compute the metrics of a trained model",
         },
         "sivae sample RUN, or sivae reconstruct RUN --data PATH",

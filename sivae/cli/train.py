@@ -17,6 +17,7 @@ from sivae.cli.parsing import Parser, number, switch, whole
 from sivae.errors import ConfigError
 from sivae.fields import about, alternatives, types_of
 from sivae.objectives import OBJECTIVES
+from sivae.settings.data import absolute
 from sivae.settings.growth import GROWTH_KINDS
 from sivae.settings.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
 from sivae.settings.run import PARTS, Placed, RunConfig, every_setting, placed_settings, resumable_keys
@@ -39,6 +40,8 @@ _EXAMPLES = [
     "sivae train rings --steps 3000 --seed 7 --out runs/short",
     "sivae train checkerboard --beta-neg 0.4 --semantics paper --fakes prior",
     "sivae train 8gaussians --objective intro --margin 5",
+    "sivae train points-shapes --data shapes:chair",
+    "sivae train points-chair --data ShapeNetCore.zip",
     "sivae train --resume runs/short",
 ]
 
@@ -94,7 +97,7 @@ def help_of(
         parser = _parser(placed for placed in every_setting() if placed.part == "run")
         lines = "\n".join(f"  {name:<20}{row.summary}" for name, row in PRESETS.items())
         parser.describe(
-            "Train a Soft-IntroVAE, an IntroVAE or a VAE on images, or on points in the plane.\n\n"
+            "Train a Soft-IntroVAE, an IntroVAE or a VAE on images, on point clouds, or on points in the plane.\n\n"
             "The run's folder gets config.json, metrics.jsonl, TensorBoard events, pictures, checkpoints and "
             "summary.json. Ctrl-C finishes the iteration and writes a checkpoint.\n\n"
             "sivae train PRESET --help lists all options of a preset, with its values.\n\n"
@@ -150,7 +153,7 @@ def _changes(given: argparse.Namespace) -> dict[str, Any]:
         if value is not None:
             if key in _FILES and not value:
                 raise ConfigError(f"--{placed.option} is empty; name a file or a folder, or leave it out")
-            changes[key] = str(Path(value).absolute()) if key in _FILES else value
+            changes[key] = absolute(value) if key in _FILES else value
     return changes
 
 
@@ -312,6 +315,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
     )
     for name in summary["pictures"]:
         console.print(str(folder / name), soft_wrap=True, markup=False)
-    of_images = read_config(folder).data.SAMPLES == "images"
-    then = "sivae sample {0}, or sivae interpolate {0} --seeds 1 2" if of_images else "sivae evaluate {0} --seed 1"
+    generates = read_config(folder).data.SAMPLES != "points"
+    then = "sivae sample {0}, or sivae interpolate {0} --seeds 1 2" if generates else "sivae evaluate {0} --seed 1"
     notice(f"next: {then.format(shlex.quote(str(folder)))}")

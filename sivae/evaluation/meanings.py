@@ -44,6 +44,14 @@ IMAGES = {
     "class_chance": Meaning("", "accuracy of guessing one class"),
     "content_chance": Meaning("", "accuracy of guessing one content"),
 }
+CLOUDS = {
+    "chamfer": Meaning("lower", "Chamfer distance to the reconstruction"),
+    "kl": Meaning("", "KL from posterior to prior (nats)"),
+    "voxel_jsd": Meaning("lower", "JSD of samples and clouds (bits)"),
+    "mmd": Meaning("lower", "Chamfer distance to the nearest sample"),
+    "coverage": Meaning("higher", "share of clouds nearest to a sample"),
+    "one_nn": Meaning("lower", "accuracy of telling samples, best 0.5"),
+}
 
 _NETWORK = "_effnet_lite0"
 SAMPLES = {  # by EfficientNet-Lite0, whose values are not those of Inception
@@ -60,9 +68,9 @@ SAMPLES = {  # by EfficientNet-Lite0, whose values are not those of Inception
 def meanings(names: Collection[str]) -> list[Meaning]:
     """The meanings of a model's metrics; empty words for one that is not known.
 
-    A kl is another thing of points than of images. Metrics of points have a jsd, those of images have none.
+    A kl is another thing of points than of images. Metrics of points have a jsd, those of clouds have a chamfer.
     """
-    known = POINTS if "jsd" in names else IMAGES
+    known = POINTS if "jsd" in names else CLOUDS if "chamfer" in names else IMAGES
     return [known.get(name) or _of_samples(name) or _of_translation(name) for name in names]
 
 

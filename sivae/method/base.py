@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from sivae import ops
 from sivae.method.kl_average import KLAverage
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
-from sivae.method.objectives import Objective
+from sivae.method.objectives import CHAMFER, Objective
 from sivae.method.target import TargetDecoder
 from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
@@ -133,7 +133,7 @@ class BaseStep(Generic[AnyObjective]):
         self.generator = generator
         self.options = options
         self.apply = apply
-        self.distance = distance
+        self.distance = ops.chamfer_distance if distance is None and objective.kind == CHAMFER else distance
         self.kl_average = KLAverage() if kl_average is None and objective.follows_kl else kl_average
         if target is None and objective.target_every is not None:
             target = TargetDecoder(self.model)

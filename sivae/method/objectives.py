@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sivae.method.kl_average import KLAverage
 
 
-ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits"]  # of sivae.ops.reconstruction_error
+# Of sivae.ops.reconstruction_error, and the distance of clouds, sivae.ops.chamfer_distance.
+ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits", "chamfer"]
+CHAMFER: ErrorKind = "chamfer"
 RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
@@ -91,7 +93,9 @@ class Objective(Choice):
     SHARES_PASSES: ClassVar[bool] = False
     WARMS_UP: ClassVar[bool] = True
 
-    kind: ErrorKind | None = setting(None, help="The reconstruction error.", metavar="{" + ",".join(RUN_KINDS) + "}")
+    kind: ErrorKind | None = setting(
+        None, help="The reconstruction error.", metavar="{" + ",".join((*RUN_KINDS, CHAMFER)) + "}"
+    )
     perceptual: str | None = setting(
         None,
         help="File of VGG-16's weights (vgg16-397923af.pth). The reconstruction error is then perceptual, and --kind "
@@ -169,8 +173,9 @@ class Objective(Choice):
         Raises:
             ConfigError: the run does not fit.
         """
-        if self.kind is not None and self.kind not in RUN_KINDS:
-            raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(RUN_KINDS)}")
+        kinds = (CHAMFER,) if config.data.SAMPLES == "clouds" else RUN_KINDS
+        if self.kind is not None and self.kind not in kinds:
+            raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(kinds)}")
 
     def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
         """Make the training step.

@@ -14,12 +14,23 @@ from sivae.fields import AT_LEAST_1, Choice, Range, setting
 from sivae.settings.models import Samples
 
 if TYPE_CHECKING:
+    from sivae.data.clouds import CloudSet
     from sivae.data.images import ImageSet
     from sivae.data.images.parts import Parts
 
 Cache = Literal["auto", "device", "host", "none"]
 Split = Literal["train", "test"]
+Normalize = Literal["sphere", "cube", "none"]
+Turn = Literal["none", "x", "y", "z"]
 Notice = Callable[[str], None]
+
+
+def absolute(path: str) -> str:
+    """Make a path absolute, since a run may be resumed in another folder. The name of a built-in set stays."""
+    from sivae.data.images.builtin import is_named
+
+    of_clouds = path.partition(":")[0] == "shapes" and not os.path.exists(path)
+    return path if of_clouds or is_named(path) else os.path.abspath(path)
 
 
 def _cache() -> Any:
@@ -266,4 +277,63 @@ class ImageData(Data):
         return open_split(self._place("--in"), split, skip_damaged=skip_damaged or self.skip_damaged, notice=notice)
 
 
-DATA_KINDS: dict[str, type[Data]] = {kind.NAME: kind for kind in (DensityData, DigitsData, ShapesData, ImageData)}
+@dataclass(frozen=True, kw_only=True)
+class CloudData(Data):
+    """Clouds of points in space: whatever `sivae.data.clouds.open_clouds` reads."""
+
+    NAME: ClassVar[str] = "clouds"
+    SAMPLES: ClassVar[Samples] = "clouds"
+
+    path: str | None = setting(
+        None,
+        help="The clouds or surfaces: shapes (built in) or shapes:CLASS, or a folder, archive or file of .ply, .off, "
+        ".npy or .npz.",
+        option="data",
+        unset="none; it must be given",
+        metavar="PATH",
+        resumable=True,
+    )
+    points: int = setting(help="Points in a cloud; each batch takes new ones of a shape.", within=AT_LEAST_1)
+    classes: tuple[str, ...] = setting((), help="Classes to take, by name. None given: all.")
+    normalize: Normalize = setting(
+        "sphere", help="Bring each shape into the ball of diameter 1 (sphere) or the unit cube, around 0; or not."
+    )
+    rotation: Turn = setting("none", help="Axis about which each training cloud is turned by a random angle.")
+
+    @property
+    def title(self) -> str:
+        """See :attr:`Data.title`."""
+        return self.path or "the data"
+
+    def check_is_named(self, preset: str) -> None:
+        """See :meth:`Data.check_is_named`."""
+        if self.path is None:
+            raise ConfigError(
+                f"the preset {preset} needs point clouds; name them by --data PATH: a folder, archive or file of .ply, "
+                ".off, .npy or .npz; or train points-shapes, whose shapes are built in"
+            )
+
+    def open_part(self, part: Split, *, show: bool = False) -> CloudSet:
+        """Open the clouds to train on or those to measure on.
+
+        Args:
+            part: which of the two.
+            show: show progress while files are read.
+
+        Raises:
+            ConfigError: no path is given.
+            DataError: the clouds are not there, or damaged.
+        """
+        from sivae.data.clouds import open_clouds
+
+        if self.path is None:
+            raise ConfigError("path: no point clouds are named; name them by --data PATH")
+        classes = self.classes or None
+        return open_clouds(
+            self.path, part=part, classes=classes, points=self.points, normalize=self.normalize, show=show
+        )
+
+
+DATA_KINDS: dict[str, type[Data]] = {
+    kind.NAME: kind for kind in (DensityData, DigitsData, ShapesData, ImageData, CloudData)
+}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sivae.bounds import MODEL_LAYERS
 from sivae.errors import ConfigError
-from sivae.fields import AT_LEAST_1, COUNTS, SHARE, Choice, Need, Range, setting
+from sivae.fields import AT_LEAST_1, COUNTS, POSITIVE, SHARE, Choice, Need, Range, setting
 
 if TYPE_CHECKING:
     from sivae.models import VAEModel
 
-Samples = Literal["points", "images"]
+Samples = Literal["points", "images", "clouds"]
 Norm = Literal["batch", "group", "none"]
 Supervision = Literal["none", "pairs"]
 
@@ -71,12 +71,24 @@ class Model(Choice):
         """The networks, initialised from the global generator.
 
         Args:
-            sample: what the data decides: `data_dim` of points; `image_size` and `channels` of images, `condition_dim`
-                of a conditional model, and what else the architecture takes.
+            sample: what the data decides: `data_dim` of points in the plane; `points` of clouds; `image_size` and
+                `channels` of images, `condition_dim` of a conditional model, and what else the architecture takes.
         """
         from sivae.models import build_model
 
         return build_model(self.NAME, **{key: getattr(self, key) for key in self.key_names()}, **sample)
+
+
+def check_batch_norm(norm: Norm, processes: int, device: str) -> None:
+    """Refuse batch norm in several processes on CPUs.
+
+    Raises:
+        ConfigError: the norm is "batch" there.
+    """
+    if norm == "batch" and processes > 1 and device == "cpu":
+        raise ConfigError(
+            "norm = 'batch': several processes share its statistics only on GPUs; choose norm group or none"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +137,7 @@ class Conv(Model):
 
     def check_processes(self, count: int, device: str) -> None:
         """See :meth:`Model.check_processes`."""
-        if self.norm == "batch" and count > 1 and device == "cpu":
-            raise ConfigError(
-                "norm = 'batch': several processes share its statistics only on GPUs; choose norm group or none"
-            )
+        check_batch_norm(self.norm, count, device)
 
     def build(self, **sample: Any) -> VAEModel:
         """See :meth:`Model.build`."""
@@ -214,4 +223,28 @@ class Translation(Model):
         return model
 
 
-MODEL_KINDS: dict[str, type[Model]] = {kind.NAME: kind for kind in (MLP, Conv, Style, Translation)}
+@dataclass(frozen=True, kw_only=True)
+class PointNet(Model):
+    """The networks for clouds of points: a PointNet, and fully connected layers."""
+
+    NAME: ClassVar[str] = "pointnet"
+    SAMPLES: ClassVar[Samples] = "clouds"
+
+    z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
+    widths: tuple[int, ...] = setting(
+        help="Features of a point after each layer of the encoder; the last are maximized over the points.",
+        within=COUNTS,
+    )
+    hidden: int = setting(help="Width of the encoder's layer after the maximum.", within=AT_LEAST_1)
+    decoder_widths: tuple[int, ...] = setting(help="Widths of the decoder's inner layers.", within=COUNTS)
+    norm: Norm = setting("batch", help="Normalisation of the encoder: batch as published, group, or none.")
+    prior_std: float = setting(
+        0.2, help="Standard deviation of the latent prior, in units of the weights.", within=POSITIVE
+    )
+
+    def check_processes(self, count: int, device: str) -> None:
+        """See :meth:`Model.check_processes`."""
+        check_batch_norm(self.norm, count, device)
+
+
+MODEL_KINDS: dict[str, type[Model]] = {kind.NAME: kind for kind in (MLP, Conv, Style, Translation, PointNet)}

@@ -48,7 +48,7 @@ def resolve(config: RunConfig) -> RunConfig:
 def _precision_on(device: torch.device, config: RunConfig) -> Precision:
     """What the precision "auto" stands for."""
     # The small networks of points wait for launches on a GPU, and casts are more of them.
-    pays = config.data.SAMPLES == "images" or device.type == "cpu"
+    pays = config.data.SAMPLES != "points" or device.type == "cpu"
     return "bf16" if pays and multiplies_bfloat16(device) else "fp32"
 
 

@@ -21,6 +21,7 @@ from sivae.machine import find_device
 from sivae.models import VAEModel
 from sivae.models.base import one_hot
 from sivae.models.storage import DESCRIPTION, load_model
+from sivae.settings.data import absolute
 from sivae.training.checkpoint import load_latest
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 from sivae.training.process_settings import process_settings
@@ -89,7 +90,7 @@ def evaluate(
         return _of_model(folder, seed or 0, device or "auto", data, crop, bool(skip_damaged), asked)
     config = read_config(folder)
     if data is not None:
-        config = config.replace(path=str(Path(data).absolute()))
+        config = config.replace(path=absolute(os.fspath(data)))
     if crop is not None:
         config = config.replace(crop=crop)
     if skip_damaged is not None and hasattr(config.data, "skip_damaged"):
@@ -117,7 +118,7 @@ def evaluate(
         at_step(model, config, checkpoint.step)
         place(model, config, where)
         metrics = task.evaluate(model, config.seed, asked)
-    on = task.measured_on if data is None else f"images of {data}"
+    on = task.measured_on if data is None or config.data.SAMPLES == "clouds" else f"images of {data}"
     return {"step": checkpoint.step, "seed": config.seed, **({"measured_on": on} if on else {}), **for_json(metrics)}
 
 
@@ -140,6 +141,8 @@ def _of_model(
 
     where = find_device(device)
     model = load_model(folder).to(where)
+    if len(model.sample_shape) == 2:
+        return _of_cloud_model(folder, model, seed, data, asked)
     if len(model.sample_shape) != 3:
         raise ConfigError(f"{folder} is a model of points without a run, so its data is unknown; name its run")
     if data is None:
@@ -160,6 +163,22 @@ def _of_model(
         return {"seed": seed, "measured_on": f"images of {data}", **for_json(measure(model, measured, seed, asked))}
     except OSError as error:
         raise ConfigError(str(error)) from error
+
+
+def _of_cloud_model(
+    folder: Path, model: VAEModel, seed: int, data: str | os.PathLike[str] | None, asked: FeatureFiles
+) -> dict[str, Any]:
+    from sivae.data.clouds import open_clouds
+    from sivae.training.measured_clouds import MeasuredClouds, check_files, measure_clouds
+
+    check_files(asked)
+    if data is None:
+        raise ConfigError(f"{folder} is a model without a run; name the clouds to measure it on by --data PATH")
+    try:
+        clouds = MeasuredClouds(open_clouds(data, part="test", points=model.sample_shape[0]))
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+    return {"seed": seed, "measured_on": clouds.words, **for_json(measure_clouds(model, clouds, seed))}
 
 
 def _in_turn(model: VAEModel) -> Callable[[int], Tensor | None]:

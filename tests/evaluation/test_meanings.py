@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from sivae.evaluation.feature_distances import sample_metrics
-from sivae.evaluation.meanings import IMAGES, POINTS, SAMPLES, meanings
+from sivae.evaluation.meanings import CLOUDS, IMAGES, POINTS, SAMPLES, meanings
 
 
 def test_a_kl_of_points_is_a_distance_and_of_images_none() -> None:
     assert meanings(["kl", "jsd"])[0].better == "lower"
     assert meanings(["kl", "rec"])[0].better == ""
+    assert meanings(["kl", "chamfer"])[0].better == ""
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_metrics_of_translations(name: str, better: str, words: str) -> None:
 
 
 def test_rows_fit_a_terminal_of_80_columns() -> None:
-    for names in (POINTS, IMAGES, SAMPLES):
+    for names in (POINTS, CLOUDS, IMAGES, SAMPLES):
         for name, found in names.items():
             assert len(found.words) < 40 and len(name) < 15 and found.better in ("lower", "higher", "")
 

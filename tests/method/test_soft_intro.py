@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sivae import ops
 from sivae.method.kl_average import KLAverage
 from sivae.method.plain import PlainSoftIntroStep, l1, mse
-from sivae.models import MLPVAE
+from sivae.models import MLPVAE, PointVAE
 from sivae.objectives import FAKES, IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.training import IntroStep, SoftIntroStep, StepNoise, StepOptions, VAEStep
 
@@ -513,3 +513,24 @@ def test_the_same_generator_state_gives_the_same_step(model, batch):
     assert torch.equal(ours, theirs)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["loss_encoder"] != second["loss_encoder"]
+
+
+@pytest.mark.parametrize("bootstrap", [None, 1.0])
+def test_the_step_of_point_clouds_equals_the_plain_step_with_chamfer_distances(bootstrap: float | None) -> None:
+    torch.manual_seed(3)
+    model = PointVAE(20, 2, (6, 8), 7, (8,)).double()
+    clouds = torch.rand(BATCH, 30, 3, dtype=torch.float64) - 0.5
+    other = copy.deepcopy(model)
+    names = [field.name for field in dataclasses.fields(StepNoise)]
+    noise = StepNoise(**{name: torch.randn(BATCH, 2, dtype=torch.float64) for name in names})
+    target = None if bootstrap is None else copy.deepcopy(other)
+    scale = 1.0 / clouds[0].numel()
+    plain = PlainSoftIntroStep(
+        other, *optimizers(other), scale=scale, gamma_r=1.0, error=ops.chamfer_distance, target=target, **WEIGHTS
+    )
+    objective = SoftIntroObjective(gamma_r=1.0, kind="chamfer", bootstrap=bootstrap, **WEIGHTS)
+    ours = SoftIntroStep(model, *optimizers(model), objective)(clouds, noise)
+    compare_losses(ours, plain(clouds, noise), 1e-10)
+    for name in ("encoder", "decoder"):
+        assert distance(gradients(getattr(model, name)), gradients(getattr(other, name))) < 1e-9, name
+        assert distance(weights(getattr(model, name)), weights(getattr(other, name))) < 1e-10, name

@@ -17,7 +17,8 @@ from sivae.fields import about, plain, settings_of
 from sivae.method.objectives import ErrorKind
 from sivae.objectives import OBJECTIVES, IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.ops.library import KINDS
-from sivae.settings.models import MLP, Conv
+from sivae.settings.data import CloudData
+from sivae.settings.models import MLP, Conv, PointNet
 from sivae.settings.presets import PRESETS, preset_config
 from sivae.settings.run import PARTS, RunConfig, every_setting, placed_settings
 
@@ -111,6 +112,26 @@ def test_presets_are_the_published_settings(preset: str, beta_kl: float, beta_re
     assert config.warmup_steps == 2_000
     rates = [config.learning_rate_at(step) for step in (1, 10_000, 10_001, 15_000, 15_001, 30_000)]
     assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-5, 2e-6, 2e-6])
+
+
+@pytest.mark.parametrize("kind", ["chair", "airplane", "car", "table"])
+def test_presets_of_point_clouds_are_the_published_settings(kind: str) -> None:
+    config = preset_config(f"points-{kind}", steps=2_000)
+    assert config.objective == SoftIntroObjective(
+        kind="chamfer", beta_kl=0.2, beta_rec=1.0, beta_neg=20.0, gamma_r=1e-8, alpha=2.0, scale=None
+    )
+    assert config.data == CloudData(points=2048, classes=(kind,))
+    assert config.model == PointNet(
+        z_dim=128,
+        widths=(64, 128, 256, 256, 512),
+        hidden=256,
+        decoder_widths=(64, 128, 512, 1024),
+        norm="batch",
+        prior_std=0.2,
+    )
+    assert (config.batch_size, config.warmup_steps, preset_config(f"points-{kind}").epochs) == (32, 0, 2_000)
+    rates = [config.learning_rate_at(step) for step in (350, 351, 450, 451, 550, 551, 2_000)]  # as epochs
+    assert rates == pytest.approx([5e-4, 2.5e-4, 2.5e-4, 1.25e-4, 1.25e-4, 6.25e-5, 6.25e-5])
 
 
 @pytest.mark.parametrize(
@@ -241,7 +262,7 @@ def test_unknown_presets_and_objectives_are_named() -> None:
 
 
 def test_the_kinds_of_errors_are_those_of_the_op() -> None:
-    assert get_args(ErrorKind) == tuple(KINDS)
+    assert get_args(ErrorKind) == (*KINDS, "chamfer")  # of clouds, by an op of its own
 
 
 def test_runs_of_before_these_were_settings_are_read() -> None:

@@ -162,6 +162,14 @@ def open_task(
         if data is not None:
             raise ConfigError(f"data: the preset {config.preset} draws its points from a density; leave data out")
         return PointsTask(config, device, processes)
+    if config.data.SAMPLES == "clouds":
+        from sivae.training.tasks.clouds import CloudTask
+
+        if data is not None:
+            raise ConfigError(
+                f"data: the preset {config.preset} learns point clouds; name them by path, and leave data out"
+            )
+        return CloudTask(config, device, processes, show=show, for_training=for_training)
     from sivae.training.tasks.images import ImageTask
     from sivae.training.tasks.translation import TranslationTask
 
