@@ -24,6 +24,8 @@ def options(parser: Parser) -> None:
 
         With the run's own seed (the default), the metrics equal those at the end of its training. Points: gnelbo, KL
         and JSD. Images: MSE, PSNR and SSIM of reconstructions, rec and kl; FID and KID with --fid-weights.
+        Point clouds: Chamfer distance of reconstructions, kl, and for samples the JSD over voxels, minimum matching
+        distance, coverage and 1-nearest-neighbour accuracy.
         Translations: their distance to the true images, and how much the class code reveals of the content and the
         content code of the class.
 
@@ -45,7 +47,7 @@ def options(parser: Parser) -> None:
     parser.require("run", "name the run's folder, as sivae train printed it; runs/8gaussians-seed0, for example")
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the metrics' samples. (default: the run's)")
     parser.add_argument("--device", metavar="NAME", help="Device to compute on. (default: the run's)")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="Images to measure on. (default: the run's)")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="Data to measure on. (default: the run's)")
     add_crop(parser, "as in the run's training; of a model, --data must be square, and --against is cut in the middle")
     parser.add_argument(
         "--skip-damaged",

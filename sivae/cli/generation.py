@@ -118,12 +118,36 @@ def refuse(given: argparse.Namespace, names: Sequence[str], reason: str) -> None
 
 
 @dataclass
-class ImageModel:
-    """A model of images, ready on its device."""
+class OpenedModel:
+    """A model, ready on its device."""
 
     model: VAEModel
     device: torch.device
     source: Path
+
+    def beside(self, name: str) -> Path:
+        """The default path of an output: in the run's folder, or beside a model's folder.
+
+        It is never inside a checkpoint's or a model's folder, which holds the model alone.
+        """
+        stem, dot, ending = name.partition(".")
+        if self.source.parent.name == "checkpoints":
+            step = self.source.name.lstrip("0") or "0"
+            return self.source.parent.parent / f"{stem}-step{step}{dot}{ending}"
+        if (self.source / "model.json").exists():
+            return self.source.with_name(f"{self.source.name}-{name}")
+        return self.source / name
+
+
+@dataclass
+class CloudModel(OpenedModel):
+    """A model of point clouds."""
+
+
+@dataclass
+class ImageModel(OpenedModel):
+    """A model of images."""
+
     crop: Crop = "center"
 
     @property
@@ -206,19 +230,6 @@ class ImageModel:
 
         return from_uint8(pixels.to(self.device), self.value_range)
 
-    def beside(self, name: str) -> Path:
-        """The default path of an output: in the run's folder, or beside a model's folder.
-
-        It is never inside a checkpoint's or a model's folder, which holds the model alone.
-        """
-        stem, dot, ending = name.partition(".")
-        if self.source.parent.name == "checkpoints":
-            step = self.source.name.lstrip("0") or "0"
-            return self.source.parent.parent / f"{stem}-step{step}{dot}{ending}"
-        if (self.source / "model.json").exists():
-            return self.source.with_name(f"{self.source.name}-{name}")
-        return self.source / name
-
 
 def _stacked(images: Sequence[np.ndarray]) -> Tensor:
     import numpy as np
@@ -233,12 +244,22 @@ def open_model(given: argparse.Namespace) -> ImageModel:
     Raises:
         ConfigError: the model makes no images or has no such class, or the device is missing.
     """
+    opened = open_any_model(given)
+    if isinstance(opened, CloudModel):
+        raise ConfigError(f"{given.model}: this model makes point clouds, and this verb is for images; name another")
+    return opened
+
+
+def open_any_model(given: argparse.Namespace) -> ImageModel | CloudModel:
+    """Load a model of images or of point clouds, as :func:`open_model`."""
     import sivae
     from sivae.machine import find_device
 
     chosen = getattr(given, "class_", None)
     device = find_device(given.device)
     model = sivae.from_pretrained(given.model, averaged=not given.raw_weights)
+    if len(model.sample_shape) == 2:
+        return CloudModel(model.to(device), device, given.model.absolute())
     if len(model.sample_shape) != 3:
         raise ConfigError(f"{given.model}: this model makes points, not images; use sivae evaluate for it")
     if chosen is not None and not model.condition_dim:
@@ -287,6 +308,16 @@ def truncations(given: argparse.Namespace) -> list[Truncation]:
         raise ConfigError(f"--truncation {' '.join(map(str, given.truncation))}: expected numbers, 0.7 for example")
     cutoff = {} if given.cutoff is None else {"cutoff": given.cutoff}
     return [Truncation(psi, **cutoff) for psi in given.truncation]
+
+
+def add_each(parser: Parser) -> None:
+    """Add --each, the folder of clouds."""
+    parser.add_argument(
+        "--each",
+        type=Path,
+        metavar="DIR",
+        help="Write each cloud as a .ply file into this folder (models of point clouds).",
+    )
 
 
 def check_grid(rows: int, columns: int) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sivae.cli.generation import add_class, add_model, add_picture, add_weights_and_device, open_model, refuse
+from sivae.cli import clouds
+from sivae.cli.generation import (
+    CloudModel,
+    add_class,
+    add_each,
+    add_model,
+    add_picture,
+    add_weights_and_device,
+    open_any_model,
+    refuse,
+)
 from sivae.cli.parsing import Parser, add_crop, at_least, file, seed
 from sivae.errors import ConfigError
 
@@ -27,11 +37,12 @@ def options(parser: Parser) -> None:
             "sivae interpolate runs/celebahq256-conv-seed0 me.jpg you.jpg",
             "sivae interpolate runs/cifar10-seed0 --seeds 1 2 --steps 13 --out path.png",
             "sivae interpolate imported/celebahq256 --seeds 4 9 --gif path.gif",
+            "sivae interpolate runs/points-shapes-seed0 chair.ply lamp.ply --gif path.gif",
         ],
     )
     add_model(parser)
-    parser.add_argument("a", nargs="?", type=Path, metavar="A", help="Image file at the start.")
-    parser.add_argument("b", nargs="?", type=Path, metavar="B", help="Image file at the end.")
+    parser.add_argument("a", nargs="?", type=Path, metavar="A", help="Image file, or file of a cloud, at the start.")
+    parser.add_argument("b", nargs="?", type=Path, metavar="B", help="The same at the end.")
     parser.add_argument("--seeds", nargs=2, type=seed, metavar="N", help="Two samples instead of two images.")
     parser.add_argument(
         "--steps", type=at_least(2), default=9, metavar="N", help="Images on the path, both ends included."
@@ -45,9 +56,13 @@ def options(parser: Parser) -> None:
     add_picture(parser, "interpolation-….png", "File of the picture, which shows the path in one row.")
     parser.add_argument("--gif", type=file(".gif"), metavar="FILE.gif", help="Write an animation there and back.")
     parser.add_argument(
-        "--frames", type=at_least(2), metavar="N", help=f"Images of the animation from end to end. (default: {_FRAMES})"
+        "--frames",
+        type=at_least(2),
+        metavar="N",
+        help=f"Images of the animation from end to end. (default: {_FRAMES}, of clouds {clouds.FRAMES})",
     )
     add_crop(parser)
+    add_each(parser)
     add_weights_and_device(parser)
 
 
@@ -61,7 +76,11 @@ def run(given: argparse.Namespace) -> None:
         refuse(given, ["crop"], "is for image files; leave it out")
     if given.frames is not None and given.gif is None:
         raise ConfigError("--frames goes with --gif FILE; leave it out, or name the animation's file")
-    opened = open_model(given)
+    opened = open_any_model(given)
+    if isinstance(opened, CloudModel):
+        clouds.interpolate(given, opened)
+        return
+    refuse(given, ["each"], "is for models of point clouds; leave it out")
     condition = opened.conditions([given.class_])
 
     import torch

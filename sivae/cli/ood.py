@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sivae.cli import clouds
 from sivae.cli.generation import (
     IN_FOLDER,
+    CloudModel,
     ImageModel,
     add_model,
     add_weights_and_device,
-    open_model,
+    open_any_model,
     refuse,
 )
 from sivae.cli.parsing import Parser, add_crop, at_least, file, number, seed
@@ -38,7 +40,7 @@ def options(parser: Parser) -> None:
         --in A --against B measures how well two sets are separated, where B is the positive class: AUROC, AUPR and FPR
         at 95 % TPR with bootstrap intervals, a histogram, and every score. --calibrate saves a threshold, which is a
         quantile of the scores of A. --score FOLDER writes a score for each image file of a folder, and with
-        --threshold a verdict.
+        --threshold a verdict. Of the clouds of a model of point clouds, --against compares two sets.
         """,
         [
             "sivae ood runs/digits-seed0 --against olivetti-faces.zip",
@@ -46,6 +48,7 @@ def options(parser: Parser) -> None:
             "sivae ood runs/cifar10-seed0 --against svhn/ --by kl",
             "sivae ood runs/cifar10-seed0 --calibrate threshold.json --quantile 0.99",
             "sivae ood runs/cifar10-seed0 --score pictures/ --threshold threshold.json",
+            "sivae ood runs/points-chair-seed0 --against shapes:lamp",
         ],
     )
     add_model(parser)
@@ -131,7 +134,10 @@ def options(parser: Parser) -> None:
 def run(given: argparse.Namespace) -> None:
     """Score, measure, write, and print a table."""
     _check_combination(given)
-    opened = open_model(given)
+    opened = open_any_model(given)
+    if isinstance(opened, CloudModel):
+        clouds.ood(given, opened)
+        return
     _check_out(given, opened)
     if given.score is not None:
         _score_files(given, opened)

@@ -1,4 +1,4 @@
-"""`sivae reconstruct`: show images beside their reconstructions by a model."""
+"""`sivae reconstruct`: show images or point clouds beside their reconstructions by a model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sivae.cli import clouds
 from sivae.cli.generation import (
+    CloudModel,
     ImageModel,
     add_class,
     add_data_set,
+    add_each,
     add_model,
     add_picture,
     add_weights_and_device,
-    open_model,
+    open_any_model,
     refuse,
     style_model,
 )
@@ -41,16 +44,19 @@ def options(parser: Parser) -> None:
         Images are cut to squares (--crop), resized to the model's size, and compared at that size. They are decoded
         from the posterior mean, so that the result does not depend on chance. --every-lod does this at each resolution
         of a grown model, from 4 x 4 upwards, with images averaged down to that resolution.
+
+        A model of point clouds takes files or sets of clouds, as sivae train points-shapes --data does.
         """,
         [
             "sivae reconstruct runs/celebahq256-conv-seed0 me.jpg you.jpg",
             "sivae reconstruct runs/cifar10-seed0 --data cifar-10-python.tar.gz --split test",
             "sivae reconstruct imported/cifar10 --data pictures/ --count 64 --seed 3 --out pairs.png",
             "sivae reconstruct imported/ffhq256 me.jpg you.jpg --every-lod",
+            "sivae reconstruct runs/points-shapes-seed0 --data shapes:chair --each chairs/",
         ],
     )
     add_model(parser)
-    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="Image files.")
+    parser.add_argument("images", nargs="*", type=Path, metavar="FILE", help="Image files, or files of clouds.")
     add_data_set(
         parser, "any that sivae train reads.", "train", f"Number of images of the data set. (default: {_COUNT})"
     )
@@ -61,6 +67,7 @@ def options(parser: Parser) -> None:
     )
     add_class(parser)
     add_picture(parser, "reconstructions.png")
+    add_each(parser)
     add_crop(parser)
     add_weights_and_device(parser)
 
@@ -71,7 +78,11 @@ def run(given: argparse.Namespace) -> None:
         raise ConfigError("name image files, or a data set by --data PATH, and not both")
     if given.data is None:
         refuse(given, ["split", "count", "seed"], "goes with --data, not with image files; leave it out")
-    opened = open_model(given)
+    opened = open_any_model(given)
+    if isinstance(opened, CloudModel):
+        clouds.reconstruct(given, opened)
+        return
+    refuse(given, ["each"], "is for models of point clouds; leave it out")
     labels: Sequence[int | None]
     if given.data is None:
         pixels = opened.read_files(given.images, ", or give the folder by --data")

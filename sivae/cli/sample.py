@@ -1,4 +1,4 @@
-"""`sivae sample`: draw images from a model's prior."""
+"""`sivae sample`: draw images or point clouds from a model's prior."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sivae.cli import clouds
 from sivae.cli.generation import (
     IMAGES_IN_PICTURE,
+    CloudModel,
     ImageModel,
     add_class,
     add_model,
     add_picture,
     add_truncation,
     add_weights_and_device,
-    open_model,
+    open_any_model,
     refuse,
     style_model,
     truncations,
@@ -39,7 +41,7 @@ def options(parser: Parser) -> None:
     """Add the verb's options."""
     parser.describe(
         """
-        Draw images from a model's prior.
+        Draw images or point clouds from a model's prior.
 
         An image depends only on the seed and on its position: --count 16 draws the first 16 of the 64 that --count 64
         draws. A model that was trained with classes uses them in turn. For a style-based model, --truncation makes
@@ -51,6 +53,7 @@ def options(parser: Parser) -> None:
             "sivae sample runs/cifar10-seed0 --count 100 --columns 10 --seed 7 --out samples.png",
             "sivae sample imported/celebahq256 --count 1000 --each samples/",
             "sivae sample runs/digits-seed0 --class 3",
+            "sivae sample runs/points-shapes-seed0 --each clouds/",
             "sivae sample imported/ffhq256 --truncation 0.7",
             "sivae sample imported/ffhq256 --truncation 0 0.25 0.5 0.75 1",
         ],
@@ -60,7 +63,7 @@ def options(parser: Parser) -> None:
         "--count",
         type=at_least(1),
         metavar="N",
-        help=f"Number of images. (default: {_COUNT}, of a sweep {_COUNT_OF_SWEEP})",
+        help=f"Number of samples. (default: {_COUNT}, of a sweep {_COUNT_OF_SWEEP}, of clouds {clouds.SAMPLES})",
     )
     parser.add_argument(
         "--columns",
@@ -72,12 +75,18 @@ def options(parser: Parser) -> None:
     add_class(parser)
     add_truncation(parser, sweep=True)
     add_picture(parser, "samples-seedN.png", "File of the picture; --each and --npz draw one only with --out.")
-    parser.add_argument("--each", type=Path, metavar="DIR", help="Write each image as a PNG file into this folder.")
+    parser.add_argument(
+        "--each",
+        type=Path,
+        metavar="DIR",
+        help="Write each image as a PNG file, or each cloud as a .ply file, into this folder.",
+    )
     parser.add_argument(
         "--npz",
         type=file(".npz"),
         metavar="FILE.npz",
-        help="Write all images as one uint8 array [N, H, W, C], which --data of the other verbs reads.",
+        help="Write all images as one uint8 array [N, H, W, C], or all clouds as one [N, points, 3] of float32, "
+        "which --data of the other verbs reads.",
     )
     add_weights_and_device(parser)
 
@@ -87,7 +96,10 @@ def run(given: argparse.Namespace) -> None:
     sweeps = given.truncation is not None and len(given.truncation) > 1
     count = given.count or (_COUNT_OF_SWEEP if sweeps else _COUNT)
     towards = truncations(given)
-    opened = open_model(given)
+    opened = open_any_model(given)
+    if isinstance(opened, CloudModel):
+        clouds.sample(given, opened)
+        return
     if sweeps:
         _sweep(opened, towards, given, count)
         return

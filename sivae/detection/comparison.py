@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sivae import files
+from sivae.detection.clouds import CloudDetector
 from sivae.detection.detector import Detector, Scores
 from sivae.evaluation.ood import Threshold, separation
 from sivae.machine import versions
 
 
 def comparison(
-    detector: Detector,
+    detector: Detector | CloudDetector,
     names: tuple[str, str],
     inside: Scores,
     outside: Scores,

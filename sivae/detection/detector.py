@@ -113,6 +113,7 @@ def density_of(
     sigma: float | None = None,
     beta_rec: float | None = None,
     beta_kl: float | None = None,
+    kind: str = "mse",
     notice: Notice = lambda text: None,
 ) -> PixelDensity:
     """Choose p(x|z) so that the ELBO is the one that the training maximized, unless the arguments say otherwise.
@@ -121,6 +122,7 @@ def density_of(
         objective: the run's; None: unknown, and weights that are not given are 1.
         sigma: standard deviation of a Gaussian; replaces both weights.
         beta_rec, beta_kl: replace the run's weights.
+        kind: of the error, where the objective is unknown.
         notice: called with a message where weights had to be assumed.
 
     Raises:
@@ -138,7 +140,9 @@ def density_of(
                     f"the settings of this model's training are unknown; assuming {' and '.join(missing)} "
                     "(set them by --beta-rec and --beta-kl, or by --sigma)"
                 )
-            return PixelDensity.of_objective(1.0 if beta_rec is None else beta_rec, 1.0 if beta_kl is None else beta_kl)
+            return PixelDensity.of_objective(
+                1.0 if beta_rec is None else beta_rec, 1.0 if beta_kl is None else beta_kl, kind
+            )
         if beta_rec is None or beta_kl is None:
             of_rec, of_kl = objective.elbo_weights()
             beta_rec, beta_kl = (of_rec if beta_rec is None else beta_rec), (of_kl if beta_kl is None else beta_kl)

@@ -32,7 +32,7 @@ from sivae import ops
 from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype, evaluating, samples_at_once
 
-_KINDS = ("mse", "l1")
+_KINDS = ("mse", "l1", "chamfer")
 _BLOCK_BITS, _BLOCK = 24, 64  # samples of one image that share an offset of the noise; blocks of one image
 NUMBER_LIMIT = 1 << (63 - _BLOCK_BITS)  # image numbers are below it
 
@@ -44,7 +44,8 @@ class PixelDensity:
     Attributes:
         precision: the factor of the reconstruction error in -log p(x|z), above 0: 1 / (2 sigma²) of a Gaussian, 1 / b
             of a Laplace density.
-        kind: "mse" is a Gaussian, "l1" a Laplace density.
+        kind: "mse" is a Gaussian, "l1" a Laplace density; "chamfer" has minus precision times the Chamfer distance of
+            two clouds as its logarithm, up to a constant that is the same for all clouds.
 
     Raises:
         ValueError: the precision is not a finite number above 0, or there is no such kind.
@@ -55,7 +56,7 @@ class PixelDensity:
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
-            raise ValueError(f"PixelDensity: kind is {self.kind!r}, expected {' or '.join(map(repr, _KINDS))}")
+            raise ValueError(f"PixelDensity: kind is {self.kind!r}, expected one of {', '.join(map(repr, _KINDS))}")
         if not (math.isfinite(self.precision) and self.precision > 0):
             raise ValueError(f"PixelDensity: precision is {self.precision}, expected a finite number above 0")
 
@@ -85,14 +86,22 @@ class PixelDensity:
             raise ValueError(f"sigma is {sigma}, expected a finite number above 0")
         return cls(0.5 / sigma**2)
 
+    def error(self, recon: Tensor, target: Tensor) -> Tensor:
+        """Compute the error that `precision` is the factor of, [B]."""
+        if self.kind == "chamfer":
+            return ops.chamfer_distance(recon, target)
+        return ops.reconstruction_error(recon, target, kind=self.kind)
+
     @property
     def sigma(self) -> float:
         """Standard deviation of an element."""
-        return math.sqrt(0.5 / self.precision) if self.kind == "mse" else math.sqrt(2.0) / self.precision
+        return math.sqrt(2.0) / self.precision if self.kind == "l1" else math.sqrt(0.5 / self.precision)
 
     @property
     def log_normaliser(self) -> float:
-        """Of one element: log sqrt(2 pi sigma²), or log 2b."""
+        """Of one element: log sqrt(2 pi sigma²), or log 2b; 0 of clouds, whose constant is left out."""
+        if self.kind == "chamfer":
+            return 0.0
         return 0.5 * math.log(math.pi / self.precision) if self.kind == "mse" else math.log(2.0 / self.precision)
 
 
@@ -215,7 +224,7 @@ def _estimate(
             given = None if condition is None else condition.repeat(len(eps), 1)
             again = model.render(z.to(x.dtype).flatten(0, 1), given)  # [k B, ...]
             target = x if len(eps) == 1 else x.expand(len(eps), *x.shape).flatten(0, 1)
-            rec = ops.reconstruction_error(again, target, kind=density.kind).double().view_as(log_ratio)
+            rec = density.error(again, target).double().view_as(log_ratio)
             log_x = -density.precision * rec - constant
             log_sum = torch.logaddexp(log_sum, torch.logsumexp(_possible(log_x + log_ratio), 0))
             log_x_sum = log_x_sum + log_x.sum(0)

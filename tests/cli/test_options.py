@@ -16,8 +16,8 @@ NAMES = {
     "--fid-count --lpips-weights --json",
     "prepare": "--resolution --crop --channels --split --workers --skip-damaged --no-levels --quiet",
     "sample": "--count --columns --seed --class --truncation --cutoff --out --each --npz --raw-weights --device",
-    "reconstruct": "--crop --data --split --count --seed --every-lod --class --out --raw-weights --device",
-    "interpolate": "--crop --seeds --steps --linear --class --out --gif --frames --raw-weights --device",
+    "reconstruct": "--crop --data --split --count --seed --every-lod --class --out --each --raw-weights --device",
+    "interpolate": "--crop --seeds --steps --linear --class --out --each --gif --frames --raw-weights --device",
     "mix": "--crop --rows --columns --seed --first --truncation --cutoff --out --raw-weights --device",
     "translate": "--crop --content --class --data --split --count --seed --out --separate --raw-weights --device",
     "reproduce": "--list --size --out --seeds --steps --data --against --run --vgg --lpips --device --threads "
