@@ -252,7 +252,8 @@ def _points_of(array: NDArray[np.generic]) -> NDArray[np.float64]:
     if array.dtype.kind not in "iuf":
         raise ValueError(f"it holds {array.dtype}, expected real numbers")
     places = array[:, :3] if array.shape[1] <= _MOST_COLUMNS and array.shape[1] >= 3 else array.T
-    return places.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a NaN is refused with the file's name, without a warning before
+        return places.astype(np.float64)
 
 
 def _chosen(entries: list[_Entry], part: Part, where: str) -> list[_Entry]:

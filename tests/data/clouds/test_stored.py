@@ -186,6 +186,7 @@ class Bomb:
         ("a.npz", npz(points=points(0, 2, 5), labels=np.array([1])), "labels are int64 of shape"),
         ("a.npz", npz(points=np.zeros((5_000_000, 3))), "claims to unpack to 120.0 MB, more than 250 times"),
         ("a.npz", b"PK", "is no zip archive"),
+        ("a.npy", npy(np.array([[0x7F800001] * 3], np.uint32).view(np.float32)), "a coordinate is not finite"),
         ("a.off", b"", "does not begin with OFF"),
         ("a.ply", b"", "does not begin with ply"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
@@ -193,6 +194,7 @@ class Bomb:
     ],
 )  # fmt: skip
 @PACKED
+@pytest.mark.filterwarnings("error")
 def test_hostile_files_are_refused_by_name(pack: Pack, name: str, content: bytes, reason: str, tmp_path: Path) -> None:
     path = pack(tmp_path, {f"train/{name}": content})
     with pytest.raises(DataError, match=rf"(?s)train/{name}.*{reason}"):

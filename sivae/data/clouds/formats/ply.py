@@ -25,6 +25,7 @@ _TYPES = {
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _CODES = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "f4": "f", "f8": "d"}
+_SIZES = {kind: np.dtype(kind).itemsize for kind in _CODES}  # bytes
 _ORDERS = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}
 _CORNERS = ("vertex_indices", "vertex_index")
 _END = b"end_header"
@@ -70,7 +71,8 @@ def read_ply(content: bytes) -> NDArray[np.float64]:
         if element.name == "vertex":
             if not {"x", "y", "z"} <= set(columns) or any(columns[name].ndim != 1 for name in "xyz"):
                 raise ValueError("its points have no x, y and z")
-            points = np.stack([columns[name] for name in "xyz"], 1).astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a NaN is refused with the file's name, without a warning before
+                points = np.stack([columns[name] for name in "xyz"], 1).astype(np.float64)
         elif element.name == "face":
             polygons = _polygons(columns)
     if points is None or not len(points):
@@ -160,20 +162,20 @@ def _first_lengths(body: bytes | memoryview, element: _Element, order: str) -> d
     for index, one in enumerate(element.properties):
         if one.length:
             lengths[index], position = _length(body, position, one, order)
-            position += lengths[index] * np.dtype(one.type).itemsize
+            position += lengths[index] * _SIZES[one.type]
         else:
-            position += np.dtype(one.type).itemsize
+            position += _SIZES[one.type]
     return lengths
 
 
 def _length(body: bytes | memoryview, position: int, one: _Property, order: str) -> tuple[int, int]:
     """The length of a list that begins at a position, and the position of its first number."""
     assert one.length is not None
-    start = position + np.dtype(one.length).itemsize
+    start = position + _SIZES[one.length]
     if start > len(body):
         raise ValueError("it is cut short")
     (value,) = struct.unpack_from(order + _CODES[one.length], body, position)
-    if not 0 <= value <= (len(body) - start) // np.dtype(one.type).itemsize or value != int(value):
+    if not 0 <= value <= (len(body) - start) // _SIZES[one.type] or value != int(value):
         raise ValueError(f"it is cut short, or a list in it claims {value} numbers")
     return int(value), start
 
@@ -182,8 +184,8 @@ def _walk(body: bytes | memoryview, element: _Element, order: str) -> tuple[dict
     """Read rows one by one, as their lists have several lengths; only the corners of faces are kept."""
     kept: dict[int, list[tuple[Any, ...]]] = {}
     position = 0
-    sizes = [np.dtype(one.type).itemsize for one in element.properties]
-    least = sum(np.dtype(one.length or one.type).itemsize for one in element.properties)  # all lists empty
+    sizes = [_SIZES[one.type] for one in element.properties]
+    least = sum(_SIZES[one.length or one.type] for one in element.properties)  # all lists empty
     if least * element.count > len(body):
         raise ValueError(f"it is cut short: its {element.count:,} of {element.name[:40]!r} need {least:,} bytes each")
     for _ in range(element.count):
