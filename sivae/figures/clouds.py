@@ -30,6 +30,7 @@ _SWING = math.radians(25.0)  # how far the viewer of an animation walks to each 
 _DISTANCE = 3.2  # of the viewer, in extents of the clouds
 _FILLED = 0.44  # extent of the clouds on the picture, in its sides
 _BALL, _POINTS = 0.0155, 2048  # radius of a ball in extents, where a cloud has so many points
+_FAINT = 28  # of 255: so faint a shadow is left out, whose edge the few colours of a GIF would show
 _SHADES = 64  # from near to far
 _NEAR, _MIDDLE, _FAR, _SHADOW = "#16405f", "#3a86ab", "#b9dbe4", "#dfe3e8"
 
@@ -175,7 +176,9 @@ def _draw_shadow(picture: Image.Image, seen: NDArray[np.float64], radius: float)
     draw = ImageDraw.Draw(mask)
     for circle in _circles(seen, 1.6 * radius, coarse).tolist():
         draw.ellipse(circle, fill=255)
-    mask = mask.filter(ImageFilter.GaussianBlur(0.028 * coarse)).resize(picture.size, Image.Resampling.BILINEAR)
+    mask = mask.filter(ImageFilter.GaussianBlur(0.028 * coarse))
+    mask = mask.point([max(0, level - _FAINT) * 255 // (255 - _FAINT) for level in range(256)])
+    mask = mask.resize(picture.size, Image.Resampling.BILINEAR)
     picture.paste(Image.new("RGB", picture.size, _SHADOW), mask=mask)
 
 
