@@ -12,6 +12,8 @@ OPS = (
     "batch_norm_leaky_relu",
     "chamfer_distance",
     "chamfer_distance_over_cdist",
+    "mixture_log_prob",
+    "mixture_log_prob_over_products",
 )
 # Whole training iterations: on points, on images with the convolutional model, on images with the style model.
 STEP, IMAGE_STEP, STYLE_STEP = "step", "image_step", "style_step"

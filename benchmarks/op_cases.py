@@ -196,6 +196,20 @@ def _chamfer_inputs(shape: Shape, sample: Sampler) -> Inputs:
     return Inputs(clouds, clouds, (sample.normal(shape[0]),))
 
 
+def _mixture_inputs(shape: Shape, sample: Sampler) -> Inputs:
+    rows, components, dims = shape
+    z, mu, logvar = (sample.normal(*size, leaf=True) for size in ((rows, dims), (components, dims), (components, dims)))
+    weights = torch.softmax(sample.normal(components), 0).requires_grad_()
+    leaves = (z, weights, mu, logvar)
+    return Inputs(leaves, leaves, (sample.normal(rows),))
+
+
+def _mixture_moved(shape: Shape) -> tuple[int, int]:
+    rows, components, dims = shape
+    forward = rows * (dims + 1) + components * (2 * dims + 1)
+    return forward, forward + rows * dims + components * (2 * dims + 1)
+
+
 def _per_element(forward: int, backward: int) -> Callable[[Shape], tuple[int, int]]:
     return lambda shape: (forward * math.prod(shape), backward * math.prod(shape))
 
@@ -225,6 +239,8 @@ _LatentOperation = functools.partial(
 #       If a cache keeps a plane between the two readings, less is read from memory.
 #   batch_norm_leaky_relu: forward reads x twice and the residual, and writes y; backward reads x, y and y's gradient
 #       twice and writes two gradients.
+#   mixture_log_prob: forward reads z and the parameters; backward reads them and writes their gradients. Densities are
+#       left out: an implementation may compute them again. Differences take the time, not memory.
 #   chamfer_distance: forward reads both clouds; backward reads them and writes two gradients. The positions of the
 #       nearest points are left out: an implementation may find them again. Distances take the time, not memory.
 OPERATIONS: Mapping[str, Operation] = {
@@ -321,6 +337,22 @@ OPERATIONS: Mapping[str, Operation] = {
             for name, eager in (
                 ("chamfer_distance", eager_ops.chamfer_distance),
                 ("chamfer_distance_over_cdist", eager_ops.chamfer_distance_over_cdist),
+            )
+        ),
+        *(
+            Operation(
+                name,
+                eager,
+                lambda backend, noise: functools.partial(ops.mixture_log_prob, backend=backend),
+                _mixture_inputs,
+                _mixture_moved,
+                shapes=((12800, 100, 128), (512, 10, 2)),
+                quick_shapes=((512, 10, 2),),
+                dtypes=("float32",),
+            )
+            for name, eager in (
+                ("mixture_log_prob", eager_ops.mixture_log_prob),
+                ("mixture_log_prob_over_products", eager_ops.mixture_log_prob_over_products),
             )
         ),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +17,8 @@ __all__ = [
     "chamfer_distance_over_cdist",
     "exp_elbo",
     "gaussian_kl",
+    "mixture_log_prob",
+    "mixture_log_prob_over_products",
     "mse",
     "reparameterize",
     "reparameterize_kl",
@@ -57,3 +61,17 @@ def chamfer_distance_over_cdist(points: Tensor, targets: Tensor) -> Tensor:
         return (of - to.gather(1, nearest[:, :, None].expand(of.shape))).square().sum((1, 2))
 
     return squares(points, targets, nearest_target) + squares(targets, points, nearest_point)
+
+
+def mixture_log_prob(z: Tensor, weights: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """z [N, L], weights [K], mu and logvar [K, L] -> [N], by tensors of [N, K, L]."""
+    terms = (z[:, None] - mu).square() * torch.exp(-logvar) + (logvar + math.log(2 * math.pi))  # [N, K, L]
+    return torch.logsumexp(weights.log() - 0.5 * terms.sum(2), 1)
+
+
+def mixture_log_prob_over_products(z: Tensor, weights: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """The same by matrix products, z^2 / s - 2 z mu / s + mu^2 / s with the variance s, which cancels far from 0."""
+    precision = torch.exp(-logvar)
+    distances = z.square() @ precision.t() - 2 * z @ (mu * precision).t() + (mu.square() * precision).sum(1)  # [N, K]
+    peaks = (logvar + math.log(2 * math.pi)).sum(1)
+    return torch.logsumexp(weights.log() - 0.5 * (distances + peaks), 1)

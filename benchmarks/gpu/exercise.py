@@ -19,6 +19,7 @@ LATENTS = ((5, 3), (3, 1027))
 IMAGES = ((3, 3, 5, 7), (2, 3, 64, 65))
 BATCHES = (1, 1031)
 CLOUDS = ((3, 5, 7, 3), (2, 300, 1100, 2), (1, 130, 257, 4))  # B, N, M, D: one block, and several with several tiles
+MIXTURES = ((1, 1, 1), (300, 37, 130), (5000, 10, 3))  # N, K, L
 STYLED = ((3, 5, 7, 9), (1, 8, 128, 132))  # a plane in one segment, and in several
 
 
@@ -30,7 +31,7 @@ def exercise(backend: str, device: torch.device) -> int:
     """
     with torch.device(device):
         calls = _latents(backend) + _images(backend) + _exponentials(backend)
-        calls += _styled(backend) + _clouds(backend)
+        calls += _styled(backend) + _clouds(backend) + _mixtures(backend)
     for dtype in DTYPES:
         ops.philox_normal(3, (1027,), device=device, dtype=dtype, backend=backend)
     return calls + len(DTYPES)
@@ -115,6 +116,16 @@ def _clouds(backend: str) -> int:
             for reduction in REDUCTIONS:
                 distance = ops.chamfer_distance(points, targets, reduction=reduction, backend=backend)
                 calls += _backward(distance, inputs=[points, targets])
+    return calls
+
+
+def _mixtures(backend: str) -> int:
+    calls = 0
+    for dtype in DTYPES:
+        for rows, components, dims in MIXTURES:
+            z, mu, logvar = (torch.randn(n, dims).to(dtype) for n in (rows, components, components))
+            inputs = [x.requires_grad_() for x in (z, torch.rand(components).to(dtype), mu, logvar)]
+            calls += _backward(ops.mixture_log_prob(*inputs, backend=backend), inputs=inputs)
     return calls
 
 

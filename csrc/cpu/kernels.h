@@ -173,8 +173,55 @@ struct ChamferBackward {
   SIVAE_HD_MEMBER int64_t scratch() const { return (points.count + targets.count) * dims; }
 };
 
-// Each function works on the segments [begin, end) (elements for exp_elbo and philox_normal, units for styled_norm and
-// chamfer_forward, pairs of clouds for chamfer_backward).
+// Rows of z, [N, L], that stay in registers forward, and that pass by backward; and components that z passes by.
+constexpr int64_t kMixtureRows = 8, kMixtureBlock = 32, kMixtureComponents = 4;
+// Elements of `item` bytes in a block of components or dimensions, and a count padded to whole blocks.
+SIVAE_HD int64_t mixture_lanes(int64_t item) { return 64 / item; }
+SIVAE_HD int64_t mixture_padded(int64_t count, int64_t item) {
+  return (count + mixture_lanes(item) - 1) / mixture_lanes(item) * mixture_lanes(item);
+}
+SIVAE_HD int64_t mixture_together(int64_t count) {
+  return (count + kMixtureComponents - 1) / kMixtureComponents * kMixtureComponents;
+}
+
+// [N, L], with strides in elements.
+struct MixtureRows {
+  void* data = nullptr;  // null: absent
+  int64_t row = 0, column = 0;
+};
+
+// Parameters and results are dense and of the type that arithmetic runs in. A unit of work is kMixtureRows rows.
+struct MixtureForward {
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0, components = 0, dims = 0;
+  MixtureRows z{};
+  const void* mu = nullptr;           // [blocks of components, L, lanes]
+  const void* inv_std = nullptr;      // the same
+  const void* peaks = nullptr;        // [padded K]: the log density at the mean
+  const void* log_weights = nullptr;  // [padded K]: -inf in the padding
+  void* densities = nullptr;          // [N, K]
+  void* log_prob = nullptr;           // [N]
+};
+
+// A unit of work is `rows_each` rows.
+struct MixtureBackward {
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0, components = 0, dims = 0, rows_each = 0;
+  MixtureRows z{};
+  const void* weights = nullptr;       // [K]
+  const void* mu = nullptr;            // [K, L], both padded
+  const void* inv_variance = nullptr;  // the same
+  const void* log_prob = nullptr;      // [N]
+  const void* densities = nullptr;     // [N, K]
+  RowGradient grad{};
+  MixtureRows grad_z{};                // absent where not needed
+  double* weight_sums = nullptr;       // [units, K]
+  void* first = nullptr;               // [units, K, L], both padded, or null where not needed
+  void* second = nullptr;
+};
+
+// Each function works on the segments [begin, end) (elements for exp_elbo and philox_normal, units for styled_norm,
+// chamfer_forward and mixture, pairs of clouds for chamfer_backward).
 struct KernelTable {
   const char* name;
   void (*latent_forward)(const LatentForward&, int64_t begin, int64_t end);
@@ -189,6 +236,8 @@ struct KernelTable {
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
   void (*chamfer_forward)(const ChamferForward&, int64_t begin, int64_t end, void* scratch);
   void (*chamfer_backward)(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);
+  void (*mixture_forward)(const MixtureForward&, int64_t begin, int64_t end, void* scratch);
+  void (*mixture_backward)(const MixtureBackward&, int64_t begin, int64_t end, void* scratch);
 };
 
 // The table for the best instruction set of this machine, or for the one that SIVAE_CPU_ISA names.
@@ -208,6 +257,8 @@ const KernelTable& kernels();
   void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
   void chamfer_forward(const ChamferForward&, int64_t begin, int64_t end, void* scratch);                 \
   void chamfer_backward(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);             \
+  void mixture_forward(const MixtureForward&, int64_t begin, int64_t end, void* scratch);                 \
+  void mixture_backward(const MixtureBackward&, int64_t begin, int64_t end, void* scratch);               \
   }
 
 }  // namespace sivae::cpu

@@ -4,6 +4,7 @@ from sivae.ops.backends import available_backends, backend_status, native_build,
 from sivae.ops.chamfer import chamfer_distance
 from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
+from sivae.ops.mixture import mixture_log_prob
 from sivae.ops.noise import PhiloxNoise, philox_normal
 from sivae.ops.reconstruction import reconstruction_error
 from sivae.ops.seeds import draw_seed
@@ -19,6 +20,7 @@ __all__ = [
     "exp_elbo",
     "gaussian_kl",
     "log_exp_elbo",
+    "mixture_log_prob",
     "native_build",
     "philox_normal",
     "reconstruction_error",

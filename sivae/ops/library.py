@@ -7,6 +7,7 @@ the public functions call all of them the same way. Conventions of the schemas:
 * `reduction` and `kind` are positions in `REDUCTIONS` and `KINDS`.
 * `chamfer_distance` also returns the int32 position of each point's nearest target and of each target's nearest point,
   which its backward op needs; -1 is none.
+* `mixture_log_prob` also returns the log density [N, K] of each component, which its backward op needs.
 * A backward op returns an empty tensor of shape [0] for a gradient whose `need_*` flag is not set.
 """
 
@@ -43,6 +44,10 @@ _SCHEMAS = (
     "chamfer_distance(Tensor points, Tensor targets, int reduction) -> (Tensor, Tensor, Tensor)",
     "chamfer_distance_backward(Tensor grad, Tensor points, Tensor targets, Tensor nearest_target,"
     " Tensor nearest_point, int reduction, bool need_points, bool need_targets) -> (Tensor, Tensor)",
+    "mixture_log_prob(Tensor z, Tensor weights, Tensor mu, Tensor logvar) -> (Tensor, Tensor)",
+    "mixture_log_prob_backward(Tensor grad, Tensor z, Tensor weights, Tensor mu, Tensor logvar, Tensor log_prob,"
+    " Tensor densities, bool need_z, bool need_weights, bool need_mu, bool need_logvar)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
     "philox_normal(Tensor seed, int offset, SymInt[] shape, ScalarType dtype) -> Tensor",
 )
 
@@ -59,6 +64,10 @@ def _per_sample_like(tensor: Tensor, reduction: int) -> Tensor:
 
 def _grad_like(tensor: Tensor, needed: bool) -> Tensor:
     return torch.empty_like(tensor) if needed else tensor.new_empty((0,))
+
+
+def _contiguous_grad(tensor: Tensor, needed: bool) -> Tensor:
+    return tensor.new_empty(tensor.shape if needed else (0,))
 
 
 def _fake_reparameterize(mu, logvar, noise, offset):
@@ -120,15 +129,12 @@ def _fake_styled_instance_norm_backward(
     need_scale,
     need_shift,
 ):
-    def contiguous(tensor, needed):
-        return tensor.new_empty(tensor.shape if needed else (0,))
-
     return (
         _grad_like(x, need_x),
-        contiguous(x if noise_weight is None else noise_weight, need_noise_weight),
-        contiguous(x if bias is None else bias, need_bias),
-        contiguous(x if scale is None else scale, need_scale),
-        contiguous(x if scale is None else scale, need_shift),
+        _contiguous_grad(x if noise_weight is None else noise_weight, need_noise_weight),
+        _contiguous_grad(x if bias is None else bias, need_bias),
+        _contiguous_grad(x if scale is None else scale, need_scale),
+        _contiguous_grad(x if scale is None else scale, need_shift),
     )
 
 
@@ -141,6 +147,22 @@ def _fake_chamfer_distance_backward(
     grad, points, targets, nearest_target, nearest_point, reduction, need_points, need_targets
 ):
     return _grad_like(points, need_points), _grad_like(targets, need_targets)
+
+
+def _fake_mixture_log_prob(z, weights, mu, logvar):
+    log_prob = _per_sample_like(z, REDUCTIONS.index("none"))
+    return log_prob, log_prob.new_empty((z.shape[0], mu.shape[0]))
+
+
+def _fake_mixture_log_prob_backward(
+    grad, z, weights, mu, logvar, log_prob, densities, need_z, need_weights, need_mu, need_logvar
+):
+    return (
+        _grad_like(z, need_z),
+        _contiguous_grad(weights, need_weights),
+        _contiguous_grad(mu, need_mu),
+        _contiguous_grad(logvar, need_logvar),
+    )
 
 
 def _fake_philox_normal(seed, offset, shape, dtype):
@@ -160,6 +182,8 @@ _FAKES: dict[str, Callable[..., object]] = {
     "styled_instance_norm_backward": _fake_styled_instance_norm_backward,
     "chamfer_distance": _fake_chamfer_distance,
     "chamfer_distance_backward": _fake_chamfer_distance_backward,
+    "mixture_log_prob": _fake_mixture_log_prob,
+    "mixture_log_prob_backward": _fake_mixture_log_prob_backward,
     "philox_normal": _fake_philox_normal,
 }
 # The ops that public functions call.

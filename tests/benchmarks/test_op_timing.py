@@ -27,6 +27,8 @@ TINY_SHAPES = {
     "batch_norm_leaky_relu": (2, 3, 4, 5),
     "chamfer_distance": (2, 7, 3),
     "chamfer_distance_over_cdist": (2, 7, 3),
+    "mixture_log_prob": (5, 3, 2),
+    "mixture_log_prob_over_products": (5, 3, 2),
     "loss": (3, 2, 4, 4),
 }
 TINY = [Case(OPERATIONS[name], shape) for name, shape in TINY_SHAPES.items()]

@@ -102,6 +102,18 @@ def chamfer_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) -> l
     return [(grads[r], points, targets, *nearest, r, *flags[r]) for r in range(3)]
 
 
+def mixture_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) -> list[tuple]:
+    z = cloud(layout, dtype, 5)[:1].reshape(-1, 3) if layout != "transposed" else torch.rand(3, 5).to(dtype).t()
+    weights, mu, logvar = torch.rand(4).to(dtype), torch.rand(4, 3).to(dtype), torch.rand(4, 3).to(dtype)
+    leaves = [tensor.detach().requires_grad_(grad) for tensor in (z, weights, mu, logvar)]
+    if name == "mixture_log_prob":
+        return [tuple(leaves)]
+    sums = library.sum_dtype(dtype)
+    saved = torch.rand(len(z), dtype=sums), torch.rand(len(z), 4, dtype=sums)
+    flags = [(True, True, True, True), (True, False, False, False), (False, True, False, True)]
+    return [(torch.rand(len(z), dtype=sums), *leaves, *saved, *needed) for needed in flags]
+
+
 def wrong_operands(name: str) -> Iterator[tuple]:
     """Arguments of the op of which one tensor has another shape or dtype than it must have."""
     cases = samples(name, "contiguous", torch.float32)
@@ -126,6 +138,8 @@ def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> l
         return styled_norm_samples(name, layout, dtype, grad)
     if name.startswith("chamfer_distance"):
         return chamfer_samples(name, layout, dtype, grad)
+    if name.startswith("mixture_log_prob"):
+        return mixture_samples(name, layout, dtype, grad)
     a, b = (
         t.detach().clone(memory_format=torch.preserve_format).requires_grad_() if grad else t
         for t in pair(layout, dtype)

@@ -18,6 +18,7 @@ CALLS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
     "log_exp_elbo": (lambda rec, kl: ops.log_exp_elbo(rec, kl, scale=0.1), ()),
     "exp_elbo": (lambda rec, kl: ops.exp_elbo(rec, kl, scale=0.1), ()),
     "chamfer_distance": (lambda points, targets: ops.chamfer_distance(points, targets), (5, 3)),
+    "mixture_log_prob": (lambda z, mu: ops.mixture_log_prob(z, torch.ones_like(mu[:, 0]), mu, mu), (3,)),
     "reconstruction_error": (lambda recon, target: ops.reconstruction_error(recon, target), (3, 4, 4)),
 }
 

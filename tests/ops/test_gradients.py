@@ -293,6 +293,10 @@ def calls_to_differentiate(backend: str) -> dict[str, tuple[Callable[..., Tensor
             lambda p, t: ops.chamfer_distance(p, t, backend=backend),
             (leaf(2, 4, 3), leaf(2, 5, 3)),
         ),
+        "mixture_log_prob": (
+            lambda z, w, m, v: ops.mixture_log_prob(z, w, m, v, backend=backend),
+            (leaf(4, 3), leaf(5, low=0.1), leaf(5, 3), leaf(5, 3)),
+        ),
     }
 
 
@@ -305,6 +309,13 @@ def test_chamfer_distance(backend, dims, reduction):
     """Where no two distances are so close that a step changes which is the least."""
     points, targets = leaf(2, 4, dims), leaf(2, 5, dims)
     assert gradcheck(lambda p, t: ops.chamfer_distance(p, t, reduction=reduction, backend=backend), (points, targets))
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 2), (3, 5, 4)], ids=str)
+def test_mixture_log_prob(backend, shape):
+    rows, components, dims = shape
+    inputs = leaf(rows, dims), leaf(components, low=0.1), leaf(components, dims), leaf(components, dims)
+    assert gradcheck(lambda *case: ops.mixture_log_prob(*case, backend=backend), inputs)
 
 
 class TestSecondDerivatives:

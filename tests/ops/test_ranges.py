@@ -14,7 +14,7 @@ from sivae import ops
 from sivae.ops import ranges
 
 OPS = ["draw_seed", "elbo", "exp_elbo", "gaussian_kl", "log_exp_elbo", "philox_normal", "reconstruction_error"]
-OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm", "chamfer_distance"]
+OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm", "chamfer_distance", "mixture_log_prob"]
 
 # Prints the ranges that torch.profiler records for every op and for a step of each kind.
 RECORD = """
@@ -36,6 +36,7 @@ with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as
     ops.philox_normal(1, (3,))
     ops.styled_instance_norm(torch.randn(1, 2, 3, 3))
     ops.chamfer_distance(torch.randn(1, 2, 3), torch.randn(1, 4, 3))
+    ops.mixture_log_prob(torch.randn(2, 3), torch.rand(4), torch.randn(4, 3), torch.randn(4, 3))
     for kind, objective in ((SoftIntroStep, SoftIntroObjective(scale=0.5)), (VAEStep, VAEObjective())):
         model = MLPVAE(hidden=8, layers=1)
         optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (model.encoder, model.decoder)]

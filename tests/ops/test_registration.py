@@ -239,6 +239,7 @@ def test_results_do_not_alias_inputs(backend, name):
             a[:, :, None, None], scale=a, shift=b, statistics=True, backend=backend
         ),
         "chamfer_distance": lambda a, b: ops.chamfer_distance(a[None], b[None], backend=backend),
+        "mixture_log_prob": lambda a, b: ops.mixture_log_prob(a, b[:, 0], b, b, backend=backend),
         "philox_normal": lambda a, b: ops.philox_normal(SEED, (3, 4), backend=backend),
     }
     a, b = torch.rand(3, 4), torch.rand(3, 4)

@@ -50,6 +50,7 @@ def calls(backend: str | None) -> dict[str, Call]:
         "elbo": lambda r, m: ops.elbo(r, r * r, m, r, backend=backend)[0],
         "styled_instance_norm": styled,
         "chamfer_distance": lambda p, t: ops.chamfer_distance(p.reshape(2, 4, 3), t.reshape(2, 4, 3), backend=backend),
+        "mixture_log_prob": lambda z, m: ops.mixture_log_prob(z, m[:, 0], m, m * m, backend=backend),
     }
 
 

@@ -14,6 +14,7 @@ from sivae.ops.triton import autograd
 from sivae.ops.triton.chamfer import chamfer_distance, chamfer_distance_backward
 from sivae.ops.triton.exp_elbo import exp_elbo, exp_elbo_backward
 from sivae.ops.triton.latent import gaussian_kl, latent_backward, reparameterize, reparameterize_kl
+from sivae.ops.triton.mixture import mixture_log_prob, mixture_log_prob_backward
 from sivae.ops.triton.philox import philox_normal
 from sivae.ops.triton.reconstruction import reconstruction_error, reconstruction_error_backward
 from sivae.ops.triton.styled_norm import styled_instance_norm
@@ -33,6 +34,8 @@ for _function in (
     styled_instance_norm_backward,
     chamfer_distance,
     chamfer_distance_backward,
+    mixture_log_prob,
+    mixture_log_prob_backward,
     philox_normal,
 ):
     for _key in ("CPU", "CUDA"):

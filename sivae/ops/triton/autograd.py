@@ -137,6 +137,20 @@ def _chamfer(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Any, ...
     return *_if_needed(found, needed), None
 
 
+def _save_mixture(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _mixture(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return None, None, None, None
+    needed = ctx.needs_input_grad[:4]
+    found = _once("mixture_log_prob", "mixture_log_prob_backward", grad, *ctx.saved_tensors, *needed)
+    return tuple(_if_needed(found, needed))
+
+
 def register(library: torch.library.Library) -> None:
     """Give the ops of `library` their backward passes."""
     for name, backward, save in (
@@ -147,5 +161,6 @@ def register(library: torch.library.Library) -> None:
         ("exp_elbo", _exp_elbo, _save_pair),
         ("styled_instance_norm", _styled_norm, _save_styled_norm),
         ("chamfer_distance", _chamfer, _save_chamfer),
+        ("mixture_log_prob", _mixture, _save_mixture),
     ):
         torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=save, lib=library)

@@ -31,6 +31,13 @@ STYLED_BACKWARD_WHOLE = 8192
 # A tile of the distances between CHAMFER_POINTS points and others.
 CHAMFER = Blocks(elements=1024, warps=4, steps=1)
 CHAMFER_POINTS = 32
+# A tile of rows (or components) by components (or dimensions); dimensions that are added before the next level of the
+# sum; and the parts of the rows whose sums are added at the end.
+MIXTURE = Blocks(elements=1024, warps=4, steps=1)
+MIXTURE_COLUMNS = 64
+MIXTURE_DIMS = 64
+MIXTURE_PARTS = 64
+MIXTURE_LEAST_ROWS = 64
 NORMALS = Blocks(elements=1024, warps=4, steps=1)
 SUMS = Blocks(elements=4096, warps=8, steps=1)
 

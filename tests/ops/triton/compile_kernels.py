@@ -57,6 +57,10 @@ def compile_calls(dtype: torch.dtype) -> None:
         points, targets = (torch.empty(2, count, dims, dtype=dtype) for count in (2048, 1000))
         distance, *nearest = ops.chamfer_distance(points, targets, 0)
         ops.chamfer_distance_backward(distance, points, targets, *nearest, 0, True, True)
+    points, (mu, logvar) = torch.rand(2000, 128).to(dtype), torch.rand(2, 100, 128).to(dtype)
+    mixture = points, torch.rand(100).to(dtype), mu, logvar
+    log_prob, densities = ops.mixture_log_prob(*mixture)
+    ops.mixture_log_prob_backward(log_prob, *mixture, log_prob, densities, True, True, True, True)
     for memory in (torch.contiguous_format, torch.channels_last):
         for size in (32, 256):  # a plane that one program holds, and one that it does not
             styled_norms(torch.empty(1, 64, size, size, dtype=dtype).to(memory_format=memory), dtype)

@@ -33,5 +33,8 @@ def small_blocks(interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(blocks, f"{name}_WHOLE", 16)
     monkeypatch.setattr(blocks, "CHAMFER", single)
     monkeypatch.setattr(blocks, "CHAMFER_POINTS", 4)
+    monkeypatch.setattr(blocks, "MIXTURE", single)
+    for name, value in (("COLUMNS", 4), ("DIMS", 4), ("PARTS", 3), ("LEAST_ROWS", 2)):
+        monkeypatch.setattr(blocks, f"MIXTURE_{name}", value)
     monkeypatch.setattr(blocks, "SUMS", single._replace(elements=4))
     monkeypatch.setattr(blocks, "ENOUGH_PROGRAMS", 2)

@@ -16,7 +16,8 @@ FAMILIES = {
     "reconstruction_backward_kernel", "exp_elbo_forward_kernel", "exp_elbo_backward_kernel", "normal_kernel",
     "styled_norm_whole_kernel", "styled_norm_statistics_kernel", "styled_norm_merge_kernel", "styled_norm_apply_kernel",
     "styled_norm_backward_whole_kernel", "styled_norm_backward_sums_kernel", "styled_norm_backward_apply_kernel",
-    "sum_rows_kernel", "chamfer_forward_kernel", "chamfer_backward_kernel",
+    "sum_rows_kernel", "chamfer_forward_kernel", "chamfer_backward_kernel", "mixture_densities_kernel",
+    "mixture_rows_kernel", "mixture_components_kernel",
 }  # fmt: skip
 # libdevice's exp compares the high words of its argument as floats, without arithmetic; its logarithm and the division
 # start from an approximate reciprocal that they refine to full precision.

@@ -80,6 +80,10 @@ def calls(backend: str = "triton") -> dict[str, tuple[Callable[..., Tensor | tup
             lambda p, t: ops.chamfer_distance(p, t, backend=backend),
             [torch.rand(2, 5, 3), torch.rand(2, 7, 3)],
         ),
+        "mixture_log_prob": (
+            lambda z, w, m, v: ops.mixture_log_prob(z, w, m, v, backend=backend),
+            [torch.rand(4, 3), torch.rand(5), torch.rand(5, 3), torch.rand(5, 3)],
+        ),
     }
 
 
@@ -230,7 +234,8 @@ class TestRegistration:
 @interpreted
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)], ids=str)
 @pytest.mark.parametrize(
-    "op", [name for name in OPS if name not in ("exp_elbo", "styled_instance_norm", "chamfer_distance")]
+    "op",
+    [name for name in OPS if name not in ("exp_elbo", "styled_instance_norm", "chamfer_distance", "mixture_log_prob")],
 )
 def test_empty(op, shape):
     """As in the reference: nothing, zeros, or NaN for the mean of no samples."""
