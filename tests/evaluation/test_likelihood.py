@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sivae import ops
 from sivae.evaluation import likelihood
 from sivae.evaluation.likelihood import NUMBER_LIMIT, PixelDensity, estimate, kl_to_prior
-from sivae.models import MLPVAE, ConvVAE, VAEModel
+from sivae.models import MLPVAE, ConvVAE, PointVAE, VAEModel
 from sivae.models.style import StyleVAE
 from sivae.objectives import VAEObjective
 
@@ -218,3 +218,14 @@ def test_arguments_that_cannot_be(arguments: dict[str, object], message: str) ->
 def test_densities_that_cannot_be(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_the_error_of_clouds_is_their_chamfer_distance_without_a_constant() -> None:
+    density = PixelDensity.of_objective(1.0, 0.2, "chamfer")
+    clouds, others = torch.rand(2, 3, 9, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(density.error(clouds, others), ops.chamfer_distance(clouds, others))
+    assert (density.precision, density.log_normaliser) == (5.0, 0.0)
+    model = PointVAE(9, 2, (4,), 4, (4,))
+    found = estimate(model, clouds, density=density, samples=3)
+    assert bool((found.log_likelihood >= found.elbo).all())  # a bound that rises with the samples, for the same draws
+    assert torch.equal(found.kl, kl_to_prior(model, clouds))
