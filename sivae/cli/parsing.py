@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
         if unknown and not any(word.startswith("-") for word in unknown):
             taken = " ".join(str(action.metavar) for action in self.actions() if not action.option_strings)
             known = {option for action in self.actions() for option in action.option_strings}
-            data = "; images are named by --data PATH" if "--data" in known else ""
+            data = "; data is named by --data PATH" if "--data" in known else ""
             self.error(f"one argument too many: {unknown[0]}; expected {taken or 'options only'}{data}")
         if unknown:
             self.error(f"unknown: {' '.join(unknown)}{self._hint(unknown)}")

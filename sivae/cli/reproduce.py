@@ -10,6 +10,7 @@ from sivae.cli.parsing import Parser, at_least, whole
 from sivae.errors import ConfigError
 from sivae.reproduce import EXPERIMENTS, get_experiment
 from sivae.reproduce.experiment import SIZES, Settings
+from sivae.settings.data import absolute
 
 _PATHS = ("data", "against", "run", "vgg", "lpips")
 _SETTINGS = ("size", "seeds", "steps", *_PATHS, "device", "threads")
@@ -68,7 +69,9 @@ def options(parser: Parser) -> None:
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     inputs = parser.add_argument_group("inputs of some experiments")
-    inputs.add_argument("--data", type=Path, metavar="PATH", help="Images to train on (images, ood, translation).")
+    inputs.add_argument(
+        "--data", type=Path, metavar="PATH", help="Images to train on (images, image-methods, ood, translation)."
+    )
     inputs.add_argument("--against", type=Path, metavar="PATH", help="Images of another kind, to detect (ood).")
     inputs.add_argument(
         "--run", type=Path, metavar="RUN", help="Trained run to show, instead of training one (images)."
@@ -91,11 +94,16 @@ def run(given: argparse.Namespace) -> None:
     get_experiment(given.experiment)  # a wrong name fails before torch is loaded
     values = {name: getattr(given, name) for name in _SETTINGS if getattr(given, name) is not None}
     # Absolute paths, since a call that continues may start in another folder.
-    settings = Settings(**values | {name: str(values[name].absolute()) for name in _PATHS if name in values})
+    places = {name: _absolute(name, str(values[name])) for name in _PATHS if name in values}
+    settings = Settings(**values | places)
     from sivae.reproduce.reproduction import reproduce
 
     for path in reproduce(given.experiment, settings, given.out, workers=given.workers, progress=not given.quiet):
         print(path)
+
+
+def _absolute(name: str, path: str) -> str:
+    return absolute(path) if name in ("data", "against") else str(Path(path).absolute())
 
 
 def _print_list() -> None:

@@ -153,7 +153,9 @@ def _changes(given: argparse.Namespace) -> dict[str, Any]:
         if value is not None:
             if key in _FILES and not value:
                 raise ConfigError(f"--{placed.option} is empty; name a file or a folder, or leave it out")
-            changes[key] = absolute(value) if key in _FILES else value
+            if key in _FILES:
+                value = absolute(value) if key == "path" else str(Path(value).absolute())
+            changes[key] = value
     return changes
 
 

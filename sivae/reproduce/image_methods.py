@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +32,7 @@ _TITLES: Mapping[Method, str] = {"vae": "VAE", "soft-intro": "Soft-IntroVAE"}
 _PRESET = "mnist-small"
 _SHEET = "sheet.png"
 _COLUMNS, _SAMPLE_ROWS, _PATHS = 10, 5, 4
-_HIDDEN = 128  # units of the classifier's only hidden layer
+_HIDDEN, _PASSES = 128, 30  # of the classifier: units of its only hidden layer, passes over the training images
 # What the table shows: the key of a run's measured values, and its name.
 _COLUMNS_OF_TABLE = {
     "mse": "MSE",
@@ -73,9 +74,8 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     if drawn := all(ended.values()):
         _draw(folder / _SHEET, {method: group[0] for method, group in ended.items()})
         caption = (
-            "The first samples of the prior; test images above what the two models make of them, decoded from the "
-            f"posterior mean; and paths of Soft-IntroVAE between two test images in {_COLUMNS - 2} steps. None was "
-            "picked by hand."
+            "The first samples of the prior; images above what the two models make of them, decoded from the posterior "
+            f"mean; and paths of Soft-IntroVAE between two images in {_COLUMNS - 2} steps. None was picked by hand."
         )
         sections.append(("Pictures", figure(_SHEET, caption)))
     sections.append(("Counts", _counts(found, ended, classifier, len(seeds))))
@@ -95,7 +95,8 @@ class _Classifier:
     """A network with one hidden layer that learned the classes of the training images.
 
     Args:
-        config: of a run on the images. Without classes there is no classifier, and `accuracy` is None.
+        config: of a run on the images. Without classes, or without test images, there is no classifier, and `accuracy`
+            is None.
 
     Attributes:
         accuracy: share of the test images whose class it finds.
@@ -106,15 +107,16 @@ class _Classifier:
         train, test = config.data.open_parts()
         assert train is not None
         self.accuracy: float | None = None
-        if train.labels is None or test.labels is None:
+        if train.labels is None or test.labels is None or train is test:
             return
         from sklearn.neural_network import MLPClassifier
 
-        self._network = MLPClassifier((_HIDDEN,), random_state=0, early_stopping=True)
-        self._network.fit(_rows(train), train.labels)
-        chances = self._network.predict_proba(_rows(test))
-        self.accuracy = float((chances.argmax(1) == test.labels).mean())
-        self.sure = float(chances.max(1).mean())
+        self._network = MLPClassifier((_HIDDEN,), random_state=0, max_iter=_PASSES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it could learn for longer
+            self._network.fit(_rows(train), train.labels)
+        self.accuracy = float(self._network.score(_rows(test), test.labels))
+        self.sure = float(self._network.predict_proba(_rows(test)).max(1).mean())
 
     def of(self, images: Tensor) -> tuple[float, list[float]]:
         """How sure it is of images [N, C, H, W] in [0, 1], and the share of each class among them."""
@@ -187,8 +189,9 @@ def _counts(
             ]
         )
     words = [
-        f"All values: {over_seeds(seeds)}. MSE, SSIM, kl: of test images. KID, precision, recall: of as many samples "
-        "as there are test images, by EfficientNet-Lite0."
+        f"All values: {over_seeds(seeds)}. The images are test images, or the training images of a set without test "
+        "images. MSE, SSIM, kl: of reconstructions of them. KID, precision, recall: of as many samples, by "
+        "EfficientNet-Lite0."
     ]
     if classifier.accuracy is not None:
         words.append(
@@ -228,7 +231,7 @@ def _draw(path: Path, runs: Mapping[Method, Trained]) -> None:
     parts.append((f"{source}, above reconstructions of the VAE and of the Soft-IntroVAE", grid(rows)))
     with evaluating(ours):
         paths = paths_between(ours, x, conditions, rows=_PATHS, columns=_COLUMNS)
-    parts.append(("Soft-IntroVAE: from one test image to another through the latent space", grid(paths)))
+    parts.append(("Soft-IntroVAE: from one image to another through the latent space", grid(paths)))
     write_sheet(
         path, f"{runs['soft-intro'].config.preset}, {runs['soft-intro'].config.total_steps:,} iterations", parts
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sivae.data.images.crop import CROP_VALUES, CROP_WORDS, is_crop, parse_crop
@@ -30,7 +31,7 @@ def absolute(path: str) -> str:
     from sivae.data.images.builtin import is_named
 
     of_clouds = path.partition(":")[0] == "shapes" and not os.path.exists(path)
-    return path if of_clouds or is_named(path) else os.path.abspath(path)
+    return path if of_clouds or is_named(path) else str(Path(path).absolute())
 
 
 def _cache() -> Any:

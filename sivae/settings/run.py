@@ -155,7 +155,7 @@ class RunConfig:
     precision: Precision = setting(
         "fp32",
         help="Precision of the networks; weights and losses stay float32. tf32 rounds products on NVIDIA GPUs. auto: "
-        "bf16 where the device multiplies it in hardware, else fp32; fp32 for points on a GPU.",
+        "bf16 where the device multiplies it in hardware, else fp32; fp32 for points in the plane on a GPU.",
     )
     memory_format: MemoryFormat = setting(
         "channels-last", help="The order of an image's values in memory.", need=OF_IMAGES._replace(strict=False)

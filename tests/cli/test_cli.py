@@ -201,7 +201,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("info more", "one argument too many: more; expected options only; see sivae info --help"),
         (
             "train mnist digits.zip",
-            "one argument too many: digits.zip; expected PRESET; images are named by --data PATH",
+            "one argument too many: digits.zip; expected PRESET; data is named by --data PATH",
         ),
         (
             "train 8gaussians --target-decoder-every 0",
