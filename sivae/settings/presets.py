@@ -296,6 +296,8 @@ _ROWS = (
         batch_size=64,
         channels=1,
         path="mnist-5k",
+        note="it took 29 minutes on one core of an Intel Xeon with AMX, and its samples have a KID of 0.014 "
+        "(EfficientNet-Lite0, 500 digits); those of a VAE have 0.135",
         epochs=80.0,
         learning_rate=5e-4,
         milestones=(0.7, 0.9),
