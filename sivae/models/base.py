@@ -27,6 +27,8 @@ class VAEModel(nn.Module):
         decoder: z [B, z_dim] -> x [B, ...]; likewise.
         z_dim: number of latent values per sample.
         sample_shape: shape of one sample, without the batch.
+        prior_std: standard deviation of the latent prior in the units of the networks. z, mu and logvar are in units of
+            it, so that the prior is N(0, 1) for every model.
         value_range: lowest and highest value of the samples; None if they have no bounds.
         condition_dim: length of the condition vector of each sample; 0 for a model without conditions.
         mixes_samples: whether a sample's output in training mode depends on the rest of its batch (batch norm). Then
@@ -48,6 +50,7 @@ class VAEModel(nn.Module):
     decoder: nn.Module
     z_dim: int
     sample_shape: tuple[int, ...]
+    prior_std: float = 1.0
     value_range: tuple[float, float] | None = None
     condition_dim: int = 0
     mixes_samples: bool = False
@@ -64,7 +67,7 @@ class VAEModel(nn.Module):
             ValueError: the condition is missing, has the wrong shape, or is given to a model without conditions.
             TypeError: the encoder returned something else than mu and logvar.
         """
-        return mu_and_logvar(self._call(self.encoder, x, condition))
+        return self._in_units_of_prior(*mu_and_logvar(self._call(self.encoder, x, condition)))
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Compute the mean of p(x|z), [B, *sample_shape].
@@ -76,7 +79,7 @@ class VAEModel(nn.Module):
         Raises:
             ValueError: as for :meth:`encode`.
         """
-        return self._call(self.decoder, z, condition)
+        return self._call(self.decoder, self._in_units_of_decoder(z), condition)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Reconstruct x through the posterior mean."""
@@ -174,6 +177,26 @@ class VAEModel(nn.Module):
         weight = next(self.parameters())
         source = weight.device if generator is None else generator.device
         return torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
+
+    def _set_prior_std(self, prior_std: float) -> None:
+        """Check and keep it. A model of the usual 1 is described as before there was a choice.
+
+        Raises:
+            ValueError: it is no finite number above 0.
+        """
+        if not isinstance(prior_std, float | int) or not 0 < prior_std < math.inf:
+            raise ValueError(f"{type(self).__name__}: prior_std is {prior_std!r}, expected a finite number above 0")
+        self.prior_std = float(prior_std)
+        if self.prior_std != 1.0:
+            self.hyperparameters = {**self.hyperparameters, "prior_std": self.prior_std}
+
+    def _in_units_of_prior(self, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+        if self.prior_std == 1.0:
+            return mu, logvar
+        return mu / self.prior_std, logvar - 2.0 * math.log(self.prior_std)
+
+    def _in_units_of_decoder(self, z: Tensor) -> Tensor:
+        return z if self.prior_std == 1.0 else z * self.prior_std
 
     def _in_pieces(
         self, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, condition: Tensor | None

@@ -32,6 +32,7 @@ class ConvVAE(VAEModel):
         norm: "batch" as published; "group" normalizes each sample alone (see :func:`sivae.models.norm.make_norm`);
             "none" gives the convolutions a bias instead.
         condition_dim: length of the condition, a vector that is joined to the features and to z; 0: none.
+        prior_std: see :class:`VAEModel`.
 
     Attributes:
         checkpoint_activations: keep only each stage's input for the backward pass, and compute the rest again there.
@@ -54,6 +55,7 @@ class ConvVAE(VAEModel):
         z_dim: int = 128,
         norm: Norm = "batch",
         condition_dim: int = 0,
+        prior_std: float = 1.0,
     ) -> None:
         super().__init__()
         widths = _checked_widths(widths)
@@ -71,6 +73,7 @@ class ConvVAE(VAEModel):
             "norm": norm,
             "condition_dim": condition_dim,
         }
+        self._set_prior_std(prior_std)
         self.z_dim = z_dim
         self.sample_shape = (channels, image_size, image_size)
         self.condition_dim = condition_dim

@@ -28,11 +28,14 @@ class MLPVAE(VAEModel):
 
     name = "mlp"
 
-    def __init__(self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4) -> None:
+    def __init__(
+        self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4, prior_std: float = 1.0
+    ) -> None:
         super().__init__()
         self.hyperparameters = {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}
         checked_counts("MLPVAE", 1, data_dim=data_dim, z_dim=z_dim, hidden=hidden)
         checked_counts("MLPVAE", 1, MODEL_LAYERS, layers=layers)
+        self._set_prior_std(prior_std)
         self.z_dim = z_dim
         self.sample_shape = (data_dim,)
         self.encoder = relu_network([data_dim, *[hidden] * layers, 2 * z_dim])

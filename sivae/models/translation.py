@@ -38,6 +38,7 @@ class TranslationVAE(VAEModel):
         hidden: width of the linear layers.
         coded_images, coded_classes: number of training images and of classes with learned codes (:class:`Codes`), for
             training by LORD's two stages; 0: none.
+        prior_std: see :class:`VAEModel`.
 
     Attributes:
         exchanges: whether a training step exchanges the classes within each pair, see :meth:`latents_to_decode`.
@@ -62,6 +63,7 @@ class TranslationVAE(VAEModel):
         hidden: int = 256,
         coded_images: int = 0,
         coded_classes: int = 0,
+        prior_std: float = 1.0,
     ) -> None:
         super().__init__()
         counts = {"content_dim": content_dim, "class_dim": class_dim, "width": width, "hidden": hidden}
@@ -83,6 +85,7 @@ class TranslationVAE(VAEModel):
             "coded_images": coded_images,
             "coded_classes": coded_classes,
         }
+        self._set_prior_std(prior_std)
         self.content_dim, self.class_dim = content_dim, class_dim
         self.z_dim = content_dim + class_dim
         self.sample_shape = (channels, image_size, image_size)

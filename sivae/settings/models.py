@@ -40,6 +40,10 @@ class Model(Choice):
     HAS_CODES: ClassVar[bool] = False
     THREADS: ClassVar[int | None] = None
 
+    prior_std: float = setting(
+        1.0, help="Standard deviation of the latent prior, in units of the weights.", within=POSITIVE, since=1.0
+    )
+
     @property
     def is_conditional(self) -> bool:
         """Whether encoder and decoder get the class of an image."""
@@ -143,7 +147,9 @@ class Conv(Model):
         """See :meth:`Model.build`."""
         from sivae.models import build_model
 
-        return build_model(self.NAME, z_dim=self.z_dim, widths=self.widths, norm=self.norm, **sample)
+        return build_model(
+            self.NAME, z_dim=self.z_dim, widths=self.widths, norm=self.norm, prior_std=self.prior_std, **sample
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +180,7 @@ class Style(Model):
         """See :meth:`Model.build`."""
         from sivae.models import StyleVAE
 
-        keys = ("z_dim", "start_channels", "max_channels", "mapping_layers")
+        keys = ("z_dim", "start_channels", "max_channels", "mapping_layers", "prior_std")
         model = StyleVAE(**sample, **{key: getattr(self, key) for key in keys})
         model.style_mixing = self.style_mixing
         return model
@@ -217,7 +223,7 @@ class Translation(Model):
         """
         from sivae.models import TranslationVAE
 
-        keys = ("content_dim", "class_dim", "width", "hidden")
+        keys = ("content_dim", "class_dim", "width", "hidden", "prior_std")
         model = TranslationVAE(**{key: getattr(self, key) for key in keys}, **sample)
         model.exchanges = exchanges
         return model

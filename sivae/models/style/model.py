@@ -53,6 +53,7 @@ class StyleVAE(VAEModel):
         mapping_layers: number of layers from a latent to its style.
         lod: current stage, from 0 (4 x 4) to log2(image_size) - 2; None: the last.
         blend: share of the stage's blocks, from 0 to 1.
+        prior_std: see :class:`VAEModel`.
 
     Attributes:
         layer_count: number of stages, log2(image_size) - 1.
@@ -83,6 +84,7 @@ class StyleVAE(VAEModel):
         mapping_layers: int = 8,
         lod: int | None = None,
         blend: float = 1.0,
+        prior_std: float = 1.0,
     ) -> None:
         super().__init__()
         checked_counts(
@@ -108,6 +110,7 @@ class StyleVAE(VAEModel):
             "z_dim": z_dim,
             "mapping_layers": mapping_layers,
         }
+        self._set_prior_std(prior_std)
         self.z_dim = z_dim
         self.style_mixing = 0.9
         widths = [min(max_channels, start_channels << index) for index in range(self.layer_count + 1)]
@@ -176,7 +179,7 @@ class StyleVAE(VAEModel):
                 f"StyleVAE: got images of shape {list(x.shape[1:])}, expected {list(expected)} at stage {lod}"
             )
         mu, logvar = self.encoder(x, lod, blend).chunk(2, dim=1)
-        return mu, logvar
+        return self._in_units_of_prior(mu, logvar)
 
     def decode(
         self,
@@ -289,7 +292,7 @@ class StyleVAE(VAEModel):
 
     def styles(self, z: Tensor) -> Tensor:
         """Map latents [B, z_dim] to styles [B, 2 layer_count, z_dim]: every style input of a latent gets the same."""
-        style: Tensor = self.decoder.mapping(z)
+        style: Tensor = self.decoder.mapping(self._in_units_of_decoder(z))
         return style[:, None].expand(-1, 2 * self.layer_count, -1)
 
     def place_of(self, name: str) -> str:
