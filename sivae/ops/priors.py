@@ -78,7 +78,9 @@ def detached(prior: Prior) -> Prior:
 
 
 def share_gradient(value: Tensor, *parts: tuple[float, Tensor]) -> Tensor:
-    """`value`, with the weighted gradients of `parts`, which have its value; 0 where it is not finite.
+    """`value`, with the weighted gradients of `parts`, which have its value.
+
+    An infinite value stays; its gradients may be NaN, since the KL's backward pass multiplies by an infinite variance.
 
     Made of differentiable operators, which take part in every transform of torch.
     """
