@@ -96,14 +96,16 @@ def measure_clouds(model: VAEModel, clouds: MeasuredClouds, seed: int) -> dict[s
         seed: seed of the samples.
 
     Returns:
-        See :func:`reconstruction_metrics`; `voxel_jsd` of samples and clouds; and `mmd`, `coverage` and `one_nn`, see
-        :func:`sivae.evaluation.clouds.cloud_distances`.
+        See :func:`reconstruction_metrics`; `voxel_jsd` of samples and clouds; and of at least two clouds `mmd`,
+        `coverage` and `one_nn`, see :func:`sivae.evaluation.clouds.cloud_distances`.
     """
     reference = clouds.some(clouds.spread(MEASURED))
     metrics = reconstruction_metrics(model, reference)
     seeds = [seed, *(derived_seed(seed, f"samples {index}") for index in range(1, _SETS))]
     sets = [sample_clouds(model, _SAMPLES * len(reference), one) for one in seeds]
     metrics["voxel_jsd"] = sum(voxel_jsd(samples, reference) for samples in sets) / _SETS
+    if len(reference) < 2:  # the distances are of each cloud to the others
+        return metrics
     compared = reference[spread(len(reference), COMPARED)]
     found = cloud_distances(sets[0][: len(compared)], compared)
     return metrics | {"mmd": found.mmd, "coverage": found.coverage, "one_nn": found.one_nn}

@@ -91,6 +91,16 @@ def test_a_run_measures_and_draws(whole: Callable[[str], Path]) -> None:
     assert isinstance(model, PointVAE) and model.sample_shape == (24, 3)
 
 
+def test_one_test_cloud_has_the_metrics_that_need_no_other(tmp_path: Path) -> None:
+    few = _clouds(tmp_path / "few.npy", 10)
+    summary = train(_config(few), tmp_path / "run", progress=False)
+    assert summary["measured_on"] == "1 test cloud of few.npy"
+    assert summary["metrics"] == ["chamfer", "kl", "voxel_jsd"]
+    model = max((tmp_path / "run" / "checkpoints").iterdir())
+    of_model = evaluate(model, data=few)
+    assert list(of_model) == ["seed", "measured_on", *summary["metrics"]]
+
+
 def _batch(config: RunConfig, step: int, processes: Processes) -> torch.Tensor:
     task = open_task(config, CPU, processes)
     return task.batch(step)[0]
@@ -160,7 +170,7 @@ def test_images_have_no_chamfer_distance() -> None:
         preset_config("digits", kind="chamfer")
 
 
-def test_metrics_do_not_depend_on_the_run(whole: Callable[[str], Path], stored: Path) -> None:
+def test_metrics_of_a_seed_repeat(whole: Callable[[str], Path], stored: Path) -> None:
     model = from_pretrained(whole("VAE"))
     clouds = measured_clouds.MeasuredClouds(open_task(_config(stored), CPU)._measured.clouds)  # type: ignore[attr-defined]
     first, second = (measured_clouds.measure_clouds(model, clouds, seed=7) for _ in range(2))
