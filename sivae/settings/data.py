@@ -306,6 +306,10 @@ class CloudData(Data):
         """See :attr:`Data.title`."""
         return self.path or "the data"
 
+    def of(self, path: str) -> CloudData:
+        """The settings for clouds of a path. The classes are those of the run's own data; others are taken whole."""
+        return self if path == self.path else self.changed(path=path, classes=())
+
     def check_is_named(self, preset: str) -> None:
         """See :meth:`Data.check_is_named`."""
         if self.path is None:

@@ -21,7 +21,7 @@ from sivae.machine import find_device
 from sivae.models import VAEModel
 from sivae.models.base import one_hot
 from sivae.models.storage import DESCRIPTION, load_model
-from sivae.settings.data import absolute
+from sivae.settings.data import CloudData, absolute
 from sivae.training.checkpoint import load_latest
 from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
 from sivae.training.process_settings import process_settings
@@ -90,7 +90,11 @@ def evaluate(
         return _of_model(folder, seed or 0, device or "auto", data, crop, bool(skip_damaged), asked)
     config = read_config(folder)
     if data is not None:
-        config = config.replace(path=absolute(os.fspath(data)))
+        path_of_data = absolute(os.fspath(data))
+        if isinstance(config.data, CloudData):
+            config = config.replace(data=config.data.of(path_of_data))
+        else:
+            config = config.replace(path=path_of_data)
     if crop is not None:
         config = config.replace(crop=crop)
     if skip_damaged is not None and hasattr(config.data, "skip_damaged"):

@@ -101,6 +101,18 @@ def test_one_test_cloud_has_the_metrics_that_need_no_other(tmp_path: Path) -> No
     assert list(of_model) == ["seed", "measured_on", *summary["metrics"]]
 
 
+def test_the_classes_of_a_run_are_those_of_its_own_data(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 20, 30, 3)).astype(np.float32)
+    labels = np.arange(20) % 2
+    own = tmp_path / "own.npz"
+    np.savez(own, x_train=x[0], x_test=x[1], y_train=labels, y_test=labels)
+    train(_config(own, classes=("1",)), tmp_path / "run", progress=False)
+    other = _clouds(tmp_path / "other.npy")
+    assert evaluate(tmp_path / "run", data=own)["measured_on"] == "10 test clouds of own.npz"
+    assert evaluate(tmp_path / "run", data=other)["measured_on"] == "2 test clouds of other.npy"
+
+
 def _batch(config: RunConfig, step: int, processes: Processes) -> torch.Tensor:
     task = open_task(config, CPU, processes)
     return task.batch(step)[0]
