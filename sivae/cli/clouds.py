@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,27 +164,39 @@ def _in_distribution(opened: CloudModel, given: argparse.Namespace) -> CloudSet:
 
 
 def _open(opened: CloudModel, path: str, part: Part) -> CloudSet:
-    """Open clouds of as many points as the model makes, normalised as in its training."""
+    """Open clouds of as many points as the model makes, normalised as in its training; of its own data its classes."""
     from sivae.data.clouds import open_clouds
-    from sivae.settings.data import CloudData
+    from sivae.settings.data import CloudData, absolute
     from sivae.training.folder import run_of
 
-    run = run_of(opened.source)
-    normalize = run.data.normalize if run is not None and isinstance(run.data, CloudData) else "sphere"
-    return open_clouds(path, part=part, points=opened.model.sample_shape[0], normalize=normalize, notice=notice)
+    run, points = run_of(opened.source), opened.model.sample_shape[0]
+    own = run.data if run is not None and isinstance(run.data, CloudData) else CloudData(points=points)
+    data = own.of(absolute(path))
+    return open_clouds(
+        path, part=part, classes=data.classes or None, points=points, normalize=data.normalize, notice=notice
+    )
 
 
 def _first(opened: CloudModel, path: Path) -> Tensor:
-    """Read the cloud of a file, [1, N, 3]; of a file of several the first."""
+    """Read the cloud of a file, [1, N, 3]; of a file of several the first, whichever part it belongs to."""
     from sivae.training.measured_clouds import MeasuredClouds
 
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name files in it, or give the folder by --data to reconstruct")
-    try:
-        clouds = _open(opened, str(path), "test")
-    except NoSuchSplitError:
-        clouds = _open(opened, str(path), "train")
-    return MeasuredClouds(clouds).some([0])
+    found: list[tuple[int, CloudSet, int]] = []  # the row in the file, the part, the row in it
+    parts: tuple[Part, ...] = ("train", "test")
+    for part in parts:
+        with contextlib.suppress(NoSuchSplitError):
+            clouds = _open(opened, str(path), part)
+            found += [(_row_in_file(name), clouds, row) for row, name in enumerate(clouds.names)]
+    _, clouds, row = min(found, key=lambda one: one[0])
+    return MeasuredClouds(clouds).some([row])
+
+
+def _row_in_file(name: str) -> int:
+    """The number at the end of the name of a cloud of a file of several; 0 of others."""
+    row = re.search(r"\[(\d+)\]$", name)
+    return int(row[1]) if row else 0
 
 
 def _write_each(folder: Path | None, clouds: Tensor) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 from sivae.data.clouds import open_clouds, write_ply
 from sivae.models import PointVAE
 from sivae.models.storage import save_model
+from sivae.settings.presets import preset_config
+from sivae.training.run import train
 from tests.cli.running import run
 
 POINTS = 30
@@ -88,6 +90,57 @@ def test_reconstructions_of_files_and_of_sets(
     code, printed, _ = run(capsys, "reconstruct", model, "--data", data / "clouds.npz", "--count", 4)
     assert code == 0 and "4 clouds of 30 points" in printed
     assert (model.parent / "clouds-reconstructions.png").is_file()
+
+
+def test_of_a_file_of_several_clouds_the_first_is_taken(
+    model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    several = np.random.default_rng(0).normal(size=(20, POINTS, 3)).astype(np.float32)
+    np.save(tmp_path / "one.npy", several[0])
+    np.save(tmp_path / "several.npy", several)
+    # The first of a class of its own is in the test part, after the others in the order of classes.
+    np.savez(tmp_path / "classes.npz", clouds=several, labels=[9] + 19 * [0])
+    written = []
+    for name in ("one.npy", "several.npy", "classes.npz"):
+        each = tmp_path / f"of-{name}"
+        code, printed, _ = run(capsys, "reconstruct", model, tmp_path / name, "--each", each)
+        assert code == 0 and f"1 cloud of {POINTS} points" in printed
+        written.append((each / "0.ply").read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on one of the two classes of own.npz, beside that file and other.npz, which has no classes."""
+    folder = tmp_path_factory.mktemp("trained")
+    x, labels = np.random.default_rng(0).normal(size=(2, 20, 40, 3)).astype(np.float32), np.arange(20) % 2
+    np.savez(folder / "own.npz", x_train=x[0], x_test=x[1], y_train=labels, y_test=labels)
+    np.savez(folder / "other.npz", x_test=x[1])
+    config = preset_config(
+        "points-shapes",
+        path=str(folder / "own.npz"),
+        classes=("1",),
+        points=POINTS,
+        steps=1,
+        batch_size=4,
+        widths=(6, 8),
+        hidden=7,
+        decoder_widths=(8,),
+        z_dim=3,
+        threads=1,
+        device="cpu",
+    )
+    train(config, folder / "run", progress=False)
+    return folder / "run"
+
+
+def test_the_classes_of_a_run_are_taken_of_its_own_data_alone(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("own.npz", 10), ("other.npz", 20)):
+        data = trained.parent / name
+        code, printed, _ = run(capsys, "reconstruct", trained, "--data", data, "--count", 100)
+        assert code == 0 and f"{count} clouds of {POINTS} points" in printed
 
 
 def test_interpolations_are_a_picture_an_animation_and_files(
