@@ -52,6 +52,11 @@ def test_the_architecture_follows_from_names_and_shapes() -> None:
     assert set(_official_state(imported.model)) == set(state)
 
 
+def _with_single_biases(state: dict[str, Any]) -> None:
+    for head in ("mu_layer", "std_layer"):
+        state[f"encoder.{head}.bias"] = torch.tensor(0.0)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -282,6 +287,7 @@ def test_the_architecture_of_a_point_checkpoint_follows_from_its_names_and_shape
         (_without("encoder.conv.2.running_mean"), "no batch norm in its encoder; only networks with it"),
         (_without("encoder.mu_layer.weight"), r"lacks encoder\.mu_layer\.weight"),
         (_without("encoder.std_layer.bias"), r"encoder\.mu_layer\.bias and .* are not two tensors of one kind"),
+        (_with_single_biases, r"encoder\.mu_layer\.bias and .* are not two tensors of one kind"),
         (_without("encoder.fc.0.bias"), r"lacks encoder\.fc\.0\.bias"),
         (_without("decoder.model.8.weight"), r"lacks decoder\.model\.8\.weight"),
         (_with("decoder.model.8.weight", torch.zeros(64, 8)), "expected two at least, and the last of three"),

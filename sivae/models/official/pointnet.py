@@ -56,7 +56,7 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[PointVA
     }
     for kind in ("weight", "bias"):
         mu, logvar = (tensors.pop(f"encoder.{head}.{kind}", None) for head in ("mu_layer", "std_layer"))
-        if mu is None or logvar is None or mu.shape != logvar.shape or mu.dtype != logvar.dtype:
+        if mu is None or logvar is None or mu.dim() < 1 or mu.shape != logvar.shape or mu.dtype != logvar.dtype:
             raise ModelFileError(
                 f"{where}: encoder.mu_layer.{kind} and encoder.std_layer.{kind} are not two tensors of one kind; it is "
                 "damaged, or holds another network"
