@@ -70,7 +70,8 @@ def evaluate(
 
     Raises:
         RunFolderError: the folder is neither a run nor a model, or the run has no checkpoint yet.
-        ConfigError: the run's `config.json` is wrong, or the device or the data is missing.
+        ConfigError: the run's `config.json` is wrong, the device or the data is missing, or a setting of images is
+            given for a model of clouds.
         CheckpointError: the run's checkpoints are all damaged.
         ModelFileError: the model folder or a file of LPIPS is damaged.
         OSError: a file of LPIPS cannot be read.
@@ -87,8 +88,10 @@ def evaluate(
         against=against,
     )
     if (folder / DESCRIPTION).is_file() and not (folder / CONFIG).exists():
-        return _of_model(folder, seed or 0, device or "auto", data, crop, bool(skip_damaged), asked)
+        return _of_model(folder, seed or 0, device or "auto", data, crop, skip_damaged, asked)
     config = read_config(folder)
+    if config.data.SAMPLES == "clouds":
+        _refuse_of_images(crop, skip_damaged)
     if data is not None:
         path_of_data = absolute(os.fspath(data))
         if isinstance(config.data, CloudData):
@@ -137,7 +140,7 @@ def _of_model(
     device: str,
     data: str | os.PathLike[str] | None,
     crop: str | None,
-    skip_damaged: bool,
+    skip_damaged: bool | None,
     asked: FeatureFiles,
 ) -> dict[str, Any]:
     from sivae.data.images.parts import open_parts
@@ -146,6 +149,7 @@ def _of_model(
     where = find_device(device)
     model = load_model(folder).to(where)
     if len(model.sample_shape) == 2:
+        _refuse_of_images(crop, skip_damaged)
         return _of_cloud_model(folder, model, seed, data, asked)
     if len(model.sample_shape) != 3:
         raise ConfigError(f"{folder} is a model of points without a run, so its data is unknown; name its run")
@@ -160,13 +164,20 @@ def _of_model(
             resolution=side,
             channels=channels,
             crop=parse_crop(crop),
-            skip_damaged=skip_damaged,
+            skip_damaged=bool(skip_damaged),
             for_training=False,
         )
         measured = MeasuredImages(images, where, conditional=model.condition_dim > 0, value_range=model.value_range)
         return {"seed": seed, "measured_on": f"images of {data}", **for_json(measure(model, measured, seed, asked))}
     except OSError as error:
         raise ConfigError(str(error)) from error
+
+
+def _refuse_of_images(crop: str | None, skip_damaged: bool | None) -> None:
+    """Refuse options that have no effect on point clouds."""
+    for name, value in (("crop", crop), ("skip-damaged", skip_damaged)):
+        if value is not None:
+            raise ConfigError(f"--{name} is for models of images; leave it out")
 
 
 def _of_cloud_model(

@@ -203,11 +203,18 @@ def test_two_sets_of_clouds_are_compared(
         ("ood MODEL --against DATA/clouds.npz", "is a model without a run; name clouds like its own by --in PATH"),
         ("evaluate MODEL", "is a model without a run; name the clouds to measure it on by --data PATH"),
         ("evaluate MODEL --data DATA/clouds.npz --fid-weights x", "FID, KID and LPIPS compare images"),
+        ("evaluate MODEL --data DATA/clouds.npz --crop center", "--crop is for models of images; leave it out"),
+        ("evaluate MODEL --data DATA/clouds.npz --skip-damaged", "--skip-damaged is for models of images"),
+        ("evaluate RUN --crop center", "--crop is for models of images; leave it out"),
+        ("evaluate RUN --skip-damaged", "--skip-damaged is for models of images; leave it out"),
         ("mix MODEL", "this model makes point clouds, and this verb is for images"),
     ],
 )
 def test_what_does_not_fit_is_an_error(
-    words: str, message: str, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    words: str, message: str, model: Path, trained: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed, err = run(capsys, *words.replace("MODEL", str(model)).replace("DATA", str(data)).split())
+    places = {"MODEL": model, "RUN": trained, "DATA": data}
+    for name, place in places.items():
+        words = words.replace(name, str(place))
+    code, printed, err = run(capsys, *words.split())
     assert code in (1, 2) and printed == "" and message in err  # 1 where the data is at fault
