@@ -11,7 +11,7 @@ from sivae.bounds import CLOUD_ITEMS
 from sivae.data.clouds.formats.surface import numbers, triangles, whole
 
 _MARK = re.compile(rb"\s*(ST)?(C)?(N)?OFF")  # of some files of ModelNet the first number follows at once
-_COMMENT = re.compile(rb"#[^\n]*")
+_COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 def read_off(content: bytes) -> NDArray[np.float64]:

@@ -100,8 +100,9 @@ def _header(content: bytes) -> tuple[str, list[_Element], int]:
     start = end + len(_END)
     start += 2 if content[start : start + 2] == b"\r\n" else 1
     order, elements = "", list[_Element]()
-    for line in content[:end].decode("latin1").splitlines()[1:]:
-        words = line.split()
+    for row in content[:end].splitlines()[1:]:  # as bytes, since those of UTF-8 are also line ends of Latin-1
+        line = row.decode("latin1")
+        words = [word.decode("latin1") for word in row.split()]
         if not words or words[0] in ("comment", "obj_info"):
             continue
         if words[0] == "format" and words[1:2] and words[1] in _ORDERS:

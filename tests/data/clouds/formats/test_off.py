@@ -20,6 +20,7 @@ HALVES = SQUARE[[[0, 1, 2], [0, 2, 3]]]
         b"OFF\n4 2 0\n" + POINTS + b"3 0 1 2\n3 0 2 3\n",
         b"OFF4 2 0\n" + POINTS + b"3 0 1 2\n3 0 2 3\n",  # as some files of ModelNet have it
         b"# a square\nOFF\r\n4 1 4 # counts\r\n" + POINTS + b"4 0 1 2 3\r\n",
+        b"# a square\rOFF\r4 1 4 # counts\r" + POINTS.replace(b"\n", b"\r") + b"4 0 1 2 3\r",
         b"OFF 4 2 0\n" + POINTS + b"3 0 1 2 255 0 0\n3 0 2 3 0 0 255\n",
         b"COFF 4 1 0\n" + POINTS.replace(b"\n", b" 1 0 0 1\n") + b"4 0 1 2 3\n",
         b"COFF 4 1 0\n" + POINTS.replace(b"\n", b" 1 0 0\n") + b"4 0 1 2 3\n",

@@ -64,6 +64,13 @@ def test_other_properties_and_elements_are_skipped() -> None:
     np.testing.assert_array_equal(read_ply(content), [(1.0, 2.0, 3.0)])
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("byte", [b"\xc3\x85", b"\x85", b"\x1c", b"\x1e", b"\v", b"\f", b"\xe2\x80\xa8"])
+def test_comments_have_any_bytes(byte: bytes, end: bytes) -> None:
+    content = text([TRIANGLE]).replace(b"made by hand", b"by " + byte + b"sa").replace(b"\n", end)
+    assert read_ply(content).shape == (1, 3, 3)
+
+
 def test_a_written_cloud_is_read_back(tmp_path: Path) -> None:
     points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     write_ply(tmp_path / "cloud.ply", points)
