@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import struct
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sivae.bounds import CLOUD_ITEMS
+from sivae.data.clouds.formats.lists import ListColumn, by_length, find_faces
 from sivae.data.clouds.formats.surface import numbers, triangles, whole
 
 _MARK = re.compile(rb"\s*(ST)?(C)?(N)?OFF")  # of some files of ModelNet the first number follows at once
 _COMMENT = re.compile(rb"#[^\r\n]*")
+_FACE = ListColumn(0, struct.Struct("=d"), 8, has_corners=True)
 
 
 def read_off(content: bytes) -> NDArray[np.float64]:
@@ -54,14 +57,9 @@ def _polygons(values: NDArray[np.float64], count: int) -> list[NDArray[np.int64]
         corners = int(rows[0, 0]) if rows.size and 0 <= rows[0, 0] < rows.shape[1] else -1
         if (rows[:, :1] == corners).all():
             return [whole(rows[:, 1 : 1 + corners])]
-    found: dict[int, list[NDArray[np.float64]]] = {}
-    position = 0
-    for _ in range(count):
-        if position >= len(values) or not 0 <= values[position] < len(values) - position:
-            return None
-        corners = int(values[position])
-        found.setdefault(corners, []).append(values[position + 1 : position + 1 + corners])
-        position += 1 + corners
-    if position != len(values):
+    body = values.view(np.uint8).data
+    try:
+        found = find_faces(body, count, [_FACE])
+    except ValueError:
         return None
-    return [whole(np.stack(faces)) for faces in found.values()]
+    return [whole(faces) for faces in by_length(body, found, values.dtype)] if found.size == values.nbytes else None

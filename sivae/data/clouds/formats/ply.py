@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sivae.bounds import CLOUD_HEADER, CLOUD_ITEMS, CLOUD_PROPERTIES
+from sivae.data.clouds.formats.lists import ListColumn, by_length, find_faces
 from sivae.data.clouds.formats.surface import numbers, triangles, whole
 from sivae.files import atomic_file
 
@@ -183,29 +184,23 @@ def _length(body: bytes | memoryview, position: int, one: _Property, order: str)
 
 def _walk(body: bytes | memoryview, element: _Element, order: str) -> tuple[dict[str, Any], int]:
     """Read rows one by one, as their lists have several lengths; only the corners of faces are kept."""
-    kept: dict[int, list[tuple[Any, ...]]] = {}
-    position = 0
-    sizes = [_SIZES[one.type] for one in element.properties]
     least = sum(_SIZES[one.length or one.type] for one in element.properties)  # all lists empty
     if least * element.count > len(body):
         raise ValueError(f"it is cut short: its {element.count:,} of {element.name[:40]!r} need {least:,} bytes each")
-    for _ in range(element.count):
-        for one, size in zip(element.properties, sizes, strict=True):
-            if one.length:
-                length, position = _length(body, position, one, order)
-                if one.name in _CORNERS:
-                    row = struct.unpack_from(f"{order}{length}{_CODES[one.type]}", body, position)
-                    kept.setdefault(length, []).append(row)
-                position += length * size
-            else:
-                position += size
-    if position > len(body):
-        raise ValueError("it is cut short")
-    name = next((one.name for one in element.properties if one.name in _CORNERS), None)
-    columns: dict[str, Any] = {}
-    if name is not None:
-        columns[name] = [np.array(rows).reshape(len(rows), length) for length, rows in kept.items()]
-    return columns, position
+    corners = next((one for one in element.properties if one.length and one.name in _CORNERS), None)
+    lists: list[ListColumn] = []
+    gap = 0
+    for one in element.properties:
+        if one.length:
+            length = struct.Struct(order + _CODES[one.length])
+            lists.append(ListColumn(gap, length, _SIZES[one.type], has_corners=one is corners))
+            gap = 0
+        else:
+            gap += _SIZES[one.type]
+    faces = find_faces(body, element.count, lists, gap)
+    if corners is None:
+        return {}, faces.size
+    return {corners.name: by_length(body, faces, np.dtype(order + corners.type))}, faces.size
 
 
 def write_ply(path: Path, points: Tensor) -> None:

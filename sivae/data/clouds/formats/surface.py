@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sivae.bounds import CLOUD_ITEMS, CLOUD_TEXT
+from sivae.data.free_memory import amount
+from sivae.data.unpacking import fits_memory
 
 _STRANGE = re.compile(rb"[^0-9eE+\-.naifNAIF \t\r\n\v\f]")  # NumPy would read more, such as 0x1p3
+_TRIANGLE_BYTES = 4 * 9 * 8  # nine float64, and three copies of them while the shape is normalised
 
 
 def triangles(points: NDArray[np.float64], polygons: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
@@ -28,16 +31,29 @@ def triangles(points: NDArray[np.float64], polygons: Sequence[NDArray[np.int64]]
         ValueError: a corner is no point, or there are too many triangles.
     """
     parts = []
-    if sum(len(faces) * max(0, faces.shape[1] - 2) for faces in polygons) > CLOUD_ITEMS:
-        raise ValueError(f"its faces have more than {CLOUD_ITEMS:,} triangles")
+    check_triangles(sum(len(faces) * max(0, faces.shape[1] - 2) for faces in polygons))
     for faces in polygons:
         if faces.size and not 0 <= faces.min() <= faces.max() < len(points):
             wrong = faces.max() if faces.min() >= 0 else faces.min()
             raise ValueError(f"a face has corner {wrong}, and there are points 0 to {len(points) - 1}")
-        for second in range(1, faces.shape[1] - 1):
-            parts.append(faces[:, [0, second, second + 1]])
+        if faces.shape[1] > 2:
+            corners = np.broadcast_arrays(faces[:, 0], faces[:, 1:-1].T, faces[:, 2:].T)
+            parts.append(np.stack(corners, -1).reshape(-1, 3))
     chosen = np.concatenate(parts) if parts else np.empty((0, 3), np.int64)
     return points[chosen] if len(chosen) else points
+
+
+def check_triangles(count: int) -> None:
+    """Refuse more triangles than are allowed, or than fit the free memory, before they are made.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if count > CLOUD_ITEMS:
+        raise ValueError(f"its faces have more than {CLOUD_ITEMS:,} triangles")
+    needed = count * _TRIANGLE_BYTES
+    if not fits_memory(needed):
+        raise ValueError(f"its {count:,} triangles take {amount(needed)}, more than half of the free memory")
 
 
 def numbers(text: bytes) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -35,6 +36,19 @@ def test_a_square_is_two_triangles(content: bytes) -> None:
 def test_faces_may_have_different_numbers_of_corners() -> None:
     found = read_off(b"OFF 4 2 0\n" + POINTS + b"4 0 1 2 3\n3 1 2 3\n")
     np.testing.assert_array_equal(found, np.concatenate([HALVES, SQUARE[[[1, 2, 3]]]]))
+
+
+def test_faces_without_area_take_little_memory() -> None:
+    count = 100_000
+    content = b"OFF 4 %d 0\n" % (count + 2) + POINTS + b"1 0\n3 0 1 2\n" + b"0\n" * count
+    tracemalloc.start()
+    try:
+        found = read_off(content)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found, SQUARE[[[0, 1, 2]]])
+    assert peak < 32 * count  # a number is 2 bytes of text and 8 of float64, both copied once, and nothing for its face
 
 
 def test_a_file_without_faces_is_its_points() -> None:

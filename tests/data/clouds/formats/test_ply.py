@@ -71,6 +71,14 @@ def test_comments_have_any_bytes(byte: bytes, end: bytes) -> None:
     assert read_ply(content).shape == (1, 3, 3)
 
 
+def test_only_the_first_list_of_corners_is_read() -> None:
+    twice = "list uchar uchar vertex_indices\nproperty list uchar double"
+    lists = bytes((3, 0, 1, 2, 0)) + bytes((4, 0, 1, 2, 3, 1)) + struct.pack("<d", 9.0)
+    points = b"".join(struct.pack("<3f", *corner) for corner in CORNERS)
+    found = read_ply(header("binary_little_endian", len(CORNERS), 2, list_type=twice) + points + lists)
+    np.testing.assert_array_equal(found, np.array(CORNERS)[[[0, 1, 2], [0, 1, 2], [0, 2, 3]]])
+
+
 def test_a_written_cloud_is_read_back(tmp_path: Path) -> None:
     points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     write_ply(tmp_path / "cloud.ply", points)
