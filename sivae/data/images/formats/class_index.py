@@ -116,7 +116,7 @@ def _rows(store: Store, name: str) -> Iterator[dict[str, Any]]:
         except csv.Error as error:
             raise DataError(f"{store.where(name)} is no table of CSV: {error}; mend it, or remove it") from None
         return
-    for line in text.splitlines():
+    for line in io.StringIO(text, newline=None):  # JSON has other line ends within its words
         if line.strip():
             row = _parsed(store, name, line)
             if isinstance(row, dict):

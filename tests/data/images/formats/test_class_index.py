@@ -111,6 +111,13 @@ def test_the_metadata_of_hugging_face(write: Write, kind: str) -> None:
     assert said == [f"labels: label in metadata.{kind}, 2 classes"]
 
 
+def test_only_line_ends_divide_metadata(tmp_path: Path) -> None:
+    lines = [f'{{"file_name": "x/{row}.png", "label": "{name}"}}' for row, name in enumerate(("a\u2028b", "c\x85d"))]
+    content = pngs(["x/0.png", "x/1.png"]) | {"metadata.jsonl": "\r\n".join(lines).encode()}
+    images, _ = opened(write_files(tmp_path, content))
+    assert classes(images) == ["a\u2028b", "c\x85d"]
+
+
 def test_metadata_beside_each_part_counts_the_classes_of_all(tmp_path: Path) -> None:
     content = pngs(["train/1.png", "train/2.png", "test/3.png"])
     content |= {f"train/{name}": data for name, data in rows("csv", {"1.png": 10, "2.png": 2}, "label").items()}
