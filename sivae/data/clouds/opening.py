@@ -48,8 +48,12 @@ def open_clouds(
     text = os.fspath(path)
     name, colon, kind = text.partition(":")
     if name == NAME and (colon or not Path(text).exists()):
-        chosen = [kind] if colon and classes is None else classes
-        return BuiltinShapes(part, chosen, points=points, normalize=normalize, seed=seed)
+        if colon and classes is not None and list(classes) != [kind]:
+            raise DataError(
+                f"{text} names one class, and classes are {', '.join(classes) or 'none'}; expected {kind} alone; leave "
+                f"the classes out, or take them from {NAME}"
+            )
+        return BuiltinShapes(part, [kind] if colon else classes, points=points, normalize=normalize, seed=seed)
     place = Path(path)
     if not place.is_dir() and not place.is_file():
         reason = "is neither a folder nor a file" if place.exists() else "does not exist"

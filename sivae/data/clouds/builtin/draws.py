@@ -1,4 +1,4 @@
-"""Draw the parameters of procedural shapes, so that no test shape has parameters near those of a training shape."""
+"""Draw the parameters of procedural shapes, with test shapes in other cells of the main proportions than the others."""
 
 from __future__ import annotations
 

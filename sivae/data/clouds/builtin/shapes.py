@@ -25,7 +25,8 @@ _SEEDS = 1 << 63
 class BuiltinShapes(CloudSet):
     """Procedural shapes as surfaces, y upwards, ordered by class.
 
-    Test shapes have proportions that no training shape has; see :class:`sivae.data.clouds.builtin.draws.Draws`.
+    The main proportions of test shapes are in other cells than those of training shapes; see
+    :class:`sivae.data.clouds.builtin.draws.Draws`.
 
     Args:
         part: "train" has 3,000 shapes of each class, "test" 500.

@@ -55,7 +55,7 @@ def test_a_class_alone_has_the_shapes_of_the_whole_set() -> None:
     np.testing.assert_array_equal(both.shape(3001), open_clouds("shapes:chair").shape(1))
 
 
-def test_no_test_shape_has_the_proportions_of_a_training_shape() -> None:
+def test_test_shapes_are_in_other_cells_than_training_shapes() -> None:
     cells = {
         part: {tuple((Draws(0, 0, part, index).main * 5).astype(int)) for index in range(1000)}
         for part in ("train", "test")
@@ -67,5 +67,11 @@ def test_no_test_shape_has_the_proportions_of_a_training_shape() -> None:
 def test_wrong_classes_and_seeds_are_refused() -> None:
     with pytest.raises(DataError, match="classes are dog; expected some of chair, table, plane, lamp"):
         open_clouds("shapes:dog")
+    assert open_clouds("shapes:lamp", classes=["lamp"]).class_names == ("lamp",)
+    for classes in (["chair"], ["lamp", "chair"], []):
+        with pytest.raises(
+            DataError, match=r"shapes:lamp names one class, .*; expected lamp alone; leave the classes out"
+        ):
+            open_clouds("shapes:lamp", classes=classes)
     with pytest.raises(DataError, match="seed = -1; expected a whole number from 0"):
         open_clouds("shapes", seed=-1)
