@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sivae.data.images.crop import CROP_VALUES, CROP_WORDS, is_crop, parse_crop
 from sivae.data.images.formats.table import titles
+from sivae.data.notice import ignore
 from sivae.errors import ConfigError
 from sivae.fields import AT_LEAST_1, Choice, Range, setting
 from sivae.settings.models import Samples
@@ -334,8 +337,9 @@ class CloudData(Data):
         if self.path is None:
             raise ConfigError("path: no point clouds are named; name them by --data PATH")
         classes = self.classes or None
+        say = partial(print, file=sys.stderr) if show and part == "train" else ignore  # the test part says the same
         return open_clouds(
-            self.path, part=part, classes=classes, points=self.points, normalize=self.normalize, show=show
+            self.path, part=part, classes=classes, points=self.points, normalize=self.normalize, show=show, notice=say
         )
 
 

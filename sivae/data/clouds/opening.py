@@ -37,7 +37,7 @@ def open_clouds(
         normalize: "sphere", "cube" or "none", see :class:`CloudSet`.
         seed: of the built-in shapes; sets in files do not depend on it.
         show: show progress while files are read.
-        notice: called with a line about what takes long.
+        notice: called with lines about what takes long and what is left out.
 
     Raises:
         DataError: the path does not exist, holds no point clouds, is damaged, or lacks a class.
@@ -67,4 +67,6 @@ def open_clouds(
         only = place.name
     else:
         raise DataError(f"{place} is no file of point clouds by its name; expected {', '.join(SUFFIXES)}, .zip or .tar")
-    return StoredClouds(store, only, part=part, classes=classes, points=points, normalize=normalize, show=show)
+    return StoredClouds(
+        store, only, part=part, classes=classes, points=points, normalize=normalize, show=show, notice=notice
+    )

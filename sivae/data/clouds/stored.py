@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from sivae.data.clouds.formats.off import read_off
 from sivae.data.clouds.formats.ply import read_ply
 from sivae.data.clouds.layout import part_of_name, places
 from sivae.data.clouds.shapenet import SYNSETS
+from sivae.data.notice import Notice
 from sivae.data.npy import Arrays, map_array, read_array, read_header
 from sivae.data.stores import TAR_SUFFIXES, FolderStore, Store, fingerprint
 from sivae.errors import DataError, NoSuchSplitError, reason_of
 from sivae.progress import PATIENCE_SECONDS, Progress
+from sivae.words import listed
 
 _SURFACES = {".ply": read_ply, ".off": read_off}
 _ARRAYS = (".npy", ".npz")
@@ -26,6 +29,7 @@ SUFFIXES = (*_SURFACES, *_ARRAYS)
 _MOST_COLUMNS = 16  # of a point: its place, and its normal, colour or the like
 _LABELS = "-labels.npy"  # the end of the name of a file beside NAME.npy
 _WHOLE = ("points", "clouds", "point_clouds", "pointcloud", "pos", "xyz", "pc", "data", "x", "X", "arr_0")
+_NAMED = 3  # files, or a part of them, in a notice
 _TEST_OF = 10  # one shape in so many, where there are no parts
 
 
@@ -55,6 +59,7 @@ class StoredClouds(CloudSet):
         only: name of the only file to read; None: all.
         part, classes, points, normalize: as for :func:`sivae.data.clouds.open_clouds`.
         show: show progress.
+        notice: called with a line about shapes that are in neither part.
 
     Raises:
         DataError: there are none, one is damaged or breaks a bound, or there is no such class.
@@ -71,6 +76,7 @@ class StoredClouds(CloudSet):
         points: int,
         normalize: Normalize,
         show: bool,
+        notice: Notice,
     ) -> None:
         self._store, self._part = store, part
         self._array: tuple[tuple[str, str], NDArray[np.generic]] | None = None  # the one that was read last
@@ -80,7 +86,7 @@ class StoredClouds(CloudSet):
         if classes is not None:
             known = _named_classes(classes, known, where)
             entries = [one for one in entries if one.class_name in known]
-        entries = _chosen(entries, part, where)
+        entries = _chosen(entries, part, where, notice)
         self._entries_of_part = sorted(entries, key=lambda one: known.index(one.class_name))  # stable: by class, name
         names = [one.name + (f"[{one.row}]" if one.row is not None else "") for one in self._entries_of_part]
         labels = np.array([known.index(one.class_name) for one in self._entries_of_part], np.int64)
@@ -181,10 +187,11 @@ class StoredClouds(CloudSet):
     def _npz(self, one: _Entry) -> Iterator[tuple[_Entry, tuple[int, ...], NDArray[np.generic] | None]]:
         arrays = self._open_npz(one.name)
         by_part = {
-            part: next((key for key in _keys(part, ("", *_WHOLE)) if key in arrays), None) for part in ("train", "test")
+            part: next((key for key in _keys(part, ("", *_WHOLE)) if key in arrays), None)
+            for part in ("train", "test", "val")
         }
         found = [(part, key) for part, key in by_part.items() if key is not None]
-        if not found:
+        if not found or found[0][0] == "val":  # alone it is no part
             key = next((key for key in _WHOLE if key in arrays), next(iter(arrays)) if len(arrays) == 1 else None)
             if key is None:
                 raise ValueError(f"it has the arrays {', '.join(list(arrays)[:8]) or 'none'}, and none named points")
@@ -256,14 +263,18 @@ def _points_of(array: NDArray[np.generic]) -> NDArray[np.float64]:
         return places.astype(np.float64)
 
 
-def _chosen(entries: list[_Entry], part: Part, where: str) -> list[_Entry]:
+def _chosen(entries: list[_Entry], part: Part, where: str, notice: Notice) -> list[_Entry]:
     """The entries of a part; without parts the last tenth of each class is the test part, and at least one shape."""
     parts = {one.part for one in entries} - {None}
     if parts:
-        wanted = "val" if part == "test" and "test" not in parts else part
-        chosen = [one for one in entries if one.part == wanted]
+        used = {"train": "train", "test": "val" if "test" not in parts else "test"}
+        chosen = [one for one in entries if one.part == used[part]]
         if not chosen:
-            raise NoSuchSplitError(f"{where} has no {part} shapes; it has {' and '.join(sorted(map(str, parts)))}")
+            raise NoSuchSplitError(
+                f"{where} has no {part} shapes; it has {listed(sorted(map(str, parts)))}; put the {part} shapes into a "
+                f"folder or a file named {part}, or take these names away from all, to have the last tenth as test part"
+            )
+        _say_unused(where, [one for one in entries if one.part not in used.values()], notice)
         return chosen
     by_class: dict[str, list[_Entry]] = {}
     for one in entries:
@@ -275,6 +286,17 @@ def _chosen(entries: list[_Entry], part: Part, where: str) -> list[_Entry]:
     if not chosen:
         raise NoSuchSplitError(f"{where} has no {part} shapes, as no class has two shapes; add shapes")
     return chosen
+
+
+def _say_unused(where: str, entries: Sequence[_Entry], notice: Notice) -> None:
+    counts = Counter(one.part or one.name for one in entries)
+    if counts:
+        some = [f"{name} ({count:,})" for name, count in counts.most_common(_NAMED)]
+        more = [f"{len(counts) - _NAMED:,} more"] if len(counts) > _NAMED else []
+        notice(
+            f"{where}: left out: shapes of {listed(some + more)}; only those of the parts train and test are read; "
+            "move the others into a folder of such a name"
+        )
 
 
 def _named_classes(classes: Sequence[str], known: Sequence[str], where: str) -> list[str]:

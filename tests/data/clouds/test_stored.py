@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sivae.data.clouds import open_clouds, write_ply
+from sivae.data.clouds.base import Part
 from sivae.errors import DataError, NoSuchSplitError
 
 OFF = b"OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2\n3 0 2 3\n"
@@ -109,8 +110,43 @@ def test_a_validation_part_stands_for_a_missing_test_part(tmp_path: Path) -> Non
     assert list(open_clouds(folder, part="test").names) == ["val/b.off"]
     assert list(open_clouds(folder / "train" / "a.off", part="test").names) == ["a.off"]
     only = as_folder(tmp_path / "other", {"train/a.off": OFF})
-    with pytest.raises(NoSuchSplitError, match="has no test shapes; it has train"):
+    with pytest.raises(
+        NoSuchSplitError, match="has no test shapes; it has train; put the test shapes into a folder or"
+    ):
         open_clouds(only, part="test")
+    arrays = npz(x_train=points(0, 4, 9), y_train=np.arange(4), x_val=points(1, 2, 9), y_val=np.array([3, 1]))
+    found = open_clouds(as_folder(tmp_path / "arrays", {"a.npz": arrays}), part="test", points=9, normalize="none")
+    assert [found.class_names[label] for label in found.labels] == ["1", "3"]
+    np.testing.assert_array_equal(found.cloud(0), points(1, 2, 9)[1])
+
+
+def test_an_array_named_val_alone_is_no_part(tmp_path: Path) -> None:
+    folder = as_folder(tmp_path, {"a.npz": npz(points=points(0, 10, 9), val=np.zeros((10, 4)))})
+    assert len(open_clouds(folder)) == 9
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_shapes_of_neither_part_are_named(part: Part, tmp_path: Path) -> None:
+    said: list[str] = []
+    files = {name: npy(points(0, 5, 9)) for name in ("train.npy", "test.npy")}
+    assert len(open_clouds(as_folder(tmp_path / "a", files), part=part, notice=said.append)) == 5
+    assert said == []
+    more = {name: npy(points(0, 5, 9)) for name in ("extra.npy", "x.npy", "y.npy")} | {
+        "val/1.off": OFF,
+        "val/2.off": OFF,
+    }
+    both = as_folder(tmp_path / "b", files | more)
+    assert len(open_clouds(both, part=part, notice=said.append)) == 5
+    assert said == [
+        f"{both}: left out: shapes of extra.npy (5), x.npy (5), y.npy (5) and 1 more; only those of the parts train "
+        "and test are read; move the others into a folder of such a name"
+    ]
+    said.clear()
+    (both / "x.npy").unlink()
+    (both / "test.npy").unlink()
+    assert len(open_clouds(both, part="train", notice=said.append)) == 5
+    assert len(said) == 1
+    assert "shapes of extra.npy (5) and y.npy (5);" in said[0]  # those of val are the test part
 
 
 def test_classes_are_chosen_by_name_or_number_in_the_given_order(tmp_path: Path) -> None:
