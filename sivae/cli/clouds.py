@@ -171,7 +171,7 @@ def _open(opened: CloudModel, path: str, part: Part) -> CloudSet:
 
     run, points = run_of(opened.source), opened.model.sample_shape[0]
     own = run.data if run is not None and isinstance(run.data, CloudData) else CloudData(points=points)
-    data = own.of(absolute(path))
+    data = own.of(absolute(path, "clouds"))
     return open_clouds(
         path, part=part, classes=data.classes or None, points=points, normalize=data.normalize, notice=notice
     )

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sivae.cli.parsing import Parser, add_crop, at_least, file, seed, switch
+from sivae.cli.parsing import Parser, add_crop, at_least, data_path, file, seed, switch
 from sivae.cli.printing import notice, print_metrics
 from sivae.errors import UsageError
 
@@ -47,7 +47,7 @@ def options(parser: Parser) -> None:
     parser.require("run", "name the run's folder, as sivae train printed it; runs/8gaussians-seed0, for example")
     parser.add_argument("--seed", type=seed, metavar="N", help="Seed of the metrics' samples. (default: the run's)")
     parser.add_argument("--device", metavar="NAME", help="Device to compute on. (default: the run's)")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="Data to measure on. (default: the run's)")
+    parser.add_argument("--data", type=data_path, metavar="PATH", help="Data to measure on. (default: the run's)")
     add_crop(parser, "as in the run's training; of a model, --data must be square, and --against is cut in the middle")
     parser.add_argument(
         "--skip-damaged",

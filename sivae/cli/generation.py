@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from sivae.cli.parsing import Parser, at_least, file, number, seed, whole
+from sivae.cli.parsing import Parser, at_least, data_path, file, number, seed, whole
 from sivae.errors import ConfigError, DamagedImageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def add_picture(parser: Parser, name: str, text: str = "File of the picture.") -
 
 def add_data_set(parser: Parser, data: str, split: str, count: str) -> None:
     """Add --data, --split, --count and --seed, with these words for the first three. None has a default value."""
-    parser.add_argument("--data", type=Path, metavar="PATH", help=f"Use images of a data set instead: {data}")
+    parser.add_argument("--data", type=data_path, metavar="PATH", help=f"Use images of a data set instead: {data}")
     parser.add_argument(
         "--split",
         choices=("train", "test"),

@@ -16,7 +16,7 @@ from sivae.cli.generation import (
     open_any_model,
     refuse,
 )
-from sivae.cli.parsing import Parser, add_crop, at_least, file, number, seed
+from sivae.cli.parsing import Parser, add_crop, at_least, data_path, file, number, seed
 from sivae.cli.printing import notice, print_separation
 from sivae.errors import ConfigError
 from sivae.words import plural
@@ -56,13 +56,13 @@ def options(parser: Parser) -> None:
     sets.add_argument(
         "--in",
         dest="in_",
-        type=Path,
+        type=data_path,
         metavar="PATH",
         help="Set A, images like the training data: any that sivae train --data reads. (default: the run's data)",
     )
     sets.add_argument(
         "--against",
-        type=Path,
+        type=data_path,
         metavar="PATH",
         help="Set B, images of another kind: any that sivae train --data reads, such as digits.",
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from sivae.data.clouds.builtin import is_named
 from sivae.data.images.crop import CROP_VALUES, CROP_WORDS, Crop, parse_crop
 from sivae.errors import DataError, UsageError
 
@@ -240,6 +241,12 @@ def add_crop(parser: Parser, default: str = "as in the run's training, else cent
         metavar=CROP_VALUES,
         help=f"Part to cut out of each image first: {CROP_WORDS}. (default: {default})",
     )
+
+
+def data_path(word: str) -> Path:
+    """The type of a path of data, or of the name of a built-in set. `./shapes` is a folder, not the set `shapes`."""
+    path = Path(word)  # without the ./
+    return path.absolute() if is_named(str(path)) and not is_named(word) else path
 
 
 def file(ending: str) -> Callable[[str], Path]:

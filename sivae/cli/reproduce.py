@@ -103,7 +103,7 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _absolute(name: str, path: str) -> str:
-    return absolute(path) if name in ("data", "against") else str(Path(path).absolute())
+    return absolute(path, "images") if name in ("data", "against") else str(Path(path).absolute())
 
 
 def _print_list() -> None:

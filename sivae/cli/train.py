@@ -19,6 +19,7 @@ from sivae.fields import about, alternatives, types_of
 from sivae.objectives import OBJECTIVES
 from sivae.settings.data import absolute
 from sivae.settings.growth import GROWTH_KINDS
+from sivae.settings.models import Samples
 from sivae.settings.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
 from sivae.settings.run import PARTS, Placed, RunConfig, every_setting, placed_settings, resumable_keys
 from sivae.words import plural
@@ -154,9 +155,19 @@ def _changes(given: argparse.Namespace) -> dict[str, Any]:
             if key in _FILES and not value:
                 raise ConfigError(f"--{placed.option} is empty; name a file or a folder, or leave it out")
             if key in _FILES:
-                value = absolute(value) if key == "path" else str(Path(value).absolute())
+                value = absolute(value, _samples(given)) if key == "path" else str(Path(value).absolute())
             changes[key] = value
     return changes
+
+
+def _samples(given: argparse.Namespace) -> Samples:
+    """What the preset, or the run to resume, trains on."""
+    if given.preset in PRESETS:
+        return PRESETS[given.preset].config.data.SAMPLES
+    from sivae.training.folder import run_of
+
+    run = None if given.resume is None else run_of(given.resume)
+    return "images" if run is None else run.data.SAMPLES
 
 
 def _parser(settings: typing.Iterable[Placed], config: RunConfig | None = None) -> Parser:

@@ -29,12 +29,13 @@ Turn = Literal["none", "x", "y", "z"]
 Notice = Callable[[str], None]
 
 
-def absolute(path: str) -> str:
+def absolute(path: str, samples: Samples) -> str:
     """Make a path absolute, since a run may be resumed in another folder. The name of a built-in set stays."""
-    from sivae.data.images.builtin import is_named
-
-    of_clouds = path.partition(":")[0] == "shapes" and not os.path.exists(path)
-    return path if of_clouds or is_named(path) else str(Path(path).absolute())
+    if samples == "clouds":
+        from sivae.data.clouds.builtin import is_named
+    else:
+        from sivae.data.images.builtin import is_named
+    return path if is_named(path) else str(Path(path).absolute())
 
 
 def _cache() -> Any:

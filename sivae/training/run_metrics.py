@@ -93,7 +93,7 @@ def evaluate(
     if config.data.SAMPLES == "clouds":
         _refuse_of_images(crop, skip_damaged)
     if data is not None:
-        path_of_data = absolute(os.fspath(data))
+        path_of_data = absolute(os.fspath(data), config.data.SAMPLES)
         if isinstance(config.data, CloudData):
             config = config.replace(data=config.data.of(path_of_data))
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sivae.cli.parsing import Parser, at_least, file, number, positive, seed, switch, whole
+from sivae.cli.parsing import Parser, at_least, data_path, file, number, positive, seed, switch, whole
 from sivae.errors import UsageError
 
 HELP = """\
@@ -127,3 +127,9 @@ def test_a_value_out_of_range_is_refused(parse: object, word: str, message: str)
 def test_help_wraps_text_and_keeps_examples(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert parser.format_help() == HELP
+
+
+def test_a_folder_is_not_taken_for_a_built_in_set_of_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("shapes", "shapes:chair", "./shapes", "./faces")
+    assert [str(data_path(word)) for word in words] == ["shapes", "shapes:chair", str(tmp_path / "shapes"), "faces"]

@@ -17,7 +17,7 @@ from sivae.fields import about, plain, settings_of
 from sivae.method.objectives import ErrorKind
 from sivae.objectives import OBJECTIVES, IntroObjective, SoftIntroObjective, VAEObjective
 from sivae.ops.library import KINDS
-from sivae.settings.data import CloudData
+from sivae.settings.data import CloudData, absolute
 from sivae.settings.models import MLP, Conv, PointNet
 from sivae.settings.presets import PRESETS, preset_config
 from sivae.settings.run import PARTS, RunConfig, every_setting, placed_settings
@@ -414,3 +414,14 @@ def test_a_part_has_to_be_a_record(part: str) -> None:
 def test_the_full_size_is_that_of_the_changes() -> None:
     assert preset_config("ffhq1024", growth="none").learning_rate == pytest.approx(0.003)
     assert preset_config("ffhq1024", growth="none", resolution=64).learning_rate == pytest.approx(0.0015)
+
+
+def test_names_of_built_in_data_stay_where_paths_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").mkdir()
+    here = str(tmp_path / "shapes")
+    found = [absolute(path, "clouds") for path in ("shapes", "shapes:chair", "./shapes")]
+    assert found == ["shapes", "shapes:chair", here]
+    assert [absolute(path, "images") for path in ("digits", "shapes")] == ["digits", here]

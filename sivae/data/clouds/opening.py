@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sivae.data.clouds.base import CloudSet, Normalize, Part
-from sivae.data.clouds.builtin.shapes import NAME, BuiltinShapes
+from sivae.data.clouds.builtin import NAME, is_named
+from sivae.data.clouds.builtin.shapes import BuiltinShapes
 from sivae.data.clouds.stored import SUFFIXES, StoredClouds
 from sivae.data.notice import Notice, ignore
 from sivae.data.stores import FolderStore, is_archive, open_store
@@ -29,7 +30,7 @@ def open_clouds(
 
     Args:
         path: "shapes" for the built-in set, or "shapes:chair" for one class of it; else a folder, a zip, a tar or a
-            file of :data:`sivae.data.clouds.stored.SUFFIXES`.
+            file of :data:`sivae.data.clouds.stored.SUFFIXES`. A folder of that name is "./shapes".
         part: "train" or "test", as folders and names of files state it. A set that states no test part but a
             validation part gives that; in a set without parts the last tenth of each class, by name, is the test part.
         classes: names of the classes to take, or ShapeNet's numbers; labels follow their order. None: all.
@@ -46,8 +47,8 @@ def open_clouds(
     if part not in ("train", "test"):
         raise DataError(f"part = {part!r}: expected train or test")
     text = os.fspath(path)
-    name, colon, kind = text.partition(":")
-    if name == NAME and (colon or not Path(text).exists()):
+    if is_named(text):
+        _, colon, kind = text.partition(":")
         if colon and classes is not None and list(classes) != [kind]:
             raise DataError(
                 f"{text} names one class, and classes are {', '.join(classes) or 'none'}; expected {kind} alone; leave "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sivae.data.clouds.base import CloudSet, Normalize, Part, Shape
+from sivae.data.clouds.builtin import NAME
 from sivae.data.clouds.builtin.chairs import chair
 from sivae.data.clouds.builtin.draws import Draws
 from sivae.data.clouds.builtin.lamps import lamp
@@ -15,7 +16,6 @@ from sivae.data.clouds.builtin.planes import plane
 from sivae.data.clouds.builtin.tables import table
 from sivae.errors import DataError
 
-NAME = "shapes"  # names the set where a path is expected
 COUNTS: dict[Part, int] = {"train": 3000, "test": 500}  # shapes of each class
 _MAKERS: dict[str, Callable[[Draws], Triangles]] = {"chair": chair, "table": table, "plane": plane, "lamp": lamp}
 KINDS = tuple(_MAKERS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from sivae.data.clouds import open_clouds
+from sivae.data.clouds import open_clouds, write_ply
 from sivae.data.clouds.base import Part
 from sivae.data.clouds.builtin.draws import Draws
 from sivae.data.clouds.builtin.shapes import COUNTS, KINDS
@@ -75,3 +77,12 @@ def test_wrong_classes_and_seeds_are_refused() -> None:
             open_clouds("shapes:lamp", classes=classes)
     with pytest.raises(DataError, match="seed = -1; expected a whole number from 0"):
         open_clouds("shapes", seed=-1)
+
+
+def test_the_name_comes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shapes").mkdir()
+    for row in range(3):
+        write_ply(tmp_path / "shapes" / f"{row}.ply", torch.rand(5, 3))
+    monkeypatch.chdir(tmp_path)
+    assert len(open_clouds("shapes")) == 4 * COUNTS["train"]
+    assert len(open_clouds("./shapes")) == 2  # the last of three is the test part
