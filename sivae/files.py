@@ -162,6 +162,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
     write_bytes(path, text.getvalue().encode(errors="surrogateescape"))
 
 
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write NumPy arrays by their names atomically; missing folders are made."""
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> None:
     """Write tensors of any device, and texts about them, to one safetensors file atomically."""
     from safetensors.torch import save

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sivae.cli.generation import IMAGES_IN_PICTURE, CloudModel, refuse
-from sivae.cli.printing import notice, print_metrics, print_separation
+from sivae.cli.printing import notice, print_comparison, print_metrics
 from sivae.errors import ConfigError, NoSuchSplitError
 from sivae.words import plural
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from sivae.data.clouds import CloudSet
     from sivae.data.clouds.base import Part
+    from sivae.detection.clouds import CloudDetector
+    from sivae.detection.detector import Scores
 
 SAMPLES, RECONSTRUCTIONS, FRAMES = 32, 8, 24  # by default
 _SCORED = 1_000
@@ -29,6 +31,7 @@ def sample(given: argparse.Namespace, opened: CloudModel) -> None:
     """Draw clouds from the prior: a picture, files, or an array."""
     refuse(given, ["class_", "truncation"], _OF_IMAGES)
     from sivae.figures.clouds import cloud_grid
+    from sivae.files import write_npz
     from sivae.training.measured_clouds import sample_clouds
 
     count = given.count or SAMPLES
@@ -40,7 +43,7 @@ def sample(given: argparse.Namespace, opened: CloudModel) -> None:
         cloud_grid(clouds[:IMAGES_IN_PICTURE], out, columns=given.columns or (_IN_A_ROW if count > _IN_A_ROW else None))
         print(out if count <= IMAGES_IN_PICTURE else f"{out} (the first {IMAGES_IN_PICTURE:,})")
     if given.npz is not None:
-        _write_npz(given.npz, clouds)
+        write_npz(given.npz, {"clouds": clouds.numpy()})
         print(given.npz)
     _write_each(given.each, clouds)
 
@@ -110,14 +113,10 @@ def ood(given: argparse.Namespace, opened: CloudModel) -> None:
         ["score", "threshold", "csv", "calibrate", "quantile", "skip_damaged", "sigma", "crop"],
         "is for models of images; compare two sets of clouds by --against PATH",
     )
-    from sivae import files
     from sivae.detection.clouds import CloudDetector
-    from sivae.detection.comparison import comparison, write_set_scores
+    from sivae.detection.comparison import distinct_names, write_comparison
     from sivae.detection.detector import density_of
-    from sivae.evaluation.ood import describe
-    from sivae.figures.charts import plot_scores
     from sivae.training.folder import run_of
-    from sivae.training.measured_clouds import MeasuredClouds
 
     if given.against is None:
         raise ConfigError("name clouds of another kind by --against PATH")
@@ -127,27 +126,32 @@ def ood(given: argparse.Namespace, opened: CloudModel) -> None:
     detector = CloudDetector(opened.model, density, given.by or "likelihood", given.k or 5, given.seed or 0)
     inside = _in_distribution(opened, given)
     outside = _open(opened, str(given.against), given.against_split or "test")
-    scores = {}
-    for which, clouds in (("in", inside), ("out", outside)):
-        measured = MeasuredClouds(clouds)
-        scores[which] = detector.of_clouds(measured.some(measured.spread(given.count or _SCORED)))
-    names = (f"{inside.name} (in)", f"{outside.name} (out)")
-    content = comparison(detector, names, scores["in"], scores["out"], source=str(opened.source))
     folder = given.out or opened.beside("ood")
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / "ood.json", content)
-    write_set_scores(folder / "ood.csv", scores)
-    drawn = {name: one[detector.score] for name, one in zip(names, scores.values(), strict=True)}
-    plot_scores(
-        folder / "ood.png",
-        {opened.source.name: drawn},
-        describe(detector.score, detector.samples),
-        f"{names[0]} against {names[1]}",
-    )
-    counts = [f"{name} ({plural(len(values), 'cloud')})" for name, values in drawn.items()]
-    print_separation(f"in {counts[0]}, out {counts[1]}", content["metrics"])
-    for name in ("ood.json", "ood.csv", "ood.png"):
-        print(folder / name)
+    folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails here, not after the scoring
+    sets = {"in": inside, "out": outside}
+    scores = {which: _scored(detector, clouds, given.count or _SCORED) for which, clouds in sets.items()}
+    names = distinct_names(inside.name, outside.name)
+    content = write_comparison(folder, detector, names, scores, source=opened.source, samples="clouds")
+    print_comparison(content, folder, "clouds")
+
+
+def _scored(detector: CloudDetector, clouds: CloudSet, count: int) -> Scores:
+    """Score clouds spread over a set."""
+    import numpy as np
+
+    from sivae.models.base import samples_at_once
+    from sivae.progress import counting
+    from sivae.training.measured_clouds import MeasuredClouds
+
+    measured = MeasuredClouds(clouds)
+    rows = measured.spread(count)
+    portions = []
+    with counting(f"scoring {clouds.name}", len(rows)) as counter:
+        for start in range(0, len(rows), size := samples_at_once(detector.model.sample_shape)):
+            chosen = rows[start : start + size]
+            portions.append(detector.of_clouds(measured.some(chosen), first=start))
+            counter.advance(len(chosen))
+    return {score: np.concatenate([portion[score] for portion in portions]) for score in portions[0]}
 
 
 def _in_distribution(opened: CloudModel, given: argparse.Namespace) -> CloudSet:
@@ -160,6 +164,7 @@ def _in_distribution(opened: CloudModel, given: argparse.Namespace) -> CloudSet:
     run = run_of(opened.source)
     if run is None or not isinstance(run.data, CloudData):
         raise ConfigError(f"{opened.source} is a model without a run; name clouds like its own by --in PATH")
+    run.data.check_is_named(run.preset)
     return run.data.open_part(part)
 
 
@@ -209,13 +214,3 @@ def _write_each(folder: Path | None, clouds: Tensor) -> None:
     for index, cloud in enumerate(clouds):
         write_ply(folder / f"{index:0{len(str(len(clouds) - 1))}d}.ply", cloud)
     print(f"{folder} ({plural(len(clouds), 'file')})")
-
-
-def _write_npz(path: Path, clouds: Tensor) -> None:
-    import numpy as np
-
-    from sivae.files import atomic_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, clouds=clouds.numpy())

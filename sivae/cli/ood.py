@@ -17,7 +17,7 @@ from sivae.cli.generation import (
     refuse,
 )
 from sivae.cli.parsing import Parser, add_crop, at_least, data_path, file, number, seed
-from sivae.cli.printing import notice, print_separation
+from sivae.cli.printing import notice, print_comparison
 from sivae.errors import ConfigError
 from sivae.words import plural
 
@@ -197,12 +197,9 @@ def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:
 
 
 def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
-    from sivae import files
-    from sivae.detection.comparison import comparison, write_set_scores
+    from sivae.detection.comparison import distinct_names, write_comparison
     from sivae.detection.sets import score_set
     from sivae.detection.thresholds import calibrate
-    from sivae.evaluation.ood import describe
-    from sivae.figures.charts import plot_scores
 
     detector = _detector(given, opened)
     inside = _open(given, opened, "in")
@@ -221,23 +218,9 @@ def _compare(given: argparse.Namespace, opened: ImageModel) -> None:
         threshold.write(given.calibrate)
     if outside is not None:
         scores["out"] = score_set(detector, outside.images, count, title=f"scoring {outside.name}", notice=notice)
-        same = inside.name == outside.name
-        names = (f"{inside.name} (in)", f"{outside.name} (out)") if same else (inside.name, outside.name)
-        content = comparison(detector, names, *scores.values(), threshold=threshold, source=str(opened.source))
-        files.write_json(folder / "ood.json", content)
-        write_set_scores(folder / "ood.csv", scores)
-        drawn = {name: one[detector.score] for name, one in zip(names, scores.values(), strict=True)}
-        plot_scores(
-            folder / "ood.png",
-            {opened.source.name: drawn},
-            describe(detector.score, detector.samples),
-            f"{names[0]} against {names[1]}",
-            threshold=None if threshold is None else threshold.threshold,
-        )
-        counts = [f"{name} ({plural(len(values), 'image')})" for name, values in drawn.items()]
-        print_separation(f"in {counts[0]}, out {counts[1]}", content["metrics"])
-        for name in ("ood.json", "ood.csv", "ood.png"):
-            print(folder / name)
+        names = distinct_names(inside.name, outside.name)
+        content = write_comparison(folder, detector, names, scores, threshold=threshold, source=opened.source)
+        print_comparison(content, folder)
     if threshold is not None:
         found = f"; above it are {content['threshold']['found']:.1%} of {names[1]}" if outside is not None else ""
         print(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from sivae.settings.models import Samples
+from sivae.words import plural
 
 
 def notice(text: str) -> None:
@@ -49,3 +53,16 @@ def print_separation(title: str, metrics: Mapping[str, Mapping[str, Mapping[str,
         cells = (f"{one['value']:.3f} ({one['low']:.3f}–{one['high']:.3f})" for one in found.values())
         table.add_row(score, *cells)
     Console(highlight=False, soft_wrap=True).print(table)
+
+
+def print_comparison(content: Mapping[str, Any], folder: Path, samples: Samples = "images") -> None:
+    """Print how well two sets are separated, and the files of :func:`sivae.detection.comparison.write_comparison`."""
+    from sivae.detection.comparison import FILES
+
+    counts = [
+        f"{which} {content[which]['data']} ({plural(content[which][samples], samples.removesuffix('s'))})"
+        for which in ("in", "out")
+    ]
+    print_separation(", ".join(counts), content["metrics"])
+    for name in FILES:
+        print(folder / name)

@@ -108,9 +108,11 @@ def run(given: argparse.Namespace) -> None:
     if towards:
         decode = partial(style_model(opened, "--truncation").render, truncation=towards[0])
         name = f"samples-truncated-seed{given.seed}.png"
+    import numpy as np
     import torch
 
     from sivae.figures.grids import sample_grid, write_image
+    from sivae.files import write_npz
     from sivae.models.latent import generate
     from sivae.models.pixels import to_uint8
     from sivae.progress import counting
@@ -142,7 +144,8 @@ def run(given: argparse.Namespace) -> None:
         sample_grid(out, torch.cat(shown), columns=given.columns or by_class, value_range=opened.value_range)
         print(out if count <= IMAGES_IN_PICTURE else f"{out} (the first {IMAGES_IN_PICTURE:,})")
     if given.npz is not None:
-        _write_npz(given.npz, torch.cat(stored), labels)
+        known = {"labels": np.array(labels, dtype=np.int64)} if labels else {}
+        write_npz(given.npz, {"images": torch.cat(stored).numpy(), **known})
         print(given.npz)
     if given.each is not None:
         print(f"{given.each} ({plural(count, 'file')})")
@@ -177,16 +180,3 @@ def _sweep(opened: ImageModel, towards: list[Truncation], given: argparse.Namesp
     rows = list(torch.stack(columns, dim=1))  # [psis, C, H, W] for each sample
     labelled_grid(out, rows, column_labels=labels, group=len(rows), value_range=opened.value_range)
     print(out)
-
-
-def _write_npz(path: Path, images: Tensor, labels: list[int]) -> None:
-    import numpy as np
-
-    from sivae.files import atomic_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        if labels:
-            np.savez(stream, images=images.numpy(), labels=np.array(labels, dtype=np.int64))
-        else:
-            np.savez(stream, images=images.numpy())

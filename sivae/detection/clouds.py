@@ -30,9 +30,24 @@ class CloudDetector:
     samples: int = 5
     seed: int = 0
 
-    def of_clouds(self, clouds: Tensor) -> Scores:
-        """Score clouds [N, points, 3]: `kl` alone where that is the score, else all scores, float64 [N] each."""
+    def of_clouds(self, clouds: Tensor, *, first: int = 0) -> Scores:
+        """Score clouds.
+
+        Args:
+            clouds: [N, points, 3].
+            first: the number of the first cloud in its set. The noise of a cloud depends on the seed and its number.
+
+        Returns:
+            `kl` alone where that is the score, else all scores: float64 [N] each.
+        """
         if self.score == "kl":
             return {"kl": kl_to_prior(self.model, clouds).numpy()}
-        found = estimate(self.model, clouds, density=self.density, samples=self.samples, seed=self.seed)
+        found = estimate(
+            self.model,
+            clouds,
+            density=self.density,
+            samples=self.samples,
+            seed=self.seed,
+            numbers=range(first, first + len(clouds)),
+        )
         return {score: anomaly(found, score).numpy() for score in SCORES}

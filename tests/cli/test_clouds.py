@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sivae.data.clouds import open_clouds, write_ply
+from sivae.detection.clouds import CloudDetector
 from sivae.models import PointVAE
 from sivae.models.storage import save_model
 from sivae.settings.presets import preset_config
@@ -181,13 +182,27 @@ def test_two_sets_of_clouds_are_compared(
     )
     assert code == 0 and "AUROC" in printed
     content = json.loads((tmp_path / "ood" / "ood.json").read_text())
-    assert content["density"]["kind"] == "chamfer" and content["in"]["images"] == 6
+    assert content["density"]["kind"] == "chamfer" and content["in"] == {"data": "clouds.npz", "clouds": 6}
     assert set(content["metrics"]) == {"kl", "elbo", "likelihood"}
     assert {path.name for path in (tmp_path / "ood").iterdir()} == {"ood.json", "ood.csv", "ood.png"}
     code, printed, _ = run(
         capsys, "ood", model, "--in", data / "clouds.npz", "--against", tmp_path / "far.npz", "--by", "kl"
     )
     assert code == 0 and (model.parent / "clouds-ood" / "ood.json").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_scoring(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(CloudDetector, "of_clouds")
+    taken = tmp_path / "taken"
+    taken.touch()
+    clouds = data / "clouds.npz"
+    code, _, err = run(
+        *(capsys, "ood", model, "--in", clouds, "--against", clouds, "--out", taken),
+        *("--beta-rec", 1, "--beta-kl", 1),
+    )
+    assert code == 1 and str(taken) in err
 
 
 @pytest.mark.parametrize(
