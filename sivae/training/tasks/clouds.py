@@ -147,7 +147,7 @@ class CloudTask(Task):
         cloud_grid(sample_clouds(model, _SAMPLES, derived_seed(self.config.seed, "pictures")), path, columns=8)
         originals = self._measured.some(self._measured.spread(_RECONSTRUCTIONS))
         again = model.reconstruct(originals.to(self._device)).cpu()
-        beside = path.with_name(path.name.replace(path.stem, f"{path.stem}-reconstructions"))
+        beside = path.with_stem(f"{path.stem}-reconstructions")
         cloud_rows([originals, again], beside, row_labels=["test cloud", "reconstruction"])
         return [path, beside]
 

@@ -269,7 +269,7 @@ class ImageTask(Task):
         of_samples = None if conditions is None else conditions.repeat(-(-_SAMPLES // len(conditions)), 1)[:_SAMPLES]
         samples = model.sample(_SAMPLES, generator=generator, condition=of_samples)
         again = model.reconstruct(originals, condition=conditions)
-        beside = path.with_name(path.name.replace(path.stem, f"{path.stem}-reconstructions"))
+        beside = path.with_stem(f"{path.stem}-reconstructions")
         sample_grid(path, samples, value_range=measured.value_range)
         reconstruction_grid(beside, originals, again, value_range=measured.value_range)
         return [path, beside]

@@ -45,7 +45,7 @@ class TranslationTask(ImageTask):
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw the pictures of :meth:`ImageTask.picture_samples`, and translations between test images."""
         pictures = super().picture_samples(path, model, step)
-        translations = path.with_name(path.name.replace(path.stem, f"{path.stem}-translations"))
+        translations = path.with_stem(f"{path.stem}-translations")
         seed = derived_seed(self.config.seed, "pictures")
         draw_translations(translations, model, self._measured_for(model), seed)
         return [*pictures, translations]
