@@ -42,7 +42,7 @@ _EXAMPLES = [
     "sivae train checkerboard --beta-neg 0.4 --semantics paper --fakes prior",
     "sivae train 8gaussians --objective intro --margin 5",
     "sivae train points-shapes --data shapes:chair",
-    "sivae train points-chair --data ShapeNetCore.zip",
+    "sivae train points-chair --data shape_net_core_uniform_samples_2048.zip",
     "sivae train --resume runs/short",
 ]
 

@@ -120,7 +120,7 @@ def test_presets_of_point_clouds_are_the_published_settings(kind: str) -> None:
     assert config.objective == SoftIntroObjective(
         kind="chamfer", beta_kl=0.2, beta_rec=1.0, beta_neg=20.0, gamma_r=1e-8, alpha=2.0, scale=None
     )
-    assert config.data == CloudData(points=2048, classes=(kind,))
+    assert config.data == CloudData(points=2048, classes=(kind,), normalize="none")
     assert config.model == PointNet(
         z_dim=128,
         widths=(64, 128, 256, 256, 512),
