@@ -362,7 +362,7 @@ def test_a_set_that_does_not_fit_the_disk_is_refused_at_once(
 def test_an_interrupt_stops_the_threads_at_once(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*arguments: Any) -> np.ndarray:
         (tmp_path / "begun").touch()
-        time.sleep(0.2)
+        time.sleep(1.0)
         return fitting.fit_image(*arguments)
 
     monkeypatch.setattr(write_prepared, "fit_image", slow)
@@ -372,7 +372,7 @@ def test_an_interrupt_stops_the_threads_at_once(source: Path, tmp_path: Path, mo
     begun = time.monotonic()
     os.kill(child, signal.SIGINT)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
-    assert time.monotonic() - begun < 3  # 60 images of a fifth of a second take two threads 6 seconds
+    assert time.monotonic() - begun < 15  # 60 images of a second take two threads 30 seconds
 
 
 def begun(source: Path, out: Path, blocks: int) -> None:
