@@ -1,4 +1,4 @@
-# make demo    build everything, train a Soft-IntroVAE on eight Gaussians for two or three minutes, draw pictures
+# make demo    build everything, train a Soft-IntroVAE on eight Gaussians for one to three minutes, draw pictures
 # make test    the tests
 # make lint    ruff and mypy
 # make gpu-check OUT=DIR    on a machine with a GPU: build, test, look for memory errors, measure the ops
