@@ -275,7 +275,7 @@ def plot_scores(
     width = 1.0 / len(drawn)
     for index, (model, sets) in enumerate(drawn.items()):
         box = (index * width + 0.65 * inch, 0.21, width - 0.9 * inch, 0.53)
-        axes = panel(figure, box, x=score, y="share of the set's images" if index == 0 else "", grid=None)
+        axes = panel(figure, box, x=score, y="share of the set" if index == 0 else "", grid=None)
         axes.set_title(model, color=INK, fontsize=11, fontweight="bold", loc="left", pad=24).set_parse_math(False)
         edges = _score_edges(axes, list(sets.values()))
         for (name, values), color in zip(sets.items(), (BLUE, ORANGE), strict=False):

@@ -72,20 +72,22 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     ends = {name: _end(run) for name, run in runs.items()}
     _draw(folder / _FIGURE, found)
     first = next(iter(runs.values())).config
+    several = len(_FACTORS[settings.size]["auto"]) > 1
     shown = figure(
         _FIGURE,
         f"JSD between {POINTS:,} samples and as many data points at the end, a point for each run; crosses failed. The "
         "lines join the means.",
     )
     how = (
-        f"JSD and rec: {over_seeds(len(seeds))}. beta_neg, push and modes: at the end, seed by seed. The push is what "
+        f"JSD and rec: {over_seeds(len(seeds))}. beta_neg, push and modes: at the end, equal "
+        "values of beta_neg and push once. The push is what "
         "`--neg-push` is for this beta_neg and the KL of real samples in the last record. No weight has a push above "
         "that of the exponent 1, so an automatic one may stay below what was asked for."
     )
     return Report(
         f"Soft-IntroVAE on {listed(DENSITIES)} with {plural(len(seeds), 'seed')} each, {schedule(first)}, precision "
         f"{first.precision}: with beta_neg fixed at multiples of the published weight, and with "
-        f"`--beta-neg auto` at multiples of {NEG_PUSH:g}, the default of `--neg-push`. Other "
+        f"`--beta-neg auto` at {'multiples of ' if several else ''}{NEG_PUSH:g}, the default of `--neg-push`. Other "
         "weights are those of the presets.",
         [
             ("What counts as a failure", DEFINITIONS),

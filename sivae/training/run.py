@@ -150,12 +150,15 @@ def train(
         stack.callback(task.close)
         task.check_size()
         config = with_steps(task)
-        if stored is not None and longer:
+        if stored is not None and (longer or config.data != stored.data):
             assert folder is not None
             last = load_latest(folder / CHECKPOINTS, lambda text: None)  # the run says later what is damaged
-            added = stored.for_longer(config.total_steps, config.epochs, 0 if last is None else last.step)
+            if last is not None:
+                _check_data(task, last)  # raises an error before anything is written
+            if longer:
+                added = stored.for_longer(config.total_steps, config.epochs, 0 if last is None else last.step)
+                config = config.replace(**{key: getattr(added, key) for key in (*OF_LENGTH, "changes")})
             del last
-            config = config.replace(**{key: getattr(added, key) for key in (*OF_LENGTH, "changes")})
         if automatic:
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
         for text in filter(None, [growth_notice(config), freeze_notice(config), *notices]):
@@ -201,6 +204,15 @@ class _State(TypedDict):
     record: NotRequired[dict[str, Any] | None]
     train_seconds: Annotated[float, _TIME]
     wall_seconds: Annotated[float, _TIME]
+
+
+def _check_data(task: Task, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Restore the task's state, which refuses other data than the checkpoint's. Returns all of the state."""
+    remedy = "resume with the data and the version that wrote it, or train on other data in a new run by --init-from"
+    with checkpoint.fitting(remedy):
+        state = table(checkpoint.state, _State)
+        task.load_state(state["task"])
+        return state
 
 
 class _Diverged(Exception):
@@ -393,9 +405,8 @@ class _Run:
 
     def _restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         trainer.restore(checkpoint)
-        with checkpoint.fitting("resume with the data and the version that wrote it"):
-            state = table(checkpoint.state, _State)
-            self.task.load_state(state["task"])
+        state = _check_data(self.task, checkpoint)
+        with checkpoint.fitting("resume with the version that wrote it"):
             self.clock.seconds = state["train_seconds"]
             if not self.rolled_back:  # else this process has already counted that time
                 self.wall_before = state["wall_seconds"]

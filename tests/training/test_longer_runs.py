@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sivae.errors import ConfigError
+from sivae.errors import CheckpointError, ConfigError
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.folder import read_config
@@ -16,6 +16,7 @@ from sivae.training.recorder import read_records
 from sivae.training.run import train
 from sivae.training.tasks.points import PointsTask
 from tests.cli.running import run
+from tests.data.images.samples import pngs, write_files
 from tests.training.runs import assert_same, train_until
 
 
@@ -121,3 +122,17 @@ def test_a_run_that_grows_cannot_go_on_for_longer() -> None:
         config.for_longer(40, None, after=30)
     with pytest.raises(ConfigError, match=f"epochs = 500: {words}"):
         config.check_longer(None, 500.0)
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_refusal_of_other_data_leaves_the_run_as_it_is(steps: int, tmp_path: Path) -> None:
+    small = {"resolution": 8, "widths": (4,), "z_dim": 2, "batch_size": 8, "precision": "fp32", "threads": 1}
+    config = preset_config("mnist-small", path="digits", device="cpu", steps=2, **small)
+    train_until(1, config, tmp_path / "run")
+    if steps > 2:
+        train(out=tmp_path / "run", resume=True, progress=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+    other = write_files(tmp_path / "other", pngs([f"{number}.png" for number in range(16)], height=8, width=8))
+    with pytest.raises(CheckpointError, match=r"images were 1497.*train on other data in a new run by --init-from"):
+        train(config.replace(path=str(other), steps=steps), tmp_path / "run", resume=True, progress=False)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json")} == before

@@ -138,6 +138,8 @@ def _numbered(values: np.ndarray, count: int, what: str, where: str) -> tuple[np
 def _channels_last(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype != np.uint8:
         remedy = "; scale to 0 … 255, round and convert to uint8 first" if array.dtype.kind == "f" else ""
+        if array.ndim == 3 and array.shape[2] == 3:
+            remedy = " images; an array [N, P, 3] is of point clouds, which models of point clouds read"
         raise DataError(f"{where} is {array.dtype} of shape {list(array.shape)}; expected uint8{remedy}")
     if array.ndim == 3:
         return array[:, :, :, None]  # [N, H, W]
