@@ -230,6 +230,7 @@ def in_a_child(work: Callable[[], object]) -> int:
     """Fork a process that does the work."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
         try:
             work()
         except KeyboardInterrupt:
