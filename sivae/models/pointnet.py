@@ -58,8 +58,6 @@ class PointVAE(VAEModel):
         checked_counts("PointVAE", 1, points=points, z_dim=z_dim, hidden=hidden)
         if norm not in NORMS:
             raise ValueError(f"PointVAE: norm is {norm!r}, expected one of {', '.join(NORMS)}")
-        if not isinstance(prior_std, float | int) or not 0 < prior_std < math.inf:
-            raise ValueError(f"PointVAE: prior_std is {prior_std!r}, expected a finite number above 0")
         self.hyperparameters = {
             "points": points,
             "z_dim": z_dim,
@@ -67,33 +65,33 @@ class PointVAE(VAEModel):
             "hidden": hidden,
             "decoder_widths": list(decoder_widths),
             "norm": norm,
-            "prior_std": prior_std,
+            "prior_std": prior_std,  # also the usual 1, which is not the default here
         }
+        self._set_prior_std(prior_std)
         self.z_dim = z_dim
         self.sample_shape = (points, 3)
         self.mixes_samples = norm == "batch"
-        self.encoder = PointEncoder(widths, hidden, z_dim, norm, prior_std)
-        self.decoder = PointDecoder(z_dim, decoder_widths, points, prior_std)
+        self.encoder = PointEncoder(widths, hidden, z_dim, norm)
+        self.decoder = PointDecoder(z_dim, decoder_widths, points)
 
 
 class PointEncoder(nn.Module):
-    """Clouds [B, N, 3], of any N -> mu and logvar, [B, z_dim] each, in units of the prior's standard deviation."""
+    """Clouds [B, N, 3], of any N -> mu and logvar, [B, z_dim] each."""
 
-    def __init__(self, widths: Sequence[int], hidden: int, z_dim: int, norm: Norm, prior_std: float) -> None:
+    def __init__(self, widths: Sequence[int], hidden: int, z_dim: int, norm: Norm) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             PointLayer(fan_in, fan_out, norm) for fan_in, fan_out in itertools.pairwise((3, *widths))
         )
         self.hidden = nn.Linear(widths[-1], hidden)
         self.head = nn.Linear(hidden, 2 * z_dim)
-        self._prior_std = prior_std
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for layer in self.layers:
             x = layer(x)
         features = self.hidden(_largest(x)).relu_()
         mu, logvar = self.head(features).chunk(2, dim=1)
-        return mu / self._prior_std, logvar - 2.0 * math.log(self._prior_std)
+        return mu, logvar
 
 
 class PointLayer(nn.Module):
@@ -111,19 +109,18 @@ class PointLayer(nn.Module):
 
 
 class PointDecoder(nn.Module):
-    """Latents [B, z_dim], in units of the prior's standard deviation -> clouds [B, points, 3].
+    """Latents [B, z_dim] -> clouds [B, points, 3].
 
     The result is a view of [B, 3, points]: the weights of the last layer make all x first, then all y, then all z, as
     the authors' program stores them.
     """
 
-    def __init__(self, z_dim: int, widths: Sequence[int], points: int, prior_std: float) -> None:
+    def __init__(self, z_dim: int, widths: Sequence[int], points: int) -> None:
         super().__init__()
         self.layers = relu_network([z_dim, *widths, 3 * points])
-        self._prior_std = prior_std
 
     def forward(self, z: Tensor) -> Tensor:
-        coordinates: Tensor = self.layers(z * self._prior_std)
+        coordinates: Tensor = self.layers(z)
         return coordinates.unflatten(1, (3, -1)).transpose(1, 2)
 
 

@@ -197,6 +197,14 @@ def checked_tensors(table: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     return dict(table)
 
 
+def without_data_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take away the prefix that torch's DataParallel puts before all names."""
+    prefix = "module."
+    if not all(name.startswith(prefix) for name in tensors):
+        return tensors
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
 def described(content: Any) -> str:
     """Describe a content in a few words, for errors."""
     if not isinstance(content, Mapping):

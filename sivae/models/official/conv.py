@@ -16,7 +16,7 @@ from torch import Tensor
 from sivae.errors import ModelFileError
 from sivae.models.conv import ConvVAE
 from sivae.models.norm import Norm
-from sivae.models.reading import checked_tensors, described
+from sivae.models.reading import checked_tensors, described, without_data_parallel
 from sivae.models.storage import fill
 
 FORMAT = "official conv"
@@ -50,9 +50,7 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[ConvVAE
     Raises:
         ModelFileError: a tensor is missing, unknown, or of another shape than the others imply.
     """
-    tensors = checked_tensors(_state_dict(content), where)
-    if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = without_data_parallel(checked_tensors(_state_dict(content), where))
     # A copy of the decoder, which the bootstrap program needs in training alone.
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("target_decoder.")}
     hyperparameters = _hyperparameters(tensors, where)

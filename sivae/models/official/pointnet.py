@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sivae.errors import ModelFileError
 from sivae.models.pointnet import PointVAE
-from sivae.models.reading import checked_tensors, described
+from sivae.models.reading import checked_tensors, described, without_data_parallel
 from sivae.models.storage import fill
 
 FORMAT = "official points"
@@ -41,9 +41,7 @@ def convert(content: Any, where: str, *, averaged: bool = True) -> tuple[PointVA
     Raises:
         ModelFileError: a tensor is missing, unknown, or of another shape than the others imply.
     """
-    tensors = checked_tensors(content, where)
-    if all(name.startswith("module.") for name in tensors):  # trained under DataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = without_data_parallel(checked_tensors(content, where))
     hyperparameters = _hyperparameters(tensors, where)
     try:
         with torch.device("meta"):

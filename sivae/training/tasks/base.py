@@ -17,6 +17,7 @@ from sivae.evaluation.against import Against
 from sivae.models import VAEModel
 from sivae.settings.run import RunConfig
 from sivae.training.parallel import Processes
+from sivae.words import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +126,14 @@ class Task(ABC):
     def picture_samples(self, path: Path, model: VAEModel, step: int) -> list[Path]:
         """Draw samples of the model to `path`, and further pictures to the same folder. Returns the files."""
 
-    @abstractmethod
     def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
-        """Draw the pictures of the run's end to its folder. Returns the files."""
+        """Draw the pictures of the run's end to its folder: samples, and the losses. Returns the files."""
+        from sivae.figures.charts import plot_curves
+
+        pictures = self.picture_samples(folder / "samples.png", model, step)
+        title = f"{self.config.preset}, {self.config.objective.name}, {plural(step, 'step')}"
+        plot_curves(folder / "curves.png", records, title)
+        return [*pictures, folder / "curves.png"]
 
     def close(self) -> None:  # noqa: B027 # most tasks need none
         """Release the data."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -150,12 +150,3 @@ class CloudTask(Task):
         beside = path.with_stem(f"{path.stem}-reconstructions")
         cloud_rows([originals, again], beside, row_labels=["test cloud", "reconstruction"])
         return [path, beside]
-
-    def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
-        """Draw `samples.png` with its further picture, and `curves.png`."""
-        from sivae.figures.charts import plot_curves
-
-        pictures = self.picture_samples(folder / "samples.png", model, step)
-        title = f"{self.config.preset}, {self.config.objective.name}, {plural(step, 'step')}"
-        plot_curves(folder / "curves.png", records, title)
-        return [*pictures, folder / "curves.png"]

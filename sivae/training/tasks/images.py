@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -273,15 +273,6 @@ class ImageTask(Task):
         sample_grid(path, samples, value_range=measured.value_range)
         reconstruction_grid(beside, originals, again, value_range=measured.value_range)
         return [path, beside]
-
-    def picture_run(self, folder: Path, model: VAEModel, records: Sequence[Mapping[str, Any]], step: int) -> list[Path]:
-        """Draw `samples.png` with its further pictures, and `curves.png`."""
-        from sivae.figures.charts import plot_curves
-
-        pictures = self.picture_samples(folder / "samples.png", model, step)
-        title = f"{self.config.preset}, {self.config.objective.name}, {plural(step, 'step')}"
-        plot_curves(folder / "curves.png", records, title)
-        return [*pictures, folder / "curves.png"]
 
     def close(self) -> None:
         """Stop the threads and processes that fetch batches."""
