@@ -32,6 +32,7 @@ _TITLES: Mapping[Method, str] = {"vae": "VAE", "soft-intro": "Soft-IntroVAE"}
 _PRESET = "mnist-small"
 _SHEET = "sheet.png"
 _COLUMNS, _SAMPLE_ROWS, _PATHS = 10, 5, 4
+_LOOKS = 8  # checkpoints of a run whose samples are measured, at most
 _HIDDEN, _PASSES = 128, 30  # of the classifier: units of its only hidden layer, passes over the training images
 # What the table shows: the key of a run's measured values, and its name.
 _COLUMNS_OF_TABLE = {
@@ -50,11 +51,12 @@ _COLUMNS_OF_TABLE = {
 def trainings(settings: Settings) -> list[Training]:
     """Both methods with every seed."""
     settings.allow("seeds", "steps", "data", experiment=NAME)
-    path = {} if settings.data is None else {"path": settings.data}
+    values: dict[str, Any] = {} if settings.data is None else {"path": settings.data}
+    values |= {"checkpoint_every": settings.pick(quick=150, full=700), "keep_checkpoints": _LOOKS}
     return [
         Training(
             _name(method, seed),
-            settings.configure(_PRESET, objective=method, quick={"steps": 600}, seed=seed, **path),
+            settings.configure(_PRESET, objective=method, quick={"steps": 600}, seed=seed, **values),
         )
         for seed in settings.seed_range(quick=1, full=3)
         for method in _TITLES
