@@ -1,4 +1,5 @@
 // The Python module sivae._C. Importing it registers the native ops; its own functions describe the build.
+#include <ATen/native/CPUBlas.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -28,6 +29,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
   m.def("cpu_isa", [] { return sivae::cpu::kernels().name; }, "The instruction set that the CPU kernels run with.");
+  m.def("multiplies_bfloat16", [] { return at::native::cpublas::could_pack(at::kBFloat16); },
+        "Whether the processor multiplies bfloat16 matrices in hardware, and torch uses it.");
   m.def("set_flush_denormal", &sivae::cpu::set_flush_denormal, pybind11::arg("on"),
         "Flush denormal numbers to zero, or not, in the calling thread and in torch's pool.");
   m.def("philox4x32_10", &philox4x32_10, pybind11::arg("counter"), pybind11::arg("key"),

@@ -8,6 +8,7 @@
 
 #include "../arguments.h"
 #include "../chamfer.h"
+#include "relu_network.h"
 
 namespace sivae::cpu {
 
@@ -238,6 +239,7 @@ struct KernelTable {
   void (*chamfer_backward)(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);
   void (*mixture_forward)(const MixtureForward&, int64_t begin, int64_t end, void* scratch);
   void (*mixture_backward)(const MixtureBackward&, int64_t begin, int64_t end, void* scratch);
+  const ReluNetworkKernels* relu_network;
 };
 
 // The table for the best instruction set of this machine, or for the one that SIVAE_CPU_ISA names.
@@ -259,6 +261,7 @@ const KernelTable& kernels();
   void chamfer_backward(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);             \
   void mixture_forward(const MixtureForward&, int64_t begin, int64_t end, void* scratch);                 \
   void mixture_backward(const MixtureBackward&, int64_t begin, int64_t end, void* scratch);               \
+  extern const ReluNetworkKernels relu_network;                                                           \
   }
 
 }  // namespace sivae::cpu

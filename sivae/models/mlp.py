@@ -5,19 +5,49 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts
+from sivae.models.norm import has_hooks
+from sivae.ops import relu_network as op
 
 
-def relu_network(sizes: Sequence[int]) -> nn.Sequential:
+class ReluNetwork(nn.Sequential):
+    """Linear layers with ReLU between them; :func:`relu_network` makes one.
+
+    Under bfloat16 autocast, on a CPU that multiplies it in hardware, all layers run as one op where that computes the
+    same; the result is float32 then.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if op.serves(x) and (layers := self._plain_layers()):
+            return op.relu_network(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+        result: Tensor = super().forward(x)
+        return result
+
+    def _plain_layers(self) -> list[nn.Linear]:
+        """The linear layers; none where calling the modules does more than the op, as one was replaced or has a hook."""
+        layers: list[nn.Linear] = []
+        for index, module in enumerate(self):
+            if type(module) is not (nn.ReLU if index % 2 else nn.Linear) or has_hooks(module):
+                return []
+            if isinstance(module, nn.Linear):
+                layers.append(module)
+        floats = all(layer.bias is not None and layer.weight.dtype is torch.float32 for layer in layers)
+        ends_linear = len(self) % 2 == 1
+        widths = [layer.out_features for layer in layers]
+        return layers if floats and ends_linear and op.serves_widths([layers[0].in_features, *widths]) else []
+
+
+def relu_network(sizes: Sequence[int]) -> ReluNetwork:
     """Make linear layers with ReLU between them; `sizes` are the features of input, hidden layers and output."""
     # In place: a linear layer does not need its output for backward, and allocating memory costs more than ReLU.
     modules: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         modules += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*modules[:-1])
+    return ReluNetwork(*modules[:-1])
 
 
 class MLPVAE(VAEModel):

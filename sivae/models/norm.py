@@ -57,7 +57,7 @@ def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Te
     result: Tensor = norm(x)
     if residual is None and negative_slope == 1.0:
         return result
-    if _has_hooks(norm):  # a hook may keep the result, or may have made it a view that cannot change
+    if has_hooks(norm):  # a hook may keep the result, or may have made it a view that cannot change
         return F.leaky_relu(result if residual is None else result + residual, negative_slope)
     if residual is not None:
         result += residual
@@ -72,11 +72,11 @@ def _fuses(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
         and norm.training
         and norm.affine
         and (norm.momentum is not None or not norm.track_running_stats)
-        and not _has_hooks(norm)
+        and not has_hooks(norm)
     )
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether a call of the module calls hooks: its own, or those of all modules, such as a profiler's."""
     own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return bool(own or hooks._has_any_global_hook())
