@@ -28,7 +28,7 @@ class ReluNetwork(nn.Sequential):
         return result
 
     def _plain_layers(self) -> list[nn.Linear]:
-        """The linear layers; none where calling the modules does more than the op, as one was replaced or has a hook."""
+        """The linear layers; none where a call of the modules does more than the op: one was replaced or has a hook."""
         layers: list[nn.Linear] = []
         for index, module in enumerate(self):
             if type(module) is not (nn.ReLU if index % 2 else nn.Linear) or has_hooks(module):

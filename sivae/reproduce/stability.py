@@ -1,60 +1,107 @@
-"""Compare how often IntroVAE, over a range of margins, and Soft-IntroVAE, over a range of beta_neg, fail to train."""
+"""Compare how often IntroVAE, over a range of margins, and Soft-IntroVAE, over ranges of its weights, fail to train."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sivae.reproduce.experiment import METHODS, Report, Settings, Size, Trained, Training, schedule, seeds_of
+from sivae.reproduce.density_2d import QUICK
+from sivae.reproduce.experiment import METHODS, SIZES, Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean_and_spread, number, over_seeds, table
 from sivae.reproduce.outcomes import DEFINITIONS, POINTS, Outcome, failed, how_they_failed, outcome
 from sivae.reproduce.significance import share_difference
 from sivae.words import listed, plural
 
+if TYPE_CHECKING:
+    from sivae.settings.run import RunConfig
+
 NAME = "stability"
-SUMMARY = "IntroVAE over a range of margins compared with Soft-IntroVAE over a range of beta_neg"
+SUMMARY = "IntroVAE over a range of margins compared with Soft-IntroVAE over ranges of its weights"
 NEEDS = "nothing but a CPU; a GPU is used where there is one"
 TIME: Mapping[Size, str] = {
-    "quick": "20 trainings of 3,000 iterations, about 15 minutes on 2 idle CPU cores",
-    "full": "70 trainings of 30,000 iterations, about 15 minutes each on an idle CPU core",
+    "quick": "30 trainings of 3,000 iterations, about 15 minutes on 2 idle CPU cores with AMX",
+    "full": "95 trainings of 30,000 iterations, about 10 minutes each on an idle CPU core with AMX",
 }
 
 DENSITY = "8gaussians"
-VARIED = {"intro": "margin", "soft-intro": "beta_neg"}
-_SYMBOLS = {"intro": "m", "soft-intro": "β_neg"}
-_FACTORS = {"quick": (1 / 8, 1 / 2, 1.0, 2.0, 8.0), "full": (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)}
 _FIGURE = "stability.png"
 _LOOKS = 8  # checkpoints of a run that are measured
 
 
+@dataclass(frozen=True)
+class Arm:
+    """A method whose trainings differ in one setting.
+
+    Attributes:
+        title: of the method.
+        objective: its name.
+        key, symbol: the setting, and what pages call it.
+        factors: of the setting's default, by size.
+        changes: of all its trainings.
+    """
+
+    title: str
+    objective: str
+    key: str
+    symbol: str
+    factors: Mapping[Size, Sequence[float]]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+_WIDE: dict[Size, Sequence[float]] = {
+    "quick": (1 / 8, 1 / 2, 1.0, 2.0, 8.0),
+    "full": (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0),
+}
+# A push of twice the default is more than any weight reaches.
+_PUSHES: dict[Size, Sequence[float]] = dict.fromkeys(SIZES, (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0))
+ARMS: Mapping[str, Arm] = {
+    "intro": Arm(METHODS["intro"], "intro", "margin", "m", _WIDE),
+    "soft-intro": Arm(METHODS["soft-intro"], "soft-intro", "beta_neg", "β_neg", _WIDE),
+    "auto": Arm("Soft-IntroVAE, automatic", "soft-intro", "neg_push", "push", _PUSHES, {"beta_neg": "auto"}),
+}
+
+
 def trainings(settings: Settings) -> list[Training]:
-    """Every value of either hyperparameter with every seed, seeds outermost."""
+    """Every value of each method's setting with every seed, seeds outermost."""
     settings.allow("seeds", "steps", experiment=NAME)
-    quick = {"steps": 3_000, "batch_size": 256}
     made = []
     for seed in settings.seed_range(quick=2, full=5):
-        for method, key in VARIED.items():
-            base = settings.configure(DENSITY, objective=method, seed=seed, quick=quick)
-            centre = base.value(key)
-            for factor in _FACTORS[settings.size]:
-                value = float(f"{centre * factor:.3g}")
-                every = max(1, base.total_steps // _LOOKS)
-                config = base.replace(**{key: value}, checkpoint_every=every, keep_checkpoints=_LOOKS + 1)
-                made.append(Training(f"{method}-{key}{value:g}-seed{seed}", config))
+        for name, arm in ARMS.items():
+            base = settings.configure(DENSITY, objective=arm.objective, seed=seed, precision="auto", quick=QUICK)
+            every = max(1, base.total_steps // _LOOKS)
+            base = base.replace(checkpoint_every=every, keep_checkpoints=_LOOKS + 1, **arm.changes)
+            for value in _values_of(arm, settings.size, base):
+                made.append(Training(_name(name, value, seed), base.replace(**{arm.key: value})))
     return made
+
+
+def _values_of(arm: Arm, size: Size, config: RunConfig) -> list[float]:
+    return [float(f"{config.value(arm.key) * factor:.3g}") for factor in arm.factors[size]]
+
+
+def _name(arm: str, value: float, seed: int) -> str:
+    return f"{arm}-{ARMS[arm].key}{value:g}-seed{seed}"
 
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
     """How every run ended, drawn and counted."""
     outcomes = {
-        method: [_outcome(run) for run in runs.values() if run.config.objective.name == method] for method in VARIED
+        name: [
+            outcome(run, DENSITY, run.config.value(arm.key))
+            for title, run in runs.items()
+            if title.startswith(f"{name}-{arm.key}")
+        ]
+        for name, arm in ARMS.items()
     }
     _draw(folder / _FIGURE, outcomes)
     seeds = len(seeds_of(runs))
+    config = next(iter(runs.values())).config
     ranges = listed(
-        f"{METHODS[method]} with {_SYMBOLS[method]} = {listed(f'{value:g}' for value in _values(found))}"
-        for method, found in outcomes.items()
+        f"{ARMS[name].title} with {ARMS[name].symbol} = {listed(f'{value:g}' for value in _values(found))}"
+        for name, found in outcomes.items()
     )
     shown = figure(
         _FIGURE,
@@ -64,8 +111,9 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     )
     how = f"JSD and rec: {over_seeds(seeds)}. Modes: seed by seed, out of 8."
     return Report(
-        f"{ranges}: both from an eighth to eight times the default, on {DENSITY}, {plural(seeds, 'seed')} each, "
-        f"{schedule(next(iter(runs.values())).config)}. Other weights are those of the presets.",
+        f"{ranges}: the first two from an eighth to eight times the default, the push (`--beta-neg auto`, "
+        f"`--neg-push`) from an eighth to more than can be reached; on {DENSITY}, {plural(seeds, 'seed')} each, "
+        f"{schedule(config)}, precision {config.precision}. Other weights are those of the presets.",
         [
             ("What counts as a failure", DEFINITIONS),
             ("How the runs went", shown),
@@ -80,21 +128,15 @@ def _values(found: Sequence[Outcome]) -> list[float]:
     return sorted({one.value for one in found})
 
 
-def _outcome(run: Trained) -> Outcome:
-    objective = run.config.objective
-    return outcome(run, DENSITY, getattr(objective, VARIED[objective.name]))
-
-
 def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     rows = []
     for method, found in outcomes.items():
-        groups = {
-            f"{_SYMBOLS[method]} = {value:g}": [one for one in found if one.value == value] for value in _values(found)
-        }
+        arm = ARMS[method]
+        groups = {f"{arm.symbol} = {value:g}": [one for one in found if one.value == value] for value in _values(found)}
         for name, group in {**groups, "all": found}.items():
             rows.append(
                 [
-                    f"{METHODS[method]}, {name}",
+                    f"{arm.title}, {name}",
                     "{} of {}".format(*failed(group)),
                     how_they_failed(group),
                     mean_and_spread([one.last_jsd for one in group]),
@@ -106,15 +148,21 @@ def _table(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
 
 
 def _verdict(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
-    """Whether the counts of failures differ, in one sentence."""
-    (intro, runs), (soft, others) = (failed(outcomes[method]) for method in VARIED)
-    chance = share_difference((intro, runs), (soft, others))
-    finds = f"finds {'a' if chance < 0.05 else 'no'} difference (p = {number(chance, 2)})"
-    return (
-        f"**IntroVAE failed in {intro} of {plural(runs, 'run')} and Soft-IntroVAE in {soft} of {others}: Fisher's "
-        f"exact test {finds}.** The paper's slides claim, without a number, that IntroVAE's hard margin is "
-        "sensitive and the soft exponential is not."
+    """Whether the counts of failures differ from IntroVAE's, a sentence for each other method."""
+    intro, *others = ((ARMS[name].title, failed(found)) for name, found in outcomes.items())
+    words = []
+    for title, (count, runs) in others:
+        chance = share_difference(intro[1], (count, runs))
+        finds = f"finds {'a' if chance < 0.05 else 'no'} difference (p = {number(chance, 2)})"
+        words.append(
+            f"**{intro[0]} failed in {intro[1][0]} of {plural(intro[1][1], 'run')} and {title} in {count} of {runs}: "
+            f"Fisher's exact test {finds}.**"
+        )
+    words.append(
+        "The paper's slides claim, without a number, that IntroVAE's hard margin is sensitive and the soft exponential "
+        "is not."
     )
+    return " ".join(words)
 
 
 def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
@@ -123,21 +171,21 @@ def _draw(path: Path, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
     from sivae.figures.charts import DEPTHS, legend, new_figure, panel, value_ticks, write_figure
     from sivae.figures.look import MUTED, ORANGE
 
-    drawing = new_figure(10.0, 7.4)
+    drawing = new_figure(14.0, 7.4)
     for column, (method, found) in enumerate(outcomes.items()):
         values = _values(found)
         colours = {value: DEPTHS(0.3 + 0.7 * index / max(1, len(values) - 1)) for index, value in enumerate(values)}
-        left = 0.08 + 0.48 * column
+        left = 0.06 + 0.325 * column
         labels = ("JSD (nats)", "JSD at the end (nats)") if column == 0 else ("", "")
-        above = panel(drawing, (left, 0.55, 0.4, 0.33), title=METHODS[method], x="iteration", y=labels[0])
-        name = "margin m (nats, logarithmic)" if method == "intro" else "β_neg (logarithmic)"
-        below = panel(drawing, (left, 0.14, 0.4, 0.31), x=name, y=labels[1])
+        above = panel(drawing, (left, 0.55, 0.275, 0.33), title=ARMS[method].title, x="iteration", y=labels[0])
+        name = "margin m (nats, logarithmic)" if method == "intro" else f"{ARMS[method].symbol} (logarithmic)"
+        below = panel(drawing, (left, 0.14, 0.275, 0.31), x=name, y=labels[1])
         for one in found:
             above.plot(one.steps, one.jsd, color=colours[one.value], linewidth=1.3, marker="o", markersize=2.5)
             mark = {"marker": "x", "color": ORANGE} if one.failures else {"marker": "o", "color": colours[one.value]}
             below.plot([one.value], [one.last_jsd], linestyle="", markersize=6, **mark)
         lines = [Line2D([], [], color=colours[value], label=f"{value:g}") for value in values]
-        legend(above, handles=lines, title=_SYMBOLS[method], title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
+        legend(above, handles=lines, title=ARMS[method].symbol, title_fontsize=8, fontsize=8, ncols=2, loc="lower left")
         value_ticks(below, values)
         for axes in (above, below):
             axes.axhline(math.log(2), color=MUTED, linewidth=0.8, linestyle="--")
