@@ -47,6 +47,7 @@ class TCVAEObjective(ElboObjective):
         help="Weight of the total correlation, the dependence between latent values; as much as --beta-kl makes a "
         "plain VAE.",
         within=NOT_NEGATIVE,
+        changeable=True,
     )
 
     def loss_of(self, rec: Tensor, kl: Tensor, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
 import torch
@@ -90,11 +90,12 @@ class Trainer:
         )
         self.generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "noise"))
         self.kl_average = (
-            KLAverage(processes.average if processes.count > 1 else None) if config.objective.follows_kl else None
+            KLAverage(processes.average if processes.count > 1 else None)
+            if any(version.objective.follows_kl for _, version in config.versions)
+            else None
         )
         self._frozen: str | None = None
         self._options = StepOptions(
-            accumulate=config.accumulate,
             autocast=torch.bfloat16 if config.precision == "bf16" else None,
             fresh_passes=config.decoder_passes == "fresh",
             rank=processes.rank,
@@ -121,7 +122,7 @@ class Trainer:
         if kind.lod != before.lod:
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
-        if (kind.phase, kind.lod, kind.frozen) != (before.phase, before.lod, before.frozen):
+        if kind.scale_of_loss != before.scale_of_loss:
             self.guard.start_over()
         if kind != before:
             self._graphs.clear()
@@ -134,10 +135,10 @@ class Trainer:
 
     def _kind_of(self, step: int) -> _Kind:
         stage, phase = self.config.stage_at(step), self.config.phase_at(step)
-        frozen = self.config.frozen_at(step)
+        frozen, version = self.config.frozen_at(step), self.config.version_at(step)
         if stage is None:
-            return _Kind(phase, self.config.batch_size, frozen)
-        return _Kind(phase, stage.batch_size, frozen, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+            return _Kind(phase, self.config.versions[version][1].batch_size, frozen, version)
+        return _Kind(phase, stage.batch_size, frozen, version, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
 
     def _freeze(self, frozen: str | None) -> None:
         """Freeze one network, or none. In eval mode, batch norm is the same function for all batches."""
@@ -152,7 +153,8 @@ class Trainer:
             assert self._task.data_size is not None
             epochs = config.samples_after(steps) / self._task.data_size
         else:
-            epochs = steps / (self._task.steps_per_epoch or ENDLESS_EPOCH)
+            passes = self._task.passes
+            epochs = steps / ENDLESS_EPOCH if passes is None else passes.epochs_after(steps)
         assert config.objective.target_every is not None
         return math.floor(epochs / config.objective.target_every + _ROUNDING)
 
@@ -166,14 +168,15 @@ class Trainer:
         return losses
 
     def _make_step(self, kind: _Kind) -> Callable[..., Metrics]:
-        return self.config.objective.make_step(
+        config = self.config.versions[kind.version][1]
+        return config.objective.make_step(
             self.model,
             self.optimizers["encoder"],
             self.optimizers["decoder"],
             warm_up=kind.phase == WARM_UP,
             neg_factor=kind.beta_neg_factor,
             generator=self.generator,
-            options=self._options,
+            options=replace(self._options, accumulate=config.accumulate),
             apply=self.guard.apply,
             distance=self._distance,
             kl_average=self.kl_average,
@@ -230,7 +233,7 @@ class Trainer:
                 load_state(optimizer, state["optimizers"][name]["state"])
             self.generator.set_state(state["noise"])
             self.guard.load_state(state["guard"], checkpoint.step)
-            if self.kl_average is not None:
+            if self.kl_average is not None and self.config.at(max(1, checkpoint.step)).objective.follows_kl:
                 self.kl_average.load_state(state["kl_average"])
             if self.target is not None:
                 self.target.load_state(state["target_decoder"])
@@ -252,9 +255,15 @@ class _Kind:
     phase: str
     batch_size: int
     frozen: str | None
+    version: int
     lod: int | None = None
     blending: bool = False
     beta_neg_factor: float = 1.0
+
+    @property
+    def scale_of_loss(self) -> tuple[object, ...]:
+        """What the usual size of a gradient depends on."""
+        return self.phase, self.lod, self.frozen, self.version
 
 
 def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Distance | None:

@@ -46,8 +46,9 @@ class PointsTask(Task):
 
     def batch(self, step: int) -> tuple[Tensor, None]:
         """Draw new points, [B, 2]."""
-        points = self._density.sample(self.config.batch_size, generator=self._generator, device=self._device)
-        rows = self.config.batch_size // self._processes.count
+        size = self.config.at(step).batch_size
+        points = self._density.sample(size, generator=self._generator, device=self._device)
+        rows = size // self._processes.count
         return points[self._processes.rank * rows : (self._processes.rank + 1) * rows], None
 
     def state(self) -> dict[str, Any]:
