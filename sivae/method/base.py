@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from sivae import ops
+from sivae.method.augmentation import DRAWS, augment
 from sivae.method.kl_average import KLAverage
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
-from sivae.method.objectives import CHAMFER, Objective
+from sivae.method.objectives import CHAMFER, Augmentation, Objective
 from sivae.method.target import TargetDecoder
 from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
@@ -34,7 +35,7 @@ FORWARD, ENCODER_UPDATE, DECODER_UPDATE, UPDATE = map(
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """Settings of a step's computation. Apart from `fresh_passes` they change results only by rounding.
+    """Settings of a step's computation. Apart from `fresh_passes` and `augment` they change results only by rounding.
 
     β-TC-VAE is an exception: its estimate depends on `data_size`, and uses the rows of one part and of one process.
 
@@ -48,6 +49,8 @@ class StepOptions:
         rank, world_size: number of this process, and number of processes that train one model. The noise of a process
             is its rows of the draws that one process would make for all.
         data_size: number of training samples, for objectives that need it; None: unknown, or endless.
+        augment: kinds of random augmentation, see :func:`sivae.method.augmentation.augment`. The encoder sees augmented
+            images, real and fake ones; errors are against the images as they were.
     """
 
     accumulate: int = 1
@@ -56,6 +59,7 @@ class StepOptions:
     rank: int = 0
     world_size: int = 1
     data_size: int | None = None
+    augment: tuple[Augmentation, ...] = ()
 
 
 DEFAULT_OPTIONS = StepOptions()
@@ -192,6 +196,24 @@ class BaseStep(Generic[AnyObjective]):
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         dtype = self.options.autocast
         return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+    def _seen(self, images: Sequence[Tensor], part: Part, of: Literal["real", "encoder", "decoder"]) -> list[Tensor]:
+        """What the encoder sees of batches of `part`: the images, or their augmentations.
+
+        Args:
+            images: one batch [B, ...] of each kind.
+            of: "real", or the update that encodes fakes.
+        """
+        kinds = self.options.augment
+        if not kinds:
+            return list(images)
+        draws = part.draws.of_augmentation(of, len(images), sum(map(len, images)), DRAWS)
+        value_range = getattr(self.model, "value_range", None) or (0.0, 1.0)
+        pairs = zip(images, draws.chunk(len(images)), strict=True)
+        return [augment(batch, of_batch, kinds, value_range) for batch, of_batch in pairs]
+
+    def _encode_real(self, part: Part) -> tuple[Tensor, Tensor]:
+        return self._encode(self._seen([part.x], part, "real")[0], part.condition)
 
     def _encode(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         try:

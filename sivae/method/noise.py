@@ -34,6 +34,8 @@ class StepNoise:
 
 # Offsets of the draws of a step. The decoder's own noise comes last, with a range for each pass of each part.
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET, _FRESH_PRIOR_OFFSET, _FRESH_REAL_OFFSET = range(6)
+_AUGMENTATION_OFFSETS = {"real": 6, "encoder": 7, "decoder": 8}
+_FRESH_AUGMENTATION_OFFSET = 9
 _PASSES_OFFSET = 32
 Pass = Literal["reconstruction", "prior", "encoder's fakes", "decoder's fakes", "fresh reconstruction", "fresh prior"]
 PASSES: tuple[Pass, ...] = get_args(Pass)
@@ -86,6 +88,19 @@ class Draws:
         """Draw eps of the re-encoded fakes of one update, [F B, z_dim]: the B rows of the first kind come first."""
         offset = _ENCODER_OFFSET if update == "encoder" else _DECODER_OFFSET
         return self._eps(tuple(f"eps_{SHORT[kind]}_{update}" for kind in kinds), offset, like)
+
+    def of_augmentation(self, of: Literal["real", "encoder", "decoder"], kinds: int, rows: int, numbers: int) -> Tensor:
+        """Draw from U(0, 1) for the augmentation of images, [F B, numbers].
+
+        Args:
+            of: "real", or the update that encodes fakes.
+            kinds: F, the number of kinds of images; the B rows of the first kind come first.
+            rows: F B.
+            numbers: for each image.
+        """
+        offset = _FRESH_AUGMENTATION_OFFSET if self.fresh and of == "real" else _AUGMENTATION_OFFSETS[of]
+        like = torch.empty(rows, numbers, device=self.seed.device)
+        return torch.special.ndtr(self._normal(offset, kinds, like))
 
     def _eps(self, names: tuple[str, ...], offset: int, like: Tensor) -> Tensor | ops.PhiloxNoise:
         given = [eps for eps in (getattr(self.given, name) for name in names) if eps is not None]

@@ -31,6 +31,7 @@ CHAMFER: ErrorKind = "chamfer"
 RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
+Augmentation = Literal["color", "translation", "cutout"]  # see sivae.method.augmentation
 FAKES: tuple[Fake, ...] = get_args(Fake)
 SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
 

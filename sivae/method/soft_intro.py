@@ -15,7 +15,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
 
     def _start(self, part: Part) -> None:
         """Run E(x), and the passes of the decoder that both updates use."""
-        mu, logvar = self._encode(part.x, part.condition)
+        mu, logvar = self._encode_real(part)
         z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
         part.z = self.model.latents_to_decode(z)
         weighted_kl, part.kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
@@ -103,7 +103,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         """Draw new noise, and encode z again with the updated encoder."""
         part.draws = replace(part.draws, fresh=True)
         with torch.no_grad(), batch_statistics(self.model.encoder, update=False):
-            mu, logvar = self._encode(part.x, part.condition)
+            mu, logvar = self._encode_real(part)
             z = ops.reparameterize(mu, logvar, noise=part.draws.of_real(mu))
             part.z_leaf = part.z = self.model.latents_to_decode(z)
 
@@ -133,7 +133,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         """Add `share` of this part's gradient. All terms but the real kl reach E through z_leaf or its second pass."""
         objective, fakes = self.objective, part.fakes
         scale = objective.scale_for(math.prod(part.x.shape[1:]))
-        fake_mu, fake_logvar = self._encode_fakes([fake.detach() for fake in fakes], part.condition)
+        fake_mu, fake_logvar = self._encode_fakes([fake.detach() for fake in fakes], part, "encoder")
         eps = part.draws.of_fakes(self._fakes, "encoder", fake_mu)
         z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
         weighted_kl = self._weighted_kl(kl_fakes, fake_mu, fake_logvar, objective.class_neg_share)
@@ -191,7 +191,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         loss = scale * objective.beta_rec * part.rec
         if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
             with _frozen(encoder_parameters):
-                fake_mu, fake_logvar = self._encode_fakes(fakes, part.condition)
+                fake_mu, fake_logvar = self._encode_fakes(fakes, part, "decoder")
             rec_fakes = None
             if objective.decoder_fake_rec_matters:
                 eps = part.draws.of_fakes(self._fakes, "decoder", fake_mu)
@@ -205,8 +205,11 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             torch.autograd.backward(_weighted(loss, share), inputs=decoder_parameters)
         return loss.detach()
 
-    def _encode_fakes(self, fakes: Sequence[Tensor], condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _encode_fakes(
+        self, fakes: Sequence[Tensor], part: Part, update: Literal["encoder", "decoder"]
+    ) -> tuple[Tensor, Tensor]:
         """Compute mu and logvar of all kinds of fakes, [F B, z_dim]: the B rows of the first kind come first."""
+        fakes, condition = self._seen(fakes, part, update), part.condition
         with batch_statistics(self.model.encoder, update=False):
             if not self.model.mixes_samples:
                 return self._encode(_joined(fakes), _repeated(condition, len(fakes)))

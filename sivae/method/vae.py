@@ -29,7 +29,7 @@ class VAEStep(BaseStep[Any]):
         parts = self._parts(batch, noise, condition)
         for part in parts:
             with FORWARD:
-                mu, logvar = self._encode(part.x, part.condition)
+                mu, logvar = self._encode_real(part)
                 z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
                 recon = self._decode(self.model.latents_to_decode(z), part, "reconstruction", part.condition)
                 rec = self._rec(recon, part.x)

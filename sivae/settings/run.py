@@ -26,7 +26,7 @@ from sivae.fields import (
     setting,
     settings_of,
 )
-from sivae.method.objectives import OF_IMAGES, Objective
+from sivae.method.objectives import OF_IMAGES, Augmentation, Objective
 from sivae.objectives import OBJECTIVES
 from sivae.settings.data import DATA_KINDS, Data
 from sivae.settings.growth import GROWTH_KINDS, FixedSize, Growing, Growth, Stage
@@ -177,6 +177,13 @@ class RunConfig:
         "the images again, as the authors' style-based program does.",
         need=_SHARES_PASSES,
     )
+    augment: tuple[Augmentation, ...] = setting(
+        (),
+        help="Show the encoder images, real and fake ones, that are changed at random: color, translation, cutout, or "
+        "several of them. Reconstructions are still compared with the images as they were.",
+        need=OF_IMAGES,
+        since=(),
+    )
     accumulate: int = setting(
         1,
         help="Number of parts of a batch; only one part is in memory at a time.",
@@ -237,6 +244,8 @@ class RunConfig:
                 need = about(one).need
                 if need and need.strict and getattr(part, one.name) != one.default and not need.holds(self):
                     raise ConfigError(f"{one.name}: {need.why_not.format(config=self)}; leave it out")
+        if len(set(self.augment)) < len(self.augment):
+            raise ConfigError(f"augment = {fields.show(list(self.augment))}: name each kind once")
         self.objective.check(self)
         self.model.check(self)
         if self.paired and self.batch_size % (2 * self.accumulate):

@@ -101,6 +101,7 @@ class Trainer:
             rank=processes.rank,
             world_size=processes.count,
             data_size=task.data_size,
+            augment=config.augment,
         )
         self._distance = _distance_of(config, model, device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
