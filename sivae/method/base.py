@@ -22,6 +22,7 @@ from sivae.method.objectives import CHAMFER, Augmentation, Objective
 from sivae.method.target import TargetDecoder
 from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
+from sivae.models.priors import Components
 from sivae.ops import ranges
 
 AnyModel = VAEModel | nn.Module | tuple[nn.Module, nn.Module]
@@ -80,6 +81,9 @@ class Part:
         draws: noise of these rows.
         z: draws from q(z|x), [B, z_dim], with the graph of the encoder.
         z_leaf: the same values without a graph; the passes that both updates use start here.
+        prior: the learned prior's components in this update; None for the standard prior.
+        noise: noise of the prior samples, [B, noise_dim].
+        z_prior: the prior samples, [B, z_dim], a leaf where the learned prior trains.
         rec: reconstruction error, a scalar.
         kl_real: KL divergence of the real samples with the objective's weights, a scalar.
         kl_metrics: the kl and its parts, for the record.
@@ -91,6 +95,9 @@ class Part:
     draws: Draws
     z: Tensor = field(init=False)
     z_leaf: Tensor = field(init=False)
+    prior: Components | None = field(init=False)
+    noise: Tensor = field(init=False)
+    z_prior: Tensor = field(init=False)
     rec: Tensor = field(init=False)
     kl_real: Tensor = field(init=False)
     kl_metrics: Metrics = field(init=False)
@@ -112,6 +119,7 @@ class BaseStep(Generic[AnyObjective]):
         distance: replaces the objective's reconstruction error; images and their targets -> [B].
         kl_average: running mean of the real samples' kl, for an automatic beta_neg; several steps that train one model
             share it. None: one of its own, if it needs one. With several processes, give one with `reduce`.
+        prior_optimizer: optimizer of the model's learned prior, `model.prior`; None: the prior stays as it is.
         target: the target decoder, for `bootstrap`; several steps that train one model share it. None: one of its own,
             if it needs one. The step does not know the epochs: call `step.target.copy()` at their ends.
     """
@@ -129,10 +137,12 @@ class BaseStep(Generic[AnyObjective]):
         distance: Distance | None = None,
         kl_average: KLAverage | None = None,
         target: TargetDecoder | None = None,
+        prior_optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self.model = as_model(model, type(self).__name__, encoder_optimizer, decoder_optimizer)
         self.encoder_optimizer = encoder_optimizer
         self.decoder_optimizer = decoder_optimizer
+        self.prior_optimizer = prior_optimizer
         self.objective = objective
         self.generator = generator
         self.options = options
@@ -192,6 +202,8 @@ class BaseStep(Generic[AnyObjective]):
     def _zero_gradients(self) -> None:
         self.encoder_optimizer.zero_grad(set_to_none=True)
         self.decoder_optimizer.zero_grad(set_to_none=True)
+        if self.prior_optimizer is not None:
+            self.prior_optimizer.zero_grad(set_to_none=True)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         dtype = self.options.autocast
@@ -230,6 +242,37 @@ class BaseStep(Generic[AnyObjective]):
                 f"shape {list(x.shape)}, expected {expected}; change its last layer"
             )
         return self._for_losses(mu), self._for_losses(logvar)
+
+    def _prior_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the learned prior that train."""
+        if self.model.prior is None or self.prior_optimizer is None:
+            return []
+        return [parameter for parameter in self.model.prior.parameters() if parameter.requires_grad]
+
+    def _prior(self, device: torch.device) -> Components | None:
+        """Compute the components of the learned prior in float32 at least, with their graph."""
+        with self._autocast(device):
+            components = self.model.prior_components()
+        return None if components is None else Components(*map(self._for_losses, components))
+
+    def _draw(
+        self,
+        mu: Tensor,
+        logvar: Tensor,
+        noise: Tensor | ops.PhiloxNoise,
+        prior: Components | None,
+        of_kl: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Draw z [B, z_dim] of the posteriors, and compute their kl [B].
+
+        Args:
+            mu, logvar, noise: as for :func:`sivae.ops.reparameterize`.
+            prior: components of the learned prior; None: the kl is to N(0, 1).
+            of_kl: returns the noise that the kl to a learned prior needs, for mu.
+        """
+        if prior is None:
+            return ops.reparameterize_kl(mu, logvar, noise=noise)
+        return ops.reparameterize(mu, logvar, noise=noise), prior.kl(mu, logvar, of_kl(mu))
 
     def _decode(
         self, z: Tensor, part: Part, name: Pass, condition: Tensor | None, model: VAEModel | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sivae import ops
 from sivae.method.objectives import SHORT, Fake
+from sivae.models.priors import KL_PAIRS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class StepNoise:
 
     In the names, "rec" and "fake" are the fakes that are reconstructions and decoded prior samples; "encoder" and
     "decoder" are the updates that re-encode them. `eps_rec_decoder` and `eps_fake_decoder` are used only if the gamma_r
-    term is computed; `prior_decoder` and `eps_real_decoder` only with `fresh_passes`.
+    term is computed; `prior_decoder` and `eps_real_decoder` only with `fresh_passes`. The noise of samples of a learned
+    prior is [B, noise_dim], see :meth:`VAEModel.from_prior`.
     """
 
     prior: Tensor | None = None
@@ -36,6 +38,7 @@ class StepNoise:
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET, _FRESH_PRIOR_OFFSET, _FRESH_REAL_OFFSET = range(6)
 _AUGMENTATION_OFFSETS = {"real": 6, "encoder": 7, "decoder": 8}
 _FRESH_AUGMENTATION_OFFSET = 9
+_KL_OFFSETS = {"real": 10, "encoder": 11, "decoder": 12}
 _PASSES_OFFSET = 32
 Pass = Literal["reconstruction", "prior", "encoder's fakes", "decoder's fakes", "fresh reconstruction", "fresh prior"]
 PASSES: tuple[Pass, ...] = get_args(Pass)
@@ -65,7 +68,7 @@ class Draws:
     fresh: bool = False
 
     def prior(self, like: Tensor) -> Tensor:
-        """Draw prior samples of the shape of z, [B, z_dim]."""
+        """Draw the noise of prior samples, of the shape of `like`, [B, noise_dim]."""
         given, offset = (
             (self.given.prior_decoder, _FRESH_PRIOR_OFFSET) if self.fresh else (self.given.prior, _PRIOR_OFFSET)
         )
@@ -76,6 +79,19 @@ class Draws:
         if self.fresh:
             return self._eps(("eps_real_decoder",), _FRESH_REAL_OFFSET, like)
         return self._eps(("eps_real",), _REAL_OFFSET, like)
+
+    def of_kl(self, kinds: int, of: Literal["real", "encoder", "decoder"], like: Tensor) -> Tensor:
+        """Draw noise for the kl to a learned prior: of real samples, or of the fakes that an update re-encodes.
+
+        Args:
+            kinds: the kinds of the samples.
+            of: whose kl it is.
+            like: mu, [kinds B, z_dim].
+
+        Returns:
+            [kinds B, P, z_dim], see :meth:`sivae.models.priors.Components.kl`.
+        """
+        return self._normal(_KL_OFFSETS[of], kinds, like.new_empty(len(like), KL_PAIRS, like.shape[1]))
 
     def of_pass(self, name: Pass, offsets: int) -> ops.PhiloxNoise:
         """Reserve a range of `offsets` offsets for the decoder's own noise in a pass."""

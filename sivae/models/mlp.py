@@ -9,6 +9,7 @@ from torch import nn
 
 from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts
+from sivae.models.priors import PriorName
 
 
 def relu_network(sizes: Sequence[int]) -> nn.Sequential:
@@ -29,7 +30,14 @@ class MLPVAE(VAEModel):
     name = "mlp"
 
     def __init__(
-        self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4, prior_std: float = 1.0
+        self,
+        data_dim: int = 2,
+        z_dim: int = 2,
+        hidden: int = 256,
+        layers: int = 4,
+        prior_std: float = 1.0,
+        prior: PriorName = "standard",
+        prior_components: int = 10,
     ) -> None:
         super().__init__()
         self.hyperparameters = {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}
@@ -40,3 +48,4 @@ class MLPVAE(VAEModel):
         self.sample_shape = (data_dim,)
         self.encoder = relu_network([data_dim, *[hidden] * layers, 2 * z_dim])
         self.decoder = relu_network([z_dim, *[hidden] * layers, data_dim])
+        self._set_prior(prior, prior_components)

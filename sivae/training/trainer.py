@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from sivae.method.kl_average import KLAverage
 from sivae.method.objectives import ENDLESS_EPOCH
 from sivae.method.target import TargetDecoder
 from sivae.models import VAEModel
+from sivae.models.priors import VampPrior
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import Checkpoint
@@ -42,6 +44,7 @@ class _State(TypedDict):
     guard: dict[str, Any]
     kl_average: NotRequired[dict[str, Any]]
     target_decoder: NotRequired[dict[str, Tensor]]
+    starts_prior: NotRequired[bool]
 
 
 class Trainer:
@@ -73,6 +76,8 @@ class Trainer:
         half_life = config.ema_half_life
         self.averaged = None if half_life is None else AveragedModel(model, half_life)
         self.target = None if config.objective.target_every is None else TargetDecoder(model)
+        self._processes = processes
+        self._starts_prior = isinstance(model.prior, VampPrior)  # from the first batch
         self._task = task
         if config.compile:
             model.encoder.compile(dynamic=False)
@@ -111,6 +116,8 @@ class Trainer:
         """Run iteration `step`, counted from 1, on this process's rows of the batch, without waiting for the device."""
         for optimizer in self.optimizers.values():
             set_rate(optimizer, self.rate_at(step))
+        if step == 1 and self._starts_prior:
+            self._start_prior(batch)
         kind = self._kind_of(step)
         before = self._kind_of(step - 1) if step > 1 else kind
         at_step(self.model, self.config, step)
@@ -133,6 +140,14 @@ class Trainer:
         if kind not in self._graphs:
             self._graphs[kind] = GraphedCall(lambda x, c: self._iteration(kind, x, c), generators=[self.generator])
         return self._graphs[kind](batch, condition)
+
+    def _start_prior(self, batch: Tensor) -> None:
+        """Make the first process's samples the pseudo-inputs of all processes."""
+        assert isinstance(self.model.prior, VampPrior)
+        self.model.prior.start_from(batch)
+        self._processes.copy_from_first([self.model.prior.inputs.data])
+        if self.averaged is not None and self.averaged.model.prior is not None:
+            self.averaged.model.prior.load_state_dict(self.model.prior.state_dict())
 
     def _kind_of(self, step: int) -> _Kind:
         stage, phase = self.config.stage_at(step), self.config.phase_at(step)
@@ -182,6 +197,7 @@ class Trainer:
             distance=self._distance,
             kl_average=self.kl_average,
             target=self.target,
+            prior_optimizer=self.optimizers.get("prior"),
         )
 
     def rate_at(self, step: int) -> float:
@@ -198,7 +214,10 @@ class Trainer:
 
     def start_from(self, initial: InitialWeights) -> str:
         """Take the weights of a trained model, as far as they fit. Returns a sentence about those that do not."""
+        prior = copy.deepcopy(self.model.prior)
         words = initial.load_into(self.model)
+        if isinstance(prior, VampPrior) and isinstance(self.model.prior, VampPrior):
+            self._starts_prior = torch.equal(prior.inputs, self.model.prior.inputs)  # it was not among the weights
         if self.averaged is not None:
             self.averaged.model.load_state_dict(self.model.state_dict())
         if self.target is not None:
@@ -216,6 +235,8 @@ class Trainer:
             state["kl_average"] = self.kl_average.state()
         if self.target is not None:
             state["target_decoder"] = self.target.state()
+        if isinstance(self.model.prior, VampPrior):
+            state["starts_prior"] = self._starts_prior
         return state
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -238,6 +259,7 @@ class Trainer:
                 self.kl_average.load_state(state["kl_average"])
             if self.target is not None:
                 self.target.load_state(state["target_decoder"])
+            self._starts_prior = state.get("starts_prior", self._starts_prior)
         self._graphs.clear()  # the optimizers' state is in other memory now
 
     def _wants_graph(self, processes: Processes) -> bool:

@@ -81,9 +81,9 @@ class PointsTask(Task):
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
         real = self._density.sample(_PICTURED, generator=generator)
-        noise = torch.randn(_PICTURED, model.z_dim, generator=generator)
+        noise = torch.randn(_PICTURED, model.noise_dim, generator=generator)
         with torch.no_grad():
-            fake = model.decode(noise.to(self._device))
+            fake = model.decode(model.from_prior(noise.to(self._device)))
         plot_samples(path, real, fake, self._density.extent, self._title(step))
         return [path]
 
