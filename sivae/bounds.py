@@ -31,6 +31,7 @@ CLOUD_HEADER = 1 << 16  # bytes of the header of a .ply file
 CLOUD_PROPERTIES = 256  # numbers and lists of each element that it describes
 
 MODEL_LAYERS = 1000  # linear layers of one network that a setting counts
+PRIOR_COMPONENTS = 10_000  # Gaussians of a learned prior, and pseudo-inputs
 MODEL_SIDE = 1 << 14  # pixels; a convolutional network has layers for each halving
 
 

@@ -68,6 +68,7 @@ class Setting(NamedTuple):
         metavar: stands for a value in the help; None: by the type.
         resumable: whether a resumed run may change it: it decides when the run writes or where it finds its data, never
             what it computes.
+        changeable: whether a resumed run may change it for the iterations to come; its changes are listed.
         found: whether a run fills in None when it starts.
         since: what a file has that was written before the setting existed; MISSING: every file has it.
     """
@@ -79,6 +80,7 @@ class Setting(NamedTuple):
     unset: str | None
     metavar: str | None
     resumable: bool
+    changeable: bool
     found: bool
     since: Any
 
@@ -93,11 +95,12 @@ def setting(
     unset: str | None = None,
     metavar: str | None = None,
     resumable: bool = False,
+    changeable: bool = False,
     found: bool = False,
     since: Any = MISSING,
 ) -> Any:
     """A dataclass field that is a setting; see :class:`Setting`."""
-    about = Setting(help, within, need, option, unset, metavar, resumable, found, since)
+    about = Setting(help, within, need, option, unset, metavar, resumable, changeable, found, since)
     return dataclasses.field(default=default, metadata={_SETTING: about})
 
 

@@ -79,13 +79,13 @@ def interpolate(given: argparse.Namespace, opened: CloudModel) -> None:
     import torch
 
     from sivae.figures.clouds import cloud_gif, cloud_grid
-    from sivae.models.latent import lerp, prior_noise, slerp
+    from sivae.models.latent import lerp, prior_samples, slerp
 
     model = opened.model
     if given.seeds:
         first, last = map(str, given.seeds)
         name = f"interpolation-seeds{first}-{last}.png"
-        ends = torch.cat([prior_noise(seed, 1, model.z_dim) for seed in given.seeds]).to(opened.device)
+        ends = torch.cat([prior_samples(model, seed, 1) for seed in given.seeds])
     else:
         name = f"interpolation-{given.a.stem}-{given.b.stem}.png"
         with torch.no_grad():

@@ -86,7 +86,7 @@ def run(given: argparse.Namespace) -> None:
     import torch
 
     from sivae.figures.grids import animation, interpolation_strip
-    from sivae.models.latent import lerp, prior_noise, slerp
+    from sivae.models.latent import lerp, prior_samples, slerp
 
     ends = None
     if images:
@@ -95,7 +95,7 @@ def run(given: argparse.Namespace) -> None:
             mu, _ = opened.model.encode(x, None if condition is None else condition.expand(2, -1))
         ends = (x[0], x[1])
     else:
-        mu = torch.cat([prior_noise(start, 1, opened.model.z_dim) for start in seeds]).to(opened.device)
+        mu = torch.cat([prior_samples(opened.model, start, 1) for start in seeds])
     path = lerp if given.linear else slerp
 
     def decoded(count: int) -> torch.Tensor:

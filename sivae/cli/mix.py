@@ -81,14 +81,14 @@ def run(given: argparse.Namespace) -> None:
 
     from sivae.figures.grids import labelled_grid
     from sivae.models.base import samples_at_once
-    from sivae.models.latent import prior_noise
+    from sivae.models.latent import prior_samples
     from sivae.progress import counting
 
     with torch.no_grad():
         if given.images:
             coarse = fine = model.encode(opened.to_model(opened.read_files(given.images)))[0]
         else:
-            fine, coarse = prior_noise(seed, columns + rows, model.z_dim).to(opened.device).split([columns, rows])
+            fine, coarse = prior_samples(model, seed, columns + rows).split([columns, rows])
         # The sources themselves are mixed with themselves, so that all come from the same call.
         latents = torch.cat([fine, coarse, coarse.repeat_interleave(columns, dim=0)])
         others = torch.cat([fine, coarse, fine.repeat(rows, 1)])

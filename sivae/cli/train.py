@@ -21,7 +21,15 @@ from sivae.settings.data import absolute
 from sivae.settings.growth import GROWTH_KINDS
 from sivae.settings.models import Samples
 from sivae.settings.presets import DEFAULT_OBJECTIVE, PRESETS, preset_config
-from sivae.settings.run import PARTS, Placed, RunConfig, every_setting, placed_settings, resumable_keys
+from sivae.settings.run import (
+    PARTS,
+    Placed,
+    RunConfig,
+    changeable_keys,
+    every_setting,
+    placed_settings,
+    resumable_keys,
+)
 from sivae.words import plural
 
 _GROUPS = {
@@ -44,6 +52,7 @@ _EXAMPLES = [
     "sivae train points-shapes --data shapes:chair",
     "sivae train points-chair --data shape_net_core_uniform_samples_2048.zip",
     "sivae train --resume runs/short",
+    "sivae train --resume runs/short --steps 6000 --beta-neg 0.6 --learning-rate 1e-4",
 ]
 
 MEMORY_REMEDY = (
@@ -184,13 +193,17 @@ def _add_options(parser: Parser, settings: typing.Iterable[Placed], config: RunC
         metavar="DIR",
         help="The run's folder; it must be new or empty. (default: runs/PRESET-seedN, or ...-2, ...-3)",
     )
-    may_change = ", ".join(f"--{placed.option}" for placed in every_setting() if about(placed.field).resumable)
+    may_change, changeable = (
+        ", ".join(f"--{placed.option}" for placed in every_setting() if placed.field.name in keys)
+        for keys in (resumable_keys(), changeable_keys())
+    )
     parser.add_argument(
         "--resume",
         type=Path,
         metavar="DIR",
         help="Continue the run in this folder from its last whole checkpoint, exactly as if it had not stopped. The "
-        f"run's own settings apply; only {may_change}, --quiet, and more --steps, or --epochs, can be given too.",
+        f"run's own settings apply; only {may_change}, --quiet, more --steps, or --epochs, and, for the iterations to "
+        f"come, other values of {changeable} can be given too.",
     )
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
     groups = {label: parser.add_argument_group(title) for label, title in _GROUPS.items()}
@@ -301,13 +314,16 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
     }
     names = {placed.field.name: f"--{placed.option}" for placed in every_setting()}
     refused = [name for name, value in others.items() if value is not None]
-    refused += [names[key] for key in changes if key not in (*resumable_keys(), "steps", "epochs")]
+    allowed = (*resumable_keys(), *changeable_keys(), "steps", "epochs")
+    refused += [names[key] for key in changes if key not in allowed]
     if refused:
         raise ConfigError(
             f"{refused[0]} does not go with --resume, as the run's own settings apply; leave it out, or start a new "
-            "run without --resume"
+            "run without --resume (--init-from RUN takes a run's weights)"
         )
     config = read_config(given.resume).replace(**changes) if changes else None
+    if config is not None:
+        _check_effects(config, changes)
     return train(config, given.resume, resume=True, progress=not given.quiet)
 
 

@@ -191,7 +191,7 @@ def negative_elbo(
         model: of points in the plane; its mode is restored.
         points: ``[N, 2]``; cast to the dtype of the model's parameters.
         beta_rec: weight of the squared error ``Σ (x − x̂)²``.
-        beta_kl: weight of the divergence from the standard normal prior.
+        beta_kl: weight of the divergence from the prior, see :meth:`VAEModel.kl`.
         device: the model's; None: that of its parameters.
 
     Returns:
@@ -204,7 +204,7 @@ def negative_elbo(
             x = x.to(place, dtype)
             mu, logvar = model.encode(x)
             rec = ops.reconstruction_error(model.decode(mu).double(), x.double())
-            kl = ops.gaussian_kl(mu.double(), logvar.double())
+            kl = model.kl(mu.double(), logvar.double())
             values.append((beta_rec * rec + beta_kl * kl).cpu())
     return torch.cat(values)
 
@@ -236,7 +236,7 @@ def evaluate_density(
     without gradients, and gets its mode back.
 
     Args:
-        model: of points in the plane; its prior is the standard normal.
+        model: of points in the plane.
         density: what it was trained on.
         seed: 0 or more.
         device: the model's; None: that of its parameters.
@@ -261,8 +261,8 @@ def evaluate_density(
     axis = torch.linspace(-limit, limit, grid_resolution, dtype=torch.float64)
     data = density.sample(elbo_points, generator=elbo_rng, dtype=torch.float64)
     real = density.sample(sample_points, generator=real_rng, dtype=torch.float64)
-    noise = torch.randn(sample_points, model.z_dim, generator=prior_rng, dtype=torch.float64)
-    fake = _decode(model, noise, device)
+    noise = torch.randn(sample_points, model.noise_dim, generator=prior_rng, dtype=torch.float64)
+    fake = _decode(model, model.from_prior(noise.to(device_and_dtype(model)[0])), device)
 
     p, q = density_histogram(real, density.extent), density_histogram(fake, density.extent)
     metrics: dict[str, float] = {

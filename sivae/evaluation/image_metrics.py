@@ -128,7 +128,7 @@ class ReconstructionMeter:
             "psnr": psnr(shown, original),
             "ssim": ssim(shown, original),
             "rec": ops.reconstruction_error(again.double(), x.double()),
-            "kl": ops.gaussian_kl(mu.double(), logvar.double()),
+            "kl": self._model.kl(mu.double(), logvar.double()),
         }
         for name, per_image in values.items():
             total = per_image.sum()
@@ -172,7 +172,7 @@ def evaluate_images(
         psnr: mean over images of -10 log10(mse), in dB; higher is better. Infinite if one image is exact.
         ssim: see :func:`ssim`; higher is better.
         rec, kl: the ELBO's terms, the squared error summed over an image in the model's units, and the divergence of
-            its posterior from N(0, 1) in nats; the reconstruction is decoded from the posterior mean.
+            its posterior from the prior in nats; the reconstruction is decoded from the posterior mean.
 
         With `fid_features` also what :meth:`sivae.evaluation.fid.FeatureDistance.compute` returns.
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from sivae import ops
 from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype, evaluating, samples_at_once
+from sivae.models.priors import Components
 
 _KINDS = ("mse", "l1", "chamfer")
 _BLOCK_BITS, _BLOCK = 24, 64  # samples of one image that share an offset of the noise; blocks of one image
@@ -109,7 +110,7 @@ class Estimates(NamedTuple):
     """The result of :func:`estimate`; float64 [N] on the CPU, in nats.
 
     Attributes:
-        kl: KL(q(z|x) || p(z)), exact.
+        kl: KL(q(z|x) || p(z)); exact for the standard prior, else see :meth:`Components.kl`.
         elbo: the ELBO, with this kl and the mean of log p(x|z_k) over the samples.
         log_likelihood: the importance-weighted bound of as many samples.
     """
@@ -120,13 +121,15 @@ class Estimates(NamedTuple):
 
 
 def kl_to_prior(model: VAEModel, x: Tensor, *, condition: Tensor | None = None) -> Tensor:
-    """Compute KL(q(z|x) || N(0, 1)) of each sample, without decoding; arguments as for :func:`estimate`.
+    """Compute KL(q(z|x) || p(z)) of each sample, without decoding; arguments as for :func:`estimate`.
 
     Returns:
         float64 [N] on the CPU, in nats; infinite where the encoder's output is not finite.
     """
     with evaluating(model):
-        found = [_kl(*model.encode(chunk, given)) for chunk, given, _ in _chunks(model, x, condition, range(len(x)))]
+        found = [
+            _kl(model, *model.encode(chunk, given)) for chunk, given, _ in _chunks(model, x, condition, range(len(x)))
+        ]
     return torch.cat(found).cpu() if found else torch.zeros(0, dtype=torch.float64)
 
 
@@ -140,7 +143,7 @@ def estimate(
     numbers: Sequence[int] | None = None,
     condition: Tensor | None = None,
 ) -> Estimates:
-    """Estimate log p(x) of each sample under a model with the prior N(0, 1).
+    """Estimate log p(x) of each sample under a model and its prior.
 
     Images and samples of z are processed in portions of a few million values, so that a large K needs no memory, and
     the weights are summed as logarithms, so that a small sigma does not underflow. Networks run in their own dtype, in
@@ -209,7 +212,7 @@ def _estimate(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     mu, logvar = (values.double() for values in model.encode(x, condition))  # [B, z]
-    kl = _kl(mu, logvar)
+    kl, prior = _kl(model, mu, logvar), model.prior_components()
     scale = (0.5 * logvar).exp()
     log_sum = torch.full_like(kl, -math.inf)
     log_x_sum = torch.zeros_like(kl)
@@ -219,8 +222,7 @@ def _estimate(
         count = min(_BLOCK, samples - block * _BLOCK)
         for eps in _noise(seed, numbers, block, count, mu, x.dtype).split(together):  # [k, B, z]
             z = mu + scale * eps
-            # log p(z) - log q(z|x): the halves of log 2 pi cancel, and (z - mu)² / sigma² is eps².
-            log_ratio = 0.5 * (eps.square() + logvar - z.square()).sum(-1)
+            log_ratio = _log_ratio(z, eps, logvar, prior)
             given = None if condition is None else condition.repeat(len(eps), 1)
             again = model.render(z.to(x.dtype).flatten(0, 1), given)  # [k B, ...]
             target = x if len(eps) == 1 else x.expand(len(eps), *x.shape).flatten(0, 1)
@@ -231,8 +233,16 @@ def _estimate(
     return kl, _possible(log_x_sum / samples - kl), log_sum - math.log(samples)
 
 
-def _kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    return ops.gaussian_kl(mu.double(), logvar.double()).nan_to_num(nan=math.inf, posinf=math.inf)
+def _log_ratio(z: Tensor, eps: Tensor, logvar: Tensor, prior: Components | None) -> Tensor:
+    """Compute log p(z) - log q(z|x) of z [k, B, z_dim], of which (z - mu)² / sigma² is eps²: [k, B]."""
+    if prior is None:  # the halves of log 2 pi cancel
+        return 0.5 * (eps.square() + logvar - z.square()).sum(-1)
+    of_posterior = -0.5 * (eps.square() + logvar + math.log(2.0 * math.pi)).sum(-1)
+    return prior.log_prob(z.flatten(0, 1)).view_as(of_posterior) - of_posterior
+
+
+def _kl(model: VAEModel, mu: Tensor, logvar: Tensor) -> Tensor:
+    return model.kl(mu.double(), logvar.double()).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def _possible(log_weight: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from sivae import ops
+from sivae.method.augmentation import DRAWS, augment
 from sivae.method.kl_average import KLAverage
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
-from sivae.method.objectives import CHAMFER, Objective
+from sivae.method.objectives import CHAMFER, Augmentation, Objective
 from sivae.method.target import TargetDecoder
 from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
+from sivae.models.priors import Components
 from sivae.ops import ranges
 
 AnyModel = VAEModel | nn.Module | tuple[nn.Module, nn.Module]
@@ -34,7 +36,7 @@ FORWARD, ENCODER_UPDATE, DECODER_UPDATE, UPDATE = map(
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """Settings of a step's computation. Apart from `fresh_passes` they change results only by rounding.
+    """Settings of a step's computation. Apart from `fresh_passes` and `augment` they change results only by rounding.
 
     β-TC-VAE is an exception: its estimate depends on `data_size`, and uses the rows of one part and of one process.
 
@@ -48,6 +50,8 @@ class StepOptions:
         rank, world_size: number of this process, and number of processes that train one model. The noise of a process
             is its rows of the draws that one process would make for all.
         data_size: number of training samples, for objectives that need it; None: unknown, or endless.
+        augment: kinds of random augmentation, see :func:`sivae.method.augmentation.augment`. The encoder sees augmented
+            images, real and fake ones; errors are against the images as they were.
     """
 
     accumulate: int = 1
@@ -56,6 +60,7 @@ class StepOptions:
     rank: int = 0
     world_size: int = 1
     data_size: int | None = None
+    augment: tuple[Augmentation, ...] = ()
 
 
 DEFAULT_OPTIONS = StepOptions()
@@ -76,6 +81,9 @@ class Part:
         draws: noise of these rows.
         z: draws from q(z|x), [B, z_dim], with the graph of the encoder.
         z_leaf: the same values without a graph; the passes that both updates use start here.
+        prior: the learned prior's components in this update; None for the standard prior.
+        noise: noise of the prior samples, [B, noise_dim].
+        z_prior: the prior samples, [B, z_dim], a leaf where the learned prior trains.
         rec: reconstruction error, a scalar.
         kl_real: KL divergence of the real samples with the objective's weights, a scalar.
         kl_metrics: the kl and its parts, for the record.
@@ -87,6 +95,9 @@ class Part:
     draws: Draws
     z: Tensor = field(init=False)
     z_leaf: Tensor = field(init=False)
+    prior: Components | None = field(init=False)
+    noise: Tensor = field(init=False)
+    z_prior: Tensor = field(init=False)
     rec: Tensor = field(init=False)
     kl_real: Tensor = field(init=False)
     kl_metrics: Metrics = field(init=False)
@@ -108,6 +119,7 @@ class BaseStep(Generic[AnyObjective]):
         distance: replaces the objective's reconstruction error; images and their targets -> [B].
         kl_average: running mean of the real samples' kl, for an automatic beta_neg; several steps that train one model
             share it. None: one of its own, if it needs one. With several processes, give one with `reduce`.
+        prior_optimizer: optimizer of the model's learned prior, `model.prior`; None: the prior stays as it is.
         target: the target decoder, for `bootstrap`; several steps that train one model share it. None: one of its own,
             if it needs one. The step does not know the epochs: call `step.target.copy()` at their ends.
     """
@@ -125,10 +137,12 @@ class BaseStep(Generic[AnyObjective]):
         distance: Distance | None = None,
         kl_average: KLAverage | None = None,
         target: TargetDecoder | None = None,
+        prior_optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
         self.model = as_model(model, type(self).__name__, encoder_optimizer, decoder_optimizer)
         self.encoder_optimizer = encoder_optimizer
         self.decoder_optimizer = decoder_optimizer
+        self.prior_optimizer = prior_optimizer
         self.objective = objective
         self.generator = generator
         self.options = options
@@ -188,10 +202,30 @@ class BaseStep(Generic[AnyObjective]):
     def _zero_gradients(self) -> None:
         self.encoder_optimizer.zero_grad(set_to_none=True)
         self.decoder_optimizer.zero_grad(set_to_none=True)
+        if self.prior_optimizer is not None:
+            self.prior_optimizer.zero_grad(set_to_none=True)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         dtype = self.options.autocast
         return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+    def _seen(self, images: Sequence[Tensor], part: Part, of: Literal["real", "encoder", "decoder"]) -> list[Tensor]:
+        """What the encoder sees of batches of `part`: the images, or their augmentations.
+
+        Args:
+            images: one batch [B, ...] of each kind.
+            of: "real", or the update that encodes fakes.
+        """
+        kinds = self.options.augment
+        if not kinds:
+            return list(images)
+        draws = part.draws.of_augmentation(of, len(images), sum(map(len, images)), DRAWS)
+        value_range = getattr(self.model, "value_range", None) or (0.0, 1.0)
+        pairs = zip(images, draws.chunk(len(images)), strict=True)
+        return [augment(batch, of_batch, kinds, value_range) for batch, of_batch in pairs]
+
+    def _encode_real(self, part: Part) -> tuple[Tensor, Tensor]:
+        return self._encode(self._seen([part.x], part, "real")[0], part.condition)
 
     def _encode(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         try:
@@ -208,6 +242,37 @@ class BaseStep(Generic[AnyObjective]):
                 f"shape {list(x.shape)}, expected {expected}; change its last layer"
             )
         return self._for_losses(mu), self._for_losses(logvar)
+
+    def _prior_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the learned prior that train."""
+        if self.model.prior is None or self.prior_optimizer is None:
+            return []
+        return [parameter for parameter in self.model.prior.parameters() if parameter.requires_grad]
+
+    def _prior(self, device: torch.device) -> Components | None:
+        """Compute the components of the learned prior in float32 at least, with their graph."""
+        with self._autocast(device):
+            components = self.model.prior_components()
+        return None if components is None else Components(*map(self._for_losses, components))
+
+    def _draw(
+        self,
+        mu: Tensor,
+        logvar: Tensor,
+        noise: Tensor | ops.PhiloxNoise,
+        prior: Components | None,
+        of_kl: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Draw z [B, z_dim] of the posteriors, and compute their kl [B].
+
+        Args:
+            mu, logvar, noise: as for :func:`sivae.ops.reparameterize`.
+            prior: components of the learned prior; None: the kl is to N(0, 1).
+            of_kl: returns the noise that the kl to a learned prior needs, for mu.
+        """
+        if prior is None:
+            return ops.reparameterize_kl(mu, logvar, noise=noise)
+        return ops.reparameterize(mu, logvar, noise=noise), prior.kl(mu, logvar, of_kl(mu))
 
     def _decode(
         self, z: Tensor, part: Part, name: Pass, condition: Tensor | None, model: VAEModel | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sivae import ops
 from sivae.method.objectives import SHORT, Fake
+from sivae.models.priors import KL_PAIRS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class StepNoise:
 
     In the names, "rec" and "fake" are the fakes that are reconstructions and decoded prior samples; "encoder" and
     "decoder" are the updates that re-encode them. `eps_rec_decoder` and `eps_fake_decoder` are used only if the gamma_r
-    term is computed; `prior_decoder` and `eps_real_decoder` only with `fresh_passes`.
+    term is computed; `prior_decoder` and `eps_real_decoder` only with `fresh_passes`. The noise of samples of a learned
+    prior is [B, noise_dim], see :meth:`VAEModel.from_prior`.
     """
 
     prior: Tensor | None = None
@@ -34,6 +36,9 @@ class StepNoise:
 
 # Offsets of the draws of a step. The decoder's own noise comes last, with a range for each pass of each part.
 _PRIOR_OFFSET, _REAL_OFFSET, _ENCODER_OFFSET, _DECODER_OFFSET, _FRESH_PRIOR_OFFSET, _FRESH_REAL_OFFSET = range(6)
+_AUGMENTATION_OFFSETS = {"real": 6, "encoder": 7, "decoder": 8}
+_FRESH_AUGMENTATION_OFFSET = 9
+_KL_OFFSETS = {"real": 10, "encoder": 11, "decoder": 12}
 _PASSES_OFFSET = 32
 Pass = Literal["reconstruction", "prior", "encoder's fakes", "decoder's fakes", "fresh reconstruction", "fresh prior"]
 PASSES: tuple[Pass, ...] = get_args(Pass)
@@ -63,7 +68,7 @@ class Draws:
     fresh: bool = False
 
     def prior(self, like: Tensor) -> Tensor:
-        """Draw prior samples of the shape of z, [B, z_dim]."""
+        """Draw the noise of prior samples, of the shape of `like`, [B, noise_dim]."""
         given, offset = (
             (self.given.prior_decoder, _FRESH_PRIOR_OFFSET) if self.fresh else (self.given.prior, _PRIOR_OFFSET)
         )
@@ -74,6 +79,19 @@ class Draws:
         if self.fresh:
             return self._eps(("eps_real_decoder",), _FRESH_REAL_OFFSET, like)
         return self._eps(("eps_real",), _REAL_OFFSET, like)
+
+    def of_kl(self, kinds: int, of: Literal["real", "encoder", "decoder"], like: Tensor) -> Tensor:
+        """Draw noise for the kl to a learned prior: of real samples, or of the fakes that an update re-encodes.
+
+        Args:
+            kinds: the kinds of the samples.
+            of: whose kl it is.
+            like: mu, [kinds B, z_dim].
+
+        Returns:
+            [kinds B, P, z_dim], see :meth:`sivae.models.priors.Components.kl`.
+        """
+        return self._normal(_KL_OFFSETS[of], kinds, like.new_empty(len(like), KL_PAIRS, like.shape[1]))
 
     def of_pass(self, name: Pass, offsets: int) -> ops.PhiloxNoise:
         """Reserve a range of `offsets` offsets for the decoder's own noise in a pass."""
@@ -86,6 +104,19 @@ class Draws:
         """Draw eps of the re-encoded fakes of one update, [F B, z_dim]: the B rows of the first kind come first."""
         offset = _ENCODER_OFFSET if update == "encoder" else _DECODER_OFFSET
         return self._eps(tuple(f"eps_{SHORT[kind]}_{update}" for kind in kinds), offset, like)
+
+    def of_augmentation(self, of: Literal["real", "encoder", "decoder"], kinds: int, rows: int, numbers: int) -> Tensor:
+        """Draw from U(0, 1) for the augmentation of images, [F B, numbers].
+
+        Args:
+            of: "real", or the update that encodes fakes.
+            kinds: F, the number of kinds of images; the B rows of the first kind come first.
+            rows: F B.
+            numbers: for each image.
+        """
+        offset = _FRESH_AUGMENTATION_OFFSET if self.fresh and of == "real" else _AUGMENTATION_OFFSETS[of]
+        like = torch.empty(rows, numbers, device=self.seed.device)
+        return torch.special.ndtr(self._normal(offset, kinds, like))
 
     def _eps(self, names: tuple[str, ...], offset: int, like: Tensor) -> Tensor | ops.PhiloxNoise:
         given = [eps for eps in (getattr(self.given, name) for name in names) if eps is not None]

@@ -31,6 +31,7 @@ CHAMFER: ErrorKind = "chamfer"
 RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
+Augmentation = Literal["color", "translation", "cutout"]  # see sivae.method.augmentation
 FAKES: tuple[Fake, ...] = get_args(Fake)
 SHORT: dict[Fake, str] = {"reconstruction": "rec", "prior": "fake"}  # in the names of losses and of noise
 
@@ -193,8 +194,10 @@ class Objective(Choice):
 class ElboObjective(Objective):
     """An objective with the negative ELBO of real samples, beta_rec rec + beta_kl kl."""
 
-    beta_rec: float = setting(1.0, help="Weight of the reconstruction error.", within=NOT_NEGATIVE)
-    beta_kl: float = setting(1.0, help="Weight of the KL divergence of real samples.", within=NOT_NEGATIVE)
+    beta_rec: float = setting(1.0, help="Weight of the reconstruction error.", within=NOT_NEGATIVE, changeable=True)
+    beta_kl: float = setting(
+        1.0, help="Weight of the KL divergence of real samples.", within=NOT_NEGATIVE, changeable=True
+    )
 
     def elbo_weights(self) -> tuple[float, float]:
         """See :meth:`Objective.elbo_weights`."""
@@ -254,6 +257,7 @@ class _ClassWeight(ElboObjective):
         need=OF_CLASSES,
         unset="--beta-kl",
         since=None,
+        changeable=True,
     )
 
     def __post_init__(self) -> None:
@@ -350,9 +354,12 @@ class IntroObjective(ElboObjective):
     decoder_fake_rec_matters: ClassVar[bool] = False
 
     fakes: tuple[Fake, ...] = setting(FAKES, help="The samples that count as fakes: one kind or both.")
-    alpha: float = setting(0.25, help="Weight of the adversarial terms.", within=POSITIVE)
+    alpha: float = setting(0.25, help="Weight of the adversarial terms.", within=POSITIVE, changeable=True)
     margin: float = setting(
-        5.0, help="Smallest KL divergence, in nats, that the encoder should give a fake.", within=NOT_NEGATIVE
+        5.0,
+        help="Smallest KL divergence, in nats, that the encoder should give a fake.",
+        within=NOT_NEGATIVE,
+        changeable=True,
     )
 
     def __post_init__(self) -> None:
@@ -432,6 +439,7 @@ class SoftIntroObjective(_ClassWeight):
         help="Weight of the KL divergence of fakes in the encoder's update. auto: it follows the KL divergence of real "
         f"samples, as --neg-push says (by default {NEG_PUSH:g}).",
         within=NOT_NEGATIVE,
+        changeable=True,
     )
     neg_push: float = setting(
         NEG_PUSH,
@@ -440,6 +448,7 @@ class SoftIntroObjective(_ClassWeight):
         within=POSITIVE,
         need=Need(lambda config: config.objective.follows_kl, "it has an effect only with beta_neg auto"),
         since=NEG_PUSH,
+        changeable=True,
     )
     beta_neg_class: float | None = setting(
         None,
@@ -449,20 +458,25 @@ class SoftIntroObjective(_ClassWeight):
         need=OF_CLASSES,
         unset="--beta-neg",
         since=None,
+        changeable=True,
     )
     gamma_r: float | None = setting(
         None,
         help="Weight of the fakes' reconstruction error in the decoder's update; with "
         f"--target-decoder-every it is {BOOTSTRAP_GAMMA_R:g} unless given.",
         within=NOT_NEGATIVE,
+        changeable=True,
     )
-    gamma: float = setting(1.0, help="Weight of the fakes in the decoder's update.", within=NOT_NEGATIVE, since=1.0)
-    alpha: float = setting(2.0, help="Sharpness of the exponential.", within=POSITIVE)
+    gamma: float = setting(
+        1.0, help="Weight of the fakes in the decoder's update.", within=NOT_NEGATIVE, since=1.0, changeable=True
+    )
+    alpha: float = setting(2.0, help="Sharpness of the exponential.", within=POSITIVE, changeable=True)
     scale: float | None = setting(
         None,
         help="The constant that multiplies every ELBO.",
         within=POSITIVE,
         unset="1 / (values of one sample)",
+        changeable=True,
     )
     semantics: Semantics = setting(
         "official", help="Use the gradients of the published code (official) or of the paper's Algorithm 1 (paper)."
@@ -631,14 +645,19 @@ class LordObjective(Objective):
     TAKES_PAIRS: ClassVar[bool] = False
     USES_CODES: ClassVar[bool] = True
 
-    content_noise: float = setting(1.0, help="Noise on the content codes.", within=NOT_NEGATIVE)
-    content_decay: float = setting(1e-3, help="Weight of the content codes' squared length.", within=NOT_NEGATIVE)
-    code_weight: float = setting(10.0, help="Weight of the encoders' distance from the codes.", within=NOT_NEGATIVE)
+    content_noise: float = setting(1.0, help="Noise on the content codes.", within=NOT_NEGATIVE, changeable=True)
+    content_decay: float = setting(
+        1e-3, help="Weight of the content codes' squared length.", within=NOT_NEGATIVE, changeable=True
+    )
+    code_weight: float = setting(
+        10.0, help="Weight of the encoders' distance from the codes.", within=NOT_NEGATIVE, changeable=True
+    )
     scale: float | None = setting(
         None,
         help="The constant that multiplies the reconstruction error.",
         within=POSITIVE,
         unset="1 / (values of one sample)",
+        changeable=True,
     )
 
     def scale_for(self, elements: int) -> float:

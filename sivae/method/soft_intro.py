@@ -7,15 +7,31 @@ before its own update, so D(z) and D(noise) are computed once for both.
 If a network has batch norm, real and fake batches pass it separately, each normalized by its own statistics. Running
 statistics follow one pass of each kind: real images in the encoder, reconstructions and prior samples in the decoder.
 A target decoder (`bootstrap`) normalizes by the statistics of its batch, too.
+
+A learned prior p is the third player, in the sense of "Prior Learning in Introspective VAEs" (Athanasiadis, Lindsten &
+Felsberg, TMLR 2025): it plays with the decoder. With sg for values without a gradient, it descends
+
+    s beta_kl KL(q(z|x) || p) + (the fakes' part of the decoder's loss), with KL(q(z|f) || sg p) in the latter.
+
+By the first term the ELBO of real samples rises; its gradient comes with the encoder's update, from the same pass. A
+prior sample is z = mu_k + exp(logvar_k / 2) eps with a random k. By the second term mu_k and logvar_k of the chosen
+components move to where D(z) looks real; the choice is discrete, so the weights w_k have no gradient from it. In the
+KL of fakes p has no gradient, since it would otherwise move away from the encoder's or to the decoder's mistakes. The
+prior's optimizer steps last, so both networks' updates see the same prior. The components of a `VampPrior` also depend
+on the encoder: its update includes their gradient in the first term, and the KL of the decoder's update is to the
+components of the updated encoder.
+
+With a learned prior, a KL is the mean of log q(z) - log p(z) over draws z of q, see :meth:`Components.kl`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +48,7 @@ from sivae.method.base import (
 from sivae.method.noise import NO_NOISE, Pass, StepNoise
 from sivae.method.objectives import FAKES, SHORT, Fake, IntroObjective, SoftIntroObjective
 from sivae.models.norm import batch_statistics
+from sivae.models.priors import Components
 
 Introspective = TypeVar("Introspective", bound=IntroObjective | SoftIntroObjective)
 
@@ -61,6 +78,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         """
         parts = self._parts(batch, noise, condition)
         encoder_parameters, decoder_parameters = _trainable(self.model.encoder), _trainable(self.model.decoder)
+        prior_parameters = self._prior_parameters()
         self._zero_gradients()
         share = 1.0 / len(parts)
         # With several parts, the decoder's update computes its passes again.
@@ -70,7 +88,9 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             with FORWARD, _frozen(decoder_parameters if again else []):
                 self._start(part)
             with ENCODER_UPDATE:
-                metrics.append(self._encoder_backward(part, encoder_parameters, decoder_parameters, share))
+                metrics.append(
+                    self._encoder_backward(part, encoder_parameters, decoder_parameters, prior_parameters, share)
+                )
             if again:
                 del part.fakes, part.rec, part.kl_real  # frees the part's graph
                 part.z_leaf = part.z = part.z.detach()
@@ -83,29 +103,47 @@ class _IntrospectiveStep(BaseStep[Introspective]):
                         self._draw_again(part)
                     self._decode_shared(part)
             with DECODER_UPDATE:
-                values["loss_decoder"] = self._decoder_backward(part, encoder_parameters, decoder_parameters, share)
+                values["loss_decoder"] = self._decoder_backward(
+                    part, encoder_parameters, decoder_parameters, prior_parameters, share
+                )
         with DECODER_UPDATE:
             self.apply(self.decoder_optimizer)
+            if self.prior_optimizer is not None:
+                self.apply(self.prior_optimizer)
         return self._finished(metrics)
 
     def _start(self, part: Part) -> None:
         """Run E(x), and the passes of the decoder that both updates use."""
-        mu, logvar = self._encode(part.x, part.condition)
-        z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
+        mu, logvar = self._encode_real(part)
+        part.prior = self._prior(mu.device)
+        z, kl = self._draw(mu, logvar, part.draws.of_real(mu), part.prior, partial(part.draws.of_kl, 1, "real"))
         part.z = self.model.latents_to_decode(z)
         weighted_kl, part.kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
         part.kl_real = weighted_kl.mean()
         # D(z) starts at a leaf. Its gradient there is passed on to the encoder later.
         part.z_leaf = part.z.detach().requires_grad_()
+        self._draw_prior(part)
         self._decode_shared(part)
+
+    def _draw_prior(self, part: Part) -> None:
+        """Draw prior samples, if they are among the fakes."""
+        if "prior" not in self._fakes:
+            return
+        if part.prior is None:
+            part.z_prior = part.draws.prior(part.z)
+            return
+        part.noise = part.draws.prior(part.z.new_empty(len(part.z), self.model.noise_dim))
+        part.z_prior = part.prior.detached().draw(part.noise).requires_grad_(bool(self._prior_parameters()))
 
     def _draw_again(self, part: Part) -> None:
         """Draw new noise, and encode z again with the updated encoder."""
         part.draws = replace(part.draws, fresh=True)
         with torch.no_grad(), batch_statistics(self.model.encoder, update=False):
-            mu, logvar = self._encode(part.x, part.condition)
+            mu, logvar = self._encode_real(part)
             z = ops.reparameterize(mu, logvar, noise=part.draws.of_real(mu))
             part.z_leaf = part.z = self.model.latents_to_decode(z)
+            part.prior = self._prior(mu.device)
+        self._draw_prior(part)
 
     def _decode_shared(self, part: Part) -> None:
         of_real: Pass = "fresh reconstruction" if part.draws.fresh else "reconstruction"
@@ -117,9 +155,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             else self.distance(recon, part.x).mean()
         )
         part.fakes = [
-            recon
-            if kind == "reconstruction"
-            else self._decode(part.draws.prior(part.z), part, of_prior, part.condition)
+            recon if kind == "reconstruction" else self._decode(part.z_prior, part, of_prior, part.condition)
             for kind in self._fakes
         ]
 
@@ -128,14 +164,17 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         part: Part,
         encoder_parameters: list[nn.Parameter],
         decoder_parameters: list[nn.Parameter],
+        prior_parameters: list[nn.Parameter],
         share: float,
     ) -> Metrics:
         """Add `share` of this part's gradient. All terms but the real kl reach E through z_leaf or its second pass."""
         objective, fakes = self.objective, part.fakes
         scale = objective.scale_for(math.prod(part.x.shape[1:]))
-        fake_mu, fake_logvar = self._encode_fakes([fake.detach() for fake in fakes], part.condition)
+        fake_mu, fake_logvar = self._encode_fakes([fake.detach() for fake in fakes], part, "encoder")
         eps = part.draws.of_fakes(self._fakes, "encoder", fake_mu)
-        z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+        z_fakes, kl_fakes = self._draw(
+            fake_mu, fake_logvar, eps, _detached(part.prior), self._kl_noise(part, "encoder")
+        )
         weighted_kl = self._weighted_kl(kl_fakes, fake_mu, fake_logvar, objective.class_neg_share)
         beta_neg = objective.automatic_beta_neg(self.kl_average, kl_fakes, scale)
         if beta_neg is not None:
@@ -160,8 +199,12 @@ class _IntrospectiveStep(BaseStep[Introspective]):
                 _weighted(shared_loss, share), inputs=[part.z_leaf, *encoder_parameters], retain_graph=True
             )
             torch.autograd.backward(
-                [part.z, _weighted(kl_loss, share)], [part.z_leaf.grad, None], inputs=encoder_parameters
+                [part.z, _weighted(kl_loss, share)],
+                [part.z_leaf.grad, None],
+                inputs=[*encoder_parameters, *prior_parameters],
             )
+        elif prior_parameters:
+            torch.autograd.backward(_weighted(kl_loss, share), inputs=prior_parameters)
 
         metrics = {
             "loss_encoder": shared_loss.detach() + kl_loss.detach(),
@@ -183,30 +226,42 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         part: Part,
         encoder_parameters: list[nn.Parameter],
         decoder_parameters: list[nn.Parameter],
+        prior_parameters: list[nn.Parameter],
         share: float,
     ) -> Tensor:
         """Add `share` of this part's gradient through the updated, frozen encoder. Returns the loss."""
         objective, fakes = self.objective, part.fakes
         scale = objective.scale_for(math.prod(part.x.shape[1:]))
         loss = scale * objective.beta_rec * part.rec
+        of_fakes = None
         if objective.decoder_fake_kl_matters or objective.decoder_fake_rec_matters:
             with _frozen(encoder_parameters):
-                fake_mu, fake_logvar = self._encode_fakes(fakes, part.condition)
+                fake_mu, fake_logvar = self._encode_fakes(fakes, part, "decoder")
+                of_fakes = self._prior(part.x.device)
+            prior, of_kl = _detached(of_fakes), self._kl_noise(part, "decoder")
             rec_fakes = None
             if objective.decoder_fake_rec_matters:
                 eps = part.draws.of_fakes(self._fakes, "decoder", fake_mu)
-                z_fakes, kl_fakes = ops.reparameterize_kl(fake_mu, fake_logvar, noise=eps)
+                z_fakes, kl_fakes = self._draw(fake_mu, fake_logvar, eps, prior, of_kl)
                 rec_fakes = self._decoder_fake_rec(z_fakes, fakes, part)
+            elif prior is not None:
+                kl_fakes = prior.kl(fake_mu, fake_logvar, of_kl(fake_mu))
             else:
                 kl_fakes = ops.gaussian_kl(fake_mu, fake_logvar)
             kl_fakes = self._weighted_kl(kl_fakes, fake_mu, fake_logvar, objective.class_kl_share)
             loss = loss + objective.decoder_fake_loss(rec_fakes, kl_fakes.view(len(fakes), -1), scale)
-        if decoder_parameters:
-            torch.autograd.backward(_weighted(loss, share), inputs=decoder_parameters)
+        moved = [part.z_prior] if of_fakes is not None and prior_parameters and "prior" in self._fakes else []
+        if decoder_parameters or moved:
+            torch.autograd.backward(_weighted(loss, share), inputs=[*decoder_parameters, *moved])
+        if of_fakes is not None and moved and part.z_prior.grad is not None:
+            torch.autograd.backward(of_fakes.draw(part.noise), part.z_prior.grad, inputs=prior_parameters)
         return loss.detach()
 
-    def _encode_fakes(self, fakes: Sequence[Tensor], condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _encode_fakes(
+        self, fakes: Sequence[Tensor], part: Part, update: Literal["encoder", "decoder"]
+    ) -> tuple[Tensor, Tensor]:
         """Compute mu and logvar of all kinds of fakes, [F B, z_dim]: the B rows of the first kind come first."""
+        fakes, condition = self._seen(fakes, part, update), part.condition
         with batch_statistics(self.model.encoder, update=False):
             if not self.model.mixes_samples:
                 return self._encode(_joined(fakes), _repeated(condition, len(fakes)))
@@ -221,6 +276,9 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             if not model.mixes_samples:
                 return self._decode(z_fakes, part, name, _repeated(condition, kinds), model).chunk(kinds)
             return [self._decode(z, part, name, condition, model) for z in z_fakes.chunk(kinds)]
+
+    def _kl_noise(self, part: Part, update: Literal["encoder", "decoder"]) -> Callable[[Tensor], Tensor]:
+        return partial(part.draws.of_kl, len(self._fakes), update)
 
     def _decoder_fake_rec(self, z_fakes: Tensor, fakes: list[Tensor], part: Part) -> Tensor:
         """Compute rec(x_f, x_ff) of the gamma_r term, [F, B]."""
@@ -252,6 +310,10 @@ def _joined(batches: Sequence[Tensor]) -> Tensor:
 
 def _repeated(condition: Tensor | None, kinds: int) -> Tensor | None:
     return condition if condition is None or kinds == 1 else condition.repeat(kinds, 1)
+
+
+def _detached(prior: Components | None) -> Components | None:
+    return None if prior is None else prior.detached()
 
 
 def _weighted(loss: Tensor, share: float) -> Tensor:

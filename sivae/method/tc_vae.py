@@ -47,6 +47,7 @@ class TCVAEObjective(ElboObjective):
         help="Weight of the total correlation, the dependence between latent values; as much as --beta-kl makes a "
         "plain VAE.",
         within=NOT_NEGATIVE,
+        changeable=True,
     )
 
     def loss_of(self, rec: Tensor, kl: Tensor, latents: Latents) -> tuple[Tensor, dict[str, Tensor]]:
@@ -91,6 +92,11 @@ class TCVAEObjective(ElboObjective):
     def check(self, config: Any) -> None:
         """See :meth:`sivae.objectives.Objective.check`."""
         super().check(config)
+        if config.model.prior != "standard":
+            raise ConfigError(
+                f"prior = {config.model.prior!r}: the objective {self.NAME!r} takes the kl apart by the values of z, "
+                "which only the standard prior allows; leave it out, or choose another objective"
+            )
         if config.data.ENDLESS:
             raise ConfigError(
                 f"objective = {self.NAME!r}: it needs the number of training samples, and the data "

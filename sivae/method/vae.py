@@ -1,19 +1,19 @@
-"""The step of a VAE and of similar objectives: one joint update of encoder and decoder."""
+"""The step of a VAE and of similar objectives: one joint update of encoder, decoder and learned prior."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from sivae import ops
 from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics
 from sivae.method.noise import NO_NOISE, StepNoise
 from sivae.method.objectives import Latents
 
 
 class VAEStep(BaseStep[Any]):
-    """One joint update of encoder and decoder, also used in the warm-up of other objectives.
+    """One joint update of encoder, decoder and learned prior, also used in the warm-up of other objectives.
 
     The objective needs a method `loss_of(rec, kl, latents)`, which computes the loss.
     """
@@ -29,8 +29,10 @@ class VAEStep(BaseStep[Any]):
         parts = self._parts(batch, noise, condition)
         for part in parts:
             with FORWARD:
-                mu, logvar = self._encode(part.x, part.condition)
-                z, kl = ops.reparameterize_kl(mu, logvar, noise=part.draws.of_real(mu))
+                mu, logvar = self._encode_real(part)
+                z, kl = self._draw(
+                    mu, logvar, part.draws.of_real(mu), self._prior(mu.device), partial(part.draws.of_kl, 1, "real")
+                )
                 recon = self._decode(self.model.latents_to_decode(z), part, "reconstruction", part.condition)
                 rec = self._rec(recon, part.x)
                 weighted_kl, kl_metrics = self._real_kl(kl, mu, logvar, self.objective.class_kl_share)
@@ -42,4 +44,6 @@ class VAEStep(BaseStep[Any]):
         with UPDATE:
             self.apply(self.encoder_optimizer)
             self.apply(self.decoder_optimizer)
+            if self.prior_optimizer is not None:
+                self.apply(self.prior_optimizer)
         return self._finished(metrics)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae import ops
+from sivae.bounds import PRIOR_COMPONENTS
+from sivae.models.norm import running_statistics
+from sivae.models.priors import PRIORS, Components, LearnedPrior, MixturePrior, VampPrior
 
+_KL_PAIRS, _KL_SEED = 16, 0  # of the draws of an evaluation's kl
 _IMAGES_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22
 
 
@@ -28,7 +32,8 @@ class VAEModel(nn.Module):
         z_dim: number of latent values per sample.
         sample_shape: shape of one sample, without the batch.
         prior_std: standard deviation of the latent prior in the units of the networks. z, mu and logvar are in units of
-            it, so that the prior is N(0, 1) for every model.
+            it, so that the standard prior is N(0, 1) for every model.
+        prior: the learned prior of z; None: the standard one, N(0, 1).
         value_range: lowest and highest value of the samples; None if they have no bounds.
         condition_dim: length of the condition vector of each sample; 0 for a model without conditions.
         mixes_samples: whether a sample's output in training mode depends on the rest of its batch (batch norm). Then
@@ -55,6 +60,11 @@ class VAEModel(nn.Module):
     condition_dim: int = 0
     mixes_samples: bool = False
     hyperparameters: dict[str, Any]
+    prior: LearnedPrior | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = None
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute mu and logvar of q(z|x), each [B, z_dim].
@@ -88,7 +98,7 @@ class VAEModel(nn.Module):
     def sample(
         self, count: int, *, generator: torch.Generator | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        """Decode draws from the prior N(0, 1). The model runs in eval mode and gets its own mode back.
+        """Decode draws from the prior. The model runs in eval mode and gets its own mode back.
 
         Args:
             count: number of samples.
@@ -173,10 +183,82 @@ class VAEModel(nn.Module):
         return {}
 
     def prior_draws(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from the prior N(0, 1): [count, z_dim], on the device and in the dtype of the weights."""
+        """Draw from the prior: [count, z_dim], on the device and in the dtype of the weights, without gradient."""
         weight = next(self.parameters())
         source = weight.device if generator is None else generator.device
-        return torch.randn(count, self.z_dim, generator=generator, device=source).to(weight.device, weight.dtype)
+        noise = torch.randn(count, self.noise_dim, generator=generator, device=source)
+        return self.from_prior(noise.to(weight.device)).to(weight.dtype)
+
+    @property
+    def noise_dim(self) -> int:
+        """Values of N(0, 1) that make one sample of the prior: z_dim, and one more for a learned prior."""
+        return self.z_dim + (self.prior is not None)
+
+    def from_prior(self, noise: Tensor) -> Tensor:
+        """Turn noise of N(0, 1) into samples of the prior, without gradient. Each depends on its row alone.
+
+        Args:
+            noise: [N, noise_dim], on the model's device.
+
+        Returns:
+            [N, z_dim]; for the standard prior the noise itself.
+        """
+        with torch.no_grad():
+            components = self.prior_components()
+            return noise if components is None else components.draw(noise)
+
+    def prior_components(self) -> Components | None:
+        """Compute the learned prior's components, with the graph of its parameters; None: the prior is N(0, 1).
+
+        Pseudo-inputs pass the encoder by batch norm's running statistics: as samples of their own they are no batch.
+        """
+        if self.prior is None:
+            return None
+        with running_statistics(self.encoder):
+            return self.prior.components(self.encode)
+
+    def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """Compute the KL divergence of posteriors from the prior for an evaluation, without gradient.
+
+        Args:
+            mu, logvar: [N, z_dim].
+
+        Returns:
+            [N], in nats. Exact for the standard prior; for a learned one the estimate of :meth:`Components.kl`, from
+            the same draws for all posteriors in every call.
+        """
+        with torch.no_grad():
+            components = self.prior_components()
+            if components is None:
+                return ops.gaussian_kl(mu, logvar)
+            eps = ops.philox_normal(_KL_SEED, (1, _KL_PAIRS, self.z_dim), device=mu.device)
+            return components.kl(mu, logvar, eps.to(mu.dtype))
+
+    def _set_prior(self, prior: str, components: int) -> None:
+        """Make the learned prior, after the networks, whose first weights then do not depend on it.
+
+        A model of the standard prior is described as before there was a choice.
+
+        Raises:
+            ValueError: there is no such prior, it has no such number of components, or the model has conditions.
+        """
+        owner = type(self).__name__
+        if prior not in PRIORS:
+            raise ValueError(f"{owner}: prior is {prior!r}, expected one of {', '.join(PRIORS)}")
+        checked_counts(owner, 1, PRIOR_COMPONENTS, prior_components=components)
+        if prior == "standard":
+            return
+        if prior == "vamp" and self.condition_dim:
+            raise ValueError(
+                f"{owner}: prior is 'vamp' and condition_dim {self.condition_dim}, expected no conditions, as its "
+                "pseudo-inputs have none; use the prior 'mixture'"
+            )
+        self.prior = (
+            MixturePrior(components, self.z_dim)
+            if prior == "mixture"
+            else VampPrior(components, self.sample_shape, self.value_range)
+        )
+        self.hyperparameters = {**self.hyperparameters, "prior": prior, "prior_components": components}
 
     def _set_prior_std(self, prior_std: float) -> None:
         """Check and keep it. A model of the usual 1 is described as before there was a choice.

@@ -12,6 +12,7 @@ from sivae.bounds import MODEL_SIDE
 from sivae.models.base import VAEModel, checked_counts
 from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import NORMS, Norm, activated, make_norm
+from sivae.models.priors import PriorName
 from sivae.models.recompute import recomputed
 from sivae.models.small_maps import MapConv2d
 
@@ -33,6 +34,8 @@ class ConvVAE(VAEModel):
             "none" gives the convolutions a bias instead.
         condition_dim: length of the condition, a vector that is joined to the features and to z; 0: none.
         prior_std: see :class:`VAEModel`.
+        prior: "standard", "mixture" or "vamp", see :mod:`sivae.models.priors`.
+        prior_components: number of Gaussians of a learned prior.
 
     Attributes:
         checkpoint_activations: keep only each stage's input for the backward pass, and compute the rest again there.
@@ -56,6 +59,8 @@ class ConvVAE(VAEModel):
         norm: Norm = "batch",
         condition_dim: int = 0,
         prior_std: float = 1.0,
+        prior: PriorName = "standard",
+        prior_components: int = 10,
     ) -> None:
         super().__init__()
         widths = _checked_widths(widths)
@@ -81,6 +86,7 @@ class ConvVAE(VAEModel):
         side = image_size >> len(widths)
         self.encoder = ConvEncoder(channels, widths, side, z_dim, norm, condition_dim)
         self.decoder = ConvDecoder(channels, widths, side, z_dim, norm, condition_dim)
+        self._set_prior(prior, prior_components)
 
     @property
     def checkpoint_activations(self) -> bool:

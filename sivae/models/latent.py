@@ -27,6 +27,19 @@ def prior_noise(seed: int, count: int, z_dim: int) -> Tensor:
     return ops.philox_normal(seed, (count, z_dim))
 
 
+def prior_samples(model: VAEModel, seed: int, count: int) -> Tensor:
+    """Draw the latents that :func:`generate` decodes, from the model's own prior.
+
+    Args:
+        model: any model.
+        seed, count: as for :func:`generate`.
+
+    Returns:
+        [count, z_dim], float32 at least, on the model's device, without gradient.
+    """
+    return model.from_prior(prior_noise(seed, count, model.noise_dim).to(device_and_dtype(model)[0]))
+
+
 def generate(
     model: VAEModel,
     count: int,
@@ -40,7 +53,7 @@ def generate(
     Args:
         model: a model of images; it runs in its current mode, without gradients.
         count: number of images.
-        seed: 0 or more; the latents are those of :func:`prior_noise`, equal on every device.
+        seed: 0 or more; the latents are those of :func:`prior_samples`, equal on every device.
         condition: [count, condition_dim], for a conditional model.
         decode: a function of latents and conditions that returns images; None: the model's `render`.
 
@@ -48,14 +61,14 @@ def generate(
         [B, C, H, W] in the model's value range, on its device. B keeps a batch below four million values.
     """
     device, dtype = device_and_dtype(model)
-    noise = prior_noise(seed, count, model.z_dim)
+    latents = prior_samples(model, seed, count)
     size = samples_at_once(model.sample_shape)
     decode = decode or model.render
     for start in range(0, count, size):
         rows = slice(start, start + size)
         given = None if condition is None else condition[rows].to(device, dtype)
         with torch.no_grad():
-            images = decode(noise[rows].to(device, dtype), given)
+            images = decode(latents[rows].to(dtype), given)
         yield images
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts
 from sivae.models.norm import has_hooks
+from sivae.models.priors import PriorName
 from sivae.ops import relu_network as op
 
 
@@ -59,7 +60,14 @@ class MLPVAE(VAEModel):
     name = "mlp"
 
     def __init__(
-        self, data_dim: int = 2, z_dim: int = 2, hidden: int = 256, layers: int = 4, prior_std: float = 1.0
+        self,
+        data_dim: int = 2,
+        z_dim: int = 2,
+        hidden: int = 256,
+        layers: int = 4,
+        prior_std: float = 1.0,
+        prior: PriorName = "standard",
+        prior_components: int = 10,
     ) -> None:
         super().__init__()
         self.hyperparameters = {"data_dim": data_dim, "z_dim": z_dim, "hidden": hidden, "layers": layers}
@@ -70,3 +78,4 @@ class MLPVAE(VAEModel):
         self.sample_shape = (data_dim,)
         self.encoder = relu_network([data_dim, *[hidden] * layers, 2 * z_dim])
         self.decoder = relu_network([z_dim, *[hidden] * layers, data_dim])
+        self._set_prior(prior, prior_components)

@@ -134,6 +134,20 @@ def batch_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def running_statistics(network: nn.Module) -> Iterator[None]:
+    """Make all batch norms of `network` normalize by their running statistics inside, as in eval mode."""
+    norms = batch_norms(network)
+    before = [norm.training for norm in norms]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm, training in zip(norms, before, strict=True):
+            norm.training = training
+
+
+@contextlib.contextmanager
 def switches_seen_by_compiler() -> Iterator[None]:
     """Make compiled networks respond to :func:`batch_statistics` inside, in every version of torch.
 

@@ -13,6 +13,7 @@ from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts
 from sivae.models.mlp import relu_network
 from sivae.models.norm import NORMS, Norm, activated, make_norm
+from sivae.models.priors import PriorName
 
 _CHUNK = 64  # points whose maximum is found first
 
@@ -32,7 +33,9 @@ class PointVAE(VAEModel):
         norm: the encoder's norm after each ReLU: "batch" as published, "group" (see
             :func:`sivae.models.norm.make_norm`), or "none", with biases instead.
         prior_std: standard deviation of the latent prior in the units of the weights; 0.2 as published. The model's z
-            is in units of it, so that its prior is N(0, 1) as for every model.
+            is in units of it, so that its standard prior is N(0, 1) as for every model.
+        prior: "standard", "mixture" or "vamp", see :mod:`sivae.models.priors`.
+        prior_components: number of Gaussians of a learned prior.
 
     Raises:
         ValueError: an argument is out of range; the message names it and the accepted values.
@@ -51,6 +54,8 @@ class PointVAE(VAEModel):
         decoder_widths: Sequence[int] = (64, 128, 512, 1024),
         norm: Norm = "batch",
         prior_std: float = 0.2,
+        prior: PriorName = "standard",
+        prior_components: int = 10,
     ) -> None:
         super().__init__()
         widths = _checked_widths("widths", widths)
@@ -73,6 +78,7 @@ class PointVAE(VAEModel):
         self.mixes_samples = norm == "batch"
         self.encoder = PointEncoder(widths, hidden, z_dim, norm)
         self.decoder = PointDecoder(z_dim, decoder_widths, points)
+        self._set_prior(prior, prior_components)
 
 
 class PointEncoder(nn.Module):

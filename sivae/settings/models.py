@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sivae.bounds import MODEL_LAYERS
+from sivae.bounds import MODEL_LAYERS, PRIOR_COMPONENTS
 from sivae.errors import ConfigError
 from sivae.fields import AT_LEAST_1, COUNTS, POSITIVE, SHARE, Choice, Need, Range, setting
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Samples = Literal["points", "images", "clouds"]
 Norm = Literal["batch", "group", "none"]
 Supervision = Literal["none", "pairs"]
+Prior = Literal["standard", "mixture", "vamp"]  # as sivae.models.priors has them
 
 _LAYERS = Range(lambda value: 1 <= value <= MODEL_LAYERS, f"from 1 to {MODEL_LAYERS}")
 
@@ -30,6 +31,7 @@ class Model(Choice):
         TELLS_CLASS: whether its latents are a class and a content.
         HAS_CODES: whether it can have codes of images and classes, for LORD.
         THREADS: CPU threads of a training where the user gives none; None: torch's choice, all cores.
+        LEARNS_PRIOR: whether the prior can be a learned one.
     """
 
     LABEL: ClassVar[str] = "model"
@@ -39,9 +41,29 @@ class Model(Choice):
     TELLS_CLASS: ClassVar[bool] = False
     HAS_CODES: ClassVar[bool] = False
     THREADS: ClassVar[int | None] = None
+    LEARNS_PRIOR: ClassVar[bool] = True
 
     prior_std: float = setting(
         1.0, help="Standard deviation of the latent prior, in units of the weights.", within=POSITIVE, since=1.0
+    )
+    prior: Prior = setting(
+        "standard",
+        help="The prior of the latents: standard, N(0, 1); mixture, a learned mixture of Gaussians; vamp, the mixture "
+        "of the posteriors of learned pseudo-inputs.",
+        need=Need(
+            lambda config: config.model.LEARNS_PRIOR,
+            "the model {config.model.name!r} has the standard prior alone, and presets with the model mlp, conv or "
+            "pointnet can have another",
+            strict=True,
+        ),
+        since="standard",
+    )
+    prior_components: int = setting(
+        10,
+        help="Number of Gaussians, or of pseudo-inputs, of a learned prior.",
+        within=Range(lambda value: 1 <= value <= PRIOR_COMPONENTS, f"from 1 to {PRIOR_COMPONENTS:,}"),
+        need=Need(lambda config: config.model.prior != "standard", "the standard prior is one Gaussian"),
+        since=10,
     )
 
     @property
@@ -130,6 +152,10 @@ class Conv(Model):
 
     def check(self, config: Any) -> None:
         """See :meth:`Model.check`; batch norm needs more than one value of each channel."""
+        if self.conditional and self.prior == "vamp":
+            raise ConfigError(
+                "prior = 'vamp': the model is conditional, and pseudo-inputs have no class; choose mixture"
+            )
         side = config.data.side >> len(self.widths)
         rows = config.batch_size // config.accumulate
         if self.norm == "batch" and rows == 1 and side == 1:
@@ -147,9 +173,8 @@ class Conv(Model):
         """See :meth:`Model.build`."""
         from sivae.models import build_model
 
-        return build_model(
-            self.NAME, z_dim=self.z_dim, widths=self.widths, norm=self.norm, prior_std=self.prior_std, **sample
-        )
+        keys = ("z_dim", "widths", "norm", "prior_std", "prior", "prior_components")
+        return build_model(self.NAME, **{key: getattr(self, key) for key in keys}, **sample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +182,7 @@ class Style(Model):
     """The style-based networks, which can grow with the images."""
 
     NAME: ClassVar[str] = "style"
+    LEARNS_PRIOR: ClassVar[bool] = False  # it mixes the styles of samples of N(0, 1)
     GROWS: ClassVar[bool] = True
     HAS_STAGES: ClassVar[bool] = True
 
@@ -191,6 +217,7 @@ class Translation(Model):
     """Two encoders, one for the class of an image and one for its content, and one decoder."""
 
     NAME: ClassVar[str] = "translation"
+    LEARNS_PRIOR: ClassVar[bool] = False  # the kl of the class and of the content have weights of their own
     TELLS_CLASS: ClassVar[bool] = True
     HAS_CODES: ClassVar[bool] = True
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field
@@ -24,7 +26,7 @@ from sivae.fields import (
     setting,
     settings_of,
 )
-from sivae.method.objectives import OF_IMAGES, Objective
+from sivae.method.objectives import OF_IMAGES, Augmentation, Objective
 from sivae.objectives import OBJECTIVES
 from sivae.settings.data import DATA_KINDS, Data
 from sivae.settings.growth import GROWTH_KINDS, FixedSize, Growing, Growth, Stage
@@ -129,10 +131,17 @@ class RunConfig:
         since=1.0,
     )
     batch_size: int = setting(
-        512, help="Samples per iteration, of all processes together.", within=AT_LEAST_1, need=_NOT_GROWING
+        512,
+        help="Samples per iteration, of all processes together.",
+        within=AT_LEAST_1,
+        need=_NOT_GROWING,
+        changeable=True,
     )
     learning_rate: float = setting(
-        2e-4, help="Adam's rate for encoder and decoder before the first milestone.", within=POSITIVE
+        2e-4,
+        help="Adam's rate for encoder and decoder before the first milestone.",
+        within=POSITIVE,
+        changeable=True,
     )
     warmup_fraction: float = setting(
         0.0,
@@ -168,8 +177,18 @@ class RunConfig:
         "the images again, as the authors' style-based program does.",
         need=_SHARES_PASSES,
     )
+    augment: tuple[Augmentation, ...] = setting(
+        (),
+        help="Show the encoder images, real and fake ones, that are changed at random: color, translation, cutout, or "
+        "several of them. Reconstructions are still compared with the images as they were.",
+        need=OF_IMAGES,
+        since=(),
+    )
     accumulate: int = setting(
-        1, help="Number of parts of a batch; only one part is in memory at a time.", within=AT_LEAST_1
+        1,
+        help="Number of parts of a batch; only one part is in memory at a time.",
+        within=AT_LEAST_1,
+        changeable=True,
     )
     checkpoint_activations: bool = setting(
         False,
@@ -196,9 +215,7 @@ class RunConfig:
     keep_checkpoints: int = setting(
         2, help="Number of last checkpoints to keep, besides the best one.", within=AT_LEAST_1, resumable=True
     )
-    changes: tuple[Change, ...] = setting(
-        (), help="What the run changed when it was resumed for longer.", option="", since=()
-    )
+    changes: tuple[Change, ...] = setting((), help="What the run changed when it was resumed.", option="", since=())
     sample_every: int | None = setting(
         None,
         help="Iterations between two pictures of samples.",
@@ -227,6 +244,8 @@ class RunConfig:
                 need = about(one).need
                 if need and need.strict and getattr(part, one.name) != one.default and not need.holds(self):
                     raise ConfigError(f"{one.name}: {need.why_not.format(config=self)}; leave it out")
+        if len(set(self.augment)) < len(self.augment):
+            raise ConfigError(f"augment = {fields.show(list(self.augment))}: name each kind once")
         self.objective.check(self)
         self.model.check(self)
         if self.paired and self.batch_size % (2 * self.accumulate):
@@ -247,6 +266,8 @@ class RunConfig:
                 f"freeze_fraction = {self.freeze_fraction:g}: the {self.freeze} would be frozen for no step, expected "
                 "a larger share; or leave freeze out"
             )
+        if self.changes:
+            _ = self.versions  # a change that a file misstates is an error now
         if self.steps is None and self.epochs is None:
             raise ConfigError("steps: say how long to train, by steps or by epochs")
 
@@ -286,6 +307,10 @@ class RunConfig:
                 return getattr(part, key)
         raise ConfigError(self._misplaced(key, None))
 
+    def has(self, key: str) -> bool:
+        """Whether the run or one of its parts has a setting."""
+        return any(key == one.name for part in (self, *self.parts.values()) for one in settings_of(part))
+
     @property
     def paired(self) -> bool:
         """Whether batches consist of pairs of one class."""
@@ -322,7 +347,7 @@ class RunConfig:
         passed = sum(step > round(milestone * self.total_steps) for milestone in self.milestones)
         stage = self.stage_at(step)
         of_stage = 1.0 if stage is None else stage.rate_factor
-        return self.learning_rate * of_stage * self.rate_factor**passed
+        return self.at(step).learning_rate * of_stage * self.rate_factor**passed
 
     def stage_at(self, step: int) -> Stage | None:
         """The stage of growth in iteration `step`, counted from 1; None where the model does not grow."""
@@ -330,7 +355,44 @@ class RunConfig:
 
     def samples_after(self, steps: int) -> int:
         """Samples seen in the first `steps` iterations, by all processes together."""
-        return self.growth.images_after(steps) if isinstance(self.growth, Growing) else steps * self.batch_size
+        if isinstance(self.growth, Growing):
+            return self.growth.images_after(steps)
+        sizes = [one for one in self.batch_sizes if one[0] < steps] + [(steps, 0)]
+        return sum((end - begin) * size for (begin, size), (end, _) in itertools.pairwise(sizes))
+
+    @functools.cached_property
+    def versions(self) -> tuple[tuple[int, RunConfig], ...]:
+        """The settings over time, each with the number of iterations before they hold. The last are these here."""
+        of_values = [one for one in self.changes if one["key"] in changeable_keys()]
+        found = []
+        for after in sorted({0, *(one["after"] for one in of_values)}):
+            before = {one["key"]: one["before"] for one in reversed(of_values) if one["after"] > after}
+            found.append((after, self.replace(**before, changes=()) if before else self))
+        return tuple(found)
+
+    def version_at(self, step: int) -> int:
+        """The position in :attr:`versions` of the settings of iteration `step`, counted from 1."""
+        return sum(after < step for after, _ in self.versions) - 1
+
+    def at(self, step: int) -> RunConfig:
+        """The settings of iteration `step`, counted from 1: these here, unless the run has changed them later."""
+        return self.versions[self.version_at(step)][1]
+
+    @functools.cached_property
+    def batch_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Each batch size of the run, with the number of iterations before it."""
+        sizes = [(after, version.batch_size) for after, version in self.versions]
+        return (sizes[0], *(later for one, later in itertools.pairwise(sizes) if later[1] != one[1]))
+
+    def sizes_until(self, step: int) -> tuple[tuple[int, int], ...]:
+        """The :attr:`batch_sizes` of the iterations up to `step`, counted from 1."""
+        return tuple(one for one in self.batch_sizes if one[0] < step)
+
+    @property
+    def compares_after(self) -> int:
+        """The number of iterations after which all losses are weighted as the last ones."""
+        same = [after for after, version in self.versions if version.objective != self.objective]
+        return next((after for after, _ in self.versions if not same or after > same[-1]), 0)
 
     def to_json(self) -> str:
         """Indented JSON with every key."""
@@ -377,24 +439,28 @@ class RunConfig:
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from None
 
-    def for_longer(self, steps: int, epochs: float | None, after: int) -> RunConfig:
+    def for_longer(self, steps: int, epochs: float | None, after: int, *, pace: float = 1.0) -> RunConfig:
         """Copy the settings of a run that goes on for longer. What counts in shares of the steps keeps its iterations.
 
         Args:
             steps, epochs: the new ones.
             after: number of iterations that are trained already.
+            pace: iterations to come for each one that would have come, where another batch size keeps the epochs. With
+                another pace than 1, the run may become shorter.
 
         Raises:
             ConfigError: the run would not become longer, or its model grows.
         """
         old = self.total_steps
         self.check_longer(steps, epochs)
-        if steps <= old:
+        least = old if pace == 1.0 else after
+        if steps <= least:
             asked = f"steps = {steps}:" if epochs is None else f"epochs = {epochs:g}: they make {steps:,} steps, and"
-            raise ConfigError(f"{asked} the run has {old:,} already, expected more; leave it out")
+            raise ConfigError(f"{asked} the run has {least:,} already, expected more; leave it out")
 
         def share(value: float) -> float:
-            return round(value * old) / steps
+            iterations = round(value * old)
+            return min(1.0, (iterations + round(max(0, iterations - after) * (pace - 1.0))) / steps)
 
         new: dict[str, Any] = dict.fromkeys(OF_LENGTH)
         new |= {"steps": steps, "epochs": epochs, "warmup_fraction": share(self.warmup_fraction)}
@@ -406,6 +472,22 @@ class RunConfig:
             if getattr(self, key) != value
         ]
         return self.replace(**new, changes=(*self.changes, *changes))
+
+    def with_changes_after(self, after: int, stored: RunConfig) -> RunConfig:
+        """List what these settings of a resumed run change of the stored ones, for the iterations to come.
+
+        Args:
+            after: number of iterations that the run goes on from.
+            stored: the run's settings; changes after later iterations, which the run has lost, are replaced.
+        """
+        kept = [one for one in stored.changes if one["after"] <= after or one["key"] not in changeable_keys()]
+        before = stored.at(after + 1)
+        changes = [
+            Change(after=after, key=key, before=fields.plain(before.value(key)), now=fields.plain(self.value(key)))
+            for key in changeable_keys()
+            if self.has(key) and before.value(key) != self.value(key)
+        ]
+        return self.replace(changes=(*kept, *changes))
 
     def check_longer(self, steps: int | None, epochs: float | None) -> None:
         """Refuse another length of a run that grows.
@@ -519,6 +601,12 @@ def every_key() -> list[str]:
 def resumable_keys() -> list[str]:
     """The names of the settings that a resumed run may change."""
     return [one.field.name for one in every_setting() if about(one.field).resumable]
+
+
+@functools.cache
+def changeable_keys() -> tuple[str, ...]:
+    """The names of the settings that a resumed run may change for the iterations to come."""
+    return tuple(one.field.name for one in every_setting() if about(one.field).changeable)
 
 
 def found_keys() -> list[str]:

@@ -114,6 +114,7 @@ def save_checkpoint(
     averaged: VAEModel | None = None,
     score: float | None = None,
     keep: int = 2,
+    compares_after: int = 0,
 ) -> Path:
     """Write `folder/STEP/`, then delete older checkpoints except the last `keep` and the best one.
 
@@ -125,6 +126,7 @@ def save_checkpoint(
         averaged: the averaged copy.
         score: quality of the checkpoint, lower is better; None if it is unknown.
         keep: number of the last checkpoints that are kept.
+        compares_after: scores up to this step do not compare with later ones.
 
     Returns:
         The checkpoint's path. It is on the disk when the call returns, and older checkpoints are deleted only after it.
@@ -136,16 +138,17 @@ def save_checkpoint(
         files.write_tensors(temporary / STATE, {"step": step, **state})
         manifest = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
         files.write_json(temporary / MANIFEST, {"step": step, "score": score, "files": manifest})
-    best = best_checkpoint(folder)
+    best = best_checkpoint(folder, after=compares_after)
     for old in list_checkpoints(folder)[:-keep]:
         if old != best:
             files.remove_folder(old)
     return path
 
 
-def best_checkpoint(folder: Path) -> Path | None:
-    """Find the checkpoint with the lowest score in a run's `checkpoints/`; None if no checkpoint has a score."""
-    scores = {path: score for path in list_checkpoints(folder) if (score := _score(path)) is not None}
+def best_checkpoint(folder: Path, *, after: int = 0) -> Path | None:
+    """Find the checkpoint after step `after` with the lowest score in a run's `checkpoints/`; None if none has one."""
+    later = [path for path in list_checkpoints(folder) if int(path.name) > after]
+    scores = {path: score for path in later if (score := _score(path)) is not None}
     return min(scores, key=lambda path: scores[path], default=None)
 
 

@@ -71,7 +71,7 @@ def reconstruction_metrics(model: VAEModel, clouds: Tensor) -> dict[str, float]:
             x = x.to(device, dtype)
             mu, logvar = model.encode(x)
             rec.append(ops.chamfer_distance(model.render(mu), x).double())
-            kl.append(ops.gaussian_kl(mu, logvar).double())
+            kl.append(model.kl(mu, logvar).double())
     return {"chamfer": float(torch.cat(rec).mean()), "kl": float(torch.cat(kl).mean())}
 
 

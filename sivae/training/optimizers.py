@@ -14,9 +14,9 @@ _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # of Adam
 
 
 def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) -> dict[str, torch.optim.Optimizer]:
-    """Make an optimizer for the encoder and one for the decoder.
+    """Make an optimizer for the encoder, one for the decoder, and one for the learned prior if the model has one.
 
-    Both are Adam, with one parameter group per scale of the learning rate, and without a first moment for models with
+    All are Adam, with one parameter group per scale of the learning rate, and without a first moment for models with
     equalised rates. The authors' own optimizer for these models is v <- .99 v + .01 g^2 with the step
     lr sqrt(1 - .99^t) g / (sqrt(v) + 1e-8). Adam differs only in its 1e-8, which is multiplied by sqrt(1 - .99^t):
     by a tenth at first and by nearly 1 later. So a step differs by less than 1e-8 / sqrt(v) of its size, which is
@@ -28,9 +28,10 @@ def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) 
         capturable: whether the steps will be captured in a CUDA graph.
     """
     scales = model.rate_scales()
+    names = ("encoder", "decoder") if model.prior is None else ("encoder", "decoder", "prior")
     return {
         name: _adam(_groups(getattr(model, name), name, scales), rate, capturable, betas=model.ADAM_BETAS)
-        for name in ("encoder", "decoder")
+        for name in names
     }
 
 

@@ -53,6 +53,12 @@ class Processes:
         for tensor, values in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(values.view_as(tensor))
 
+    def copy_from_first(self, tensors: list[Tensor]) -> None:
+        """Replace tensors, in place, by those of the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def average_losses(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Average scalars over all processes."""
         if self.count == 1:

@@ -10,10 +10,18 @@ import torch
 
 from sivae import ops
 from sivae.errors import ConfigError
-from sivae.fields import plain
+from sivae.fields import about, plain, show
 from sivae.machine import find_device, multiplies_bfloat16
 from sivae.settings.growth import SMALLEST, Growing
-from sivae.settings.run import OF_LENGTH, Precision, RunConfig, found_keys, placed_settings, resumable_keys
+from sivae.settings.run import (
+    OF_LENGTH,
+    Precision,
+    RunConfig,
+    changeable_keys,
+    found_keys,
+    placed_settings,
+    resumable_keys,
+)
 from sivae.training.folder import read_config
 from sivae.training.tasks.base import Task
 
@@ -56,8 +64,8 @@ def resumed(changed: RunConfig | None, folder: Path) -> RunConfig:
     """Complete the settings of a run that is resumed.
 
     Args:
-        changed: the run's settings with changes; None: as they are in its folder. Those from before the run was made
-            longer are the run's settings too.
+        changed: the run's settings with changes; None: as they are in its folder. A value that the run had before a
+            change that `changed` does not list is no change.
         folder: the run's.
 
     Raises:
@@ -76,20 +84,32 @@ def resumed(changed: RunConfig | None, folder: Path) -> RunConfig:
     longer = asks_for_longer(config, stored)
     if longer:
         stored.check_longer(config.steps, config.epochs)
-    theirs |= _before_longer(config, stored)
+    before = _before_changes(config, stored)
+    theirs |= {key: value for key, value in before.items() if key not in changeable_keys()}
+    asked = {
+        key
+        for key in changeable_keys()
+        if key in mine and plain(mine[key]) not in (plain(theirs.get(key)), before.get(key, plain(theirs.get(key))))
+    }
     for key in (*theirs, *(key for key in mine if key not in theirs)):
         left_open = key in found_keys() and mine.get(key) is None
-        allowed = left_open or key in resumable_keys() or (longer and key in ("steps", "epochs"))
+        allowed = left_open or key in (*resumable_keys(), *changeable_keys()) or (longer and key in ("steps", "epochs"))
         if plain(mine.get(key)) != plain(theirs.get(key)) and not allowed:
             raise ConfigError(
-                f"{key} cannot change in a resumed run, because it would no longer be the same run; "
-                "leave it out, or start a new run in another folder"
+                f"{key} = {show(plain(mine.get(key)))}: it cannot change in a resumed run, which has "
+                f"{show(plain(theirs.get(key)))}; leave it out, or start a new run, with --init-from if it should have "
+                "this run's weights"
             )
+    for placed in placed_settings(config, effective=False):
+        need = about(placed.field).need
+        if placed.field.name in asked and need is not None and not need.holds(config):
+            raise ConfigError(f"{placed.field.name}: {need.why_not.format(config=config)}; leave it out")
     found = {"batch_size": stored.batch_size, "growth": stored.growth} if stored.growth.grows else {}
     kept = {key: getattr(stored, key) for key in (*OF_LENGTH, "changes", "sample_every")}
+    kept |= {key: stored.value(key) for key in changeable_keys() if key in theirs and key not in asked}
     if longer:
         kept |= {"steps": config.steps, "epochs": config.epochs}
-    return config.replace(**kept, **found)
+    return config.replace(**{**kept, **found})
 
 
 def asks_for_longer(config: RunConfig, stored: RunConfig) -> bool:
@@ -99,14 +119,21 @@ def asks_for_longer(config: RunConfig, stored: RunConfig) -> bool:
     return config.epochs != stored.epochs
 
 
-def _before_longer(config: RunConfig, stored: RunConfig) -> dict[str, Any]:
+def changed_keys(config: RunConfig, stored: RunConfig) -> list[str]:
+    """Return the settings that a resumed run changes for the iterations to come."""
+    return [key for key in changeable_keys() if stored.has(key) and config.value(key) != stored.value(key)]
+
+
+def _before_changes(config: RunConfig, stored: RunConfig) -> dict[str, Any]:
     """Return what the run had, by key, before the changes that `config` does not list; empty if it lists others."""
     known = len(config.changes)
     if config.changes != stored.changes[:known]:
         return {}
     before = {one["key"]: one["before"] for one in reversed(stored.changes[known:])}
-    lengths = {key: before.get(key, getattr(stored, key)) for key in OF_LENGTH if key not in ("steps", "epochs")}
-    return {**lengths, "changes": config.changes}
+    return {
+        **{key: value for key, value in before.items() if key not in ("steps", "epochs")},
+        "changes": config.changes,
+    }
 
 
 def _values(config: RunConfig) -> dict[str, Any]:
@@ -121,8 +148,8 @@ def with_steps(task: Task) -> RunConfig:
     steps = config.growth.total_steps if isinstance(config.growth, Growing) else config.steps
     if steps is None:
         assert config.epochs is not None
-        assert task.steps_per_epoch is not None  # endless data has no epochs
-        steps = max(1, round(config.epochs * task.steps_per_epoch))
+        assert task.passes is not None  # endless data has no epochs
+        steps = max(1, task.passes.steps_of(config.epochs))
     return config.replace(steps=steps, epochs=config.epochs, sample_every=sample_every(config, steps))
 
 
@@ -150,6 +177,16 @@ def freeze_notice(config: RunConfig) -> str:
     if config.freeze is None or config.init_from is not None:
         return ""
     return f"the {config.freeze} keeps random weights while it is frozen; --init-from names trained ones"
+
+
+def changes_notice(config: RunConfig, after: int) -> str:
+    """Describe what a resumed run changes after `after` iterations; empty if nothing."""
+    changes = [
+        f"{one['key']} {show(one['now'])} instead of {show(one['before'])}"
+        for one in config.changes
+        if one["after"] == after and one["key"] in changeable_keys()
+    ]
+    return f"from step {after + 1:,} on: {', '.join(changes)}" if changes else ""
 
 
 def threads_notice(config: RunConfig) -> str:

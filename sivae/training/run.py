@@ -13,12 +13,12 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 
-from sivae import files
+from sivae import fields, files
 from sivae.errors import CheckpointError, ConfigError, DivergenceError, RunFolderError, RunInterrupted
-from sivae.fields import Range, table
+from sivae.fields import AT_LEAST_1, Range, converted, table
 from sivae.machine import device_name, versions
 from sivae.progress import Progress
-from sivae.settings.run import OF_LENGTH, WARM_UP, RunConfig
+from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.checkpoint import Checkpoint, list_checkpoints, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, diagnose
@@ -42,6 +42,8 @@ from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, checked_record, read_records
 from sivae.training.resolved_settings import (
     asks_for_longer,
+    changed_keys,
+    changes_notice,
     freeze_notice,
     growth_notice,
     resolve,
@@ -86,8 +88,8 @@ def train(
 
     Args:
         config: the settings; with `resume` None, or the run's own settings with changes that
-            :func:`sivae.settings.run.resumable_keys` allows, or with more steps or epochs, see
-            :meth:`sivae.settings.run.RunConfig.for_longer`.
+            :func:`sivae.settings.run.resumable_keys` or :func:`sivae.settings.run.changeable_keys` allows, or with more
+            steps or epochs, see :meth:`sivae.settings.run.RunConfig.for_longer`.
         out: the run's folder; None: `runs/PRESET-seedN`, with `-2`, `-3` … if that name is taken.
         data: a map-style dataset of images, instead of the configuration's path: any object with `len(data)` and
             `data[index]`, whose items are images with or without labels, see
@@ -129,6 +131,7 @@ def train(
         folder = Path(out) if resume and out is not None else None
         stored = None if folder is None else read_config(folder)
         longer = stored is not None and asks_for_longer(config, stored)
+        changed = [] if stored is None else changed_keys(config, stored)
         launch = None if resume else launch_record(config)
         if launch is not None:
             before = started_before(config, out, launch) if processes.first else None
@@ -140,8 +143,23 @@ def train(
             if processes.first:
                 stack.enter_context(files.locked(folder, "trains in"))
             if not longer and (finished := read_summary(folder, say)):
+                if changed:
+                    raise ConfigError(
+                        f"{changed[0]} = {fields.show(config.value(changed[0]))}: the run is finished after "
+                        f"{finished['steps']:,} steps, and a change needs steps to come; give more steps or epochs too"
+                    )
                 say(_nothing_left(folder, config, finished["steps"]))
                 return {**finished, "run": str(folder)}
+        last, pace = None, 1.0
+        if stored is not None and (longer or changed or config.data != stored.data):
+            assert folder is not None
+            last = load_latest(folder / CHECKPOINTS, lambda text: None)  # the run says later what is damaged
+        trained = 0 if last is None else last.step
+        if stored is not None and changed:
+            config = config.with_changes_after(trained, stored)
+            if "batch_size" in changed and config.epochs is not None:
+                pace = stored.at(trained + 1).batch_size / config.batch_size
+                config = config.replace(steps=None, epochs=config.epochs)
         config.check_processes(processes.count)
         device = _device_of(config, processes)
         notices = [threads_notice(config)]
@@ -150,17 +168,17 @@ def train(
         stack.callback(task.close)
         task.check_size()
         config = with_steps(task)
-        if stored is not None and (longer or config.data != stored.data):
-            assert folder is not None
-            last = load_latest(folder / CHECKPOINTS, lambda text: None)  # the run says later what is damaged
-            if last is not None:
-                _check_data(task, last)  # raises an error before anything is written
-            if longer:
-                added = stored.for_longer(config.total_steps, config.epochs, 0 if last is None else last.step)
-                config = config.replace(**{key: getattr(added, key) for key in (*OF_LENGTH, "changes")})
-            del last
+        if last is not None:
+            _check_data(task, last)  # raises an error before anything is written
+        if stored is not None and (longer or pace != 1.0):
+            ran = _length_of(stored, last)
+            lengthened = config.replace(steps=ran, epochs=stored.epochs)
+            config = lengthened.for_longer(config.total_steps, config.epochs, trained, pace=pace)
+        del last
         if automatic:
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
+        if changed:
+            notices.append(changes_notice(config, trained))
         for text in filter(None, [growth_notice(config), freeze_notice(config), *notices]):
             say(text)
         initial = None
@@ -174,7 +192,7 @@ def train(
                 stack.enter_context(files.locked(folder, "trains in"))
                 if launch is not None:
                     record_launch(folder, launch)
-        if longer:
+        if longer or changed:
             processes.wait()  # all have read the folder before it changes
             if processes.first:
                 (folder / SUMMARY).unlink(missing_ok=True)
@@ -197,6 +215,7 @@ class _State(TypedDict):
         scores: of an interval that a stop cut short, for the score at its end.
         record: the last record of the losses.
         train_seconds, wall_seconds: so far.
+        total_steps: of the whole run, from which the shares of its schedule count; missing in earlier versions' files.
     """
 
     task: dict[str, Any]
@@ -204,6 +223,7 @@ class _State(TypedDict):
     record: NotRequired[dict[str, Any] | None]
     train_seconds: Annotated[float, _TIME]
     wall_seconds: Annotated[float, _TIME]
+    total_steps: NotRequired[Annotated[int, AT_LEAST_1]]
 
 
 def _check_data(task: Task, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -213,6 +233,14 @@ def _check_data(task: Task, checkpoint: Checkpoint) -> dict[str, Any]:
         state = table(checkpoint.state, _State)
         task.load_state(state["task"])
         return state
+
+
+def _length_of(stored: RunConfig, last: Checkpoint | None) -> int:
+    """Find the number of iterations that a run has, whatever a hand has written into its `config.json`."""
+    after = 0 if last is None else last.step
+    recorded = [one["now"] for one in stored.changes if one["key"] == "steps" and one["after"] >= after]
+    of_last = None if last is None else last.state.get("total_steps")
+    return converted("changes.now", recorded[-1], int) if recorded else of_last or stored.total_steps
 
 
 class _Diverged(Exception):
@@ -280,6 +308,7 @@ class _Run:
                 self.initial = None
             checkpoint = load_latest(self.checkpoints, notices.append)
             start = 0 if checkpoint is None else checkpoint.step
+            config.at(start + 1).check_processes(self.processes.count)
             if start > self.steps:
                 assert checkpoint is not None
                 raise CheckpointError(
@@ -306,7 +335,9 @@ class _Run:
                 stack.callback(recorder.close)
             alone = self.processes.count == 1
             saturation = Saturation()
-            scores: list[float] = [] if checkpoint is None else list(checkpoint.state["scores"])
+            scores: list[float] = []
+            if checkpoint is not None and start > config.compares_after:
+                scores = list(checkpoint.state["scores"])
 
             logged, logged_seconds = start, self.clock.seconds
             self.clock.start()
@@ -392,6 +423,7 @@ class _Run:
             "record": self.record,
             "train_seconds": self.clock.seconds,
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
+            "total_steps": self.steps,
         }
         save_checkpoint(
             self.checkpoints,
@@ -401,6 +433,7 @@ class _Run:
             averaged=averaged,
             score=sum(scores) / len(scores) if scores else None,
             keep=self.config.keep_checkpoints,
+            compares_after=self.config.compares_after,
         )
 
     def _restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
@@ -419,7 +452,7 @@ class _Run:
         stage = self.config.stage_at(trouble.step)
         side = None if stage is None else stage.side
         records = [record for record in read_records(self.folder) if record.get("resolution") == side]
-        objective = self.config.objective
+        objective = self.config.at(trouble.step).objective
         if phase == WARM_UP:
             objective = objective.for_warm_up()
         diagnosis = diagnose(records, trouble.losses, phase, objective)
@@ -505,7 +538,7 @@ def _score(config: RunConfig, record: Mapping[str, Any]) -> list[float]:
     # Only records of the last resolution, without blended images, compare with each other.
     if stage is not None and (not stage.last or stage.blend < 1.0):
         return []
-    score = config.objective.score(record)
+    score = config.at(record["step"]).objective.score(record)
     return [] if score is None else [score]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
 import torch
@@ -17,6 +18,7 @@ from sivae.method.kl_average import KLAverage
 from sivae.method.objectives import ENDLESS_EPOCH
 from sivae.method.target import TargetDecoder
 from sivae.models import VAEModel
+from sivae.models.priors import VampPrior
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import Checkpoint
@@ -42,6 +44,7 @@ class _State(TypedDict):
     guard: dict[str, Any]
     kl_average: NotRequired[dict[str, Any]]
     target_decoder: NotRequired[dict[str, Tensor]]
+    starts_prior: NotRequired[bool]
 
 
 class Trainer:
@@ -73,6 +76,8 @@ class Trainer:
         half_life = config.ema_half_life
         self.averaged = None if half_life is None else AveragedModel(model, half_life)
         self.target = None if config.objective.target_every is None else TargetDecoder(model)
+        self._processes = processes
+        self._starts_prior = isinstance(model.prior, VampPrior)  # from the first batch
         self._task = task
         if config.compile:
             model.encoder.compile(dynamic=False)
@@ -90,16 +95,18 @@ class Trainer:
         )
         self.generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "noise"))
         self.kl_average = (
-            KLAverage(processes.average if processes.count > 1 else None) if config.objective.follows_kl else None
+            KLAverage(processes.average if processes.count > 1 else None)
+            if any(version.objective.follows_kl for _, version in config.versions)
+            else None
         )
         self._frozen: str | None = None
         self._options = StepOptions(
-            accumulate=config.accumulate,
             autocast=torch.bfloat16 if config.precision == "bf16" else None,
             fresh_passes=config.decoder_passes == "fresh",
             rank=processes.rank,
             world_size=processes.count,
             data_size=task.data_size,
+            augment=config.augment,
         )
         self._distance = _distance_of(config, model, device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
@@ -109,6 +116,8 @@ class Trainer:
         """Run iteration `step`, counted from 1, on this process's rows of the batch, without waiting for the device."""
         for optimizer in self.optimizers.values():
             set_rate(optimizer, self.rate_at(step))
+        if step == 1 and self._starts_prior:
+            self._start_prior(batch)
         kind = self._kind_of(step)
         before = self._kind_of(step - 1) if step > 1 else kind
         at_step(self.model, self.config, step)
@@ -121,7 +130,7 @@ class Trainer:
         if kind.lod != before.lod:
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
-        if (kind.phase, kind.lod, kind.frozen) != (before.phase, before.lod, before.frozen):
+        if kind.scale_of_loss != before.scale_of_loss:
             self.guard.start_over()
         if kind != before:
             self._graphs.clear()
@@ -132,12 +141,20 @@ class Trainer:
             self._graphs[kind] = GraphedCall(lambda x, c: self._iteration(kind, x, c), generators=[self.generator])
         return self._graphs[kind](batch, condition)
 
+    def _start_prior(self, batch: Tensor) -> None:
+        """Make the first process's samples the pseudo-inputs of all processes."""
+        assert isinstance(self.model.prior, VampPrior)
+        self.model.prior.start_from(batch)
+        self._processes.copy_from_first([self.model.prior.inputs.data])
+        if self.averaged is not None and self.averaged.model.prior is not None:
+            self.averaged.model.prior.load_state_dict(self.model.prior.state_dict())
+
     def _kind_of(self, step: int) -> _Kind:
         stage, phase = self.config.stage_at(step), self.config.phase_at(step)
-        frozen = self.config.frozen_at(step)
+        frozen, version = self.config.frozen_at(step), self.config.version_at(step)
         if stage is None:
-            return _Kind(phase, self.config.batch_size, frozen)
-        return _Kind(phase, stage.batch_size, frozen, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+            return _Kind(phase, self.config.versions[version][1].batch_size, frozen, version)
+        return _Kind(phase, stage.batch_size, frozen, version, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
 
     def _freeze(self, frozen: str | None) -> None:
         """Freeze one network, or none. In eval mode, batch norm is the same function for all batches."""
@@ -152,7 +169,8 @@ class Trainer:
             assert self._task.data_size is not None
             epochs = config.samples_after(steps) / self._task.data_size
         else:
-            epochs = steps / (self._task.steps_per_epoch or ENDLESS_EPOCH)
+            passes = self._task.passes
+            epochs = steps / ENDLESS_EPOCH if passes is None else passes.epochs_after(steps)
         assert config.objective.target_every is not None
         return math.floor(epochs / config.objective.target_every + _ROUNDING)
 
@@ -166,18 +184,20 @@ class Trainer:
         return losses
 
     def _make_step(self, kind: _Kind) -> Callable[..., Metrics]:
-        return self.config.objective.make_step(
+        config = self.config.versions[kind.version][1]
+        return config.objective.make_step(
             self.model,
             self.optimizers["encoder"],
             self.optimizers["decoder"],
             warm_up=kind.phase == WARM_UP,
             neg_factor=kind.beta_neg_factor,
             generator=self.generator,
-            options=self._options,
+            options=replace(self._options, accumulate=config.accumulate),
             apply=self.guard.apply,
             distance=self._distance,
             kl_average=self.kl_average,
             target=self.target,
+            prior_optimizer=self.optimizers.get("prior"),
         )
 
     def rate_at(self, step: int) -> float:
@@ -194,7 +214,10 @@ class Trainer:
 
     def start_from(self, initial: InitialWeights) -> str:
         """Take the weights of a trained model, as far as they fit. Returns a sentence about those that do not."""
+        prior = copy.deepcopy(self.model.prior)
         words = initial.load_into(self.model)
+        if isinstance(prior, VampPrior) and isinstance(self.model.prior, VampPrior):
+            self._starts_prior = torch.equal(prior.inputs, self.model.prior.inputs)  # it was not among the weights
         if self.averaged is not None:
             self.averaged.model.load_state_dict(self.model.state_dict())
         if self.target is not None:
@@ -212,6 +235,8 @@ class Trainer:
             state["kl_average"] = self.kl_average.state()
         if self.target is not None:
             state["target_decoder"] = self.target.state()
+        if isinstance(self.model.prior, VampPrior):
+            state["starts_prior"] = self._starts_prior
         return state
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -230,10 +255,11 @@ class Trainer:
                 load_state(optimizer, state["optimizers"][name]["state"])
             self.generator.set_state(state["noise"])
             self.guard.load_state(state["guard"], checkpoint.step)
-            if self.kl_average is not None:
+            if self.kl_average is not None and self.config.at(max(1, checkpoint.step)).objective.follows_kl:
                 self.kl_average.load_state(state["kl_average"])
             if self.target is not None:
                 self.target.load_state(state["target_decoder"])
+            self._starts_prior = state.get("starts_prior", self._starts_prior)
         self._graphs.clear()  # the optimizers' state is in other memory now
 
     def _wants_graph(self, processes: Processes) -> bool:
@@ -252,9 +278,15 @@ class _Kind:
     phase: str
     batch_size: int
     frozen: str | None
+    version: int
     lod: int | None = None
     blending: bool = False
     beta_neg_factor: float = 1.0
+
+    @property
+    def scale_of_loss(self) -> tuple[object, ...]:
+        """What the usual size of a gradient depends on."""
+        return self.phase, self.lod, self.frozen, self.version
 
 
 def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Distance | None:

@@ -263,7 +263,7 @@ def test_mistakes_about_folders_cost_one_line(trained: Path, capsys: pytest.Capt
     for words, message in (
         (["train", "rings", "--out", folder], f"is not empty; go on with it by --resume {folder}, or choose"),
         (["train", "rings", "--resume", folder], "a preset does not go with --resume"),
-        (["train", "--resume", folder, "--beta-neg", "1"], "--beta-neg does not go with --resume"),
+        (["train", "--resume", folder, "--layers", "1"], "--layers does not go with --resume"),
         (["train", "--resume", folder, "--seed", "99"], "--seed does not go with --resume"),
         (["evaluate", folder, "--seed", "-1"], "--seed: -1 is not a seed; expected 0 to 2^63 - 1"),
     ):

@@ -22,13 +22,14 @@ from sivae.evaluation.density import (
     official_js_divergence,
     official_kl_divergence,
 )
+from sivae.models import VAEModel
 
 # Sums of at most 10,000 float64 terms in another order: 10,000 roundings of 1.1e-16, relative to Σ|terms|,
 # which in these cases is within a factor of 10 of the sum.
 REORDERED = 1e-11
 
 
-class Plane(nn.Module):
+class Plane(VAEModel):
     """Encodes a point as itself with log-variance 0 and decodes a latent as itself: rec = 0, kl = ½|x|²."""
 
     def __init__(self) -> None:

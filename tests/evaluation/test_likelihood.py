@@ -229,3 +229,21 @@ def test_the_error_of_clouds_is_their_chamfer_distance_without_a_constant() -> N
     found = estimate(model, clouds, density=density, samples=3)
     assert bool((found.log_likelihood >= found.elbo).all())  # a bound that rises with the samples, for the same draws
     assert torch.equal(found.kl, kl_to_prior(model, clouds))
+
+
+def test_a_learned_prior_is_scored_as_itself():
+    """A mixture of equal components of N(0, 1) is the standard prior: values agree up to the rounding of sums of L."""
+    plain = MLPVAE(hidden=8, layers=1)
+    learned = MLPVAE(hidden=8, layers=1, prior="mixture", prior_components=3)
+    learned.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    options = {"density": PixelDensity.gaussian(0.5), "samples": 16}
+    with torch.no_grad():
+        learned.prior.mu.zero_()
+        learned.prior.logvar.zero_()
+    for mine, theirs in zip(estimate(learned, x, **options), estimate(plain, x, **options), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)  # softmax's weights are float32
+    with torch.no_grad():
+        learned.prior.mu.fill_(3.0)
+    moved, standard = estimate(learned, x, **options), estimate(plain, x, **options)
+    assert (moved.kl > standard.kl).all() and (moved.log_likelihood != standard.log_likelihood).all()

@@ -133,7 +133,7 @@ def test_an_epoch_takes_every_shape_once_and_new_points_each_time(stored: Path, 
     path = tmp_path / "heights.npz"
     np.savez(path, train=heights, test=heights)
     task = open_task(_config(path, normalize="none", batch_size=3), CPU)
-    assert (task.data_size, task.steps_per_epoch) == (18, 6)
+    assert task.passes is not None and (task.data_size, task.passes.steps_per_epoch) == (18, 6)
     epochs = [torch.cat([task.batch(6 * epoch + step)[0] for step in range(1, 7)]) for epoch in range(2)]
     for epoch in epochs:
         assert sorted(epoch[:, 0, 1].tolist()) == list(range(18))
@@ -141,6 +141,20 @@ def test_an_epoch_takes_every_shape_once_and_new_points_each_time(stored: Path, 
     assert not torch.equal(*orders)
     first, second = (epoch[order.argsort()][:, :, 0].sort(1)[0] for epoch, order in zip(epochs, orders, strict=True))
     assert not torch.equal(first, second)
+
+
+def test_an_epoch_goes_on_with_the_shapes_that_are_left_where_the_batch_size_changes(tmp_path: Path) -> None:
+    heights = np.tile(np.arange(18.0, dtype=np.float32)[:, None, None], (1, 30, 3))
+    np.savez(tmp_path / "heights.npz", train=heights, test=heights)
+    before = _config(tmp_path / "heights.npz", normalize="none", batch_size=3)
+    change = {"after": 2, "key": "batch_size", "before": 3, "now": 4}
+    changed = before.replace(batch_size=4, changes=(change,))
+    task = open_task(changed, CPU)
+    rows = [task.batch(step)[0] for step in range(1, 6)]
+    assert [len(batch) for batch in rows] == [3, 3, 4, 4, 4]
+    assert torch.equal(torch.cat(rows[:2]), torch.cat([_batch(before, step, Processes()) for step in (1, 2)]))
+    assert sorted(torch.cat(rows)[:, 0, 1].tolist()) == list(range(18))
+    assert torch.equal(torch.cat([_batch(changed, 4, Processes(rank, 2)) for rank in (0, 1)]), rows[3])
 
 
 def test_clouds_are_turned_about_the_axis_that_is_asked_for(stored: Path) -> None:

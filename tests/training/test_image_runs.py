@@ -39,6 +39,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "group norm, averaged, flipped": {"norm": "group", "ema_half_life": 40, "flip": True},
     "bf16, in parts, checkpointed": {"precision": "bf16", "accumulate": 2, "checkpoint_activations": True},
     "bootstrap, in parts, checkpointed": {"bootstrap": 0.05, "accumulate": 2, "checkpoint_activations": True},
+    "augmented, in parts": {"augment": ("color", "translation", "cutout"), "accumulate": 2, "norm": "group"},
     "conditional": {"conditional": True, "norm": "none", "memory_format": "contiguous"},
 }
 

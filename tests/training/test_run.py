@@ -402,13 +402,13 @@ def test_two_processes_do_not_train_in_one_folder(whole: Path) -> None:
             train(out=whole, resume=True)
 
 
-def test_a_resumed_run_may_change_only_when_it_writes(whole: Path) -> None:
+def test_a_finished_run_may_change_only_when_it_writes(whole: Path) -> None:
     summary = train(
         _config(sample_every=30, checkpoint_every=7, keep_checkpoints=3), whole, resume=True, progress=False
     )
     assert summary["steps"] == 60
-    with pytest.raises(ConfigError, match="learning_rate cannot change in a resumed run"):
-        train(_config(sample_every=30, learning_rate=1e-3), whole, resume=True)
+    with pytest.raises(ConfigError, match=r"rate_factor = 0\.5: it cannot change in a resumed run"):
+        train(_config(sample_every=30, rate_factor=0.5), whole, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sivae.data.free_memory import amount, available_memory
+from sivae.data.passes import Passes
 from sivae.errors import ConfigError
 from sivae.evaluation.against import Against
 from sivae.models import VAEModel
@@ -50,14 +51,14 @@ class Task(ABC):
 
     Attributes:
         config: the run's settings, completed by the plan of a growing run, which depends on the data.
-        steps_per_epoch: number of iterations in one pass over the data; None if the data is endless.
+        passes: the passes over the data; None if the data is endless, or the model grows.
         data_size: number of training samples; None if the data is endless.
         resumes_by_command: whether `sivae train --resume` can open the data again; it cannot open a dataset of Python.
         counts_images: whether the speed is shown in images per second.
         measured_on: words for the images of the metrics; empty for points.
     """
 
-    steps_per_epoch: int | None = None
+    passes: Passes | None = None
     data_size: int | None = None
     counts_images = False
     measured_on = ""

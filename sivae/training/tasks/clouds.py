@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sivae.data.clouds import rotate
+from sivae.data.passes import Passes, Sizes
 from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.models import VAEModel
@@ -76,10 +77,13 @@ class CloudTask(Task):
             )
 
     @property
-    def steps_per_epoch(self) -> int:  # type: ignore[override] # read-only
-        """Number of whole batches in the training clouds."""
+    def passes(self) -> Passes:  # type: ignore[override] # read-only
+        """The passes over the training clouds."""
+        return self._passes(self.config.batch_sizes)
+
+    def _passes(self, sizes: Sizes) -> Passes:
         assert self._train is not None
-        return len(self._train) // self.config.batch_size
+        return Passes(len(self._train), sizes)
 
     @property
     def data_size(self) -> int | None:  # type: ignore[override] # read-only
@@ -93,13 +97,14 @@ class CloudTask(Task):
     def batch(self, step: int) -> tuple[Tensor, None]:
         """Take new points of shapes in random order, [B, points, 3]. A row does not depend on the processes' number."""
         assert self._train is not None
-        epoch, index = divmod(step - 1, self.steps_per_epoch)
+        sizes = self.config.sizes_until(step)
+        epoch, first_of_all = self._passes(sizes).place(step - 1)
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(derived_seed(self.config.seed, f"order {epoch}"))
             self._order = epoch, torch.randperm(len(self._train), generator=generator)
-        rows = self.config.batch_size // self._processes.count
+        rows = sizes[-1][1] // self._processes.count
         first = self._processes.rank * rows
-        chosen = self._order[1][index * self.config.batch_size + first :][:rows].tolist()
+        chosen = self._order[1][first_of_all + first :][:rows].tolist()
         clouds = []
         for position, shape in enumerate(chosen, first):
             generator = torch.Generator().manual_seed(derived_seed(self.config.seed, f"points {step} {position}"))

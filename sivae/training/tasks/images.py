@@ -15,6 +15,7 @@ from sivae.data.images import ImageBatches, at_resolution
 from sivae.data.images.base import spread
 from sivae.data.images.checksums import Checksums, checksums
 from sivae.data.images.parts import Images, Parts, read_parts
+from sivae.data.passes import Passes, Sizes
 from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.models import MODELS, VAEModel
@@ -97,7 +98,7 @@ class ImageTask(Task):
             with torch.device("meta"):
                 self.build_model()  # settings that do not fit are an error before anything is written
             if self._train is not None and not config.growth.grows:
-                self._batches = self._open_batches(self._train, config.batch_size)
+                self._batches = self._open_batches(self._train, config.batch_sizes)
         except ConfigError:
             raise
         except (ValueError, OSError) as error:
@@ -143,11 +144,12 @@ class ImageTask(Task):
         assert growth.stage_batches is not None
         return config.replace(growth=growth, batch_size=growth.stage_batches[-1])
 
-    def _open_batches(self, images: Images, batch_size: int, side: int = 0) -> ImageBatches:
+    def _open_batches(self, images: Images, sizes: Sizes, side: int = 0) -> ImageBatches:
         config = self.config
         return ImageBatches(
             images,
-            batch_size=batch_size // self._processes.count,
+            batch_size=sizes[-1][1] // self._processes.count,
+            sizes=sizes,
             seed=derived_seed(config.seed, f"data at {side}" if side else "data"),
             device=self._device,
             **config.data.batch_options(),
@@ -175,10 +177,12 @@ class ImageTask(Task):
         return self._measured
 
     @property
-    def steps_per_epoch(self) -> int:  # type: ignore[override] # read-only
-        """Number of whole batches in the training images."""
+    def passes(self) -> Passes | None:  # type: ignore[override] # read-only
+        """The passes over the training images."""
+        if self.config.growth.grows:
+            return None
         assert self._batches is not None
-        return self._batches.steps_per_epoch
+        return self._batches.passes
 
     @property
     def data_size(self) -> int | None:  # type: ignore[override] # read-only
@@ -200,6 +204,11 @@ class ImageTask(Task):
         if stage is not None:
             return self._batch_of(stage), None
         assert self._batches is not None
+        sizes = self.config.sizes_until(step)
+        if self._batches.passes.sizes != sizes:  # the run has gone back to before a change
+            assert self._train is not None
+            self.close()
+            self._batches = self._open_batches(self._train, sizes)
         images, labels = self._batches.batch(step - 1)
         return images, self._condition(step, labels)
 
@@ -213,7 +222,7 @@ class ImageTask(Task):
             self.close()
             assert self._train is not None
             images = at_resolution(self._train, stage.side, progress=self._show)
-            self._batches = self._open_batches(images, stage.batch_size, stage.side)
+            self._batches = self._open_batches(images, ((0, stage.batch_size),), stage.side)
         self._stage = stage
         assert self._batches is not None
         batch = self._batches.batch(stage.index)[0]

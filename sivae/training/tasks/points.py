@@ -46,8 +46,9 @@ class PointsTask(Task):
 
     def batch(self, step: int) -> tuple[Tensor, None]:
         """Draw new points, [B, 2]."""
-        points = self._density.sample(self.config.batch_size, generator=self._generator, device=self._device)
-        rows = self.config.batch_size // self._processes.count
+        size = self.config.at(step).batch_size
+        points = self._density.sample(size, generator=self._generator, device=self._device)
+        rows = size // self._processes.count
         return points[self._processes.rank * rows : (self._processes.rank + 1) * rows], None
 
     def state(self) -> dict[str, Any]:
@@ -80,9 +81,9 @@ class PointsTask(Task):
 
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "pictures"))
         real = self._density.sample(_PICTURED, generator=generator)
-        noise = torch.randn(_PICTURED, model.z_dim, generator=generator)
+        noise = torch.randn(_PICTURED, model.noise_dim, generator=generator)
         with torch.no_grad():
-            fake = model.decode(noise.to(self._device))
+            fake = model.decode(model.from_prior(noise.to(self._device)))
         plot_samples(path, real, fake, self._density.extent, self._title(step))
         return [path]
 

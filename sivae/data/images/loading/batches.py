@@ -18,6 +18,7 @@ from sivae.data.images.loading.fitting import FittedImages, choose_shape
 from sivae.data.images.loading.order import Order
 from sivae.data.images.loading.prefetch import ArrayPrefetcher, Prefetcher, ProcessPrefetcher, tensor_of
 from sivae.data.images.loading.threads import workers_or_default
+from sivae.data.passes import Sizes
 from sivae.errors import DataError
 from sivae.progress import counting
 from sivae.words import plural
@@ -59,6 +60,8 @@ class ImageBatches:
         dtype: floating point; narrower types are rounded from float32.
         rank, world_size: this process among all.
         pairs: rows 2 i and 2 i + 1 are two images of one class; B must be even.
+        sizes: the batch sizes of all processes so far, see :class:`sivae.data.passes.Passes`. Steps with another size
+            than the last one cannot be read. None: there is only one.
         workers: number of threads or processes that read uncached pixels, and of threads that decode into a cache;
             None: one for each core, at most 8.
         budget_bytes: the most that cached pixels may take, instead of the shares above.
@@ -66,6 +69,7 @@ class ImageBatches:
 
     Attributes:
         cache: the chosen one of "device", "host" and "none".
+        passes: the epoch of each step.
         steps_per_epoch: whole batches in an epoch.
         images: the set that batches are read from; packed, where it was decoded into a cache.
         shape: shape of a batch, (B, C, H, W).
@@ -91,6 +95,7 @@ class ImageBatches:
         rank: int = 0,
         world_size: int = 1,
         pairs: bool = False,
+        sizes: Sizes | None = None,
         workers: int | None = None,
         budget_bytes: int | None = None,
         progress: bool = True,
@@ -130,11 +135,13 @@ class ImageBatches:
             rank=rank,
             world_size=world_size,
             pair_by=labels if pairs else None,
+            sizes=sizes,
         )
-        if pairs and self._order.count == 0:
+        self.passes = self._order.passes
+        if pairs and self.passes.count == 0:
             raise DataError(f"{images.name}: no class has two images to make a pair; train without pairs")
-        _check_count(images, self._order.count, batch_size, world_size)
-        self.steps_per_epoch = self._order.steps_per_epoch
+        _check_count(images, self.passes.count, batch_size, world_size)
+        self.steps_per_epoch = self.passes.steps_per_epoch
         self._labels = None if labels is None else torch.from_numpy(labels).to(self._device)
         self._epoch: tuple[int, Tensor, Tensor | None] | None = None
         # A tensor, because CUDA replaces division by a number by a product, which rounds differently.

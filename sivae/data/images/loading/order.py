@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sivae.data.passes import Passes, Sizes
+
 _PERMUTATION, _FLIPS = 0, 1  # streams of one seed
 _KEPT = 2  # epochs: near the end of one, the next is read ahead
 
@@ -32,8 +34,7 @@ class Order:
     """The order of the images of a set, epoch after epoch. Several threads may use it.
 
     Attributes:
-        count: number of images that an epoch visits.
-        steps_per_epoch: whole global batches in an epoch.
+        passes: the epoch of each step; an epoch of pairs visits fewer images than there are.
 
     Args:
         count: number of images in the set.
@@ -43,6 +44,7 @@ class Order:
         rank, world_size: this process among those that share each step's global batch.
         pair_by: the class of each image, int64 [N]: positions 2 i and 2 i + 1 then hold two images of one class. Each
             epoch leaves out a random image of a class with an odd number.
+        sizes: the global batch sizes so far, see :class:`sivae.data.passes.Passes`; None: there is only one.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class Order:
         rank: int,
         world_size: int,
         pair_by: np.ndarray | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         self._count, self._seed, self._flip, self._pair_by = count, seed, flip, pair_by
-        self._batch_size, self._rank, self._global_size = batch_size, rank, batch_size * world_size
-        self.count = count if pair_by is None else int(sum(2 * (size // 2) for size in np.bincount(pair_by)))
-        self.steps_per_epoch = self.count // self._global_size
+        self._batch_size, self._rank = batch_size, rank
+        visited = count if pair_by is None else int(sum(2 * (size // 2) for size in np.bincount(pair_by)))
+        self.passes = Passes(visited, sizes or ((0, batch_size * world_size),))
         self._epochs: dict[int, Epoch] = {}
         self._lock = threading.Lock()
 
@@ -81,8 +84,8 @@ class Order:
 
     def place(self, step: int) -> tuple[int, slice]:
         """The epoch of a step, and the positions of this process's images in its permutation."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        start = within * self._global_size + self._rank * self._batch_size
+        epoch, first = self.passes.place(step)
+        start = first + self._rank * self._batch_size
         return epoch, slice(start, start + self._batch_size)
 
     def indices(self, step: int) -> np.ndarray:

@@ -15,7 +15,7 @@ def order(
 
 
 def test_an_epoch_visits_every_image_once_and_leaves_out_the_last_that_fill_no_batch() -> None:
-    steps = order().steps_per_epoch
+    steps = order().passes.steps_per_epoch
     assert steps == 10
     for epoch in range(3):
         visited = np.concatenate([order().indices(epoch * steps + step) for step in range(steps)])
@@ -74,7 +74,7 @@ def test_pairs_are_of_one_class_and_no_image_comes_twice(sizes: tuple[int, ...])
     classes = np.repeat(np.arange(len(sizes)), sizes)
     whole = sum(2 * (size // 2) for size in sizes)
     paired = Order(len(classes), batch_size=2, seed=3, flip=False, rank=0, world_size=1, pair_by=classes)
-    assert paired.count == whole and paired.steps_per_epoch == whole // 2
+    assert paired.passes.count == whole and paired.passes.steps_per_epoch == whole // 2
     for epoch in range(3):
         visited = paired.epoch(epoch).permutation
         assert len(visited) == len(set(visited.tolist())) == whole
