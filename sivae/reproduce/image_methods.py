@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,16 +31,17 @@ TIME: Mapping[Size, str] = {
 Method = Literal["vae", "soft-intro"]
 _TITLES: Mapping[Method, str] = {"vae": "VAE", "soft-intro": "Soft-IntroVAE"}
 _PRESET = "mnist-small"
-_SHEET = "sheet.png"
+_SHEET, _PROGRESS = "sheet.png", "kid.png"
 _COLUMNS, _SAMPLE_ROWS, _PATHS = 10, 5, 4
 _LOOKS = 8  # checkpoints of a run whose samples are measured, at most
 _HIDDEN, _PASSES = 128, 30  # of the classifier: units of its only hidden layer, passes over the training images
+_KID = "kid_effnet_lite0"
 # What the table shows: the key of a run's measured values, and its name.
 _COLUMNS_OF_TABLE = {
     "mse": "MSE",
     "ssim": "SSIM",
     "kl": "kl (nats)",
-    "kid_effnet_lite0": "KID",
+    _KID: "KID",
     "precision_effnet_lite0": "precision",
     "recall_effnet_lite0": "recall",
     "sure_of_reconstructions": "sure of reconstructions",
@@ -71,7 +73,9 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     }
     config = next(iter(runs.values())).config
     classifier = _Classifier(config)
-    found = {method: [_measured(run, classifier) for run in group] for method, group in ended.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        features = _Features(config, Path(scratch))
+        found = {method: [_measured(run, classifier, features) for run in group] for method, group in ended.items()}
     sections = []
     if drawn := all(ended.values()):
         _draw(folder / _SHEET, {method: group[0] for method, group in ended.items()})
@@ -81,12 +85,21 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
         )
         sections.append(("Pictures", figure(_SHEET, caption)))
     sections.append(("Counts", _counts(found, ended, classifier, len(seeds))))
+    figures = [_SHEET] if drawn else []
+    if drawn and features.missing is None:
+        _draw_progress(folder / _PROGRESS, found)
+        caption = (
+            "KID of as many samples as there are test images at the checkpoints of each training, against the seconds "
+            "that it had taken; a line for each run."
+        )
+        sections.append(("KID during the training", figure(_PROGRESS, caption)))
+        figures.append(_PROGRESS)
     about = (
         f"The networks of the preset `{_PRESET}`, trained as a VAE and as a Soft-IntroVAE, with "
         f"{plural(len(seeds), 'seed')} each, on {Path(config.data.title).name}: {schedule(config)}, precision "
         f"{config.precision}."
     )
-    return Report(about, sections, {str(method): group for method, group in found.items()}, [_SHEET] if drawn else [])
+    return Report(about, sections, {str(method): group for method, group in found.items()}, figures)
 
 
 def _name(method: Method, seed: int) -> str:
@@ -138,11 +151,55 @@ def _rows(images: Any) -> np.ndarray:
     return rows
 
 
-def _measured(run: Trained, classifier: _Classifier) -> dict[str, Any]:
+class _Features:
+    """The comparison of samples with the test images by EfficientNet-Lite0, which looks at the images once.
+
+    Args:
+        config: of a run on the images.
+        scratch: folder for the features of the images.
+
+    Attributes:
+        missing: why samples cannot be compared, None where they can; known after a first call.
+    """
+
+    def __init__(self, config: RunConfig, scratch: Path) -> None:
+        self._images, self._kept = Path(config.data.title), scratch / "reference.safetensors"
+        self.missing: str | None = None
+
+    def of(self, model: VAEModel) -> dict[str, float]:
+        """The metrics of a model's samples; none where they are missing."""
+        from sivae.evaluation.against import Against, compare_samples
+
+        first = not self._kept.exists()
+        against = Against(path=self._images, save_to=self._kept) if first else Against(path=self._kept)
+        try:
+            return compare_samples(model, against, seed=0)
+        except FeaturesError as error:
+            self.missing = str(error)
+            return {}
+
+
+def _progress(run: Trained, features: _Features) -> list[dict[str, float]]:
+    """The KID at each checkpoint of a run."""
+    from sivae.models.storage import load_model
+    from sivae.training.checkpoint import list_checkpoints
+    from sivae.training.folder import CHECKPOINTS
+    from sivae.training.recorder import read_records
+
+    seconds = {record["step"]: record["seconds"] for record in read_records(run.folder)}
+    found = []
+    for path in list_checkpoints(run.folder / CHECKPOINTS):
+        step = int(path.name)
+        metrics = features.of(load_model(path))
+        if step in seconds and _KID in metrics:
+            found.append({"step": step, "seconds": seconds[step], "kid": metrics[_KID]})
+    return found
+
+
+def _measured(run: Trained, classifier: _Classifier, features: _Features) -> dict[str, Any]:
     """The values of a run: those of its end, of its samples' features, and of the classifier."""
     import torch
 
-    from sivae.evaluation.against import Against, compare_samples
     from sivae.models.base import evaluating
     from sivae.models.latent import generate
     from sivae.models.pixels import image_range, unit_range
@@ -152,10 +209,11 @@ def _measured(run: Trained, classifier: _Classifier) -> dict[str, Any]:
     model = run.load()
     values: dict[str, Any] = {name: run.metric(name) for name in run.summary["metrics"]}
     values["seconds"] = run.metric("train_seconds")
-    try:
-        values |= compare_samples(model, Against(path=Path(run.config.data.title)), seed=0)
-    except FeaturesError as error:
-        values["left_out"] = str(error)
+    values |= features.of(model)
+    if features.missing is None:
+        values["progress"] = _progress(run, features)
+    else:
+        values["left_out"] = features.missing
     if classifier.accuracy is None:
         return values
     x, _, _ = some_images(model, run.config, 1_000)
@@ -203,6 +261,25 @@ def _counts(
         )
     words += sorted({values["left_out"] for values in every if "left_out" in values})
     return "\n\n".join([table(["", "training", *columns.values()], rows), *words])
+
+
+def _draw_progress(path: Path, found: Mapping[Method, Sequence[Mapping[str, Any]]]) -> None:
+    from sivae.figures.charts import legend, new_figure, panel, write_figure
+    from sivae.figures.look import BLUE, ORANGE
+
+    drawing = new_figure(8.0, 4.6)
+    axes = panel(drawing, (0.1, 0.2, 0.86, 0.6), x="minutes of training", y="KID")
+    colours: Mapping[Method, str] = {"vae": BLUE, "soft-intro": ORANGE}
+    for method, colour in colours.items():
+        for index, values in enumerate(found[method]):
+            minutes, kid = ([one[key] for one in values["progress"]] for key in ("seconds", "kid"))
+            label = _TITLES[method] if index == 0 else None
+            axes.plot([each / 60 for each in minutes], kid, color=colour, marker="o", markersize=3, label=label)
+    axes.set_xlim(left=0)
+    if all(one["kid"] > 0 for group in found.values() for values in group for one in values["progress"]):
+        axes.set_yscale("log")
+    legend(axes, fontsize=9)
+    write_figure(path, drawing, "Distance of samples from images", "KID by EfficientNet-Lite0; lower is better")
 
 
 def _draw(path: Path, runs: Mapping[Method, Trained]) -> None:

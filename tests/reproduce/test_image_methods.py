@@ -18,14 +18,21 @@ from sivae.training.run import train
 _TINY = {"widths": (4,), "z_dim": 2, "resolution": 8, "batch_size": 16, "precision": "fp32"}
 
 
-def test_both_methods_are_measured_drawn_and_classified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(data="digits", steps=2, device="cpu", changes=_TINY)
+SETTINGS = Settings(data="digits", steps=2, device="cpu", changes=_TINY)
+
+
+def trained(out: Path) -> dict[str, Trained]:
     runs = {}
-    for one in image_methods.trainings(settings):
-        folder = tmp_path / "runs" / one.name
+    for one in image_methods.trainings(SETTINGS):
+        folder = out / "runs" / one.name
         train(one.config, folder, progress=False)
         config = RunConfig.read(folder / "config.json")
         runs[one.name] = Trained(one.name, config, folder, read_summary(folder), divergence=None, went_back=False)
+    return runs
+
+
+def test_both_methods_are_measured_drawn_and_classified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = trained(tmp_path)
     assert list(runs) == ["vae-seed0", "soft-intro-seed0"]
     assert [run.config.objective.name for run in runs.values()] == ["vae", "soft-intro"]
 
@@ -33,7 +40,7 @@ def test_both_methods_are_measured_drawn_and_classified(tmp_path: Path, monkeypa
         raise FeaturesError("the weights of EfficientNet-Lite0 are not installed")
 
     monkeypatch.setattr("sivae.evaluation.against.compare_samples", not_installed)
-    report = image_methods.report(settings, runs, tmp_path)
+    report = image_methods.report(SETTINGS, runs, tmp_path)
     text = "\n".join(body for _, body in report.sections)
     assert "2 iterations of batch 16" in report.about and "on digits" in report.about
     assert "KID |" not in text and "not installed" in text
@@ -46,3 +53,22 @@ def test_both_methods_are_measured_drawn_and_classified(tmp_path: Path, monkeypa
         assert 0.1 <= values["sure_of_samples"] <= 1.0
     accuracy = float(text.split("finds the class of ")[1].split("%")[0])
     assert accuracy > 85  # guessing finds a tenth
+
+
+def test_kid_is_measured_during_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_methods, "_PASSES", 1)  # of the classifier, which is not looked at here
+    values = iter(range(1, 9))
+    monkeypatch.setattr(
+        "sivae.evaluation.against.compare_samples", lambda *_, **__: {"kid_effnet_lite0": 0.5 / next(values)}
+    )
+    runs = trained(tmp_path)
+    report = image_methods.report(SETTINGS, runs, tmp_path)
+    assert report.figures == ["sheet.png", "kid.png"]
+    # Once at the end and once at the only checkpoint, that of the end.
+    for method, kid in (("vae", [0.5, 0.25]), ("soft-intro", [0.5 / 3, 0.125])):
+        (found,) = report.numbers[method]
+        assert found["kid_effnet_lite0"] == kid[0]
+        assert found["progress"] == [{"step": 2, "seconds": found["progress"][0]["seconds"], "kid": kid[1]}]
+    assert "| KID |" in "".join(body for _, body in report.sections)
+    with Image.open(tmp_path / "kid.png") as picture:
+        assert min(picture.size) > 300
