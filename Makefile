@@ -41,7 +41,7 @@ gpu-check gpu-speed gpu-train:
 	$(PYTHON) -m benchmarks.gpu $(@:gpu-%=%) '$(OUT)' $(if $(filter gpu-train,$@),--data '$(DATA)' $(if $(MINUTES),--minutes $(MINUTES)))
 
 clean:
-	rm -rf build $(VENV) sivae.egg-info sivae/_C.*.so sivae/_build_status.py
+	rm -rf build $(VENV) soft_intro_vae.egg-info sivae/_C.*.so sivae/_build_status.py
 
 # What was asked for, by two files whose times change only when their content does.
 $(VENV)/.request: FORCE

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from sivae.pretrained import from_pretrained as from_pretrained
     from sivae.training.run import train as train
 
+DISTRIBUTION = "soft-intro-vae"  # what `pip install` knows this package by
 try:
-    __version__ = version("sivae")
+    __version__ = version(DISTRIBUTION)
 except PackageNotFoundError:  # a source tree on the path, never installed
     __version__ = "0+unknown"
 

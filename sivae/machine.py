@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,18 @@ def versions() -> dict[str, str]:
     return {"sivae": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
+def distribution() -> str:
+    """Name the installed distribution that this package runs from, and its version; without one, the folder."""
+    from sivae import DISTRIBUTION
+
+    try:
+        return f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}"
+    except metadata.PackageNotFoundError:
+        return f"none: the source tree {Path(__file__).parents[1]}"
+
+
 def machine() -> dict[str, Any]:
-    """Describe this machine: versions, devices by name, threads, and the backends of the ops.
+    """Describe this machine: versions, the distribution, devices by name, threads, and the backends of the ops.
 
     `ops` maps backend and device to None where the backend runs, else to the reason why it does not. `native` describes
     how the native backend was compiled; None where it is missing.
@@ -147,6 +158,7 @@ def machine() -> dict[str, Any]:
         devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     return {
         "versions": versions(),
+        "distribution": distribution(),
         "devices": {str(device): device_name(device) for device in devices},
         "threads": torch.get_num_threads(),
         "ops": ops.backend_status(),

@@ -29,8 +29,9 @@ def options(parser: Parser) -> None:
         Translations: their distance to the true images, and how much the class code reveals of the content and the
         content code of the class.
 
-        --against measures how close samples come to real images, with a network that pip install 'sivae[metrics]'
-        brings. RUN may then also be a folder of images: its images are compared instead of samples.
+        --against measures how close samples come to real images, with a network that
+        pip install 'soft-intro-vae[metrics]' brings. RUN may then also be a folder of images: its images are compared
+        instead of samples.
         """,
         [
             "sivae evaluate runs/8gaussians-seed0",
@@ -84,7 +85,7 @@ def options(parser: Parser) -> None:
         type=Path,
         metavar="FILE",
         help="Weights of torch-fidelity's Inception network (weights-inception-2015-12-05-6726825d.pth). Adds FID and "
-        "KID of images, by the standard protocol. Needs pip install 'sivae[fid]'.",
+        "KID of images, by the standard protocol. Needs pip install 'soft-intro-vae[fid]'.",
     )
     parser.add_argument(
         "--fid-count",

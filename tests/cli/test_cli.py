@@ -178,6 +178,8 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
     else:
         assert facts["native"] is None
     assert facts["versions"]["sivae"] == sivae.__version__
+    # Installed under its own name: `sivae` belongs to another project on the package index.
+    assert facts["distribution"].startswith(("soft-intro-vae ", "none: the source tree "))
     assert facts["devices"]["cpu"] == cpu_model()
 
 

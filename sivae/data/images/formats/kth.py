@@ -164,7 +164,8 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise DataError(
-            f"KTH's videos are read by PyAV, which cannot be imported here ({error}): pip install 'sivae[video]'"
+            f"KTH's videos are read by PyAV, which cannot be imported here ({error}): "
+            "pip install 'soft-intro-vae[video]'"
         ) from None
     return av
 
