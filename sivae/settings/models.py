@@ -49,7 +49,7 @@ class Model(Choice):
     prior: Prior = setting(
         "standard",
         help="The prior of the latents: standard, N(0, 1); mixture, a learned mixture of Gaussians; vamp, the mixture "
-        "of the posteriors of learned pseudo-inputs.",
+        "of the posteriors of learned pseudo-inputs, for the objective vae (docs/priors.md).",
         need=Need(
             lambda config: config.model.LEARNS_PRIOR,
             "the model {config.model.name!r} has the standard prior alone, and presets with the model mlp, conv or "
