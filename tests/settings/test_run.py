@@ -262,7 +262,7 @@ def test_unknown_presets_and_objectives_are_named() -> None:
 
 
 def test_the_kinds_of_errors_are_those_of_the_op() -> None:
-    assert get_args(ErrorKind) == (*KINDS, "chamfer")  # of clouds, by an op of its own
+    assert get_args(ErrorKind) == (*KINDS, "chamfer", "gaussian")  # of clouds; and mse with a learned factor
 
 
 def test_runs_of_before_these_were_settings_are_read() -> None:
