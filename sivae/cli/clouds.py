@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,7 @@ def _in_distribution(opened: CloudModel, given: argparse.Namespace) -> CloudSet:
     return run.data.open_part(part)
 
 
-def _open(opened: CloudModel, path: str, part: Part) -> CloudSet:
+def _open(opened: CloudModel, path: str, part: Part, say: Callable[[str], None] = notice) -> CloudSet:
     """Open clouds of as many points as the model makes, normalised as in its training; of its own data its classes."""
     from sivae.data.clouds import open_clouds
     from sivae.settings.data import CloudData, absolute
@@ -178,12 +179,13 @@ def _open(opened: CloudModel, path: str, part: Part) -> CloudSet:
     own = run.data if run is not None and isinstance(run.data, CloudData) else CloudData(points=points)
     data = own.of(absolute(path, "clouds"))
     return open_clouds(
-        path, part=part, classes=data.classes or None, points=points, normalize=data.normalize, notice=notice
+        path, part=part, classes=data.classes or None, points=points, normalize=data.normalize, notice=say
     )
 
 
 def _first(opened: CloudModel, path: Path) -> Tensor:
     """Read the cloud of a file, [1, N, 3]; of a file of several the first, whichever part it belongs to."""
+    from sivae.data.notice import ignore
     from sivae.training.measured_clouds import MeasuredClouds
 
     if path.is_dir():
@@ -192,7 +194,7 @@ def _first(opened: CloudModel, path: Path) -> Tensor:
     parts: tuple[Part, ...] = ("train", "test")
     for part in parts:
         with contextlib.suppress(NoSuchSplitError):
-            clouds = _open(opened, str(path), part)
+            clouds = _open(opened, str(path), part, say=ignore)
             found += [(_row_in_file(name), clouds, row) for row, name in enumerate(clouds.names)]
     _, clouds, row = min(found, key=lambda one: one[0])
     return MeasuredClouds(clouds).some([row])

@@ -71,7 +71,7 @@ def run(given: argparse.Namespace) -> None:
     images = [path for path in (given.a, given.b) if path is not None]
     seeds = given.seeds or []
     if (len(images), len(seeds)) not in ((2, 0), (0, 2)):
-        raise ConfigError("name two image files, or two samples by --seeds N N")
+        raise ConfigError("name two files of images or clouds, or two samples by --seeds N N")
     if seeds:
         refuse(given, ["crop"], "is for image files; leave it out")
     if given.frames is not None and given.gif is None:

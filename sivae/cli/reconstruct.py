@@ -75,9 +75,9 @@ def options(parser: Parser) -> None:
 def run(given: argparse.Namespace) -> None:
     """Reconstruct, write the picture, and print the metrics."""
     if bool(given.images) == (given.data is not None):
-        raise ConfigError("name image files, or a data set by --data PATH, and not both")
+        raise ConfigError("name files of images or clouds, or a data set by --data PATH, and not both")
     if given.data is None:
-        refuse(given, ["split", "count", "seed"], "goes with --data, not with image files; leave it out")
+        refuse(given, ["split", "count", "seed"], "goes with --data, not with files; leave it out")
     opened = open_any_model(given)
     if isinstance(opened, CloudModel):
         clouds.reconstruct(given, opened)

@@ -18,6 +18,7 @@ from sivae.data.images.prepared import image_digest
 from sivae.errors import ConfigError
 from sivae.evaluation.likelihood import NUMBER_LIMIT, Estimates, PixelDensity, estimate, kl_to_prior
 from sivae.evaluation.ood import SCORES, Score, anomaly
+from sivae.method.objectives import GAUSSIAN
 from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype
 from sivae.models.pixels import from_uint8, image_range
@@ -142,6 +143,11 @@ def density_of(
                 )
             return PixelDensity.of_objective(
                 1.0 if beta_rec is None else beta_rec, 1.0 if beta_kl is None else beta_kl, kind
+            )
+        if objective.kind == GAUSSIAN:
+            raise ConfigError(
+                "the run learned its decoder's deviation: its summary.json has it under final, decoder_std; give it by "
+                "--sigma"
             )
         if beta_rec is None or beta_kl is None:
             of_rec, of_kl = objective.elbo_weights()

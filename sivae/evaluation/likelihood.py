@@ -33,7 +33,7 @@ from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype, evaluating, samples_at_once
 from sivae.models.priors import Components
 
-_KINDS = ("mse", "l1", "chamfer")
+_KINDS = ("mse", "l1", "bce", "chamfer")
 _BLOCK_BITS, _BLOCK = 24, 64  # samples of one image that share an offset of the noise; blocks of one image
 NUMBER_LIMIT = 1 << (63 - _BLOCK_BITS)  # image numbers are below it
 
@@ -45,8 +45,9 @@ class PixelDensity:
     Attributes:
         precision: the factor of the reconstruction error in -log p(x|z), above 0: 1 / (2 sigma²) of a Gaussian, 1 / b
             of a Laplace density.
-        kind: "mse" is a Gaussian, "l1" a Laplace density; "chamfer" has minus precision times the Chamfer distance of
-            two clouds as its logarithm, up to a constant that is the same for all clouds.
+        kind: "mse" is a Gaussian, "l1" a Laplace density. "bce" has minus precision times the cross entropy of values
+            in [0, 1] as its logarithm: a Bernoulli distribution where they are 0 or 1. "chamfer" has minus precision
+            times the Chamfer distance of two clouds, up to a constant that is the same for all clouds.
 
     Raises:
         ValueError: the precision is not a finite number above 0, or there is no such kind.
@@ -100,8 +101,8 @@ class PixelDensity:
 
     @property
     def log_normaliser(self) -> float:
-        """Of one element: log sqrt(2 pi sigma²), or log 2b; 0 of clouds, whose constant is left out."""
-        if self.kind == "chamfer":
+        """Of one element: log sqrt(2 pi sigma²), or log 2b; 0 of bce, and of clouds, whose constant is left out."""
+        if self.kind in ("bce", "chamfer"):
             return 0.0
         return 0.5 * math.log(math.pi / self.precision) if self.kind == "mse" else math.log(2.0 / self.precision)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,9 +17,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from sivae import ops
 from sivae.method.augmentation import DRAWS, augment
-from sivae.method.kl_average import KLAverage
+from sivae.method.kl_average import ErrorAverage, KLAverage
 from sivae.method.noise import NO_NOISE, Draws, Pass, StepNoise
-from sivae.method.objectives import CHAMFER, Augmentation, Objective
+from sivae.method.objectives import BCE, CHAMFER, GAUSSIAN, Augmentation, Objective
 from sivae.method.target import TargetDecoder
 from sivae.models.base import VAEModel, described, mu_and_logvar
 from sivae.models.pair import as_model
@@ -122,6 +123,7 @@ class BaseStep(Generic[AnyObjective]):
         prior_optimizer: optimizer of the model's learned prior, `model.prior`; None: the prior stays as it is.
         target: the target decoder, for `bootstrap`; several steps that train one model share it. None: one of its own,
             if it needs one. The step does not know the epochs: call `step.target.copy()` at their ends.
+        error_average: running mean of the squared error, for the kind "gaussian"; shared and made as `kl_average`.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class BaseStep(Generic[AnyObjective]):
         kl_average: KLAverage | None = None,
         target: TargetDecoder | None = None,
         prior_optimizer: torch.optim.Optimizer | None = None,
+        error_average: ErrorAverage | None = None,
     ) -> None:
         self.model = as_model(model, type(self).__name__, encoder_optimizer, decoder_optimizer)
         self.encoder_optimizer = encoder_optimizer
@@ -152,6 +155,10 @@ class BaseStep(Generic[AnyObjective]):
         if target is None and objective.target_every is not None:
             target = TargetDecoder(self.model)
         self.target = target
+        self.error_average = error_average
+        if error_average is None and objective.kind == GAUSSIAN and distance is None:
+            self.error_average = ErrorAverage()
+        self._logits = objective.kind == BCE and getattr(self.model, "makes_logits", False)
         self._z_dim: int | None = getattr(self.model, "z_dim", None)
         self._modal = {
             side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
@@ -176,6 +183,7 @@ class BaseStep(Generic[AnyObjective]):
             )
         self._check_mode()
         rows, count, options = batch.shape[0], self.options.accumulate, self.options
+        self._elements = math.prod(batch.shape[1:])
         if rows == 0:
             raise ValueError(f"{type(self).__name__}: the batch has no samples")
         if rows % count:
@@ -193,8 +201,13 @@ class BaseStep(Generic[AnyObjective]):
         return parts
 
     def _finished(self, metrics: list[Metrics]) -> Metrics:
-        """Average the metrics of equally large parts, and add the mean kl to the running mean."""
+        """Average the metrics of equally large parts, and add the mean kl and error to the running means."""
         result = mean_of(metrics)
+        if self.error_average is not None:
+            variance = self.error_average.variance(result["rec"])
+            self.error_average.observe(result["rec"] * (2.0 * variance / self._elements))
+            result["rec"] = result["rec"] + 0.5 * self._elements * (2.0 * math.pi * variance).log()
+            result["decoder_std"] = variance.sqrt()
         if self.kl_average is not None:
             self.kl_average.observe(result["kl_real"])
         return result
@@ -277,13 +290,16 @@ class BaseStep(Generic[AnyObjective]):
     def _decode(
         self, z: Tensor, part: Part, name: Pass, condition: Tensor | None, model: VAEModel | None = None
     ) -> Tensor:
-        """Decode z by the decoder, or by that of another model."""
+        """Decode z by the decoder, or by that of another model; see :meth:`_samples`."""
         model = model or self.model
         noise = part.draws.of_pass(name, model.OFFSETS_PER_PASS)
         prior = name in ("prior", "fresh prior")
         try:
             with self._autocast(z.device):
-                decoded = model.decode_for_training(z, condition, noise=noise, prior=prior)
+                if self._logits:
+                    decoded = model.raw_output(z, condition)
+                else:
+                    decoded = model.decode_for_training(z, condition, noise=noise, prior=prior)
         except RuntimeError as error:
             self._explain(error, "decoder", z)
             raise
@@ -295,6 +311,10 @@ class BaseStep(Generic[AnyObjective]):
                 "batch"
             )
         return self._for_losses(decoded)
+
+    def _samples(self, decoded: Tensor) -> Tensor:
+        """The samples of a decoder's output: their logits, for the error "bce" of a model that makes logits."""
+        return decoded.sigmoid() if self._logits else decoded
 
     def _explain(self, error: RuntimeError, side: str, given: Tensor) -> None:
         """Raise an error in words if a network failed on an input of another device or dtype, else add its shape."""
@@ -329,12 +349,14 @@ class BaseStep(Generic[AnyObjective]):
         kind = self.objective.kind
         if kind is None:
             raise ValueError(f"{type(self).__name__}: the objective's error is perceptual; give distance=")
-        return kind
+        return "bce_with_logits" if self._logits else kind
 
     def _rec(self, recon: Tensor, target: Tensor) -> Tensor:
-        """Compute the reconstruction error, [B]."""
+        """Compute the reconstruction error of a decoder's output and samples, [B]."""
         if self.distance is not None:
             return self.distance(recon, target)
+        if self.error_average is not None:
+            return ops.reconstruction_error(recon, target) * (0.5 / self.error_average.variance(recon))
         return ops.reconstruction_error(recon, target, kind=self.kind)
 
     def _weighted_kl(self, kl: Tensor, mu: Tensor, logvar: Tensor, class_share: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sivae import ops
-from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics, mean_of
+from sivae.method.base import FORWARD, UPDATE, BaseStep, Metrics
 from sivae.method.noise import NO_NOISE, StepNoise
 from sivae.method.objectives import LordObjective
 
@@ -77,4 +77,4 @@ class LordStep(BaseStep[LordObjective]):
         with UPDATE:
             self.apply(self.encoder_optimizer)
             self.apply(self.decoder_optimizer)
-        return mean_of(metrics)
+        return self._finished(metrics)

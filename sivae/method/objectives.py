@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from sivae.method.kl_average import KLAverage
 
 
-# Of sivae.ops.reconstruction_error, and the distance of clouds, sivae.ops.chamfer_distance.
-ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits", "chamfer"]
+# Of sivae.ops.reconstruction_error; the distance of clouds, sivae.ops.chamfer_distance; and mse over twice the variance
+# of the decoder, which the step learns.
+ErrorKind = Literal["mse", "l1", "bce", "bce_with_logits", "chamfer", "gaussian"]
+BCE: ErrorKind = "bce"
 CHAMFER: ErrorKind = "chamfer"
-RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1")  # for outputs of any range: networks end without a sigmoid
+GAUSSIAN: ErrorKind = "gaussian"
+RUN_KINDS: tuple[ErrorKind, ...] = ("mse", "l1", GAUSSIAN, BCE)
 Semantics = Literal["official", "paper"]
 Fake = Literal["prior", "reconstruction"]
 Augmentation = Literal["color", "translation", "cutout"]  # see sivae.method.augmentation
@@ -95,7 +98,10 @@ class Objective(Choice):
     WARMS_UP: ClassVar[bool] = True
 
     kind: ErrorKind | None = setting(
-        None, help="The reconstruction error.", metavar="{" + ",".join((*RUN_KINDS, CHAMFER)) + "}"
+        None,
+        help="The reconstruction error. gaussian: mse over twice the decoder's variance, which is learned. bce: the "
+        "cross entropy of values in [0, 1]; the decoder then ends in a sigmoid.",
+        metavar="{" + ",".join((*RUN_KINDS, CHAMFER)) + "}",
     )
     perceptual: str | None = setting(
         None,
@@ -174,9 +180,12 @@ class Objective(Choice):
         Raises:
             ConfigError: the run does not fit.
         """
-        kinds = (CHAMFER,) if config.data.SAMPLES == "clouds" else RUN_KINDS
+        kinds: tuple[ErrorKind, ...] = (CHAMFER,)
+        if config.data.SAMPLES != "clouds":
+            kinds = tuple(kind for kind in RUN_KINDS if kind != BCE or config.model.MAKES_LOGITS)
         if self.kind is not None and self.kind not in kinds:
-            raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(kinds)}")
+            why = f"; the model {config.model.name!r} has no sigmoid after its last layer" if self.kind == BCE else ""
+            raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(kinds)}{why}")
 
     def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
         """Make the training step.
@@ -295,7 +304,10 @@ class VAEObjective(_ClassWeight):
         beta_rec, beta_kl: weights, at least 0.
         beta_kl_class: weight of the class's part of the kl, for models that separate the class from the content;
             beta_kl is then the content's weight. None: beta_kl.
-        kind: the reconstruction error, see `sivae.ops.reconstruction_error`.
+        kind: the reconstruction error, see `sivae.ops.reconstruction_error`. "gaussian" is the squared error over
+            2 sigma^2, where sigma^2 is the mean squared error of a value over the iterations so far: the variance of
+            the decoder that makes the data most likely (sigma-VAE, Rybkin et al., ICML 2021). The record's rec is then
+            -log p(x|z) in nats, and it has decoder_std, sigma.
         perceptual: file of VGG-16's weights, for a perceptual error instead of `kind`.
 
     Raises:

@@ -151,11 +151,13 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         recon = self._decode(part.z_leaf, part, of_real, part.condition)
         part.rec = (
             ops.reconstruction_error(recon, part.x, kind=self.kind, reduction="mean")
-            if self.distance is None
-            else self.distance(recon, part.x).mean()
+            if self.distance is None and self.error_average is None
+            else self._rec(recon, part.x).mean()
         )
         part.fakes = [
-            recon if kind == "reconstruction" else self._decode(part.z_prior, part, of_prior, part.condition)
+            self._samples(
+                recon if kind == "reconstruction" else self._decode(part.z_prior, part, of_prior, part.condition)
+            )
             for kind in self._fakes
         ]
 

@@ -31,6 +31,7 @@ class VAEModel(nn.Module):
         decoder: z [B, z_dim] -> x [B, ...]; likewise.
         z_dim: number of latent values per sample.
         sample_shape: shape of one sample, without the batch.
+        makes_logits: whether the decoder's output is logits, of which `decode` is the sigmoid.
         prior_std: standard deviation of the latent prior in the units of the networks. z, mu and logvar are in units of
             it, so that the standard prior is N(0, 1) for every model.
         prior: the learned prior of z; None: the standard one, N(0, 1).
@@ -55,6 +56,7 @@ class VAEModel(nn.Module):
     decoder: nn.Module
     z_dim: int
     sample_shape: tuple[int, ...]
+    makes_logits: bool = False
     prior_std: float = 1.0
     value_range: tuple[float, float] | None = None
     condition_dim: int = 0
@@ -89,6 +91,11 @@ class VAEModel(nn.Module):
         Raises:
             ValueError: as for :meth:`encode`.
         """
+        decoded = self.raw_output(z, condition)
+        return decoded.sigmoid() if self.makes_logits else decoded
+
+    def raw_output(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Compute what :meth:`decode` makes the mean of, with its arguments: for a model that makes logits, these."""
         return self._call(self.decoder, self._in_units_of_decoder(z), condition)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

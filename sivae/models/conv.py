@@ -22,7 +22,7 @@ _SLOPE = 0.2
 class ConvVAE(VAEModel):
     """Residual encoder and decoder for square images in [0, 1], as published with IntroVAE and Soft-IntroVAE.
 
-    The encoder halves the side once per width, and the decoder doubles it as often. The last layer has no
+    The encoder halves the side once per width, and the decoder doubles it as often. As published, the last layer has no
     non-linearity: decoded values may be outside [0, 1].
 
     Args:
@@ -36,6 +36,7 @@ class ConvVAE(VAEModel):
         prior_std: see :class:`VAEModel`.
         prior: "standard", "mixture" or "vamp", see :mod:`sivae.models.priors`.
         prior_components: number of Gaussians of a learned prior.
+        makes_logits: let a sigmoid follow the last layer, as the error "bce" needs; see :class:`VAEModel`.
 
     Attributes:
         checkpoint_activations: keep only each stage's input for the backward pass, and compute the rest again there.
@@ -61,6 +62,7 @@ class ConvVAE(VAEModel):
         prior_std: float = 1.0,
         prior: PriorName = "standard",
         prior_components: int = 10,
+        makes_logits: bool = False,
     ) -> None:
         super().__init__()
         widths = _checked_widths(widths)
@@ -79,6 +81,11 @@ class ConvVAE(VAEModel):
             "condition_dim": condition_dim,
         }
         self._set_prior_std(prior_std)
+        if not isinstance(makes_logits, bool):
+            raise ValueError(f"ConvVAE: makes_logits is {makes_logits!r}, expected True or False")
+        self.makes_logits = makes_logits
+        if makes_logits:  # else it is described as before there was a choice
+            self.hyperparameters["makes_logits"] = True
         self.z_dim = z_dim
         self.sample_shape = (channels, image_size, image_size)
         self.condition_dim = condition_dim

@@ -31,11 +31,13 @@ Notice = Callable[[str], None]
 
 def absolute(path: str, samples: Samples) -> str:
     """Make a path absolute, since a run may be resumed in another folder. The name of a built-in set stays."""
-    if samples == "clouds":
-        from sivae.data.clouds.builtin import is_named
-    else:
-        from sivae.data.images.builtin import is_named
-    return path if is_named(path) else str(Path(path).absolute())
+    from sivae.data.clouds.builtin import is_named as names_clouds
+    from sivae.data.images.builtin import is_named as names_images
+
+    # The name of a set of the other samples stays too, where no file has it: the error is about the set.
+    first, other = (names_clouds, names_images) if samples == "clouds" else (names_images, names_clouds)
+    named = first(path) or (other(path) and not Path(path).exists())
+    return path if named else str(Path(path).absolute())
 
 
 def _cache() -> Any:
@@ -251,8 +253,9 @@ class ImageData(Data):
                 "the run was trained on a dataset of Python, which its settings cannot name; name images by "
                 f"{option} PATH"
             )
-        from sivae.data.images.builtin import is_named
+        from sivae.data.images.builtin import check_is_of_images, is_named
 
+        check_is_of_images(self.path)
         if not is_named(self.path) and not os.path.exists(self.path):
             raise ConfigError(
                 f"{self.path}: there is no such file or folder; check the path, or name the new place of images that "
@@ -298,7 +301,10 @@ class CloudData(Data):
         metavar="PATH",
         resumable=True,
     )
-    points: int = setting(help="Points in a cloud; each batch takes new ones of a shape.", within=AT_LEAST_1)
+    points: int = setting(
+        help="Points in a cloud; each batch takes new ones of a shape.",
+        within=Range(lambda value: value >= 4, "4 or more, as fewer points enclose no volume"),
+    )
     classes: tuple[str, ...] = setting((), help="Classes to take, by name. None given: all.")
     normalize: Normalize = setting(
         "sphere", help="Bring each shape into the ball of diameter 1 (sphere) or the unit cube, around 0; or not."

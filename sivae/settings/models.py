@@ -28,6 +28,7 @@ class Model(Choice):
         SAMPLES: what it is for.
         GROWS: whether it can grow with the images.
         HAS_STAGES: whether its activations can be kept stage by stage (`checkpoint_activations`).
+        MAKES_LOGITS: whether a sigmoid may follow its last layer, for the error "bce".
         TELLS_CLASS: whether its latents are a class and a content.
         HAS_CODES: whether it can have codes of images and classes, for LORD.
         THREADS: CPU threads of a training where the user gives none; None: torch's choice, all cores.
@@ -38,6 +39,7 @@ class Model(Choice):
     SAMPLES: ClassVar[Samples] = "images"
     GROWS: ClassVar[bool] = False
     HAS_STAGES: ClassVar[bool] = False
+    MAKES_LOGITS: ClassVar[bool] = False
     TELLS_CLASS: ClassVar[bool] = False
     HAS_CODES: ClassVar[bool] = False
     THREADS: ClassVar[int | None] = None
@@ -49,7 +51,7 @@ class Model(Choice):
     prior: Prior = setting(
         "standard",
         help="The prior of the latents: standard, N(0, 1); mixture, a learned mixture of Gaussians; vamp, the mixture "
-        "of the posteriors of learned pseudo-inputs.",
+        "of the posteriors of learned pseudo-inputs, for the objective vae (docs/priors.md).",
         need=Need(
             lambda config: config.model.LEARNS_PRIOR,
             "the model {config.model.name!r} has the standard prior alone, and presets with the model mlp, conv or "
@@ -137,6 +139,7 @@ class Conv(Model):
 
     NAME: ClassVar[str] = "conv"
     HAS_STAGES: ClassVar[bool] = True
+    MAKES_LOGITS: ClassVar[bool] = True
 
     z_dim: int = setting(help="Latent dimensions.", within=AT_LEAST_1)
     widths: tuple[int, ...] = setting(

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from sivae.errors import ConfigError, ModelFileError
 from sivae.models import VAEModel
+from sivae.models.base import evaluating
 from sivae.models.official import import_official
+from sivae.models.priors import MixturePrior, VampPrior
 from sivae.models.storage import DESCRIPTION
 from sivae.pretrained import from_pretrained
 from sivae.words import plural
@@ -50,7 +52,8 @@ class InitialWeights:
         """Copy the layers that fit, and return a sentence about those that do not.
 
         A layer fits if the other model has all of its parameters and buffers, in the same shapes, at the same place:
-        the place of the style model's layers is their resolution.
+        the place of the style model's layers is their resolution. A mixture also takes the components of the other
+        model's pseudo-inputs.
 
         Args:
             model: on any device; on the meta device nothing is copied.
@@ -59,6 +62,11 @@ class InitialWeights:
             ConfigError: no layer fits.
         """
         theirs = {self.model.place_of(name): tensor for name, tensor in self.model.state_dict().items()}
+        if isinstance(model.prior, MixturePrior) and isinstance(self.model.prior, VampPrior):
+            with evaluating(self.model):
+                components = self.model.prior_components()
+            assert components is not None
+            theirs |= {"prior.mu": components.mu, "prior.logvar": components.logvar}
         taken: dict[str, Tensor] = {}
         left = []
         layers = list(_layers(model))

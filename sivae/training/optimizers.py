@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from sivae.models import VAEModel
 
+# Factor of the learning rate of a learned prior. Its means have to cross distances of about 1, which Adam's steps of
+# 1e-4 do in 10,000 iterations; a network's output moves as far by many small changes.
+_PRIOR_RATE = 10.0
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # of Adam
 
 
@@ -28,10 +31,13 @@ def make_optimizers(model: VAEModel, rate: float | Tensor, *, capturable: bool) 
         capturable: whether the steps will be captured in a CUDA graph.
     """
     scales = model.rate_scales()
-    names = ("encoder", "decoder") if model.prior is None else ("encoder", "decoder", "prior")
+    networks = {"encoder": model.encoder, "decoder": model.decoder}
+    if model.prior is not None:
+        networks["prior"] = model.prior
+        scales = scales | {f"prior.{name}": _PRIOR_RATE for name, _ in model.prior.named_parameters()}
     return {
-        name: _adam(_groups(getattr(model, name), name, scales), rate, capturable, betas=model.ADAM_BETAS)
-        for name in names
+        name: _adam(_groups(network, name, scales), rate, capturable, betas=model.ADAM_BETAS)
+        for name, network in networks.items()
     }
 
 

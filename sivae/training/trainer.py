@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.method.base import Distance, Metrics, StepOptions
-from sivae.method.kl_average import KLAverage
-from sivae.method.objectives import ENDLESS_EPOCH
+from sivae.method.kl_average import ErrorAverage, KLAverage
+from sivae.method.objectives import ENDLESS_EPOCH, GAUSSIAN
 from sivae.method.target import TargetDecoder
 from sivae.models import VAEModel
 from sivae.models.priors import VampPrior
@@ -43,6 +43,7 @@ class _State(TypedDict):
     noise: Tensor
     guard: dict[str, Any]
     kl_average: NotRequired[dict[str, Any]]
+    error_average: NotRequired[dict[str, Any]]
     target_decoder: NotRequired[dict[str, Tensor]]
     starts_prior: NotRequired[bool]
 
@@ -97,6 +98,11 @@ class Trainer:
         self.kl_average = (
             KLAverage(processes.average if processes.count > 1 else None)
             if any(version.objective.follows_kl for _, version in config.versions)
+            else None
+        )
+        self.error_average = (
+            ErrorAverage(processes.average if processes.count > 1 else None)
+            if config.objective.kind == GAUSSIAN
             else None
         )
         self._frozen: str | None = None
@@ -196,6 +202,7 @@ class Trainer:
             apply=self.guard.apply,
             distance=self._distance,
             kl_average=self.kl_average,
+            error_average=self.error_average,
             target=self.target,
             prior_optimizer=self.optimizers.get("prior"),
         )
@@ -233,6 +240,8 @@ class Trainer:
         }
         if self.kl_average is not None:
             state["kl_average"] = self.kl_average.state()
+        if self.error_average is not None:
+            state["error_average"] = self.error_average.state()
         if self.target is not None:
             state["target_decoder"] = self.target.state()
         if isinstance(self.model.prior, VampPrior):
@@ -257,6 +266,8 @@ class Trainer:
             self.guard.load_state(state["guard"], checkpoint.step)
             if self.kl_average is not None and self.config.at(max(1, checkpoint.step)).objective.follows_kl:
                 self.kl_average.load_state(state["kl_average"])
+            if self.error_average is not None:
+                self.error_average.load_state(state["error_average"])
             if self.target is not None:
                 self.target.load_state(state["target_decoder"])
             self._starts_prior = state.get("starts_prior", self._starts_prior)

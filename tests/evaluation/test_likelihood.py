@@ -208,7 +208,7 @@ def test_arguments_that_cannot_be(arguments: dict[str, object], message: str) ->
     ("make", "message"),
     [
         (lambda: PixelDensity(0.0), "precision is 0.0"),
-        (lambda: PixelDensity(1.0, "bce"), "kind is 'bce', expected one of 'mse', 'l1'"),
+        (lambda: PixelDensity(1.0, "huber"), "kind is 'huber', expected one of 'mse', 'l1'"),
         (lambda: PixelDensity.of_objective(1.0, 0.0), "beta_kl is 0.0"),
         (lambda: PixelDensity.of_objective(math.inf, 1.0), "beta_rec is inf"),
         (lambda: PixelDensity.gaussian(-1.0), "sigma is -1.0"),

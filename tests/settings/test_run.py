@@ -262,7 +262,7 @@ def test_unknown_presets_and_objectives_are_named() -> None:
 
 
 def test_the_kinds_of_errors_are_those_of_the_op() -> None:
-    assert get_args(ErrorKind) == (*KINDS, "chamfer")  # of clouds, by an op of its own
+    assert get_args(ErrorKind) == (*KINDS, "chamfer", "gaussian")  # of clouds; and mse with a learned factor
 
 
 def test_runs_of_before_these_were_settings_are_read() -> None:
@@ -425,3 +425,11 @@ def test_names_of_built_in_data_stay_where_paths_become_absolute(
     found = [absolute(path, "clouds") for path in ("shapes", "shapes:chair", "./shapes")]
     assert found == ["shapes", "shapes:chair", here]
     assert [absolute(path, "images") for path in ("digits", "shapes")] == ["digits", here]
+    # Where no file has it, the name of the other samples' set stays too, so that an error can say what it is.
+    assert [absolute("shapes:chair", "images"), absolute("digits", "clouds")] == ["shapes:chair", "digits"]
+
+
+def test_a_cloud_has_as_many_points_as_enclose_a_volume() -> None:
+    with pytest.raises(ConfigError, match=r"points = 3: it must be 4 or more, as fewer points enclose no volume"):
+        preset_config("points-shapes", points=3)
+    assert preset_config("points-shapes", points=4).value("points") == 4

@@ -40,6 +40,8 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "bf16, in parts, checkpointed": {"precision": "bf16", "accumulate": 2, "checkpoint_activations": True},
     "bootstrap, in parts, checkpointed": {"bootstrap": 0.05, "accumulate": 2, "checkpoint_activations": True},
     "augmented, in parts": {"augment": ("color", "translation", "cutout"), "accumulate": 2, "norm": "group"},
+    "bce, averaged": {"kind": "bce", "norm": "group", "ema_half_life": 40, "bootstrap": 0.1},
+    "a learned variance": {"kind": "gaussian", "norm": "none", "accumulate": 2},
     "conditional": {"conditional": True, "norm": "none", "memory_format": "contiguous"},
 }
 

@@ -10,6 +10,7 @@ from sivae.data.clouds.base import CloudSet, Normalize, Part
 from sivae.data.clouds.builtin import NAME, is_named
 from sivae.data.clouds.builtin.shapes import BuiltinShapes
 from sivae.data.clouds.stored import SUFFIXES, StoredClouds
+from sivae.data.images.builtin import NAMED as IMAGES
 from sivae.data.notice import Notice, ignore
 from sivae.data.stores import FolderStore, is_archive, open_store
 from sivae.errors import DataError
@@ -57,6 +58,11 @@ def open_clouds(
         return BuiltinShapes(part, [kind] if colon else classes, points=points, normalize=normalize, seed=seed)
     place = Path(path)
     if not place.is_dir() and not place.is_file():
+        if text in IMAGES:
+            raise DataError(
+                f"{text}: these are built-in images, expected point clouds; name a folder, an archive or a file of "
+                f"clouds, or {NAME!r}; a model of images is trained by sivae train mnist-small --data {text}"
+            )
         reason = "is neither a folder nor a file" if place.exists() else "does not exist"
         raise DataError(f"{place} {reason}; name a folder, an archive or a file of point clouds, or {NAME!r}")
     only = None

@@ -21,7 +21,7 @@ from sivae.data.npy import Arrays, map_array, read_array, read_header
 from sivae.data.stores import TAR_SUFFIXES, FolderStore, Store, fingerprint
 from sivae.errors import DataError, NoSuchSplitError, reason_of
 from sivae.progress import PATIENCE_SECONDS, Progress
-from sivae.words import listed
+from sivae.words import listed, plural
 
 _SURFACES = {".ply": read_ply, ".off": read_off}
 _ARRAYS = (".npy", ".npz")
@@ -59,7 +59,7 @@ class StoredClouds(CloudSet):
         only: name of the only file to read; None: all.
         part, classes, points, normalize: as for :func:`sivae.data.clouds.open_clouds`.
         show: show progress.
-        notice: called with a line about shapes that are in neither part.
+        notice: called with a line about shapes that are in neither part, or about the parts of a set that states none.
 
     Raises:
         DataError: there are none, one is damaged or breaks a bound, or there is no such class.
@@ -285,6 +285,10 @@ def _chosen(entries: list[_Entry], part: Part, where: str, notice: Notice) -> li
         chosen += own[first:] if part == "test" else own[:first]
     if not chosen:
         raise NoSuchSplitError(f"{where} has no {part} shapes, as no class has two shapes; add shapes")
+    notice(
+        f"{where} has no folders or files named train or test, so the last tenth of each class is the test part; read: "
+        f"the {part} part, {len(chosen):,} of {plural(len(entries), 'shape')}"
+    )
     return chosen
 
 

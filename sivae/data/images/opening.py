@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sivae.data.images.base import ImageSet, Split
-from sivae.data.images.builtin import NAMED, is_named
+from sivae.data.images.builtin import NAMED, check_is_of_images, is_named
 from sivae.data.images.formats.table import FORMATS, Found, Request, titles_and_files
 from sivae.data.notice import Notice, ignore
 from sivae.data.stores import FolderStore, Store, is_archive, open_store
@@ -35,6 +35,7 @@ def open_images(
         raise DataError(f"split = {split!r}: expected train or test")
     if is_named(os.fspath(path)):
         return NAMED[os.fspath(path)](split)
+    check_is_of_images(os.fspath(path))
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")

@@ -18,6 +18,7 @@ from sivae.data.images.parts import Images, Parts, read_parts
 from sivae.data.passes import Passes, Sizes
 from sivae.errors import ConfigError
 from sivae.fields import table
+from sivae.method.objectives import BCE
 from sivae.models import MODELS, VAEModel
 from sivae.models.style.resampling import doubled, halved, mixed
 from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
@@ -196,7 +197,8 @@ class ImageTask(Task):
 
     def _model_facts(self) -> dict[str, Any]:
         """Return the arguments of the networks that follow from the data, except the images' shape."""
-        return {"condition_dim": self._measured.classes} if self.config.model.is_conditional else {}
+        facts: dict[str, Any] = {"makes_logits": True} if self.config.objective.kind == BCE else {}
+        return facts | ({"condition_dim": self._measured.classes} if self.config.model.is_conditional else {})
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return this process's images of iteration `step`, [B, C, H, W] in the model's range, and their conditions."""

@@ -249,3 +249,19 @@ def test_other_paths_are_refused_with_a_remedy(tmp_path: Path) -> None:
         open_clouds(tmp_path, part="validation")  # type: ignore[arg-type]
     with pytest.raises(NoSuchSplitError, match="no class has two shapes; add shapes"):
         open_clouds(as_folder(tmp_path / "b", {"a.off": OFF}))
+
+
+def test_a_set_that_states_no_parts_says_which_of_its_tenths_is_read(tmp_path: Path) -> None:
+    (tmp_path / "clouds.npy").write_bytes(npy(points(0, 20, 8)))
+    for part, count in (("train", 18), ("test", 2)):
+        said: list[str] = []
+        assert len(open_clouds(tmp_path / "clouds.npy", part=part, notice=said.append)) == count
+        words = "no folders or files named train or test, so the last tenth of each class is the test part; read: the"
+        assert len(said) == 1 and f"{words} {part} part, {count} of 20 shapes" in said[0]
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist-5k"])
+def test_built_in_images_are_no_clouds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"{name}: these are built-in images, expected point clouds; name a folder"):
+        open_clouds(name)

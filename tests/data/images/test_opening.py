@@ -8,6 +8,7 @@ import pytest
 
 from sivae.data.images import open_images
 from sivae.errors import DataError
+from sivae.settings.presets import preset_config
 from tests.data.images.samples import (
     cifar10_python,
     mnist,
@@ -43,3 +44,15 @@ def test_the_error_for_unknown_content_names_what_was_found_and_what_can_be_read
     write_files(tmp_path / "c", pngs(["1.png"]))
     with pytest.raises(DataError, match=r"1\.png is a single image; name the folder"):
         open_images(tmp_path / "c" / "1.png")
+
+
+@pytest.mark.parametrize("name", ["shapes", "shapes:lamp"])
+def test_built_in_clouds_are_no_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"{name}: these are built-in point clouds, expected images; name a folder"):
+        open_images(name)
+    with pytest.raises(DataError, match=f"{name}: these are built-in point clouds"):
+        preset_config("mnist-small", path=name).data.open_parts()
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="holds no files"):
+        open_images(name)

@@ -46,7 +46,8 @@ class BuiltinShapes(CloudSet):
         self._part, self._seed, self._each = part, seed, COUNTS[part]
         names = [f"{kind} {index}" for kind in chosen for index in range(self._each)]
         labels = np.repeat(np.arange(len(chosen), dtype=np.int64), self._each)
-        super().__init__(NAME, names, labels, chosen, points=points, normalize=normalize)
+        title = NAME if chosen == KINDS else f"{NAME}:{','.join(chosen)}"
+        super().__init__(title, names, labels, chosen, points=points, normalize=normalize)
 
     def shape(self, index: int) -> Shape:
         label, number = divmod(index, self._each)

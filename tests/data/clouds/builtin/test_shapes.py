@@ -22,6 +22,8 @@ def test_every_class_has_its_shapes(part: Part) -> None:
     assert shapes.class_names == KINDS == ("chair", "table", "plane", "lamp")
     assert np.bincount(shapes.labels).tolist() == [COUNTS[part]] * 4
     assert shapes.names[COUNTS[part]] == "table 0"
+    assert [shapes.name, open_clouds("shapes:lamp").name] == ["shapes", "shapes:lamp"]
+    assert open_clouds("shapes", classes=["lamp", "chair"]).name == "shapes:lamp,chair"
 
 
 @pytest.mark.parametrize("kind", KINDS)
