@@ -27,7 +27,7 @@ variable_list composed_gradients(const Tensor& grad_y, const Tensor& x, at::Tens
     gradients[1 + layer] = grad.t().mm(inputs[layer]);
     gradients[1 + count + layer] = grad.sum(0);
     grad = grad.mm(weights[layer]);
-    if (layer > 0) grad = grad * (inputs[layer] > 0);
+    if (layer > 0) grad = at::threshold_backward(grad, inputs[layer], 0);
   }
   gradients[0] = grad;
   return gradients;

@@ -53,6 +53,16 @@ using Block = uint32_t __attribute__((vector_size(kBlock * sizeof(uint32_t))));
 // Swaps halves of size `Size` between rows that are `Size` apart.
 template <int Size>
 SIVAE_HD void swap_halves(Block (&rows)[kBlock]) {
+#if defined(__clang__)  // which has no __builtin_shuffle, and finds the permutations itself
+  for (int i = 0; i < kBlock; ++i) {
+    if ((i & Size) != 0) continue;
+    const Block a = rows[i], b = rows[i + Size];
+    for (int k = 0; k < kBlock; ++k) {
+      rows[i][k] = (k & Size) == 0 ? a[k] : b[k - Size];
+      rows[i + Size][k] = (k & Size) == 0 ? a[k + Size] : b[k];
+    }
+  }
+#else
   Block low, high;
   for (int i = 0; i < kBlock; ++i) {
     const bool first = (i & Size) == 0;
@@ -65,6 +75,7 @@ SIVAE_HD void swap_halves(Block (&rows)[kBlock]) {
     rows[i] = __builtin_shuffle(a, b, low);
     rows[i + Size] = __builtin_shuffle(a, b, high);
   }
+#endif
 }
 
 SIVAE_HD void transpose_block(Block (&rows)[kBlock]) {

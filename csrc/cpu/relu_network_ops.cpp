@@ -32,18 +32,25 @@ void product(int64_t m, int64_t n, int64_t k, const BFloat16* a, int64_t stride_
                               reinterpret_cast<const at::BFloat16*>(b), sums, true);
 }
 
-// Runs the blocks of a loop on the threads. Each thread gives up the state of the processor that products need.
+// Gives up the state of the processor that products need, however a loop ends.
+struct Products {
+  ~Products() { at::native::cpublas::brgemm_release(true); }
+};
+
+// Runs the blocks of a loop on the threads.
 template <class Run>
 void in_parallel(int64_t count, Run run) {
   at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    const Products products;
     run(begin, end);
-    at::native::cpublas::brgemm_release(true);
   });
 }
 
 class Network {
  public:
   Network(const Tensor& x, at::TensorList weights) : rows_(x.dim() == 2 ? x.size(0) : 0) {
+    TORCH_CHECK(at::native::cpublas::could_pack(at::kBFloat16),
+                "sivae: relu_network: this processor does not multiply bfloat16 matrices");
     TORCH_CHECK_VALUE(rows_ > 0 && weights.size() >= 2,
                       "sivae: relu_network: expected x [B, in] with rows, and two layers or more");
     widths_.push_back(x.size(1));

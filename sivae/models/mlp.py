@@ -23,20 +23,25 @@ class ReluNetwork(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if op.serves(x) and (layers := self._plain_layers()):
-            return op.relu_network(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
-        result: Tensor = super().forward(x)
-        return result
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            layers = self._plain_layers() if op.serves(x) else []
+            if layers and x.shape[1] == layers[0].in_features:
+                return op.relu_network(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+        for module in self:
+            x = module(x)
+        return x
 
     def _plain_layers(self) -> list[nn.Linear]:
         """The linear layers; none where a call of the modules does more than the op: one was replaced or has a hook."""
         layers: list[nn.Linear] = []
         for index, module in enumerate(self):
-            if type(module) is not (nn.ReLU if index % 2 else nn.Linear) or has_hooks(module):
+            replaced = type(module) is not (nn.ReLU if index % 2 else nn.Linear) or "forward" in vars(module)
+            if replaced or has_hooks(module):
                 return []
             if isinstance(module, nn.Linear):
                 layers.append(module)
-        floats = all(layer.bias is not None and layer.weight.dtype is torch.float32 for layer in layers)
+        parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+        floats = all(type(one) is nn.Parameter and one.dtype is torch.float32 for one in parameters)
         ends_linear = len(self) % 2 == 1
         widths = [layer.out_features for layer in layers]
         return layers if floats and ends_linear and op.serves_widths([layers[0].in_features, *widths]) else []

@@ -29,7 +29,7 @@ _WIDEST = 1024  # wider layers were not measured
 
 def serves(x: Tensor) -> bool:
     """Whether the op can compute a network of x [B, in]: in bfloat16 autocast, on a CPU that multiplies it."""
-    if x.device.type != "cpu" or not _has_kernels or x.dim() != 2 or x.shape[0] == 0:
+    if not isinstance(x, Tensor) or x.device.type != "cpu" or not _has_kernels or x.dim() != 2 or x.shape[0] == 0:
         return False
     if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return False
@@ -81,7 +81,7 @@ def _define() -> torch.library.Library:
     namespace = "sivae_native"
     library = torch.library.Library(namespace, "FRAGMENT")
     for schema in _SCHEMAS:
-        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.define(schema)
     torch.library.register_fake(f"{namespace}::{_NAME}", _fake, lib=library)
     torch.library.register_fake(f"{namespace}::{_NAME}_backward", _fake_backward, lib=library)
     return library

@@ -61,7 +61,7 @@ class TestAsOneOp:
         # A rounding of weights and one of values in each of two layers, of 2^-8 each.
         assert (y - expected).norm() <= 4 * 2.0**-8 * expected.norm()
 
-    @pytest.mark.parametrize("why", ["hook", "layer", "no bias", "width", "float64", "backend", "slice"])
+    @pytest.mark.parametrize("why", ["hook", "layer", "no bias", "width", "float64", "backend", "slice", "own forward"])
     def test_layers_one_by_one(self, network, calls, why):
         x, seen = torch.randn(20, 2), []
         if why == "hook":
@@ -74,12 +74,15 @@ class TestAsOneOp:
             network = relu_network([2, 60, 4])
         elif why == "float64":
             network, x = network.double(), x.double()
+        elif why == "own forward":
+            inner = network[0].forward
+            network[0].forward = lambda x: seen.append(1) or inner(x)
         elif why == "slice":
             network = network[:4]
         with use_backend("reference" if why == "backend" else "native"):
             self.called(network, x)
         assert not calls
-        assert bool(seen) is (why == "hook")
+        assert bool(seen) is (why in ("hook", "own forward"))
 
     def test_other_precisions(self, network, calls):
         x = torch.randn(20, 2)
@@ -87,6 +90,15 @@ class TestAsOneOp:
         with torch.autocast("cpu", torch.float16):
             network(x)
         assert not calls
+
+    def test_scripts_and_symbolic_traces_see_the_layers(self, network):
+        x = torch.randn(3, 2)
+        for other in (torch.jit.script(network), torch.fx.symbolic_trace(network)):
+            assert torch.equal(other(x), network(x))
+
+    def test_an_input_of_another_width_is_an_error_of_the_layer(self, network):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            self.called(network, torch.randn(3, 5))
 
     def test_transforms_see_the_layers(self, network, calls):
         x = torch.randn(3, 2)

@@ -167,11 +167,22 @@ def test_second_derivatives_are_those_of_the_layers_in_float32():
         assert (one - other).norm() <= 8 * STEP * other.norm()
 
 
+def test_a_recorded_gradient_passes_where_the_output_is_nan():
+    x, weights, biases = operands(5, [2, 32, 32, 3])
+    with torch.no_grad():
+        biases[0][0] = float("nan")
+    (alone,), (recorded,) = (
+        torch.autograd.grad(relu_network.relu_network(x, weights, biases).sum(), biases[:1], create_graph=create)
+        for create in (False, True)
+    )
+    assert torch.equal(alone == 0, recorded == 0) and torch.equal(alone.isnan(), recorded.isnan())
+
+
 class TestRegistration:
     def test_opcheck(self):
         op = torch.ops.sivae_native.relu_network.default
         checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-        results = torch.library.opcheck(op, operands(5, [2, 32, 32, 4]), test_utils=checks)
+        results = torch.library.opcheck(op, operands(5, [2, 32, 32, 4]), test_utils=checks)  # compilers see the layers
         assert set(results.values()) == {"SUCCESS"}
 
     @pytest.mark.parametrize("needed", list(itertools.product([False, True], repeat=2)), ids=str)
