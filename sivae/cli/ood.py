@@ -24,6 +24,7 @@ from sivae.words import plural
 if TYPE_CHECKING:
     from sivae.detection.detector import Detector
     from sivae.detection.sets import NamedImages
+    from sivae.evaluation.ood import Score
 
 _COUNT, _K, _QUANTILE = 10_000, 5, 0.95
 _SCORES = ("kl", "elbo", "likelihood")
@@ -120,7 +121,8 @@ def options(parser: Parser) -> None:
         "--sigma",
         type=number,
         metavar="X",
-        help="Standard deviation of p(x|z), in the model's units. (default: sqrt(beta_kl / (2 beta_rec)) of the run)",
+        help="Standard deviation of p(x|z), in the model's units. (default: what the run learned, else "
+        "sqrt(beta_kl / (2 beta_rec)) of the run)",
     )
     for name in ("rec", "kl"):
         scores.add_argument(
@@ -188,12 +190,18 @@ def _check_out(given: argparse.Namespace, opened: ImageModel) -> None:
 
 def _detector(given: argparse.Namespace, opened: ImageModel) -> Detector:
     from sivae.detection.detector import Detector, density_of
-    from sivae.training.folder import run_of
+    from sivae.method.objectives import GAUSSIAN
+    from sivae.training.folder import learned_deviation, run_of
 
     run = run_of(opened.source)
+    score: Score = given.by or "likelihood"
+    learned = None
+    if run is not None and run.objective.kind == GAUSSIAN and given.sigma is None:
+        learned = learned_deviation(opened.source, notice)
     weights = {"sigma": given.sigma, "beta_rec": given.beta_rec, "beta_kl": given.beta_kl}
-    density = density_of(None if run is None else run.objective, **weights, notice=notice)
-    return Detector(opened.model, density, given.by or "likelihood", given.k or _K, given.seed or 0, opened.crop)
+    objective = None if run is None else run.objective
+    density = density_of(objective, **weights, learned=learned, score=score, notice=notice)
+    return Detector(opened.model, density, score, given.k or _K, given.seed or 0, opened.crop)
 
 
 def _compare(given: argparse.Namespace, opened: ImageModel) -> None:

@@ -115,6 +115,8 @@ def density_of(
     beta_rec: float | None = None,
     beta_kl: float | None = None,
     kind: str = "mse",
+    learned: float | None = None,
+    score: Score = "likelihood",
     notice: Notice = lambda text: None,
 ) -> PixelDensity:
     """Choose p(x|z) so that the ELBO is the one that the training maximized, unless the arguments say otherwise.
@@ -124,10 +126,14 @@ def density_of(
         sigma: standard deviation of a Gaussian; replaces both weights.
         beta_rec, beta_kl: replace the run's weights.
         kind: of the error, where the objective is unknown.
-        notice: called with a message where weights had to be assumed.
+        learned: the standard deviation that a run of the kind "gaussian" learned, which its beta_rec is relative to;
+            see :func:`sivae.training.folder.learned_deviation`. None: unknown.
+        score: what the density is for; "kl" does not use it, so any will do where the learned deviation is unknown.
+        notice: called with a message where weights had to be assumed, or where a learned deviation is used.
 
     Raises:
-        ConfigError: sigma and weights are both given, or no density follows from the weights.
+        ConfigError: sigma and weights are both given, no density follows from the weights, or the learned deviation is
+            needed and unknown.
     """
     try:
         if sigma is not None:
@@ -144,14 +150,26 @@ def density_of(
             return PixelDensity.of_objective(
                 1.0 if beta_rec is None else beta_rec, 1.0 if beta_kl is None else beta_kl, kind
             )
-        if objective.kind == GAUSSIAN:
+        if objective.kind == GAUSSIAN and learned is None:
+            if score == "kl":
+                return PixelDensity(1.0)
             raise ConfigError(
-                "the run learned its decoder's deviation: its summary.json has it under final, decoder_std; give it by "
-                "--sigma"
+                "the run learned its decoder's deviation, and no checkpoint was found that has it; name the run's "
+                "folder or a checkpoint with its state.pt, or give the deviation by --sigma (the run's metrics.jsonl "
+                "has it as decoder_std)"
             )
         if beta_rec is None or beta_kl is None:
             of_rec, of_kl = objective.elbo_weights()
             beta_rec, beta_kl = (of_rec if beta_rec is None else beta_rec), (of_kl if beta_kl is None else beta_kl)
+        if objective.kind == GAUSSIAN:
+            assert learned is not None
+            density = PixelDensity.of_objective(beta_rec / (2.0 * learned**2), beta_kl)
+            if score != "kl":
+                notice(
+                    f"the run learned the deviation {learned:.4g}; with beta_rec = {beta_rec:g} and "
+                    f"beta_kl = {beta_kl:g} that of p(x|z) is {density.sigma:.4g} (--sigma sets another)"
+                )
+            return density
         return PixelDensity.of_objective(beta_rec, beta_kl, objective.kind or "mse")
     except ConfigError:
         raise

@@ -11,17 +11,21 @@ DIR/*.png, summary.json   written at the end
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import torch
+
 from sivae import files
-from sivae.errors import ConfigError, RunFolderError
+from sivae.errors import CheckpointError, ConfigError, RunFolderError
 from sivae.fields import AT_LEAST_1, FACTOR, SEED, converted
 from sivae.json_files import read_json
+from sivae.method.kl_average import ErrorAverage
 from sivae.settings.run import RunConfig
-from sivae.training.checkpoint import list_checkpoints
+from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 
 CONFIG, LAUNCH, SUMMARY, CHECKPOINTS, SAMPLES, ROLLBACK = (
     "config.json",
@@ -134,6 +138,31 @@ def run_of(source: Path) -> RunConfig | None:
     """
     folder = source.parent.parent if source.parent.name == CHECKPOINTS else source
     return read_config(folder) if (folder / CONFIG).is_file() else None
+
+
+def learned_deviation(source: Path, notice: Callable[[str], None] = lambda text: None) -> float | None:
+    """Read the standard deviation of the decoder that a run of the kind "gaussian" learned, in the model's units.
+
+    Args:
+        source: a run's folder, for its last checkpoint, or one of its checkpoints.
+        notice: called with a message about a checkpoint that is damaged or lacks files.
+
+    Returns:
+        The deviation; None if there is no such checkpoint, or it has none, as before the first iteration.
+    """
+    paths = [source] if source.parent.name == CHECKPOINTS else list_checkpoints(source / CHECKPOINTS)
+    if not paths:
+        return None
+    average = ErrorAverage()
+    try:
+        checkpoint = load_checkpoint(paths[-1])
+        with checkpoint.fitting("resume with the version that wrote it"):
+            average.load_state(checkpoint.state["error_average"])
+    except CheckpointError as error:
+        notice(str(error))
+        return None
+    variance = average.mean(torch.zeros(())).item()
+    return math.sqrt(variance) if math.isfinite(variance) else None
 
 
 def read_summary(folder: Path, notice: Callable[[str], None] = lambda text: None) -> dict[str, Any] | None:

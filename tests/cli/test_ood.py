@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from sivae.method.kl_average import ErrorAverage
 from sivae.models import MLPVAE, ConvVAE
 from sivae.models.storage import save_model
 from sivae.settings.presets import preset_config
+from sivae.training.checkpoint import save_checkpoint
 from tests.cli.running import run
 
 
@@ -65,6 +67,25 @@ def test_grey_images_suit_a_model_of_colour_and_assumptions_are_printed(
     assert list(json.loads((tmp_path / "x" / "ood.json").read_text())["metrics"]) == ["kl"]
     code, _, err = run(capsys, "ood", folder / "model", *words, "--sigma", 0.1)
     assert (code, err) == (0, "")
+
+
+def test_a_deviation_that_the_run_learned_is_that_of_its_checkpoint(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    average = ErrorAverage()
+    average.observe(torch.tensor(0.3**2))
+    (tmp_path / "config.json").write_text(preset_config("digits", kind="gaussian").to_json())
+    model = ConvVAE(image_size=8, channels=1, widths=(8,), z_dim=4, norm="group")
+    path = save_checkpoint(tmp_path / "checkpoints", 5, model, {"error_average": average.state()})
+    words = ("--against", folder / "rgb.npy", "--count", 5, "--k", 1)
+    code, _, err = run(capsys, "ood", tmp_path, *words, "--beta-rec", 1, "--beta-kl", 1)
+    assert code == 0 and "learned the deviation 0.3; with beta_rec = 1 and beta_kl = 1 that of p(x|z) is 0.3" in err
+    content = json.loads((tmp_path / "ood" / "ood.json").read_text())
+    assert content["density"]["sigma"] == pytest.approx(0.3)
+    (path / "state.pt").unlink()  # the model can still be read
+    assert run(capsys, "ood", tmp_path, *words, "--by", "kl")[0] == 0
+    code, _, err = run(capsys, "ood", path, *words)
+    assert code == 2 and "give the deviation by --sigma" in err
 
 
 def test_a_threshold_is_calibrated_and_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

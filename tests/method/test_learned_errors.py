@@ -130,11 +130,23 @@ def test_clouds_have_no_other_error() -> None:
         preset_config("points-shapes", kind="gaussian")
 
 
-def test_the_density_of_bce_follows_from_the_weights_and_that_of_a_learned_variance_is_asked_for() -> None:
+def test_the_density_of_bce_follows_from_the_weights() -> None:
     density = density_of(VAEObjective(kind="bce", beta_rec=2.0))
     recon, target = torch.full((3, 5), 0.25), torch.ones(3, 5)
     assert density.precision * density.error(recon, target)[0].item() == pytest.approx(-10.0 * math.log(0.25))
     assert density.log_normaliser == 0.0
-    with pytest.raises(ConfigError, match=r"learned its decoder's deviation.*give it by --sigma"):
-        density_of(VAEObjective(kind="gaussian"))
-    assert density_of(VAEObjective(kind="gaussian"), sigma=0.1).sigma == pytest.approx(0.1)
+
+
+def test_the_density_of_a_learned_variance_has_that_variance_relative_to_the_weights() -> None:
+    objective, said = VAEObjective(kind="gaussian", beta_rec=4.0), list[str]()
+    assert density_of(objective, sigma=0.1).sigma == pytest.approx(0.1)
+    assert density_of(objective, learned=0.2, notice=said.append).sigma == pytest.approx(0.2 / math.sqrt(4.0))
+    assert "learned the deviation 0.2; with beta_rec = 4 and beta_kl = 1 that of p(x|z) is 0.1 " in said[0]
+    assert density_of(objective, beta_rec=1.0, beta_kl=1.0, learned=0.2).sigma == pytest.approx(0.2)
+
+
+def test_a_learned_variance_is_asked_for_where_it_is_unknown_and_needed() -> None:
+    objective = VAEObjective(kind="gaussian")
+    assert density_of(objective, score="kl").kind == "mse"
+    with pytest.raises(ConfigError, match=r"learned its decoder's deviation, and no checkpoint .* by --sigma"):
+        density_of(objective, beta_rec=1.0, beta_kl=1.0)
