@@ -19,8 +19,9 @@ def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
 
     Gradients and running statistics are those of `stage(*inputs)`, bit for bit. It does not matter which parameters are
     frozen at the time of the backward pass, which backend of the ops is in force, or whether
-    :func:`sivae.models.norm.batch_statistics` is active then. The stage must not draw random numbers (the ops raise an
-    error), and must be in the same mode in both passes.
+    :func:`sivae.models.norm.batch_statistics` or :func:`sivae.models.norm.running_statistics` is active then. The stage
+    must not draw random numbers (the ops raise an error), and apart from batch norm it must be in the same mode in both
+    passes.
     """
     if torch.compiler.is_compiling():
         # The compiler repeats only arithmetic, never an update of a buffer.
@@ -38,14 +39,15 @@ def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
 class _AsInFirstPass:
     """Makes a repeated pass save the same tensors for backward as the first one, without updating statistics.
 
-    The saved tensors depend on which parameters train, on the backend of the ops, and on whether batch norm updates its
-    running statistics. So these are as in the first pass; the repeated pass updates copies of the statistics.
+    The saved tensors depend on which parameters train, on the backend of the ops, and on whether batch norm uses and
+    updates its running statistics. So these are as in the first pass; the repeated pass updates copies of the
+    statistics.
     """
 
     def __init__(self, stage: nn.Module) -> None:
         self._backend = backends.in_force()
         self._trains = [(parameter, parameter.requires_grad) for parameter in stage.parameters()]
-        self._tracks = [(norm, norm.track_running_stats) for norm in batch_norms(stage)]
+        self._norms = [(norm, norm.training, norm.track_running_stats) for norm in batch_norms(stage)]
 
     def __enter__(self) -> None:
         self._after = contextlib.ExitStack()
@@ -54,9 +56,10 @@ class _AsInFirstPass:
             if parameter.requires_grad != trains:
                 parameter.requires_grad_(trains)
                 self._after.callback(parameter.requires_grad_, not trains)
-        for norm, tracks in self._tracks:
-            self._after.callback(norm.__dict__.update, track_running_stats=norm.track_running_stats)
-            norm.track_running_stats = tracks
+        for norm, training, tracks in self._norms:
+            now = {"training": norm.training, "track_running_stats": norm.track_running_stats}
+            self._after.callback(norm.__dict__.update, now)
+            norm.training, norm.track_running_stats = training, tracks
             if tracks:
                 self._after.callback(norm._buffers.update, norm._buffers.copy())
                 norm._buffers.update(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sivae import ops
+from sivae.models.norm import running_statistics
 from sivae.models.recompute import recomputed
 from sivae.ops import backends
 
@@ -46,3 +48,19 @@ def test_a_stage_that_draws_is_refused() -> None:
     z = recomputed(Stage(None), torch.ones(2, 3))
     with pytest.raises(RuntimeError, match=r"^reparameterize: a checkpoint with preserve_rng_state=False"):
         z.sum().backward()
+
+
+def test_both_passes_have_the_mode_of_batch_norm_of_the_first() -> None:
+    """Pseudo-inputs pass by running statistics, and the backward pass comes when the batch's are used again."""
+    stage, x = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()), torch.randn(5, 3, 2, 2)
+    stage(x)  # running statistics that are not the first ones
+    plain = copy.deepcopy(stage)
+    with running_statistics(stage), running_statistics(plain):
+        again, once = recomputed(stage, x), plain(x)
+    for y in (again, once):
+        y.square().sum().backward()
+    assert stage[1].training
+    for mine, other in zip(stage.parameters(), plain.parameters(), strict=True):
+        assert mine.grad is not None and torch.equal(mine.grad, other.grad)
+    for name, buffer in stage.named_buffers():
+        assert torch.equal(buffer, plain.get_buffer(name)), name
