@@ -225,7 +225,7 @@ class ElboObjective(Objective):
         """See :meth:`Objective.symptoms`."""
         kl_real, kl_fake = usual("kl_real"), usual("kl_fake")
         beside = "rec" if math.isnan(kl_fake) else "kl_fake"
-        if not kl_real > FAR * usual(beside):
+        if not far_above(kl_real, FAR, usual(beside)):
             return []
         against = f"(kl_real {kl_real:.4g} against {usual(beside):.4g})"
         return [Symptom(f"the KL of real samples is far above {beside} {against}", "raise --beta-kl, to double")]
@@ -716,9 +716,17 @@ def _larger_exponent(product: Tensor) -> Tensor:
     return u.clamp_min(1.0)
 
 
+def far_above(value: float, factor: float, usual: float) -> bool:
+    """Tell whether a value is more than `factor` times a usual one; False if one of them is NaN.
+
+    An error in nats, -log p, may be usually 0 or less. It has no multiples then, and only infinity is far above it.
+    """
+    return value > factor * usual if usual > 0 else value == math.inf and not math.isnan(usual)
+
+
 def _running_away(usual: Usual, remedy: str) -> list[Symptom]:
     kl_real, kl_fake = usual("kl_real"), usual("kl_fake")
-    if not kl_fake > FAR * kl_real:
+    if not far_above(kl_fake, FAR, kl_real):
         return []
     return [Symptom(f"the KL of fakes runs away (kl_fake {kl_fake:.4g} against kl_real {kl_real:.4g})", remedy)]
 

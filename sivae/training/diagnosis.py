@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sivae.method.objectives import SATURATED, Objective, Symptom
+from sivae.method.objectives import SATURATED, Objective, Symptom, far_above
 from sivae.settings.run import RunConfig
 
 _RECENT = 20  # number of records that count as the recent past
@@ -55,7 +55,7 @@ def diagnose(
     best_rec = min((record["rec"] for record in before if record.get("rec") is not None), default=math.nan)
     rec, last_rec = usual("rec"), losses.get("rec", math.nan)
     symptoms: list[Symptom] = []
-    if last_rec > _GROWN * best_rec or rec > _GROWN * best_rec:  # a NaN can have any cause
+    if far_above(last_rec, _GROWN, best_rec) or far_above(rec, _GROWN, best_rec):  # a NaN can have any cause
         symptoms.append(
             Symptom(
                 f"rec exploded (best {best_rec:.4g}, lately {rec:.4g}, in the end {last_rec:.4g})",

@@ -44,6 +44,18 @@ def test_each_cause_has_its_remedy(
     assert remedy in findings[0]
 
 
+@pytest.mark.parametrize(
+    ("rec", "last", "explodes"), [(-900.0, -850.0, False), (-900.0, math.inf, True), (-2.0, 1.0, False)]
+)
+@pytest.mark.parametrize("make", [VAEObjective, SoftIntroObjective])
+def test_an_error_in_nats_has_no_multiples(make: Any, rec: float, last: float, explodes: bool) -> None:
+    """-log p is usually below 0, so that every value is more than three times it."""
+    records = _records(rec=rec, **({"kl_fake": None, "exp_elbo_fake": None} if make is VAEObjective else {}))
+    words = diagnose(records, {"rec": last}, "soft-intro", make(kind="gaussian"))
+    assert ("rec exploded" if explodes else "the records before it show no cause") in words
+    assert words.count("Finding: ") == 1
+
+
 def test_several_causes_are_all_named() -> None:
     words = diagnose(
         _records(exp_elbo_fake=0.0), {"rec": math.inf, "loss_encoder": math.nan}, "soft-intro", SoftIntroObjective()
