@@ -123,7 +123,8 @@ class BaseStep(Generic[AnyObjective]):
         prior_optimizer: optimizer of the model's learned prior, `model.prior`; None: the prior stays as it is.
         target: the target decoder, for `bootstrap`; several steps that train one model share it. None: one of its own,
             if it needs one. The step does not know the epochs: call `step.target.copy()` at their ends.
-        error_average: running mean of the squared error, for the kind "gaussian"; shared and made as `kl_average`.
+        error_average: running mean of the squared error, for the kind "gaussian" without a `distance`; shared and made
+            as `kl_average`.
     """
 
     def __init__(
@@ -155,10 +156,11 @@ class BaseStep(Generic[AnyObjective]):
         if target is None and objective.target_every is not None:
             target = TargetDecoder(self.model)
         self.target = target
-        self.error_average = error_average
-        if error_average is None and objective.kind == GAUSSIAN and distance is None:
-            self.error_average = ErrorAverage()
-        self._logits = objective.kind == BCE and getattr(self.model, "makes_logits", False)
+        self.error_average = None
+        if objective.kind == GAUSSIAN and distance is None:
+            self.error_average = ErrorAverage() if error_average is None else error_average
+        logits = objective.kind == BCE and distance is None  # a distance compares images
+        self._logits = logits and getattr(self.model, "makes_logits", False)
         self._z_dim: int | None = getattr(self.model, "z_dim", None)
         self._modal = {
             side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]

@@ -119,6 +119,22 @@ def test_other_errors_of_a_model_of_logits_are_those_of_its_images(batch: Tensor
     assert VAEStep(model, *optimizers(model), VAEObjective())(batch, zero)["rec"].item() == pytest.approx(rec.item())
 
 
+@pytest.mark.parametrize("kind", ["bce", "gaussian"])
+def test_a_distance_compares_images_and_replaces_the_error(kind: Any, batch: Tensor) -> None:
+    model, seen = _model(makes_logits=True), []
+
+    def distance(images: Tensor, targets: Tensor) -> Tensor:
+        seen.append(images.detach())
+        return (images - targets).abs().flatten(1).sum(1)
+
+    expected = distance(model.decode(model.encode(batch)[0]), batch).mean().item()
+    options: dict[str, Any] = {"distance": distance, "error_average": ErrorAverage()}
+    zero = StepNoise(eps_real=torch.zeros(BATCH, Z, dtype=torch.float64))
+    metrics = VAEStep(model, *optimizers(model), VAEObjective(kind=kind), **options)(batch, zero)
+    assert torch.equal(seen[1], seen[0])
+    assert metrics["rec"].item() == pytest.approx(expected, rel=1e-12) and "decoder_std" not in metrics
+
+
 @pytest.mark.parametrize("preset", ["rings", "style32", "translation-shapes"])
 def test_bce_needs_a_model_with_a_sigmoid(preset: str) -> None:
     with pytest.raises(ConfigError, match='kind = "bce": expected one of mse, l1, gaussian; the model '):
