@@ -48,6 +48,10 @@ class KLAverage:
         change = (1.0 - _MEMORY) * torch.cat([counted, torch.ones_like(kl)])
         sums.copy_(torch.where(kl.isfinite(), _MEMORY * sums + change, sums))
 
+    def start_over(self) -> None:
+        """Forget all observations."""
+        self._sums.zero_()
+
     def mean(self, kl: Tensor) -> Tensor:
         """Compute the mean in nats, a scalar; NaN before the first observation, and 0.1 if it is less.
 

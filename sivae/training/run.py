@@ -367,7 +367,7 @@ class _Run:
                         self.record = record
                         scores += _score(config, record)
                         if saturation.begins(record):
-                            display.notice(f"from step {step:,} on: {saturation.words(config, record)}")
+                            display.notice(f"from step {step:,} on: {saturation.words(config.at(step), record)}")
                         status = _speed(config, step, milliseconds, images=task.counts_images)
                         display.update(step, status=status, detail=_losses(record))
                 # Not during a series of skipped updates: if it becomes a divergence, the run must go back to before it.

@@ -138,6 +138,8 @@ class Trainer:
                 optimizer.state.clear()
         if kind.scale_of_loss != before.scale_of_loss:
             self.guard.start_over()
+        if self.kl_average is not None and self._follows_kl(kind) and not self._follows_kl(before):
+            self.kl_average.start_over()  # as a run that resumes here has it
         if kind != before:
             self._graphs.clear()
             self._steps.clear()
@@ -161,6 +163,9 @@ class Trainer:
         if stage is None:
             return _Kind(phase, self.config.versions[version][1].batch_size, frozen, version)
         return _Kind(phase, stage.batch_size, frozen, version, stage.lod, stage.blend < 1.0, stage.beta_neg_factor)
+
+    def _follows_kl(self, kind: _Kind) -> bool:
+        return self.config.versions[kind.version][1].objective.follows_kl
 
     def _freeze(self, frozen: str | None) -> None:
         """Freeze one network, or none. In eval mode, batch norm is the same function for all batches."""
@@ -201,7 +206,7 @@ class Trainer:
             options=replace(self._options, accumulate=config.accumulate),
             apply=self.guard.apply,
             distance=self._distance,
-            kl_average=self.kl_average,
+            kl_average=self.kl_average if config.objective.follows_kl else None,
             error_average=self.error_average,
             target=self.target,
             prior_optimizer=self.optimizers.get("prior"),

@@ -26,6 +26,13 @@ def test_no_mean_is_known_before_the_first_observation() -> None:
     assert math.isnan(_mean(KLAverage()))
 
 
+def test_a_mean_that_starts_over_is_that_of_the_observations_since() -> None:
+    average = _after(50.0, 60.0)
+    average.start_over()
+    assert math.isnan(_mean(average))
+    assert _mean(_after(2.0, 3.0, average=average)) == _mean(_after(2.0, 3.0))
+
+
 def test_an_iteration_counts_98_percent_of_the_next_one() -> None:
     kls = [2.0, 3.0, 5.0]
     shares = [0.98**age for age in (2, 1, 0)]

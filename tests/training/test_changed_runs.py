@@ -14,6 +14,7 @@ from sivae.errors import ConfigError
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import best_checkpoint, list_checkpoints
+from sivae.training.diagnosis import Saturation
 from sivae.training.folder import read_config
 from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
@@ -58,6 +59,12 @@ def no_metrics(no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(task, "evaluate", lambda *_: {"nothing": 1.0})
 
 
+def _lose_checkpoints(folder: Path, *, after: int) -> None:
+    for path in list_checkpoints(folder / "checkpoints"):
+        if int(path.name) > after:
+            (path / "state.pt").write_bytes(b"damaged")
+
+
 def _stopped(folder: Path, config: RunConfig, task: Any, step: int = 13) -> Path:
     train_until(step, config, folder, task=task)
     return folder
@@ -86,17 +93,31 @@ def test_a_changed_run_lists_its_changes_and_a_stop_after_them_changes_nothing(k
     assert read_config(copied) == read_config(first)
 
 
-def test_a_run_that_lost_its_checkpoints_after_a_change_repeats_the_same_iterations(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("beta_neg", "later"), [(2.0, "auto"), ("auto", 2.0)])
+def test_a_run_that_lost_its_checkpoints_after_a_change_repeats_the_same_iterations(
+    beta_neg: Any, later: Any, tmp_path: Path
+) -> None:
     """The settings of an iteration are those that it had, also when it is computed again."""
-    folder = _stopped(tmp_path / "run", _images(keep_checkpoints=9), ImageTask)
-    train(read_config(folder).replace(batch_size=32, beta_kl=0.1), folder, resume=True, progress=False)
+    folder = _stopped(tmp_path / "run", _images(keep_checkpoints=9, beta_neg=beta_neg), ImageTask)
+    changes = {"batch_size": 32, "beta_kl": 0.1, "beta_neg": later}
+    train_until(18, read_config(folder).replace(**changes), folder, resume=True)
+    train(read_config(folder).replace(beta_neg=beta_neg), folder, resume=True, progress=False)
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     (damaged / "summary.json").unlink()
-    for path in list_checkpoints(damaged / "checkpoints"):
-        if int(path.name) > 10:
-            (path / "state.pt").write_bytes(b"damaged")
+    _lose_checkpoints(damaged, after=10)
     train(out=damaged, resume=True, progress=False)
     assert_same(damaged, folder)
+
+
+def test_a_warning_names_the_settings_of_its_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _stopped(tmp_path / "run", _points(keep_checkpoints=9, checkpoint_every=4), PointsTask)
+    train_until(17, read_config(folder).replace(beta_neg=7.0), folder, task=PointsTask, resume=True)
+    _lose_checkpoints(folder, after=8)
+    named: list[float] = []
+    monkeypatch.setattr(Saturation, "begins", lambda *_: True)
+    monkeypatch.setattr(Saturation, "words", lambda _, config, record: named.append(config.value("beta_neg")) or "")
+    train_until(17, read_config(folder), folder, task=PointsTask, resume=True)
+    assert named == [_points().value("beta_neg"), 7.0]  # in the records of steps 10 and 15
 
 
 def test_a_change_after_lost_checkpoints_replaces_the_changes_that_were_lost(tmp_path: Path) -> None:
