@@ -489,6 +489,16 @@ class RunConfig:
         ]
         return self.replace(changes=(*kept, *changes))
 
+    def with_length_at(self, after: int) -> RunConfig:
+        """Copy the settings with the length that the run had after `after` iterations, and the shares of that length.
+
+        The changes of the length after later iterations, which the run has lost, are no longer listed.
+        """
+        lost = [one for one in self.changes if one["after"] > after and one["key"] in OF_LENGTH]
+        before = {one["key"]: one["before"] for one in reversed(lost)}
+        kept = tuple(one for one in self.changes if one not in lost)
+        return self.replace(**{"steps": self.steps, "epochs": self.epochs, **before, "changes": kept})
+
     def check_longer(self, steps: int | None, epochs: float | None) -> None:
         """Refuse another length of a run that grows.
 

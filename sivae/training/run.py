@@ -150,16 +150,17 @@ def train(
                     )
                 say(_nothing_left(folder, config, finished["steps"]))
                 return {**finished, "run": str(folder)}
-        last, pace = None, 1.0
+        last, counted, pace = None, stored, 1.0
         if stored is not None and (longer or changed or config.data != stored.data):
             assert folder is not None
             last = load_latest(folder / CHECKPOINTS, lambda text: None)  # the run says later what is damaged
         trained = 0 if last is None else last.step
         if stored is not None and changed:
             config = config.with_changes_after(trained, stored)
-            if "batch_size" in changed and config.epochs is not None:
+            if config.batch_sizes != stored.batch_sizes and config.epochs is not None:
+                counted = stored.with_length_at(trained)  # without what was counted for sizes that are lost
                 pace = stored.at(trained + 1).batch_size / config.batch_size
-                config = config.replace(steps=None, epochs=config.epochs)
+                config = config.with_length_at(trained).replace(steps=None, epochs=config.epochs)
         config.check_processes(processes.count)
         device = _device_of(config, processes)
         notices = [threads_notice(config)]
@@ -170,10 +171,11 @@ def train(
         config = with_steps(task)
         if last is not None:
             _check_data(task, last)  # raises an error before anything is written
-        if stored is not None and (longer or pace != 1.0):
-            ran = _length_of(stored, last)
-            lengthened = config.replace(steps=ran, epochs=stored.epochs)
-            config = lengthened.for_longer(config.total_steps, config.epochs, trained, pace=pace)
+        if stored is not None and counted is not None and (longer or counted is not stored):
+            ran = counted.total_steps if counted.changes != stored.changes else _length_of(stored, last)
+            lengthened = config.replace(steps=ran, epochs=counted.epochs)
+            if longer or pace != 1.0 or lengthened != config:
+                config = lengthened.for_longer(config.total_steps, config.epochs, trained, pace=pace)
         del last
         if automatic:
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")

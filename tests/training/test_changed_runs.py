@@ -169,6 +169,35 @@ def test_a_run_of_epochs_keeps_them_with_another_batch_size(tmp_path: Path) -> N
     assert stored.samples_after(40) == 30 * 64 + 10 * 32
 
 
+@pytest.mark.parametrize(
+    ("asked", "steps", "rates"),
+    [
+        # 10 batches of 64 leave 857 images of the first epoch, which are 26 of 32 or 107 of 8; then three epochs.
+        ({"batch_size": 8}, 10 + 107 + 3 * 187, (10 + 36 * 8, 10 + 59 * 8)),
+        ({"batch_size": 64}, 92, (46, 69)),
+        ({"beta_kl": 0.1}, 10 + 26 + 3 * 46, (10 + 36 * 2, 10 + 59 * 2)),
+        ({"batch_size": 64, "epochs": 8}, 184, (46, 69)),
+    ],
+)
+def test_a_run_that_lost_a_change_of_batch_size_counts_its_epochs_without_it(
+    asked: dict[str, Any], steps: int, rates: tuple[int, int], tmp_path: Path
+) -> None:
+    config = _images(steps=None, epochs=4, milestones=(0.5, 0.75), rate_factor=0.1, keep_checkpoints=9)
+    folder = _stopped(tmp_path / "run", config, ImageTask, step=17)
+    train_until(23, read_config(folder).replace(batch_size=32), folder, resume=True)
+    _lose_checkpoints(folder, after=10)
+    train_until(13, read_config(folder).replace(**asked), folder, resume=True)
+    stored = read_config(folder)
+    assert stored.total_steps == steps
+    of_step = [stored.learning_rate_at(step) / stored.learning_rate for rate in rates for step in (rate, rate + 1)]
+    assert of_step == pytest.approx([1, 0.1, 0.1, 0.01])
+    assert all(one["after"] == 10 for one in stored.changes)
+    first = stored.with_length_at(0)
+    assert (first.steps, first.epochs, first.milestones) == (92, 4, (0.5, 0.75))
+    train_until(16, read_config(folder), folder, resume=True)
+    assert read_config(folder) == stored
+
+
 def test_the_images_of_an_epoch_are_read_once_with_two_batch_sizes(tmp_path: Path) -> None:
     config = _images(flip=False).replace(batch_size=32, changes=_changes(batch_size=(10, 64)))
     task = open_task(config, torch.device("cpu"))
