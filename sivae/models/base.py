@@ -17,7 +17,8 @@ from sivae.bounds import PRIOR_COMPONENTS
 from sivae.models.norm import running_statistics
 from sivae.models.priors import PRIORS, Components, LearnedPrior, MixturePrior, VampPrior
 
-_KL_PAIRS, _KL_SEED = 16, 0  # of the draws of an evaluation's kl
+_KL_PAIRS = 16  # draws of an evaluation's kl
+_KL_SEED, _KL_OFFSET = 0, (1 << 63) - 1  # the last offset: other noise of seed 0 begins with the first ones
 _IMAGES_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22
 
 
@@ -238,7 +239,7 @@ class VAEModel(nn.Module):
             components = self.prior_components()
             if components is None:
                 return ops.gaussian_kl(mu, logvar)
-            eps = ops.philox_normal(_KL_SEED, (1, _KL_PAIRS, self.z_dim), device=mu.device)
+            eps = ops.philox_normal(_KL_SEED, (1, _KL_PAIRS, self.z_dim), offset=_KL_OFFSET, device=mu.device)
             return components.kl(mu, logvar, eps.to(mu.dtype))
 
     def _set_prior(self, prior: str, components: int) -> None:

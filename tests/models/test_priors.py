@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from sivae import ops
 from sivae.models import build_model
-from sivae.models.latent import generate, prior_samples
+from sivae.models.latent import generate, prior_noise, prior_samples
 from sivae.models.priors import Components, MixturePrior, VampPrior
 from sivae.models.storage import load_model, save_model
 
@@ -147,6 +147,15 @@ def test_a_model_folder_keeps_a_learned_prior(name, prior, tmp_path):
     assert torch.equal(again.sample(4, generator=generator()), model.sample(4, generator=generator()))
     x = torch.rand(4, *model.sample_shape)
     assert torch.equal(again.kl(*again.encode(x)), model.kl(*model.encode(x)))
+
+
+def test_the_kl_of_an_evaluation_has_other_draws_than_the_samples_of_seed_0(monkeypatch):
+    model, used = build_model("mlp", **SMALL["mlp"], prior="mixture", prior_components=3), []
+    monkeypatch.setattr(Components, "kl", lambda self, mu, logvar, eps: used.append(eps) or mu.sum(1))
+    for _ in range(2):
+        model.kl(*model.encode(torch.rand(4, 2)))
+    assert torch.equal(used[0], used[1])
+    assert not torch.isin(used[0], prior_noise(0, 1_000, model.z_dim)).any()
 
 
 @pytest.mark.parametrize(("name", "prior"), LEARNED)
