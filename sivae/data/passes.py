@@ -13,7 +13,8 @@ Sizes = tuple[tuple[int, int], ...]
 class Passes:
     """Passes over a set of samples: each epoch takes whole batches, and leaves out the samples that fill none.
 
-    A new batch size does not begin a new epoch: the epoch goes on with the samples that it has not visited.
+    A new batch size does not begin a new epoch: the epoch goes on with the samples that it has not visited. An epoch
+    with no whole batch of the old size left is over, also where a smaller new batch would still fit.
 
     Attributes:
         count: number of samples that an epoch visits.

@@ -33,3 +33,8 @@ def test_a_batch_that_no_longer_fits_into_the_epoch_begins_the_next_one() -> Non
 def test_an_iteration_of_an_earlier_size_is_an_error() -> None:
     with pytest.raises(ValueError, match="step = 1: batches of 3 begin with step 2"):
         Passes(10, ((0, 2), (2, 3))).place(1)
+
+
+def test_an_epoch_without_another_whole_batch_is_over_also_for_a_smaller_size() -> None:
+    passes = Passes(39, ((0, 10), (48, 6)))  # 9 samples are left after the third batch of 10
+    assert passes.place(48) == (16, 0) and passes.place(54) == (17, 0)
