@@ -239,8 +239,8 @@ class BaseStep(Generic[AnyObjective]):
         pairs = zip(images, draws.chunk(len(images)), strict=True)
         return [augment(batch, of_batch, kinds, value_range) for batch, of_batch in pairs]
 
-    def _encode_real(self, part: Part) -> tuple[Tensor, Tensor]:
-        return self._encode(self._seen([part.x], part, "real")[0], part.condition)
+    def _encode_real(self, part: Part, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._encode(self._seen([part.x], part, "real")[0], condition)
 
     def _encode(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         try:

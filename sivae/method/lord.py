@@ -65,7 +65,7 @@ class LordStep(BaseStep[LordObjective]):
                     term = content.square().sum(1).mean()
                     weighted, name = objective.content_decay * term, "content_norm"
                 else:
-                    z, _ = self._encode(self._seen([part.x], part, "real")[0], None)
+                    z, _ = self._encode_real(part, None)
                     predicted = zip(model.split(z), model.split(codes.detach()), strict=True)
                     term = torch.stack([F.mse_loss(mine, code) for mine, code in predicted]).sum()
                     weighted, name = objective.code_weight * term, "code_error"

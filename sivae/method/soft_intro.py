@@ -114,7 +114,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
 
     def _start(self, part: Part) -> None:
         """Run E(x), and the passes of the decoder that both updates use."""
-        mu, logvar = self._encode_real(part)
+        mu, logvar = self._encode_real(part, part.condition)
         part.prior = self._prior(mu.device)
         z, kl = self._draw(mu, logvar, part.draws.of_real(mu), part.prior, partial(part.draws.of_kl, 1, "real"))
         part.z = self.model.latents_to_decode(z)
@@ -139,7 +139,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         """Draw new noise, and encode z again with the updated encoder."""
         part.draws = replace(part.draws, fresh=True)
         with torch.no_grad(), batch_statistics(self.model.encoder, update=False):
-            mu, logvar = self._encode_real(part)
+            mu, logvar = self._encode_real(part, part.condition)
             z = ops.reparameterize(mu, logvar, noise=part.draws.of_real(mu))
             part.z_leaf = part.z = self.model.latents_to_decode(z)
             part.prior = self._prior(mu.device)

@@ -29,7 +29,7 @@ class VAEStep(BaseStep[Any]):
         parts = self._parts(batch, noise, condition)
         for part in parts:
             with FORWARD:
-                mu, logvar = self._encode_real(part)
+                mu, logvar = self._encode_real(part, part.condition)
                 z, kl = self._draw(
                     mu, logvar, part.draws.of_real(mu), self._prior(mu.device), partial(part.draws.of_kl, 1, "real")
                 )
