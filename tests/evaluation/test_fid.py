@@ -268,11 +268,13 @@ class TestInception:
             inception(tmp_path / "missing.pth")
 
     def test_without_weights_it_says_which_file_and_which_extra(self) -> None:
-        with pytest.raises(FeaturesError, match=r"never downloaded: name the file weights-inception.*sivae\[fid\]"):
+        with pytest.raises(
+            FeaturesError, match=r"never downloaded: name the file weights-inception.*soft-intro-vae\[fid\]"
+        ):
             inception(None)
 
     @pytest.mark.usefixtures("absent")
     def test_without_the_package_it_says_which_extra(self, tmp_path: Path) -> None:
         torch.save({"layer.weight": torch.zeros(2, 3)}, tmp_path / "weights.pth")
-        with pytest.raises(FeaturesError, match=r"pip install 'sivae\[fid\]'"):
+        with pytest.raises(FeaturesError, match=r"pip install 'soft-intro-vae\[fid\]'"):
             inception(tmp_path / "weights.pth")

