@@ -146,6 +146,7 @@ def distribution() -> str:
 def machine() -> dict[str, Any]:
     """Describe this machine: versions, the distribution, devices by name, threads, and the backends of the ops.
 
+    `multiplies_bfloat16` has for each device what :func:`multiplies_bfloat16` says.
     `ops` maps backend and device to None where the backend runs, else to the reason why it does not. `native` describes
     how the native backend was compiled; None where it is missing.
     """
@@ -160,6 +161,7 @@ def machine() -> dict[str, Any]:
         "versions": versions(),
         "distribution": distribution(),
         "devices": {str(device): device_name(device) for device in devices},
+        "multiplies_bfloat16": {str(device): multiplies_bfloat16(device) for device in devices},
         "threads": torch.get_num_threads(),
         "ops": ops.backend_status(),
         "native": ops.native_build(),

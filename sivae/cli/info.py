@@ -30,6 +30,8 @@ def _text(facts: dict[str, Any]) -> str:
     lines = [f"{name:<9}{version}" for name, version in facts["versions"].items()]
     lines += [f"package  {facts['distribution']}"]
     lines += [f"{'devices':<9}{', '.join(f'{name} ({words})' for name, words in facts['devices'].items())}"]
+    for name, has in facts["multiplies_bfloat16"].items():
+        lines.append(f"{'bfloat16':<9}{name}: {'' if has else 'not '}multiplied in hardware")
     lines += [f"{'threads':<9}{facts['threads']}", "ops backends"]
     for backend, devices in facts["ops"].items():
         for device, reason in devices.items():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sivae.cli.parsing import Parser, number, switch, whole
+from sivae.cli.printing import notice
 from sivae.errors import ConfigError
 from sivae.fields import about, alternatives, types_of
 from sivae.objectives import OBJECTIVES
@@ -147,8 +148,11 @@ def run(given: argparse.Namespace) -> None:
         )
         _check_effects(config, changes)
         config.data.check_is_named(config.preset)
+        from sivae.training.resolved_settings import prior_notice
         from sivae.training.run import train
 
+        if (text := prior_notice(config)) and not given.quiet and os.environ.get("RANK", "0") == "0":
+            notice(text)
         summary = train(config, given.out, progress=not given.quiet)
     if os.environ.get("RANK", "0") == "0":
         _print_summary(summary)
@@ -221,7 +225,7 @@ def _add_options(parser: Parser, settings: typing.Iterable[Placed], config: RunC
         )
     for placed in settings:
         if placed.option:
-            _add_setting(groups[placed.part], placed)
+            _add_setting(groups[placed.part], placed, config)
 
 
 def _fitting(config: RunConfig | None) -> list[str]:
@@ -235,11 +239,13 @@ def _fitting(config: RunConfig | None) -> list[str]:
     return names
 
 
-def _add_setting(group: Any, placed: Placed) -> None:
+def _add_setting(group: Any, placed: Placed, config: RunConfig | None) -> None:
     """Add a setting as an option, whose type follows from the field's."""
     known = about(placed.field)
     kind, metavar = _word_type(_type_of(placed))
     several = typing.get_origin(alternatives(_type_of(placed))[0]) is tuple
+    if placed.field.name == "kind" and config is not None:
+        metavar = "{" + ",".join(config.objective.kinds_for(config)) + "}"
     default = "" if placed.value is MISSING else f" (default: {_shown(placed)})"
     group.add_argument(
         f"--{placed.option}",
@@ -330,7 +336,7 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
 def _print_summary(summary: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from sivae.cli.printing import notice, print_metrics
+    from sivae.cli.printing import print_metrics
     from sivae.training.folder import read_config
 
     metrics = {key: summary[key] for key in summary["metrics"]}

@@ -99,9 +99,9 @@ class Objective(Choice):
 
     kind: ErrorKind | None = setting(
         None,
-        help="The reconstruction error. gaussian: mse over twice the decoder's variance, which is learned. bce: the "
-        "cross entropy of values in [0, 1]; the decoder then ends in a sigmoid.",
-        metavar="{" + ",".join((*RUN_KINDS, CHAMFER)) + "}",
+        help="The reconstruction error. gaussian: mse over twice the decoder's variance, which is learned. bce, of the "
+        "model conv: the cross entropy of values in [0, 1]; the decoder then ends in a sigmoid. chamfer: the distance "
+        "of point clouds.",
     )
     perceptual: str | None = setting(
         None,
@@ -180,12 +180,29 @@ class Objective(Choice):
         Raises:
             ConfigError: the run does not fit.
         """
-        kinds: tuple[ErrorKind, ...] = (CHAMFER,)
-        if config.data.SAMPLES != "clouds":
-            kinds = tuple(kind for kind in RUN_KINDS if kind != BCE or config.model.MAKES_LOGITS)
-        if self.kind is not None and self.kind not in kinds:
-            why = f"; the model {config.model.name!r} has no sigmoid after its last layer" if self.kind == BCE else ""
-            raise ConfigError(f"kind = {show(self.kind)}: expected one of {', '.join(kinds)}{why}")
+        self.check_kind(self.kind, config)
+
+    @staticmethod
+    def kinds_for(config: Any) -> tuple[ErrorKind, ...]:
+        """Return the kinds of the reconstruction error that a run can have."""
+        if config.data.SAMPLES == "clouds":
+            return (CHAMFER,)
+        return tuple(kind for kind in RUN_KINDS if kind != BCE or config.model.MAKES_LOGITS)
+
+    def check_kind(self, kind: Any, config: Any) -> None:
+        """Refuse a kind of the reconstruction error that a run cannot have.
+
+        Args:
+            kind: what was given, of any type; None: the default, or a perceptual error.
+            config: the run's settings.
+
+        Raises:
+            ConfigError: it is not one of :meth:`kinds_for`.
+        """
+        kinds = self.kinds_for(config)
+        if kind is not None and kind not in kinds:
+            why = f"; the model {config.model.name!r} has no sigmoid after its last layer" if kind == BCE else ""
+            raise ConfigError(f"kind = {show(kind)}: expected one of {', '.join(kinds)}{why}")
 
     def make_step(self, *pair: Any, warm_up: bool = False, neg_factor: float = 1.0, **options: Any) -> Step:
         """Make the training step.

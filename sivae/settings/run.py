@@ -525,6 +525,8 @@ class RunConfig:
         for label, part in self.parts.items():
             part = own.get(label, part)
             inside = {key: changes.pop(key) for key in list(changes) if key in part.key_names()}
+            if label == "objective" and "kind" in inside and not {"data", "model"} & own.keys():
+                part.check_kind(inside["kind"], self)  # by the model's kinds, before the type's, which are more
             if inside:
                 own[label] = part.changed(**inside)
         for key, value in changes.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,8 @@ class InitialWeights:
                 ),
                 None,
             )
+            if layer == "prior" and problem is not None and (count := self._fitting_components(tensors, found)):
+                problem += f"; --prior-components {count} takes them"
             if problem is None:
                 taken |= {name: other for name, other in found.items() if other is not None}
             else:
@@ -96,8 +98,17 @@ class InitialWeights:
         named = {model.place_of(name) for layer, tensors in layers for name in tensors}
         unused = [layer for layer, names in _layers(self.model) if not named & {*map(self.model.place_of, names)}]
         words = f"started from {self.path}: {len(layers) - len(left)} of {plural(len(layers), 'layer')} taken"
+        mine, theirs_prior = (one.hyperparameters.get("prior", "standard") for one in (model, self.model))
+        words += f"; the prior is {theirs_prior} there and {mine} here" if mine != theirs_prior else ""
         words += f"; new here:{_listed(left)}" if left else ""
         return words + (f"; only there:{_listed(unused)}" if unused else "")
+
+    @staticmethod
+    def _fitting_components(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor | None]) -> int | None:
+        """Return the number of the other prior's components, if only the number does not fit; else None."""
+        if any((other := theirs[name]) is None or other.shape[1:] != tensor.shape[1:] for name, tensor in mine.items()):
+            return None
+        return next(len(other) for other in theirs.values() if other is not None)
 
     def _differences(self, model: VAEModel) -> str:
         """The settings of two models of one kind that differ, in words."""

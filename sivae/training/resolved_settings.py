@@ -179,13 +179,27 @@ def freeze_notice(config: RunConfig) -> str:
     return f"the {config.freeze} keeps random weights while it is frozen; --init-from names trained ones"
 
 
+def prior_notice(config: RunConfig) -> str:
+    """Describe that pseudo-inputs train badly in an introspective objective, and what to do; empty for other runs."""
+    if config.model.prior != "vamp" or not config.objective.SHARES_PASSES:
+        return ""
+    return (
+        f"the prior vamp trains badly with the objective {config.objective.name} (docs/priors.md): train it by "
+        "--objective vae, then a mixture that starts from that run, by --prior mixture --prior-components "
+        f"{config.model.prior_components} --init-from RUN"
+    )
+
+
 def changes_notice(config: RunConfig, after: int) -> str:
     """Describe what a resumed run changes after `after` iterations; empty if nothing."""
-    changes = [
-        f"{one['key']} {show(one['now'])} instead of {show(one['before'])}"
-        for one in config.changes
-        if one["after"] == after and one["key"] in changeable_keys()
-    ]
+    changes = []
+    for one in config.changes:
+        if one["after"] == after and one["key"] in changeable_keys():
+            words = f"{one['key']} {show(one['now'])} instead of {show(one['before'])}"
+            rate = config.learning_rate_at(after + 1)
+            if one["key"] == "learning_rate" and rate != one["now"]:
+                words += f" (by the schedule it is {rate:.4g} now)"
+            changes.append(words)
     return f"from step {after + 1:,} on: {', '.join(changes)}" if changes else ""
 
 

@@ -18,7 +18,7 @@ import torch
 import sivae
 from sivae.cli.main import VERBS, main
 from sivae.cli.train import help_of
-from sivae.machine import cpu_model
+from sivae.machine import cpu_model, multiplies_bfloat16
 from sivae.settings.presets import PRESETS
 from sivae.settings.run import RunConfig, placed_settings
 from tests.cli.running import run
@@ -59,6 +59,13 @@ def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for word in (*PRESETS, "--resume", "--checkpoint-every", "--objective", "sivae train PRESET --help"):
         assert word in out
     assert run(capsys, "--version")[1] == f"sivae {sivae.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("preset", "kinds"), [("digits", "mse,l1,gaussian,bce"), ("rings", "mse,l1,gaussian"), ("points-shapes", "chamfer")]
+)
+def test_the_help_of_a_preset_lists_the_errors_that_it_can_have(preset: str, kinds: str) -> None:
+    assert f"--kind {{{kinds}}} " in " ".join(help_of(preset).split())
 
 
 def test_the_help_of_a_preset_shows_its_options_with_its_values(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +188,9 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
     # Installed under its own name: `sivae` belongs to another project on the package index.
     assert facts["distribution"].startswith(("soft-intro-vae ", "none: the source tree "))
     assert facts["devices"]["cpu"] == cpu_model()
+    has = facts["multiplies_bfloat16"]["cpu"]
+    assert has is multiplies_bfloat16(torch.device("cpu"))  # decides --precision auto
+    assert f"bfloat16 cpu: {'' if has else 'not '}multiplied in hardware" in out
 
 
 @pytest.mark.parametrize(
@@ -225,6 +235,7 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train rings --device abacus", "device = 'abacus': sivae computes on cpu or cuda"),
         ("train rings --ops fastest", "ops = 'fastest': expected one of"),
         ("train --resume nowhere", "nowhere: there is no such folder; name the folder of a run"),
+        ("train digits --kind BCE", 'kind = "BCE": expected one of mse, l1, gaussian, bce\n'),
         ("train rings --kind bce", 'kind = "bce": expected one of mse, l1'),
         ("train cifar10", "the preset cifar10 needs images; name them by --data PATH"),
         ("train cifar10 --data nowhere", "nowhere"),

@@ -177,7 +177,7 @@ def test_a_run_cannot_be_resumed_with_other_clouds(tmp_path: Path) -> None:
     [
         ({"path": None}, "the preset points-shapes needs point clouds; name them by --data PATH"),
         ({"path": "/nowhere"}, "/nowhere does not exist"),
-        ({"path": "shapes:boat"}, "classes are boat; expected some of chair"),
+        ({"path": "shapes:boat"}, "there is no class 'boat'; choose from chair"),
         ({"batch_size": 40}, "batch_size = 40: .* has 18 clouds to train on; choose a smaller one"),
         ({"kind": "mse"}, 'kind = "mse": expected one of chamfer'),
         ({"perceptual": "vgg.pth"}, "perceptual: the samples are points, not images"),

@@ -14,6 +14,7 @@ from sivae.pretrained import from_pretrained
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints
+from sivae.training.initial import InitialWeights
 from sivae.training.run import train
 from sivae.training.tasks.points import PointsTask
 from tests.cli.running import run
@@ -98,6 +99,19 @@ def test_a_run_starts_a_prior_on_weights_without_one(tmp_path: Path, capsys: pyt
     train(_config("vamp", init_from=str(tmp_path / "first"), steps=4), tmp_path / "second")
     assert "new here:\n  prior" in capsys.readouterr().err
     assert from_pretrained(tmp_path / "second").prior is not None
+
+
+@pytest.mark.parametrize(("there", "here"), [("mixture", "mixture"), ("vamp", "vamp"), ("vamp", "mixture")])
+def test_a_prior_with_another_number_of_components_is_named_with_the_number_that_fits(there: str, here: str) -> None:
+    source, model = (_config(prior, prior_components=count) for prior, count in ((there, 4), (here, 10)))
+    words = InitialWeights("there", source.model.build(data_dim=2)).load_into(model.model.build(data_dim=2))
+    assert "prior (logits [4] there, [10] here; --prior-components 4 takes them)" in words
+
+
+def test_the_prior_that_is_not_taken_is_named() -> None:
+    source, model = (_config(prior).model.build(data_dim=2) for prior in ("mixture", "standard"))
+    words = InitialWeights("there", source).load_into(model)
+    assert "layers taken; the prior is mixture there and standard here; only there:\n  prior" in words
 
 
 def test_a_file_from_before_the_choice_has_the_standard_prior() -> None:

@@ -11,7 +11,7 @@ import torch
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.folder import read_config
-from sivae.training.resolved_settings import freeze_notice, resolve
+from sivae.training.resolved_settings import changes_notice, freeze_notice, prior_notice, resolve
 from sivae.training.run import train
 
 
@@ -73,3 +73,18 @@ def test_a_network_that_is_frozen_with_random_weights_is_named() -> None:
     assert freeze_notice(_short()) == freeze_notice(_short(freeze="encoder", init_from="run")) == ""
     said = freeze_notice(_short(freeze="encoder"))
     assert said == "the encoder keeps random weights while it is frozen; --init-from names trained ones"
+
+
+def test_pseudo_inputs_in_an_introspective_objective_are_named_with_what_to_do() -> None:
+    assert prior_notice(_short(prior="mixture")) == ""
+    assert prior_notice(preset_config("8gaussians", objective="vae", prior="vamp")) == ""
+    said = prior_notice(_short(prior="vamp", prior_components=7))
+    assert "badly with the objective soft-intro" in said and "--objective vae" in said
+    assert "--prior mixture --prior-components 7 --init-from RUN" in said
+
+
+@pytest.mark.parametrize(("after", "more"), [(1, ""), (3, " (by the schedule it is 1e-05 now)")])
+def test_a_changed_rate_is_named_with_what_the_schedule_makes_of_it(after: int, more: str) -> None:
+    change = {"after": after, "key": "learning_rate", "before": 5e-4, "now": 1e-4}
+    config = _short(milestones=(0.4,), rate_factor=0.1, learning_rate=1e-4, changes=(change,))
+    assert changes_notice(config, after) == (f"from step {after + 1} on: learning_rate 0.0001 instead of 0.0005{more}")

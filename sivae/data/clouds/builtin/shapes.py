@@ -39,8 +39,14 @@ class BuiltinShapes(CloudSet):
         self, part: Part, classes: Sequence[str] | None, *, points: int, normalize: Normalize, seed: int
     ) -> None:
         chosen = KINDS if classes is None else tuple(classes)
-        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(KINDS):
-            raise DataError(f"{NAME}: classes are {', '.join(chosen) or 'none'}; expected some of {', '.join(KINDS)}")
+        if unknown := [kind for kind in chosen if kind not in KINDS]:
+            words = " ".join(unknown[0].replace(",", " ").split())
+            several = f"; several are named by --data {NAME} --classes {words}" if "," in unknown[0] else ""
+            raise DataError(f"{NAME}: there is no class {unknown[0]!r}; choose from {', '.join(KINDS)}{several}")
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise DataError(
+                f"{NAME}: classes are {', '.join(chosen) or 'none'}; expected some of {', '.join(KINDS)}, each once"
+            )
         if not 0 <= seed < _SEEDS:
             raise DataError(f"{NAME}: seed = {seed}; expected a whole number from 0")
         self._part, self._seed, self._each = part, seed, COUNTS[part]

@@ -69,8 +69,12 @@ def test_test_shapes_are_in_other_cells_than_training_shapes() -> None:
 
 
 def test_wrong_classes_and_seeds_are_refused() -> None:
-    with pytest.raises(DataError, match="classes are dog; expected some of chair, table, plane, lamp"):
+    with pytest.raises(DataError, match=r"there is no class 'dog'; choose from chair, table, plane, lamp$"):
         open_clouds("shapes:dog")
+    with pytest.raises(DataError, match=r"no class 'chair,lamp'; .* by --data shapes --classes chair lamp$"):
+        open_clouds("shapes:chair,lamp")
+    with pytest.raises(DataError, match=r"classes are lamp, lamp; expected some of chair, .*, each once"):
+        open_clouds("shapes", classes=["lamp", "lamp"])
     assert open_clouds("shapes:lamp", classes=["lamp"]).class_names == ("lamp",)
     for classes in (["chair"], ["lamp", "chair"], []):
         with pytest.raises(
