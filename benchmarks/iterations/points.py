@@ -75,6 +75,8 @@ def _adams(model: MLPVAE, fused: bool | None) -> tuple[torch.optim.Adam, torch.o
 def plain_step(case: PointsCase, device: torch.device = CPU, *, fused: bool | None = None) -> PlainSoftIntroStep:
     """The baseline, with torch's default Adam or the fused one."""
     model = build_model(case, device)
+    # torch's own layers, never the package's one op for them.
+    model.encoder, model.decoder = nn.Sequential(*model.encoder.children()), nn.Sequential(*model.decoder.children())
     return plain_loop(model, _adams(model, fused), OBJECTIVE, case)
 
 

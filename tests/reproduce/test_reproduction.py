@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -155,10 +156,12 @@ def test_a_divergence_is_a_result(tmp_path: Path, use: Callable[..., None]) -> N
     assert log.stat().st_size == size  # it is over, and not tried again
 
 
-@pytest.mark.parametrize("name", ["settings.json", "elapsed.json", "runs/one/diverged.json", "runs/one/rollback.json"])
-def test_a_damaged_file_is_named_with_the_remedy(name: str, tmp_path: Path, use: Callable[..., None]) -> None:
-    use(("one", {"objective": "vae"}))
-    reproduce("toy", _SETTINGS, tmp_path / "toy", progress=False)
+@pytest.mark.parametrize("name", ["settings.json", "elapsed.json", "runs/vae/diverged.json", "runs/vae/rollback.json"])
+def test_a_damaged_file_is_named_with_the_remedy(
+    name: str, done: Path, tmp_path: Path, use: Callable[..., None]
+) -> None:
+    use(*_TWO)
+    shutil.copytree(done, tmp_path / "toy")
     (tmp_path / "toy" / name).write_text("[" * 10_000)
     with pytest.raises(RunFolderError, match=rf"toy/{name} is damaged: .* nested .*delete"):
         reproduce("toy", _SETTINGS, tmp_path / "toy", progress=False)

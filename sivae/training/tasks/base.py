@@ -89,7 +89,10 @@ class Task(ABC):
             free = available_memory()
         if needed > free:
             model = self.config.model
-            sizes = [key for key in model.key_names() if type(getattr(model, key)) in (int, tuple)]
+            unused = {"prior_components"} if model.prior == "standard" else set()
+            sizes = [
+                key for key in model.key_names() if type(getattr(model, key)) in (int, tuple) and key not in unused
+            ]
             raise ConfigError(
                 f"the networks have {count:,} parameters, which take {amount(needed)} with gradients and the "
                 f"optimizer's averages, more than the {amount(free)} free on {self._device}; choose less "

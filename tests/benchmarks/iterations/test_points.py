@@ -61,8 +61,8 @@ def test_steps_make_as_many_passes_as_the_matrix_products_assume():
         assert counter.get_total_flops() / one == pytest.approx(expected, rel=0.03)
 
 
-def test_the_model_is_of_plain_modules_and_the_paper_s_shape():
-    model = points.build_model(points.CASE)
+def test_the_plain_model_is_of_torch_s_modules_and_the_paper_s_shape():
+    model = points.plain_step(points.CASE).model
     modules = {type(module) for network in (model.encoder, model.decoder) for module in network.modules()}
     assert modules == {nn.Sequential, nn.Linear, nn.ReLU}
     sizes = [tuple(layer.weight.shape) for layer in model.encoder if isinstance(layer, nn.Linear)]
