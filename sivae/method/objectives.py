@@ -322,8 +322,8 @@ class VAEObjective(_ClassWeight):
         beta_kl_class: weight of the class's part of the kl, for models that separate the class from the content;
             beta_kl is then the content's weight. None: beta_kl.
         kind: the reconstruction error, see `sivae.ops.reconstruction_error`. "gaussian" is the squared error over
-            2 sigma^2, where sigma^2 is the mean squared error of a value over the iterations so far: the variance of
-            the decoder that makes the data most likely (sigma-VAE, Rybkin et al., ICML 2021). The record's rec is then
+            2 sigma^2, where sigma^2 is the running mean of the squared error of a value: the variance of the
+            decoder that makes the data most likely (sigma-VAE, Rybkin et al., ICML 2021). The record's rec is then
             -log p(x|z) in nats, and it has decoder_std, sigma.
         perceptual: file of VGG-16's weights, for a perceptual error instead of `kind`.
 

@@ -179,8 +179,8 @@ class _Features:
             return {}
 
 
-def _progress(run: Trained, features: _Features) -> list[dict[str, float]]:
-    """The KID at each checkpoint of a run."""
+def _progress(run: Trained, features: _Features, end: float) -> list[dict[str, float]]:
+    """The KID at each checkpoint of a run; at its end it is known."""
     from sivae.models.storage import load_model
     from sivae.training.checkpoint import list_checkpoints
     from sivae.training.folder import CHECKPOINTS
@@ -190,9 +190,9 @@ def _progress(run: Trained, features: _Features) -> list[dict[str, float]]:
     found = []
     for path in list_checkpoints(run.folder / CHECKPOINTS):
         step = int(path.name)
-        metrics = features.of(load_model(path))
-        if step in seconds and _KID in metrics:
-            found.append({"step": step, "seconds": seconds[step], "kid": metrics[_KID]})
+        if step in seconds:
+            kid = end if step == run.config.total_steps else features.of(load_model(path))[_KID]
+            found.append({"step": step, "seconds": seconds[step], "kid": kid})
     return found
 
 
@@ -211,7 +211,7 @@ def _measured(run: Trained, classifier: _Classifier, features: _Features) -> dic
     values["seconds"] = run.metric("train_seconds")
     values |= features.of(model)
     if features.missing is None:
-        values["progress"] = _progress(run, features)
+        values["progress"] = _progress(run, features, values[_KID])
     else:
         values["left_out"] = features.missing
     if classifier.accuracy is None:
