@@ -153,6 +153,11 @@ def counting(title: str, total: int, *, done: int = 0, enabled: bool = True) -> 
     return Progress(title, total, done=done, unit="images/s", patience=PATIENCE_SECONDS, enabled=enabled)
 
 
+def measuring(title: str, total: int, *, enabled: bool = True) -> Progress:
+    """A display that counts things that each take seconds."""
+    return Progress(title, total, patience=PATIENCE_SECONDS, enabled=enabled)
+
+
 def naming(title: str, total: int) -> Progress:
     """A display that prints a line for each thing as it begins, and none between."""
     return Progress(title, total, line_seconds=float("inf"))

@@ -55,7 +55,7 @@ def trainings(settings: Settings) -> list[Training]:
     return made
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """How every run ended, drawn and counted."""
     seeds = seeds_of(runs)
     found: _Found = {

@@ -50,7 +50,7 @@ def trainings(settings: Settings) -> list[Training]:
     return made
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """The figure of the first seed, and the metrics over all of them."""
     seeds = seeds_of(runs)
     _draw(folder / _FIGURE, runs, seeds[0])

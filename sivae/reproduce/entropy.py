@@ -58,7 +58,7 @@ def trainings(settings: Settings) -> list[Training]:
     ]
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """The discrete optimum, the optimum in the plane, and the trained models."""
     import torch
 

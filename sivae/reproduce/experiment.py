@@ -198,5 +198,12 @@ class Experiment(Protocol):
             ConfigError: a setting has no effect here, or is wrong.
         """
 
-    def report(self, settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
-        """Evaluate the trainings, by name, and draw into `folder`. Depends on nothing else, so it can be repeated."""
+    def report(self, settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
+        """Evaluate the trainings, by name, and draw into `folder`. Depends on nothing else, so it can be repeated.
+
+        Args:
+            settings: of the reproduction.
+            runs: the trainings.
+            folder: of the figures.
+            show: show progress on stderr where it takes long.
+        """

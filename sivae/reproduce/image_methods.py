@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sivae.errors import FeaturesError
+from sivae.progress import Progress, measuring
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import duration, figure, mean, mean_and_spread, over_seeds, table
 from sivae.words import plural
@@ -65,7 +66,7 @@ def trainings(settings: Settings) -> list[Training]:
     ]
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """Samples, reconstructions and paths; how far samples are from images, and what a classifier makes of them."""
     seeds = seeds_of(runs)
     ended: dict[Method, list[Trained]] = {
@@ -73,8 +74,9 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Rep
     }
     config = next(iter(runs.values())).config
     classifier = _Classifier(config)
-    with tempfile.TemporaryDirectory() as scratch:
-        features = _Features(config, Path(scratch))
+    models = sum(1 + len(_steps_between(run)) for group in ended.values() for run in group)
+    with tempfile.TemporaryDirectory() as scratch, measuring("measuring", models, enabled=show) as display:
+        features = _Features(config, Path(scratch), display)
         found = {method: [_measured(run, classifier, features) for run in group] for method, group in ended.items()}
     sections = []
     if drawn := all(ended.values()):
@@ -157,12 +159,14 @@ class _Features:
     Args:
         config: of a run on the images.
         scratch: folder for the features of the images.
+        display: counts the models that are compared.
 
     Attributes:
         missing: why samples cannot be compared, None where they can; known after a first call.
     """
 
-    def __init__(self, config: RunConfig, scratch: Path) -> None:
+    def __init__(self, config: RunConfig, scratch: Path, display: Progress) -> None:
+        self._display = display
         self._images, self._kept = Path(config.data.title), scratch / "reference.safetensors"
         self.missing: str | None = None
 
@@ -177,23 +181,33 @@ class _Features:
         except FeaturesError as error:
             self.missing = str(error)
             return {}
+        finally:
+            self._display.advance()
 
 
 def _progress(run: Trained, features: _Features, end: float) -> list[dict[str, float]]:
     """The KID at each checkpoint of a run; at its end it is known."""
     from sivae.models.storage import load_model
+
+    found = [
+        {"step": step, "seconds": seconds, "kid": features.of(load_model(path))[_KID]}
+        for step, (path, seconds) in _steps_between(run).items()
+    ]
+    ends = {"step": run.config.total_steps, "seconds": run.metric("train_seconds"), "kid": end}
+    return [*found, ends]
+
+
+def _steps_between(run: Trained) -> dict[int, tuple[Path, float]]:
+    """The checkpoints of a run before its end, by their iterations, each with the seconds of training before it."""
     from sivae.training.checkpoint import list_checkpoints
     from sivae.training.folder import CHECKPOINTS
     from sivae.training.recorder import read_records
 
     seconds = {record["step"]: record["seconds"] for record in read_records(run.folder)}
-    found = []
-    for path in list_checkpoints(run.folder / CHECKPOINTS):
-        step = int(path.name)
-        if step in seconds:
-            kid = end if step == run.config.total_steps else features.of(load_model(path))[_KID]
-            found.append({"step": step, "seconds": seconds[step], "kid": kid})
-    return found
+    paths = {int(path.name): path for path in list_checkpoints(run.folder / CHECKPOINTS)}
+    return {
+        step: (path, seconds[step]) for step, path in paths.items() if step in seconds and step < run.config.total_steps
+    }
 
 
 def _measured(run: Trained, classifier: _Classifier, features: _Features) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def trainings(settings: Settings) -> list[Training]:
     return []
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """The sheet, and the run's metrics."""
     import torch
 

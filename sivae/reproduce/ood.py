@@ -49,7 +49,7 @@ def trainings(settings: Settings) -> list[Training]:
     ]
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """Scores of the test images and of each other set, their separation, and the histograms of the first seed."""
     from sivae.detection.sets import open_set
     from sivae.evaluation.ood import SCORES, describe, separation

@@ -97,7 +97,7 @@ def reproduce(
         )
         if progress:
             print("evaluating, drawing", file=sys.stderr, flush=True)
-        report = experiment.report(settings, runs, folder)
+        report = experiment.report(settings, runs, folder, show=progress)
         facts = {
             "experiment": name,
             "command": _command(name, settings, out),

@@ -86,7 +86,7 @@ def _name(arm: str, value: float, seed: int) -> str:
     return f"{arm}-{ARMS[arm].key}{value:g}-seed{seed}"
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """How every run ended, drawn and counted."""
     outcomes = {
         name: [

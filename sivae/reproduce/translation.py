@@ -72,7 +72,7 @@ def trainings(settings: Settings) -> list[Training]:
     ]
 
 
-def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """The metrics of every run on the test images, and a grid of each method's first seed."""
     from sivae.training.measured_images import translation_metrics
     from sivae.training.tasks.translation import draw_translations

@@ -25,7 +25,7 @@ def experiment(*trainings: tuple[str, Mapping[str, Any]]) -> SimpleNamespace:
     def make(settings: Settings) -> list[Training]:
         return [Training(name, settings.configure("8gaussians", **values)) for name, values in trainings]
 
-    def report(settings: Settings, runs: Mapping[str, Trained], folder: Path) -> Report:
+    def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
         (folder / "toy.png").write_bytes(b"not really one")
         metrics = {name: run.metric("jsd") for name, run in runs.items()}
         return Report("About the toy.", [("What we see", "Little.")], {"jsd": metrics}, ["toy.png"])
