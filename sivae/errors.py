@@ -89,6 +89,12 @@ class ModelFileError(SivaeError, ValueError):
     """A file of a model that cannot be used."""
 
 
+class NoModelError(ModelFileError):
+    """A path where no trained model is."""
+
+    exit_code = 2
+
+
 class FeaturesError(SivaeError, ValueError):
     """The network that metrics of samples need is missing, or its stored features do not fit."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sivae.errors import ModelFileError
+from sivae.errors import ModelFileError, NoModelError
 from sivae.models import VAEModel
 from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, load_model
 
@@ -46,7 +46,7 @@ def _model_folder(path: Path) -> Path:
     if (path / _CHECKPOINTS).is_dir():
         steps = _steps(path / _CHECKPOINTS)
         if not steps:
-            raise ModelFileError(f"{path} has no checkpoint yet; train on with sivae train --resume {path}")
+            raise NoModelError(f"{path} has no checkpoint yet; train on with sivae train --resume {path}")
         path = steps[-1]
         if (path / DESCRIPTION).exists():
             return path
@@ -56,10 +56,10 @@ def _model_folder(path: Path) -> Path:
             f"network and load {MODEL} into it, or train again"
         )
     if path.is_file():
-        raise ModelFileError(
+        raise NoModelError(
             f"{path} is a file, expected a folder; an official checkpoint becomes one by "
             f"sivae import-checkpoint {path} --out DIR"
         )
     if not path.exists():
-        raise ModelFileError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's")
-    raise ModelFileError(f"{path} holds neither {DESCRIPTION} nor {_CHECKPOINTS}/; name a model's or a run's folder")
+        raise NoModelError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's")
+    raise NoModelError(f"{path} holds neither {DESCRIPTION} nor {_CHECKPOINTS}/; name a model's or a run's folder")

@@ -105,6 +105,7 @@ _REMEDIES = {
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.EAGAIN: "allow more processes and threads (ulimit -u), or end others",
 }
+_WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _ANY_REMEDY = "check the path, its permissions and the space left"
 _MEMORY_REMEDY = "end other programs, or use a machine or a --device with more memory"
 
@@ -171,7 +172,8 @@ def _run(given: list[str]) -> None:
             error = OSError(errno.EAGAIN, str(error))
         if isinstance(error, OSError):
             where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror or error}; {_REMEDIES.get(error.errno or 0, _ANY_REMEDY)}", 1)
+            remedy = _REMEDIES.get(error.errno or 0, _ANY_REMEDY)
+            _fail(f"{where}{error.strerror or error}; {remedy}", 2 if error.errno in _WRONG_PATHS else 1)
         if debug:
             sys.exit(1)
         raise

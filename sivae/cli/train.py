@@ -27,6 +27,7 @@ from sivae.settings.run import (
     Placed,
     RunConfig,
     changeable_keys,
+    check_one_length,
     every_setting,
     placed_settings,
     resumable_keys,
@@ -148,11 +149,8 @@ def run(given: argparse.Namespace) -> None:
         )
         _check_effects(config, changes)
         config.data.check_is_named(config.preset)
-        from sivae.training.resolved_settings import prior_notice
         from sivae.training.run import train
 
-        if (text := prior_notice(config)) and not given.quiet and os.environ.get("RANK", "0") == "0":
-            notice(text)
         summary = train(config, given.out, progress=not given.quiet)
     if os.environ.get("RANK", "0") == "0":
         _print_summary(summary)
@@ -327,8 +325,11 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
             f"{refused[0]} does not go with --resume, as the run's own settings apply; leave it out, or start a new "
             "run without --resume (--init-from RUN takes a run's weights)"
         )
-    config = read_config(given.resume).replace(**changes) if changes else None
-    if config is not None:
+    config = None
+    if changes:
+        stored = read_config(given.resume)
+        check_one_length(changes, grows=stored.growth.grows)
+        config = stored.replace(**changes)
         _check_effects(config, changes)
     return train(config, given.resume, resume=True, progress=not given.quiet)
 

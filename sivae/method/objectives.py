@@ -171,6 +171,10 @@ class Objective(Choice):
         """
         return []
 
+    def strongest_push(self, beta_neg: float) -> float | None:
+        """Return the push that an automatic `beta_neg` of a record has, if no weight reaches `neg_push`; else None."""
+        return None
+
     def check(self, config: Any) -> None:
         """Refuse a run that the objective does not fit.
 
@@ -228,6 +232,15 @@ class ElboObjective(Objective):
     def elbo_weights(self) -> tuple[float, float]:
         """See :meth:`Objective.elbo_weights`."""
         return self.beta_rec, self.beta_kl
+
+    def check(self, config: Any) -> None:
+        """See :meth:`Objective.check`."""
+        super().check(config)
+        if self.beta_rec == self.beta_kl == 0:
+            raise ConfigError(
+                "beta_rec = 0 and beta_kl = 0: nothing would be learned from real samples, expected one above 0; give "
+                "another --beta-rec or --beta-kl"
+            )
 
     def score(self, record: Mapping[str, Any]) -> float | None:
         """Compute the negative ELBO of real samples with the objective's weights."""
@@ -556,6 +569,11 @@ class SoftIntroObjective(_ClassWeight):
         unit = self.alpha * scale * kl_real.mean(kl_fakes)  # exponents for each unit of beta_neg
         exponent = _larger_exponent(self.neg_push * self.beta_kl * unit)
         return torch.where(unit.isnan(), self.beta_kl, exponent / unit)
+
+    def strongest_push(self, beta_neg: float) -> float | None:
+        """See :meth:`Objective.strongest_push`."""
+        push = beta_neg / (math.e * self.beta_kl) if self.follows_kl else math.inf
+        return push if push < self.neg_push * (1.0 - NEGLIGIBLE) else None
 
     @property
     def needs_fake_rec(self) -> bool:

@@ -13,7 +13,7 @@ from sivae.objectives import OBJECTIVES, SoftIntroObjective
 from sivae.settings.data import CloudData, Data, DensityData, DigitsData, ImageData, ShapesData
 from sivae.settings.growth import SMALLEST, FixedSize, Growing
 from sivae.settings.models import MLP, Conv, Norm, PointNet, Style, Translation
-from sivae.settings.run import RunConfig
+from sivae.settings.run import RunConfig, check_one_length
 
 Source = Literal["published", "ours"]
 DEFAULT_OBJECTIVE = SoftIntroObjective.NAME
@@ -437,6 +437,7 @@ def preset_config(
         config = _at_full_size(config, config.growth, changes)
     if config.growth.grows and "batch_size" in changes:
         raise ConfigError("batch_size: a growing run has one for each resolution; give stage_batches, or growth none")
+    check_one_length(changes, grows=config.growth.grows)
     return config.replace(**changes)
 
 

@@ -543,11 +543,28 @@ class RunConfig:
         if not homes:
             return fields.unknown(key, every_key())
         label, names = homes
+        option = next(placed.option for placed in every_setting() if placed.field.name == key)
+        if option.replace("-", "_") != key:
+            key = f"{key} (--{option})"
         shown = fields.show(list(value) if isinstance(value, tuple) else value)
         choose = f"choose the {label}" if label in ("objective", "growth") else f"choose a preset with the {label}"
         return (
             f"{key} = {shown}: it has no effect with the {label} {self.parts[label].name!r}; "
             f"leave it out, or {choose} {' or '.join(names)}"
+        )
+
+
+def check_one_length(changes: Mapping[str, Any], *, grows: bool) -> None:
+    """Refuse changes of both steps and epochs, except for a run that grows: its steps scale the epochs' schedule.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    steps, epochs = changes.get("steps"), changes.get("epochs")
+    if steps is not None and epochs is not None and not grows:
+        raise ConfigError(
+            f"steps = {fields.show(steps)}: epochs = {fields.show(epochs)} are given too, expected one of the two; "
+            "leave the other out"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,28 +12,70 @@ from sivae.method.objectives import SATURATED, Objective, Symptom, far_above
 from sivae.settings.run import RunConfig
 
 _RECENT = 20  # number of records that count as the recent past
-_SATURATED_RECORDS = 10  # in a row
+_LASTING_RECORDS = 10  # in a row
 _GROWN = 3.0  # a reconstruction error this many times its best has exploded
 
 
-class Saturation:
-    """Detects, once a run, that the exp-ELBO of fakes has stayed at 0 for several records."""
+class Lasting(ABC):
+    """Detects, once a run, that something has been so for several records."""
 
     def __init__(self) -> None:
         self._records, self._noticed = 0, False
 
-    def begins(self, record: Mapping[str, Any]) -> bool:
-        """Return whether the run counts as saturated from this record on."""
-        exp_elbo = record.get("exp_elbo_fake")
-        self._records = self._records + 1 if exp_elbo is not None and exp_elbo < SATURATED else 0
-        begins = self._records >= _SATURATED_RECORDS and not self._noticed
+    def begins(self, config: RunConfig, record: Mapping[str, Any]) -> bool:
+        """Return whether it counts as lasting from this record on.
+
+        Args:
+            config: the settings of the record's iteration.
+            record: of `metrics.jsonl`.
+        """
+        self._records = self._records + 1 if self.holds(config, record) else 0
+        begins = self._records >= _LASTING_RECORDS and not self._noticed
         self._noticed = self._noticed or begins
         return begins
+
+    @abstractmethod
+    def holds(self, config: RunConfig, record: Mapping[str, Any]) -> bool:
+        """Return whether it is so in a record."""
+
+    @abstractmethod
+    def words(self, config: RunConfig, record: Mapping[str, Any]) -> str:
+        """Describe it, with what to do."""
+
+
+class Saturation(Lasting):
+    """The exp-ELBO of fakes is 0."""
+
+    def holds(self, config: RunConfig, record: Mapping[str, Any]) -> bool:
+        """See :meth:`Lasting.holds`."""
+        exp_elbo = record.get("exp_elbo_fake")
+        return exp_elbo is not None and exp_elbo < SATURATED
 
     def words(self, config: RunConfig, record: Mapping[str, Any]) -> str:
         """Describe the cause and the remedy."""
         cause, remedy = config.objective.symptoms(lambda name: record.get(name, math.nan))[0]
         return f"{cause}; {remedy}, in a new run (docs/tuning.md)"
+
+
+class WeakPush(Lasting):
+    """No automatic beta_neg reaches the push that was asked for."""
+
+    def holds(self, config: RunConfig, record: Mapping[str, Any]) -> bool:
+        """See :meth:`Lasting.holds`."""
+        return _strongest_push(config, record) is not None
+
+    def words(self, config: RunConfig, record: Mapping[str, Any]) -> str:
+        """Describe what is reached."""
+        return (
+            f"no beta_neg pushes fakes as --neg-push {config.value('neg_push'):g} asks for; the run takes the one that "
+            f"pushes most, {record['beta_neg']:.4g}, with a push of {_strongest_push(config, record):.2g} "
+            "(docs/tuning.md)"
+        )
+
+
+def _strongest_push(config: RunConfig, record: Mapping[str, Any]) -> float | None:
+    beta_neg = record.get("beta_neg")
+    return None if beta_neg is None else config.objective.strongest_push(beta_neg)
 
 
 def diagnose(

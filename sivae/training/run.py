@@ -21,7 +21,7 @@ from sivae.progress import Progress
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.checkpoint import Checkpoint, list_checkpoints, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
-from sivae.training.diagnosis import Saturation, diagnose
+from sivae.training.diagnosis import Saturation, WeakPush, diagnose
 from sivae.training.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -46,6 +46,7 @@ from sivae.training.resolved_settings import (
     changes_notice,
     freeze_notice,
     growth_notice,
+    prior_notice,
     resolve,
     resumed,
     sample_every,
@@ -181,7 +182,7 @@ def train(
             notices.append(f"precision: {config.precision}, chosen for {config.data.SAMPLES} on this device")
         if changed:
             notices.append(changes_notice(config, trained))
-        for text in filter(None, [growth_notice(config), freeze_notice(config), *notices]):
+        for text in filter(None, [growth_notice(config), freeze_notice(config), prior_notice(config), *notices]):
             say(text)
         initial = None
         if config.init_from is not None and (folder is None or not list_checkpoints(folder / CHECKPOINTS)):
@@ -336,7 +337,7 @@ class _Run:
                 recorder = Recorder(self.folder, start, display.notice, last=recorded)
                 stack.callback(recorder.close)
             alone = self.processes.count == 1
-            saturation = Saturation()
+            watched = (Saturation(), WeakPush())
             scores: list[float] = []
             if checkpoint is not None and start > config.compares_after:
                 scores = list(checkpoint.state["scores"])
@@ -368,8 +369,9 @@ class _Run:
                         )
                         self.record = record
                         scores += _score(config, record)
-                        if saturation.begins(record):
-                            display.notice(f"from step {step:,} on: {saturation.words(config.at(step), record)}")
+                        for one in watched:
+                            if one.begins(config.at(step), record):
+                                display.notice(f"from step {step:,} on: {one.words(config.at(step), record)}")
                         status = _speed(config, step, milliseconds, images=task.counts_images)
                         display.update(step, status=status, detail=_losses(record))
                 # Not during a series of skipped updates: if it becomes a divergence, the run must go back to before it.

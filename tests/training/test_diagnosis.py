@@ -10,7 +10,7 @@ import pytest
 
 from sivae.objectives import OBJECTIVES, SoftIntroObjective, VAEObjective
 from sivae.settings.presets import preset_config
-from sivae.training.diagnosis import Saturation, diagnose
+from sivae.training.diagnosis import Saturation, WeakPush, diagnose
 
 _HEALTHY = {"rec": 100.0, "kl_real": 50.0, "kl_fake": 60.0, "exp_elbo_fake": 1e-2}
 
@@ -87,9 +87,20 @@ def test_the_advice_names_settings_of_the_objective(objective: str) -> None:
 def test_a_saturated_run_is_noticed_once() -> None:
     saturation, config = Saturation(), preset_config("rings")
     records = [{**_HEALTHY, "exp_elbo_fake": value} for value in [0.0] * 9 + [1e-2] + [0.0] * 30]
-    begins = [saturation.begins(record) for record in records]
+    begins = [saturation.begins(config, record) for record in records]
     assert begins.index(True) == 19 and sum(begins) == 1  # nine in a row may be an accident, ten are not
     words = saturation.words(config, records[-1])
     assert "saturated at 0" in words and "lower --beta-neg" in words
     vae = Saturation()
-    assert not any(vae.begins({"rec": 1.0, "kl_real": 1.0}) for _ in range(30))
+    assert not any(vae.begins(config, {"rec": 1.0, "kl_real": 1.0}) for _ in range(30))
+
+
+def test_a_push_that_no_weight_reaches_is_noticed() -> None:
+    config = preset_config("rings", beta_neg="auto", beta_kl=0.2, neg_push=0.6)
+    # The push of beta_neg b is b / beta_kl e^(-x) with an exponent x >= 1, so below e * 0.6 * 0.2 it is less than 0.6.
+    reached, short = (WeakPush() for _ in range(2))
+    assert not any(reached.begins(config, {"beta_neg": 0.327}) for _ in range(30))
+    assert [short.begins(config, {"beta_neg": 0.3}) for _ in range(12)].index(True) == 9
+    assert "the one that pushes most, 0.3, with a push of 0.55" in short.words(config, {"beta_neg": 0.3})
+    for other in (preset_config("rings"), preset_config("rings", objective="vae")):
+        assert not any(WeakPush().begins(other, {"beta_neg": 0.1, "rec": 1.0}) for _ in range(30))
