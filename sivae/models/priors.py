@@ -134,10 +134,10 @@ class VampPrior(nn.Module):
         return Components(self.logits.softmax(0), *encode(inputs))
 
     @torch.no_grad()
-    def start_from(self, samples: Tensor) -> None:
-        """Replace the pseudo-inputs by samples [N, *sample_shape], in turn where there are fewer than K."""
-        rows = torch.arange(len(self.inputs), device=samples.device) % len(samples)
-        self.inputs.copy_(samples[rows])
+    def start_from(self, samples: Tensor, first: int) -> None:
+        """Replace the pseudo-inputs from number `first` on by samples [N, *sample_shape], in turn if they are fewer."""
+        rows = torch.arange(len(self.inputs) - first, device=samples.device) % len(samples)
+        self.inputs[first:] = samples[rows]
 
 
 LearnedPrior = MixturePrior | VampPrior

@@ -122,8 +122,8 @@ class Trainer:
         """Run iteration `step`, counted from 1, on this process's rows of the batch, without waiting for the device."""
         for optimizer in self.optimizers.values():
             set_rate(optimizer, self.rate_at(step))
-        if step == 1 and self._starts_prior:
-            self._start_prior(batch)
+        if self._starts_prior:
+            self._start_prior(batch, step)
         kind = self._kind_of(step)
         before = self._kind_of(step - 1) if step > 1 else kind
         at_step(self.model, self.config, step)
@@ -149,10 +149,18 @@ class Trainer:
             self._graphs[kind] = GraphedCall(lambda x, c: self._iteration(kind, x, c), generators=[self.generator])
         return self._graphs[kind](batch, condition)
 
-    def _start_prior(self, batch: Tensor) -> None:
-        """Make the first process's samples the pseudo-inputs of all processes."""
+    def _start_prior(self, batch: Tensor, step: int) -> None:
+        """Make the first process's samples the pseudo-inputs of all processes; those of a batch may be fewer.
+
+        Equal pseudo-inputs have equal gradients and would stay equal, so each batch replaces what the earlier ones
+        did not fill.
+        """
         assert isinstance(self.model.prior, VampPrior)
-        self.model.prior.start_from(batch)
+        first = (step - 1) * len(batch)
+        if first >= len(self.model.prior.inputs):
+            self._starts_prior = False
+            return
+        self.model.prior.start_from(batch, first)
         self._processes.copy_from_first([self.model.prior.inputs.data])
         if self.averaged is not None and self.averaged.model.prior is not None:
             self.averaged.model.prior.load_state_dict(self.model.prior.state_dict())

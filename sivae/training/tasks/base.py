@@ -76,8 +76,15 @@ class Task(ABC):
         """Refuse networks that cannot be trained in the free memory of the device, before anything is written.
 
         Raises:
-            ConfigError: their weights, gradients and optimizer states alone take more.
+            ConfigError: their weights, gradients and optimizer states alone take more, or there are more pseudo-inputs
+                than samples to start from.
         """
+        wanted = self.config.model.prior_components if self.config.model.prior == "vamp" else 0
+        if self.data_size is not None and wanted > self.data_size:
+            raise ConfigError(
+                f"prior_components = {wanted:,}: pseudo-inputs start as samples, and there are {self.data_size:,}; "
+                "expected no more than these"
+            )
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in self.build_model().parameters())
         copies = 4 if self.config.ema_half_life is None else 5  # weights, gradients, Adam's two averages

@@ -129,14 +129,14 @@ def test_an_array_named_val_alone_is_no_part(tmp_path: Path) -> None:
 def test_shapes_of_neither_part_are_named(part: Part, tmp_path: Path) -> None:
     said: list[str] = []
     files = {name: npy(points(0, 5, 9)) for name in ("train.npy", "test.npy")}
-    assert len(open_clouds(as_folder(tmp_path / "a", files), part=part, notice=said.append)) == 5
+    assert len(open_clouds(as_folder(tmp_path / "a", files), part=part, points=9, notice=said.append)) == 5
     assert said == []
     more = {name: npy(points(0, 5, 9)) for name in ("extra.npy", "x.npy", "y.npy")} | {
         "val/1.off": OFF,
         "val/2.off": OFF,
     }
     both = as_folder(tmp_path / "b", files | more)
-    assert len(open_clouds(both, part=part, notice=said.append)) == 5
+    assert len(open_clouds(both, part=part, points=9, notice=said.append)) == 5
     assert said == [
         f"{both}: left out: shapes of extra.npy (5), x.npy (5), y.npy (5) and 1 more; only those of the parts train "
         "and test are read; move the others into a folder of such a name"
@@ -144,7 +144,7 @@ def test_shapes_of_neither_part_are_named(part: Part, tmp_path: Path) -> None:
     said.clear()
     (both / "x.npy").unlink()
     (both / "test.npy").unlink()
-    assert len(open_clouds(both, part="train", notice=said.append)) == 5
+    assert len(open_clouds(both, part="train", points=9, notice=said.append)) == 5
     assert len(said) == 1
     assert "shapes of extra.npy (5) and y.npy (5);" in said[0]  # those of val are the test part
 
@@ -255,9 +255,17 @@ def test_a_set_that_states_no_parts_says_which_of_its_tenths_is_read(tmp_path: P
     (tmp_path / "clouds.npy").write_bytes(npy(points(0, 20, 8)))
     for part, count in (("train", 18), ("test", 2)):
         said: list[str] = []
-        assert len(open_clouds(tmp_path / "clouds.npy", part=part, notice=said.append)) == count
+        assert len(open_clouds(tmp_path / "clouds.npy", part=part, points=8, notice=said.append)) == count
         words = "no folders or files named train or test, so the last tenth of each class is the test part; read: the"
         assert len(said) == 1 and f"{words} {part} part, {count} of 20 shapes" in said[0]
+
+
+def test_clouds_of_fewer_points_are_said_to_be_filled_up(tmp_path: Path) -> None:
+    (tmp_path / "clouds-train.npy").write_bytes(npy(points(0, 20, 8)))
+    for count, words in ((8, []), (9, ["{}/clouds-train.npy, row 0 has 8 points: random ones are repeated, up to 9"])):
+        said: list[str] = []
+        open_clouds(tmp_path / "clouds-train.npy", points=count, notice=said.append)
+        assert [one for one in said if "repeated" in one] == [one.format(tmp_path) for one in words]
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist-5k"])
