@@ -212,7 +212,7 @@ def _estimate(
     samples: int,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mu, logvar = (values.double() for values in model.encode(x, condition))  # [B, z]
+    mu, logvar = (values.double().flatten(1) for values in model.encode(x, condition))  # [B, z]
     kl, prior = _kl(model, mu, logvar), model.prior_components()
     scale = (0.5 * logvar).exp()
     log_sum = torch.full_like(kl, -math.inf)
@@ -225,7 +225,8 @@ def _estimate(
             z = mu + scale * eps
             log_ratio = _log_ratio(z, eps, logvar, prior)
             given = None if condition is None else condition.repeat(len(eps), 1)
-            again = model.render(z.to(x.dtype).flatten(0, 1), given)  # [k B, ...]
+            latents = z.to(x.dtype).view(-1, *model.latent_shape)
+            again = model.render(latents, given)  # [k B, ...]
             target = x if len(eps) == 1 else x.expand(len(eps), *x.shape).flatten(0, 1)
             rec = density.error(again, target).double().view_as(log_ratio)
             log_x = -density.precision * rec - constant

@@ -80,11 +80,11 @@ class Part:
         x: real samples [B, ...].
         condition: [B, condition_dim], or None.
         draws: noise of these rows.
-        z: draws from q(z|x), [B, z_dim], with the graph of the encoder.
+        z: draws from q(z|x), [B, *latent_shape], with the graph of the encoder.
         z_leaf: the same values without a graph; the passes that both updates use start here.
         prior: the learned prior's components in this update; None for the standard prior.
-        noise: noise of the prior samples, [B, noise_dim].
-        z_prior: the prior samples, [B, z_dim], a leaf where the learned prior trains.
+        noise: noise of a learned prior's samples, [B, noise_dim].
+        z_prior: the prior samples, of the shape of z, a leaf where the learned prior trains.
         rec: reconstruction error, a scalar.
         kl_real: KL divergence of the real samples with the objective's weights, a scalar.
         kl_metrics: the kl and its parts, for the record.
@@ -161,7 +161,7 @@ class BaseStep(Generic[AnyObjective]):
             self.error_average = ErrorAverage() if error_average is None else error_average
         logits = objective.kind == BCE and distance is None  # a distance compares images
         self._logits = logits and getattr(self.model, "makes_logits", False)
-        self._z_dim: int | None = getattr(self.model, "z_dim", None)
+        self._latent_shape: tuple[int, ...] | None = getattr(self.model, "latent_shape", None)
         self._modal = {
             side: [layer for layer in network.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
             for side, network in (("encoder", self.model.encoder), ("decoder", self.model.decoder))
@@ -250,8 +250,9 @@ class BaseStep(Generic[AnyObjective]):
             self._explain(error, "encoder", x)
             raise
         mu, logvar = mu_and_logvar(heads)
-        if mu.shape[0] != x.shape[0] or self._z_dim not in (None, mu.shape[1]):
-            expected = [x.shape[0], "z_dim" if self._z_dim is None else self._z_dim]
+        shape = self._latent_shape
+        if mu.shape[0] != x.shape[0] or (shape is not None and mu.shape[1 : 1 + len(shape)] != shape):
+            expected = [x.shape[0], *(("z_dim",) if shape is None else shape)]
             raise ValueError(
                 f"{type(self).__name__}: the model's encoder returned mu of shape {list(mu.shape)} for a batch of "
                 f"shape {list(x.shape)}, expected {expected}; change its last layer"
@@ -278,7 +279,7 @@ class BaseStep(Generic[AnyObjective]):
         prior: Components | None,
         of_kl: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Draw z [B, z_dim] of the posteriors, and compute their kl [B].
+        """Draw z of the posteriors, in the shape of mu, and compute their kl [B], summed over all of a sample's values.
 
         Args:
             mu, logvar, noise: as for :func:`sivae.ops.reparameterize`.

@@ -16,7 +16,7 @@ from sivae.models.priors import KL_PAIRS
 
 @dataclass(frozen=True, kw_only=True)
 class StepNoise:
-    """The noise draws of one step, each [B, z_dim]; a draw that is None comes from the step's generator.
+    """The noise draws of one step, each of the shape of z; a draw that is None comes from the step's generator.
 
     In the names, "rec" and "fake" are the fakes that are reconstructions and decoded prior samples; "encoder" and
     "decoder" are the updates that re-encode them. `eps_rec_decoder` and `eps_fake_decoder` are used only if the gamma_r
@@ -68,14 +68,14 @@ class Draws:
     fresh: bool = False
 
     def prior(self, like: Tensor) -> Tensor:
-        """Draw the noise of prior samples, of the shape of `like`, [B, noise_dim]."""
+        """Draw the noise of prior samples, of the shape of `like`: that of z, or [B, noise_dim] of a learned prior."""
         given, offset = (
             (self.given.prior_decoder, _FRESH_PRIOR_OFFSET) if self.fresh else (self.given.prior, _PRIOR_OFFSET)
         )
         return self._normal(offset, 1, like) if given is None else given[self.rows]
 
     def of_real(self, like: Tensor) -> Tensor | ops.PhiloxNoise:
-        """Draw eps of the real samples' posteriors, [B, z_dim]."""
+        """Draw eps of the real samples' posteriors, of the shape of z."""
         if self.fresh:
             return self._eps(("eps_real_decoder",), _FRESH_REAL_OFFSET, like)
         return self._eps(("eps_real",), _REAL_OFFSET, like)
@@ -86,12 +86,12 @@ class Draws:
         Args:
             kinds: the kinds of the samples.
             of: whose kl it is.
-            like: mu, [kinds B, z_dim].
+            like: mu, [kinds B, *latent_shape].
 
         Returns:
             [kinds B, P, z_dim], see :meth:`sivae.models.priors.Components.kl`.
         """
-        return self._normal(_KL_OFFSETS[of], kinds, like.new_empty(len(like), KL_PAIRS, like.shape[1]))
+        return self._normal(_KL_OFFSETS[of], kinds, like.new_empty(len(like), KL_PAIRS, like[0].numel()))
 
     def of_pass(self, name: Pass, offsets: int) -> ops.PhiloxNoise:
         """Reserve a range of `offsets` offsets for the decoder's own noise in a pass."""
@@ -131,5 +131,5 @@ class Draws:
     def _normal(self, offset: int, kinds: int, like: Tensor) -> Tensor:
         every = ops.philox_normal(
             self.seed, (kinds, self.total, *like.shape[1:]), offset=offset, dtype=like.dtype
-        )  # [F, all rows, z_dim]
+        )  # [F, all rows, ...]
         return every[:, self.first : self.first + like.shape[0] // kinds].reshape(like.shape)

@@ -57,8 +57,8 @@ class Latents(NamedTuple):
     """The arguments of an objective's `loss_of`, in addition to rec and kl.
 
     Attributes:
-        z: draws from the posteriors, [B, z_dim].
-        mu, logvar: parameters of the posteriors, [B, z_dim].
+        z: draws from the posteriors, [B, *latent_shape].
+        mu, logvar: parameters of the posteriors, in the shape of z.
         data_size: number of training samples; None if the data is endless.
     """
 

@@ -133,7 +133,8 @@ class _IntrospectiveStep(BaseStep[Introspective]):
             part.z_prior = part.draws.prior(part.z)
             return
         part.noise = part.draws.prior(part.z.new_empty(len(part.z), self.model.noise_dim))
-        part.z_prior = part.prior.detached().draw(part.noise).requires_grad_(bool(self._prior_parameters()))
+        rows = part.prior.detached().draw(part.noise)
+        part.z_prior = rows.view(part.z.shape).requires_grad_(bool(self._prior_parameters()))
 
     def _draw_again(self, part: Part) -> None:
         """Draw new noise, and encode z again with the updated encoder."""
@@ -256,13 +257,14 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         if decoder_parameters or moved:
             torch.autograd.backward(_weighted(loss, share), inputs=[*decoder_parameters, *moved])
         if of_fakes is not None and moved and part.z_prior.grad is not None:
-            torch.autograd.backward(of_fakes.draw(part.noise), part.z_prior.grad, inputs=prior_parameters)
+            moves = part.z_prior.grad.flatten(1)
+            torch.autograd.backward(of_fakes.draw(part.noise), moves, inputs=prior_parameters)
         return loss.detach()
 
     def _encode_fakes(
         self, fakes: Sequence[Tensor], part: Part, update: Literal["encoder", "decoder"]
     ) -> tuple[Tensor, Tensor]:
-        """Compute mu and logvar of all kinds of fakes, [F B, z_dim]: the B rows of the first kind come first."""
+        """Compute mu and logvar of all kinds of fakes, [F B, ...]: the B rows of the first kind come first."""
         fakes, condition = self._seen(fakes, part, update), part.condition
         with batch_statistics(self.model.encoder, update=False):
             if not self.model.mixes_samples:
@@ -271,7 +273,7 @@ class _IntrospectiveStep(BaseStep[Introspective]):
         return _joined([mu for mu, _ in heads]), _joined([logvar for _, logvar in heads])
 
     def _decode_fakes(self, z_fakes: Tensor, part: Part, name: Pass) -> Sequence[Tensor]:
-        """Decode the re-encoded fakes [F B, z_dim], by the target decoder if there is one: one batch per kind."""
+        """Decode the re-encoded fakes [F B, ...], by the target decoder if there is one: one batch per kind."""
         kinds, condition = len(self._fakes), part.condition
         model = self.model if self.target is None else self.target.model
         with batch_statistics(model.decoder, update=False):

@@ -55,7 +55,7 @@ class TCVAEObjective(ElboObjective):
 
         Args:
             rec, kl: [B]; kl is not used, because its parts are estimated from the draws.
-            latents: z, mu and logvar [B, z_dim], and the number of training samples.
+            latents: z, mu and logvar [B, *latent_shape], and the number of training samples.
 
         Returns:
             The loss, a scalar; and mutual_information, total_correlation and dimension_kl, detached batch means.
@@ -119,10 +119,11 @@ def log_densities(z: Tensor, mu: Tensor, logvar: Tensor, data_size: int) -> tupl
     """Estimate log q(z|x), log q(z), log prod_d q(z_d) and log p(z) of draws z, [B] each.
 
     Args:
-        z: draws from N(mu, exp(logvar)), [B, z_dim].
-        mu, logvar: parameters of the posteriors, [B, z_dim].
+        z: draws from N(mu, exp(logvar)), [B, *latent_shape].
+        mu, logvar: parameters of the posteriors, in the shape of z.
         data_size: N, the number of training samples.
     """
+    z, mu, logvar = (values.flatten(1) for values in (z, mu, logvar))
     # log q(z_i,d | x_j,d) of each draw i under each posterior j.
     pairs = _log_normal(z[:, None], mu[None], logvar[None])  # [B, B, z_dim]
     of_batch = math.log(data_size * len(z))

@@ -23,14 +23,15 @@ _IMAGES_AT_ONCE, _VALUES_AT_ONCE = 256, 1 << 22
 
 
 class VAEModel(nn.Module):
-    """An encoder and a decoder over a Gaussian latent of `z_dim` values.
+    """An encoder and a decoder over a Gaussian latent: a vector of `z_dim` values, or maps of another `latent_shape`.
 
     Attributes:
         name: name of the architecture, its key in :data:`sivae.models.MODELS`.
-        encoder: x [B, ...] -> mu and logvar side by side, [B, 2 z_dim], or as a pair; a conditional model's also takes
-            the condition.
-        decoder: z [B, z_dim] -> x [B, ...]; likewise.
+        encoder: x [B, ...] -> mu and logvar side by side in dimension 1, [B, 2 z_dim] of a vector, or as a pair; a
+            conditional model's also takes the condition.
+        decoder: z [B, *latent_shape] -> x [B, ...]; likewise.
         z_dim: number of latent values per sample.
+        latent_shape: shape of one sample's latent, without the batch.
         sample_shape: shape of one sample, without the batch.
         makes_logits: whether the decoder's output is logits, of which `decode` is the sigmoid.
         prior_std: standard deviation of the latent prior in the units of the networks. z, mu and logvar are in units of
@@ -69,8 +70,13 @@ class VAEModel(nn.Module):
         super().__init__()
         self.prior = None
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latent, without the batch. A model whose latents are no vectors overrides it."""
+        return (self.z_dim,)
+
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute mu and logvar of q(z|x), each [B, z_dim].
+        """Compute mu and logvar of q(z|x), each [B, *latent_shape].
 
         Args:
             x: [B, *sample_shape].
@@ -86,7 +92,7 @@ class VAEModel(nn.Module):
         """Compute the mean of p(x|z), [B, *sample_shape].
 
         Args:
-            z: [B, z_dim].
+            z: [B, *latent_shape].
             condition: as for :meth:`encode`.
 
         Raises:
@@ -135,7 +141,7 @@ class VAEModel(nn.Module):
         """Decode in a training step.
 
         Args:
-            z: [B, z_dim].
+            z: [B, *latent_shape].
             condition: as for :meth:`encode`.
             noise: seed and first offset of the pass's random numbers; it may use `OFFSETS_PER_PASS` offsets.
             prior: whether z is drawn from the prior.
@@ -143,7 +149,7 @@ class VAEModel(nn.Module):
         return self.decode(z, condition)
 
     def latents_to_decode(self, z: Tensor) -> Tensor:
-        """Turn the posterior draws z [B, z_dim] of a batch into the latents that a training step decodes: z itself."""
+        """Turn the posterior draws z of a batch into the latents that a training step decodes: z itself."""
         return z
 
     def class_part(self, of_z: Tensor) -> Tensor | None:
@@ -191,7 +197,7 @@ class VAEModel(nn.Module):
         return {}
 
     def prior_draws(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from the prior: [count, z_dim], on the device and in the dtype of the weights, without gradient."""
+        """Draw [count, *latent_shape] from the prior, on the device and in the dtype of the weights, no gradient."""
         weight = next(self.parameters())
         source = weight.device if generator is None else generator.device
         noise = torch.randn(count, self.noise_dim, generator=generator, device=source)
@@ -209,15 +215,17 @@ class VAEModel(nn.Module):
             noise: [N, noise_dim], on the model's device.
 
         Returns:
-            [N, z_dim]; for the standard prior the noise itself.
+            [N, *latent_shape]; for the standard prior the noise itself, in this shape.
         """
         with torch.no_grad():
             components = self.prior_components()
-            return noise if components is None else components.draw(noise)
+            rows = noise if components is None else components.draw(noise)
+            return rows if rows.shape[1:] == self.latent_shape else rows.unflatten(1, self.latent_shape)
 
     def prior_components(self) -> Components | None:
         """Compute the learned prior's components, with the graph of its parameters; None: the prior is N(0, 1).
 
+        They are over the `z_dim` values of a latent in a row, whatever its shape.
         Pseudo-inputs pass the encoder by batch norm's running statistics: as samples of their own they are no batch.
         """
         if self.prior is None:
@@ -229,7 +237,7 @@ class VAEModel(nn.Module):
         """Compute the KL divergence of posteriors from the prior for an evaluation, without gradient.
 
         Args:
-            mu, logvar: [N, z_dim].
+            mu, logvar: [N, *latent_shape].
 
         Returns:
             [N], in nats. Exact for the standard prior; for a learned one the estimate of :meth:`Components.kl`, from
@@ -321,7 +329,9 @@ def samples_at_once(sample_shape: tuple[int, ...]) -> int:
 
 
 def mu_and_logvar(heads: Any) -> tuple[Tensor, Tensor]:
-    """Return mu and logvar, [B, z_dim] each, from what an encoder returned: a pair, or one tensor [B, 2 z_dim].
+    """Return mu and logvar from what an encoder returned: a pair, or one tensor with both side by side.
+
+    mu and logvar are [B, z_dim], or maps [B, C, H, W]; side by side they are [B, 2 z_dim], or [B, 2 C, H, W].
 
     Raises:
         TypeError: it is neither.

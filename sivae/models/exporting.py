@@ -33,7 +33,7 @@ def export_program(model: VAEModel, method: Method) -> torch.export.ExportedProg
     of_samples = method in ("encode", "forward")
     weight = next(model.parameters())
     rows = 2  # any number but 1, which torch takes for a constant
-    inputs = [torch.zeros(rows, *(model.sample_shape if of_samples else (model.z_dim,))).to(weight)]
+    inputs = [torch.zeros(rows, *(model.sample_shape if of_samples else model.latent_shape)).to(weight)]
     if model.condition_dim:
         inputs.append(torch.zeros(rows, model.condition_dim).to(weight))
     batch = torch.export.Dim("batch")

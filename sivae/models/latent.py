@@ -35,7 +35,7 @@ def prior_samples(model: VAEModel, seed: int, count: int) -> Tensor:
         seed, count: as for :func:`generate`.
 
     Returns:
-        [count, z_dim], float32 at least, on the model's device, without gradient.
+        [count, *latent_shape], float32 at least, on the model's device, without gradient.
     """
     return model.from_prior(prior_noise(seed, count, model.noise_dim).to(device_and_dtype(model)[0]))
 
@@ -76,14 +76,14 @@ def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """Interpolate two latents linearly, at equal distances.
 
     Args:
-        start, end: [z_dim], floating point.
+        start, end: two latents of one shape, [z_dim] or [C, H, W], floating point.
         steps: number of points, both ends included; 1 gives the start.
 
     Returns:
-        [steps, z_dim] in their dtype; the first row is `start`, the last `end`.
+        [steps, *shape] in their dtype; the first row is `start`, the last `end`.
 
     Raises:
-        ValueError: the shapes differ or are not [z_dim], or steps is below 1.
+        ValueError: the shapes differ or have no dimension, or steps is below 1.
     """
     t = _parameter("lerp", start, end, steps)
     return _between(start, end, 1.0 - t, t)
@@ -98,18 +98,10 @@ def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
     are parallel), the path is the straight line. Between opposite directions all arcs are equally short, and the path
     turns through the axis along which `start` is smallest.
 
-    Args:
-        start, end: [z_dim], floating point.
-        steps: number of points, both ends included; 1 gives the start.
-
-    Returns:
-        [steps, z_dim] in their dtype; the first row is `start`, the last `end`.
-
-    Raises:
-        ValueError: the shapes differ or are not [z_dim], or steps is below 1.
+    Args, returned value and errors are those of :func:`lerp`. Angle and lengths are those of all values of a latent.
     """
     t = _parameter("slerp", start, end, steps)
-    a, b = start.double(), end.double()
+    a, b = start.double().flatten(), end.double().flatten()
     length_a, length_b = a.norm(), b.norm()
     if length_a == 0 or length_b == 0:
         return _between(start, end, 1.0 - t, t)
@@ -131,19 +123,22 @@ def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 def _parameter(name: str, start: Tensor, end: Tensor, steps: int) -> Tensor:
     """Check the arguments, and return the numbers from 0 to 1 in equal steps, float64 [steps, 1]."""
-    if start.ndim != 1 or start.shape != end.shape:
-        raise ValueError(f"{name}: ends are {list(start.shape)} and {list(end.shape)}, expected two equal [z_dim]")
+    if start.ndim == 0 or start.shape != end.shape:
+        raise ValueError(
+            f"{name}: ends are {list(start.shape)} and {list(end.shape)}, expected two latents of one shape, [z_dim] "
+            "or [C, H, W]"
+        )
     if steps < 1:
         raise ValueError(f"{name}: steps is {steps}, expected at least 1")
     return torch.linspace(0.0, 1.0, steps, dtype=torch.float64, device=start.device).unsqueeze(1)
 
 
 def _between(start: Tensor, end: Tensor, of_start: Tensor, of_end: Tensor) -> Tensor:
-    return _with_ends(of_start * start.double() + of_end * end.double(), start, end)
+    return _with_ends(of_start * start.double().flatten() + of_end * end.double().flatten(), start, end)
 
 
 def _with_ends(path: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    path = path.to(start.dtype)
+    path = path.to(start.dtype).unflatten(1, start.shape)
     path[0] = start
     if len(path) > 1:
         path[-1] = end

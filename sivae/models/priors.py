@@ -2,7 +2,7 @@
 
 p(z) = sum_k w_k N(z; mu_k, exp(logvar_k)), with the weights w = softmax(logits). Of `MixturePrior` mu and logvar are
 parameters; of `VampPrior` (Tomczak & Welling, "VAE with a VampPrior", AISTATS 2018) they are those of the posteriors of
-learned pseudo-inputs. z is in units of the model's `prior_std`.
+learned pseudo-inputs. z is in units of the model's `prior_std`. A latent of maps is a row of its values here.
 
 A sample is drawn exactly: first its component, then a draw from it. Of each row of noise from N(0, 1) the last value
 chooses the component, since Phi(value) is uniform, and the others are the draw. So a learned prior needs no generator
@@ -72,12 +72,13 @@ class Components(NamedTuple):
         exact mean is taken, minus q's entropy.
 
         Args:
-            mu, logvar: [B, L].
+            mu, logvar: [B, L], or maps of L values.
             eps: noise of N(0, 1), P rows for each posterior, [B, P, L]; or the same for all, [1, P, L].
 
         Returns:
             [B], in nats, with gradients to mu, logvar and the mixture.
         """
+        mu, logvar = mu.flatten(1), logvar.flatten(1)
         eps = eps / eps.square().mean(1, keepdim=True).sqrt()
         shift = torch.exp(0.5 * logvar).unsqueeze(1) * eps
         z = torch.cat([mu.unsqueeze(1) + shift, mu.unsqueeze(1) - shift], dim=1)  # [B, 2 P, L]
@@ -128,10 +129,11 @@ class VampPrior(nn.Module):
         """Encode the pseudo-inputs, with the graph of the parameters and of the encoder.
 
         Args:
-            encode: [K, *sample_shape] -> mu and logvar, [K, L] each.
+            encode: [K, *sample_shape] -> mu and logvar, [K, L] each, or maps of L values.
         """
         inputs = self.inputs if self.value_range is None else self.inputs.clamp(*self.value_range)
-        return Components(self.logits.softmax(0), *encode(inputs))
+        mu, logvar = encode(inputs)
+        return Components(self.logits.softmax(0), mu.flatten(1), logvar.flatten(1))
 
     @torch.no_grad()
     def start_from(self, samples: Tensor, first: int) -> None:

@@ -114,10 +114,12 @@ def test_without_an_arc_the_path_is_a_line(a: list[float], b: list[float]) -> No
 
 @every_path
 def test_wrong_ends_are_errors(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ends are \[2\] and \[3\], expected two equal \[z_dim\]"):
+    with pytest.raises(ValueError, match=r"ends are \[2\] and \[3\], expected two latents of one shape, \[z_dim\] or"):
         path(torch.zeros(2), torch.zeros(3), 4)
-    with pytest.raises(ValueError, match=r"ends are \[1, 2\]"):
-        path(torch.zeros(1, 2), torch.zeros(1, 2), 4)
+    with pytest.raises(ValueError, match=r"ends are \[1, 2\] and \[2, 1\]"):
+        path(torch.zeros(1, 2), torch.zeros(2, 1), 4)
+    with pytest.raises(ValueError, match=r"ends are \[\] and \[\]"):
+        path(torch.zeros(()), torch.zeros(()), 4)
     with pytest.raises(ValueError, match="steps is 0, expected at least 1"):
         path(torch.zeros(2), torch.ones(2), 0)
 
