@@ -47,6 +47,7 @@ GROUPS = {
             "presets": "list what can be trained, with the settings and their source",
             "train": "train a model on images, point clouds or points in the plane, or resume a run",
             "evaluate": "compute the metrics of a trained model",
+            "fit-prior": "fit a mixture of Gaussians to a trained model's latents, as its prior",
         },
         "sivae sample RUN, or sivae reconstruct RUN --data PATH",
     ),

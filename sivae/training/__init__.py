@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sivae.method.vae import VAEStep
     from sivae.settings.presets import PRESETS, preset_config
     from sivae.settings.run import RunConfig
+    from sivae.training.fitted_prior import fit_prior
     from sivae.training.run import train
     from sivae.training.run_metrics import evaluate
 
@@ -27,6 +28,7 @@ _HOMES = {
     "StepOptions": "method.base",
     "VAEStep": "method.vae",
     "evaluate": "training.run_metrics",
+    "fit_prior": "training.fitted_prior",
     "preset_config": "settings.presets",
     "train": "training.run",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "StepOptions",
     "VAEStep",
     "evaluate",
+    "fit_prior",
     "preset_config",
     "train",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -13,20 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sivae import ops
 from sivae.data.images.crop import parse_crop
-from sivae.errors import ConfigError, RunFolderError
+from sivae.errors import ConfigError
 from sivae.evaluation.against import Against, compare_samples
 from sivae.machine import find_device
 from sivae.models import VAEModel
 from sivae.models.base import one_hot
 from sivae.models.storage import DESCRIPTION, load_model
 from sivae.settings.data import CloudData, absolute
-from sivae.training.checkpoint import load_latest
-from sivae.training.folder import CHECKPOINTS, CONFIG, read_config
-from sivae.training.process_settings import process_settings
-from sivae.training.tasks.base import FeatureFiles, open_task
-from sivae.training.trainer import at_step, place
+from sivae.training.folder import CONFIG, read_config
+from sivae.training.tasks.base import FeatureFiles
+from sivae.training.trained import trained
 
 Notice = Callable[[str], None]
 
@@ -104,29 +100,18 @@ def evaluate(
         config = config.replace(skip_damaged=skip_damaged)
     if seed is not None:
         config = config.replace(seed=seed)
-    where = find_device(device or config.device)
-    config = config.replace(device=str(where))
+    if device is not None:
+        config = config.replace(device=device)
     if against is not None:
         cut = parse_crop(getattr(config.data, "crop", None))  # data that is built in has neither of the two
         skip = against.skip_damaged or getattr(config.data, "skip_damaged", False)
         against = dataclasses.replace(against, crop=cut or "center", skip_damaged=skip)
         asked = dataclasses.replace(asked, against=against)
-    if config.ops not in ops.available_backends(where):
-        fastest = ops.available_backends(where)[0]
-        notice(f"the run's ops backend {config.ops!r} is not available on {where}; evaluating with {fastest!r}")
-        config = config.replace(ops=fastest)
-    with process_settings(config), contextlib.ExitStack() as stack:
-        checkpoint = load_latest(folder / CHECKPOINTS, notice)
-        if checkpoint is None:
-            raise RunFolderError(f"{folder} has no checkpoint yet; let it train, or: sivae train --resume {folder}")
-        task = open_task(config, where, for_training=False)
-        stack.callback(task.close)
-        model = load_model(checkpoint.path, averaged=checkpoint.averaged is not None)
-        at_step(model, config, checkpoint.step)
-        place(model, config, where)
-        metrics = task.evaluate(model, config.seed, asked)
-    on = task.measured_on if data is None or config.data.SAMPLES == "clouds" else f"images of {data}"
-    return {"step": checkpoint.step, "seed": config.seed, **({"measured_on": on} if on else {}), **for_json(metrics)}
+    with trained(folder, config, for_training=False, notice=notice) as run:
+        metrics = run.task.evaluate(run.model, config.seed, asked)
+    on = run.task.measured_on if data is None or config.data.SAMPLES == "clouds" else f"images of {data}"
+    step = run.checkpoint.step
+    return {"step": step, "seed": config.seed, **({"measured_on": on} if on else {}), **for_json(metrics)}
 
 
 def is_model(folder: Path) -> bool:

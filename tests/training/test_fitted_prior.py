@@ -1,0 +1,89 @@
+"""A mixture that is fitted to the latents of a run, as the prior of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sivae.data import get_density
+from sivae.errors import ConfigError
+from sivae.models.priors import MixturePrior
+from sivae.pretrained import from_pretrained
+from sivae.settings.presets import preset_config
+from sivae.training.fitted_prior import fit_prior
+from sivae.training.run import train
+from sivae.training.tasks.points import PointsTask
+from tests.cli.running import run
+
+
+@pytest.fixture
+def points(tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run on points, too short to have learned anything."""
+    monkeypatch.setattr(PointsTask, "evaluate", lambda *_: {"nothing": 1.0})
+    short = {"steps": 1, "hidden": 8, "layers": 1, "batch_size": 64, "threads": 1, "prior_std": 2.0}
+    train(preset_config("8gaussians", **short), tmp_path / "run", progress=False)
+    return tmp_path / "run"
+
+
+def test_one_gaussian_has_the_mean_and_the_variance_of_the_latents(points: Path) -> None:
+    found = fit_prior(points, components=1, count=20_000)
+    assert (found.step, found.fitted, found.measured) == (1, 18_000, 2_000)
+    before = from_pretrained(points)
+    x = get_density("8gaussians").sample(200_000)
+    with torch.no_grad():
+        mu, logvar = before.encode(x)
+    variance = mu.var(0) + logvar.exp().mean(0)  # of draws from the posteriors
+    prior = found.model.prior
+    assert isinstance(prior, MixturePrior)
+    # Five standard deviations of a mean and of a variance of 18,000 values, which are nearly normal.
+    assert ((prior.mu[0] - mu.mean(0)).abs() < 5 * (variance / 18_000).sqrt()).all()
+    assert ((prior.logvar[0] - variance.log()).abs() < 5 * (2 / 18_000) ** 0.5).all()
+    assert found.log_prob > found.log_prob_before
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], tensor)
+    assert found.model.prior_std == 2.0
+
+
+def test_the_fit_is_a_function_of_the_seed(points: Path) -> None:
+    first, again, other = (
+        fit_prior(points, components=4, count=500, seed=seed).model.state_dict() for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+    assert not torch.equal(first["prior.mu"], other["prior.mu"])
+
+
+def test_a_fitted_prior_can_be_fitted_again(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "fit-prior", points, "--components", 3, "--count", 100, "--out", tmp_path / "model")
+    assert code == 0 and str(tmp_path / "model") in out and "10 other latents" in out
+    assert len(from_pretrained(tmp_path / "model").prior.logits) == 3
+    assert from_pretrained(tmp_path / "model").sample(5).isfinite().all()
+    code, *_ = run(capsys, "fit-prior", points, "--components", 2, "--count", 100, "--out", tmp_path / "model")
+    assert code == 0 and len(from_pretrained(tmp_path / "model").prior.logits) == 2
+
+
+def test_what_cannot_be_fitted_is_named(points: Path) -> None:
+    with pytest.raises(ConfigError, match="components = 91: expected no more than the 90 latents"):
+        fit_prior(points, components=91, count=100)
+    with pytest.raises(ConfigError, match="components = 0: expected 1 to 10,000"):
+        fit_prior(points, components=0)
+
+
+def test_a_model_of_images_samples_its_fitted_prior(
+    tmp_path: Path, no_pictures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"steps": 1, "widths": (4,), "z_dim": 3, "precision": "fp32", "threads": 1}
+    train(preset_config("digits", **small), tmp_path / "run", progress=False)
+    code, out, err = run(capsys, "fit-prior", tmp_path / "run", "--components", 2, "--count", 50)
+    assert code == 0 and out.splitlines()[-1] == str(tmp_path / "run" / "fitted-prior")
+    assert "next: sivae sample" in err
+    code, out, _ = run(capsys, "sample", tmp_path / "run" / "fitted-prior", "--count", 4)
+    assert code == 0 and Path(out.strip()).is_file()
+
+
+def test_a_model_with_the_standard_prior_alone_is_refused(tmp_path: Path) -> None:
+    config = preset_config("translation-shapes", steps=1)
+    (tmp_path / "config.json").write_text(config.to_json())
+    with pytest.raises(ConfigError, match="'translation' has the standard prior alone"):
+        fit_prior(tmp_path)
