@@ -9,6 +9,8 @@ OPS = (
     "gaussian_kl",
     "styled_instance_norm",
     "styled_instance_norm_channels_last",
+    "group_norm_silu",
+    "group_norm_silu_channels_last",
     "batch_norm_leaky_relu",
     "chamfer_distance",
     "chamfer_distance_over_cdist",

@@ -175,6 +175,27 @@ def _fused_styled_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
     return norm
 
 
+def _group_norm_inputs(shape: Shape, sample: Sampler, memory_format: torch.memory_format) -> Inputs:
+    x, grad_y = (sample.normal(*shape).contiguous(memory_format=memory_format) for _ in range(2))
+    leaves = (x.requires_grad_(), *(sample.normal(shape[1], leaf=True) for _ in range(2)))
+    return Inputs(leaves, leaves, (grad_y,))
+
+
+def _groups_of(x: Tensor) -> int:
+    return math.gcd(32, x.shape[1])
+
+
+def _eager_group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return eager_ops.group_norm_silu(x, weight, bias, _groups_of(x))
+
+
+def _fused_group_norm(backend: str, noise: ops.PhiloxNoise | None) -> Function:
+    def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return ops.group_norm_silu(x, _groups_of(x), weight, bias, backend=backend)
+
+    return norm
+
+
 def _batch_norm_inputs(shape: Shape, sample: Sampler) -> Inputs:
     x, residual, grad_y = (sample.normal(*shape).contiguous(memory_format=torch.channels_last) for _ in range(3))
     weight, bias = (sample.normal(shape[1], leaf=True) for _ in range(2))
@@ -237,6 +258,7 @@ _LatentOperation = functools.partial(
 #   loss: an image's and a latent's together.
 #   styled_instance_norm: forward reads x twice and writes y; backward reads x and y's gradient twice and writes x's.
 #       If a cache keeps a plane between the two readings, less is read from memory.
+#   group_norm_silu: the same.
 #   batch_norm_leaky_relu: forward reads x twice and the residual, and writes y; backward reads x, y and y's gradient
 #       twice and writes two gradients.
 #   mixture_log_prob: forward reads z and the parameters; backward reads them and writes their gradients. Densities are
@@ -311,6 +333,22 @@ OPERATIONS: Mapping[str, Operation] = {
             for name, memory_format in (
                 ("styled_instance_norm", torch.contiguous_format),
                 ("styled_instance_norm_channels_last", torch.channels_last),
+            )
+        ),
+        *(
+            Operation(
+                name,
+                _eager_group_norm,
+                _fused_group_norm,
+                functools.partial(_group_norm_inputs, memory_format=memory_format),
+                _per_element(3, 5),
+                shapes=((2, 128, 64, 64), (2, 256, 32, 32), (8, 512, 16, 16)),
+                large_shapes=((8, 128, 256, 256),),
+                quick_shapes=((2, 256, 32, 32),),
+            )
+            for name, memory_format in (
+                ("group_norm_silu", torch.contiguous_format),
+                ("group_norm_silu_channels_last", torch.channels_last),
             )
         ),
         Operation(

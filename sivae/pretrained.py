@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sivae.errors import ModelFileError, NoModelError
-from sivae.models import VAEModel
+from sivae.models import VAEModel, diffusers_folder
 from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, load_model
 
 _CHECKPOINTS = "checkpoints"
@@ -17,7 +17,7 @@ def from_pretrained(path: str | os.PathLike[str], *, averaged: bool = True) -> V
 
     Args:
         path: a model's folder (as `sivae import-checkpoint` writes it), a checkpoint's (`RUN/checkpoints/STEP`), or a
-            run's, for its last checkpoint.
+            run's, for its last checkpoint; or the folder of an `AutoencoderKL` of diffusers.
         averaged: take the averaged weights where the checkpoint has them.
 
     Returns:
@@ -26,7 +26,10 @@ def from_pretrained(path: str | os.PathLike[str], *, averaged: bool = True) -> V
     Raises:
         ModelFileError: there is no model, or its files are damaged; a ValueError.
     """
-    folder = _model_folder(Path(path))
+    folder = Path(path)
+    if diffusers_folder.is_folder(folder):
+        return diffusers_folder.read_folder(folder)
+    folder = _model_folder(folder)
     try:
         return load_model(folder, averaged=averaged and (folder / AVERAGED).exists())
     except ModelFileError as error:
@@ -59,6 +62,13 @@ def _model_folder(path: Path) -> Path:
         raise NoModelError(
             f"{path} is a file, expected a folder; an official checkpoint becomes one by "
             f"sivae import-checkpoint {path} --out DIR"
+        )
+    if diffusers_folder.is_folder(path / "vae"):
+        raise ModelFileError(f"{path} is a pipeline of diffusers; name the folder of its autoencoder, {path / 'vae'}")
+    if (path / diffusers_folder.PICKLED).exists():
+        raise ModelFileError(
+            f"{path} has its weights in {diffusers_folder.PICKLED}, expected {diffusers_folder.WEIGHTS}; open the "
+            "folder in diffusers and write it again by save_pretrained"
         )
     if not path.exists():
         raise NoModelError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's")

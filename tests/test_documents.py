@@ -21,7 +21,14 @@ def test_links_lead_somewhere(document):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("README.md", 2), ("docs/training.md", 3), ("docs/ood.md", 1), ("docs/translation.md", 1), ("docs/points.md", 1)],
+    [
+        ("README.md", 2),
+        ("docs/training.md", 3),
+        ("docs/ood.md", 1),
+        ("docs/translation.md", 1),
+        ("docs/points.md", 1),
+        ("docs/autoencoder.md", 1),
+    ],
 )
 def test_the_examples_of_a_document_run(name, count, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,7 @@ __all__ = [
     "chamfer_distance_over_cdist",
     "exp_elbo",
     "gaussian_kl",
+    "group_norm_silu",
     "mixture_log_prob",
     "mixture_log_prob_over_products",
     "mse",
@@ -37,6 +38,11 @@ def styled_instance_norm(
     """x [B, C, H, W], noise [B, 1, H, W], noise_weight and bias [C], scale and shift [B, C] -> [B, C, H, W]."""
     u = F.leaky_relu(x + noise * noise_weight[:, None, None] + bias[:, None, None], 0.2)
     return F.instance_norm(u, eps=1e-8) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+
+
+def group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int = 32) -> Tensor:
+    """x [B, C, ...], weight and bias [C] -> [B, C, ...]."""
+    return F.silu(F.group_norm(x, num_groups, weight, bias))
 
 
 def batch_norm_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:

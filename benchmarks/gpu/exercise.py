@@ -20,6 +20,7 @@ IMAGES = ((3, 3, 5, 7), (2, 3, 64, 65))
 BATCHES = (1, 1031)
 CLOUDS = ((3, 5, 7, 3), (2, 300, 1100, 2), (1, 130, 257, 4))  # B, N, M, D: one block, and several with several tiles
 MIXTURES = ((1, 1, 1), (300, 37, 130), (5000, 10, 3))  # N, K, L
+GROUPED = ((3, 6, 5, 7), (1, 300, 33, 65))
 STYLED = ((3, 5, 7, 9), (1, 8, 128, 132))  # a plane in one segment, and in several
 
 
@@ -31,7 +32,7 @@ def exercise(backend: str, device: torch.device) -> int:
     """
     with torch.device(device):
         calls = _latents(backend) + _images(backend) + _exponentials(backend)
-        calls += _styled(backend) + _clouds(backend) + _mixtures(backend)
+        calls += _styled(backend) + _clouds(backend) + _mixtures(backend) + _group_norms(backend)
     for dtype in DTYPES:
         ops.philox_normal(3, (1027,), device=device, dtype=dtype, backend=backend)
     return calls + len(DTYPES)
@@ -126,6 +127,18 @@ def _mixtures(backend: str) -> int:
             z, mu, logvar = (torch.randn(n, dims).to(dtype) for n in (rows, components, components))
             inputs = [x.requires_grad_() for x in (z, torch.rand(components).to(dtype), mu, logvar)]
             calls += _backward(ops.mixture_log_prob(*inputs, backend=backend), inputs=inputs)
+    return calls
+
+
+def _group_norms(backend: str) -> int:
+    calls = 0
+    for dtype in DTYPES:
+        for shape in GROUPED:
+            weight, bias = (torch.randn(shape[1]).to(dtype).requires_grad_() for _ in range(2))
+            for layout in (torch.contiguous_format, torch.channels_last):
+                x = torch.randn(shape).to(dtype).to(memory_format=layout).requires_grad_()
+                y = ops.group_norm_silu(x, 3, weight, bias, backend=backend)
+                calls += _backward(y, inputs=[x, weight, bias])
     return calls
 
 

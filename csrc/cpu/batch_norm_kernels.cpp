@@ -1,10 +1,11 @@
-// Batch norm in training mode, a sum and leaky ReLU of channels-last images, forward and backward. Compiled per
-// instruction set.
+// Batch or group norm, a sum and an activation of channels-last images, forward and backward. Compiled per instruction
+// set.
 //
 // Images are rows of channels, one for each pixel. Each pass reads them twice: for sums over the rows of a segment, and
 // to write the result.
 #include <type_traits>
 
+#include "activation_lanes.h"
 #include "isa.h"
 #include "vector_lanes.h"
 
@@ -30,28 +31,6 @@ SIVAE_HD const T* coefficients(const BatchNorm& a, Coefficient which) {
 template <class S>
 SIVAE_HD const S* values_of(const void* data) {
   return static_cast<const S*>(data);
-}
-
-// Lanes of a row's channels from `at` on: all, or with `Whole` false the first `count`.
-template <class T, bool Whole>
-struct Place {
-  int64_t at;
-  int count;
-  template <class S>
-  SIVAE_HD_MEMBER Lanes<T> read(const S* row) const {
-    if constexpr (Whole) return load<T>(row + at);
-    return load_some<T>(row + at, count);
-  }
-  template <class S>
-  SIVAE_HD_MEMBER void write(const Lanes<T>& values, S* row) const {
-    if constexpr (Whole) return store<T>(values, row + at);
-    store_some<T>(values, row + at, count);
-  }
-};
-
-template <class T>
-SIVAE_HD Lanes<T> leaky_lanes(const Lanes<T>& v, T slope) {
-  return v > T(0) ? v : v * slope;
 }
 
 // Calls visit(group of registers, place of register r) for all channels.
@@ -137,20 +116,18 @@ void moments(const BatchNorm& a, int64_t segment) {
   });
 }
 
-// The gradient by v: that by y through the leaky ReLU. The sign of v is that of y, where it was kept.
-template <class S, class T, bool Whole>
-SIVAE_HD Lanes<T> grad_before_leaky(const BatchNorm& a, const Place<T, Whole>& p, int64_t row, const Lanes<T>& v,
-                                    T slope) {
-  const Lanes<T> grad = p.read(values_of<S>(a.grad_y) + row * a.channels);
-  return v > T(0) ? grad : grad * slope;
+// The gradient by v: that by y through the activation. Of a leaky ReLU, the sign of v is that of y, where it was kept.
+template <class S, class T, bool Whole, class Activation>
+SIVAE_HD Lanes<T> grad_before(const BatchNorm& a, const Place<T, Whole>& p, int64_t row, const Lanes<T>& v,
+                              const Activation& activation) {
+  return activation.backward(p.read(values_of<S>(a.grad_y) + row * a.channels), v);
 }
 
-template <class S, class T>
-void gradient_sums(const BatchNorm& a, int64_t segment) {
+template <class S, class T, class Activation>
+void gradient_sums(const BatchNorm& a, int64_t segment, const Activation& activation) {
   double* const by_constant = a.sums + segment * 2 * a.channels;
   double* const by_deviation = by_constant + a.channels;
   for (int64_t c = 0; c < 2 * a.channels; ++c) by_constant[c] = 0.0;
-  const T slope = static_cast<T>(a.negative_slope);
   const S* const x = values_of<S>(a.x);
   const S* const y = values_of<S>(a.y);
   for_each_block(a, segment, [&](int64_t first, int64_t rows) {
@@ -177,7 +154,10 @@ void gradient_sums(const BatchNorm& a, int64_t segment) {
             } else {
               v = d * factor[r] + constant[r];
             }
-            const Lanes<T> g = grad_before_leaky<S>(a, p, row, v, slope);
+            const Lanes<T> g = grad_before<S>(a, p, row, v, activation);
+            if constexpr (kMayKeep<S, Activation>) {
+              if (a.keeps_gradient) p.write(g, static_cast<S*>(a.out) + row * a.channels);
+            }
             sum[r] += g;
             product[r] += g * d;
           }
@@ -215,9 +195,8 @@ SIVAE_HD void for_each_place(const BatchNorm& a, int64_t segment, Visit visit) {
   }
 }
 
-template <class S, class T>
-void apply(const BatchNorm& a, int64_t segment) {
-  const T slope = static_cast<T>(a.negative_slope);
+template <class S, class T, class Activation>
+void apply(const BatchNorm& a, int64_t segment, const Activation& activation) {
   const T* const mean = coefficients<T>(a, kMean);
   const T* const factor = coefficients<T>(a, kFactor);
   const T* const constant = coefficients<T>(a, kConstant);
@@ -229,7 +208,7 @@ void apply(const BatchNorm& a, int64_t segment) {
       const int64_t from = row * a.channels;
       Lanes<T> v = (p.read(x + from) - p.read(mean)) * p.read(factor) + p.read(constant);
       if constexpr (decltype(has_residual)::value) v += p.read(residual + from);
-      p.write(leaky_lanes<T>(v, slope), y + from);
+      p.write(activation.forward(v), y + from);
     });
   };
   if (residual != nullptr) {
@@ -239,9 +218,8 @@ void apply(const BatchNorm& a, int64_t segment) {
   }
 }
 
-template <class S, class T>
-void gradients(const BatchNorm& a, int64_t segment) {
-  const T slope = static_cast<T>(a.negative_slope);
+template <class S, class T, class Activation>
+void gradients(const BatchNorm& a, int64_t segment, const Activation& activation) {
   const T* const mean = coefficients<T>(a, kMean);
   const T* const factor = coefficients<T>(a, kFactor);
   const T* const constant = coefficients<T>(a, kConstant);
@@ -261,7 +239,7 @@ void gradients(const BatchNorm& a, int64_t segment) {
       } else {
         v = d * by_grad + p.read(constant);
       }
-      const Lanes<T> g = grad_before_leaky<S>(a, p, row, v, slope);
+      const Lanes<T> g = grad_before<S>(a, p, row, v, activation);
       if (grad_x != nullptr) p.write(g * by_grad + (d * p.read(by_deviation) + p.read(by_constant)), grad_x + from);
       if constexpr (decltype(by_residual)::value) p.write(g, grad_residual + from);
     });
@@ -275,14 +253,13 @@ void gradients(const BatchNorm& a, int64_t segment) {
   }
 }
 
-template <class S>
-void work(const BatchNorm& a, int64_t segment) {
-  using T = typename ComputeType<S>::type;
+template <class S, class T, class Activation>
+void work(const BatchNorm& a, int64_t segment, const Activation& activation) {
   switch (a.stage) {
     case BatchNorm::kMoments: return moments<S, T>(a, segment);
-    case BatchNorm::kApply: return apply<S, T>(a, segment);
-    case BatchNorm::kGradientSums: return gradient_sums<S, T>(a, segment);
-    case BatchNorm::kGradients: return gradients<S, T>(a, segment);
+    case BatchNorm::kApply: return apply<S, T>(a, segment, activation);
+    case BatchNorm::kGradientSums: return gradient_sums<S, T>(a, segment, activation);
+    case BatchNorm::kGradients: return gradients<S, T>(a, segment, activation);
   }
 }
 
@@ -290,7 +267,10 @@ void work(const BatchNorm& a, int64_t segment) {
 
 void batch_norm(const BatchNorm& a, int64_t begin, int64_t end) {
   with_storage_type(a.dtype, [&](auto s) {
-    for (int64_t segment = begin; segment < end; ++segment) work<decltype(s)>(a, segment);
+    using T = typename ComputeType<decltype(s)>::type;
+    with_activation<T>(a, [&](const auto& activation) {
+      for (int64_t segment = begin; segment < end; ++segment) work<decltype(s), T>(a, segment, activation);
+    });
   });
 }
 

@@ -12,9 +12,9 @@ namespace sivae::cpu {
   namespace isa {                                                                                         \
   constexpr KernelTable table{#isa,              latent_forward,      latent_backward,      rec_forward,  \
                               rec_backward,      exp_elbo_forward,    exp_elbo_backward,                  \
-                              styled_norm_forward, styled_norm_backward, batch_norm,  philox_normal,      \
-                              chamfer_forward,   chamfer_backward,    mixture_forward, mixture_backward,  \
-                              &relu_network};                                                             \
+                              styled_norm_forward, styled_norm_backward, batch_norm,  plane_norm,         \
+                              philox_normal,     chamfer_forward,     chamfer_backward,                   \
+                              mixture_forward,   mixture_backward,    &relu_network};                     \
   }
 
 SIVAE_DECLARE_TABLE(baseline)

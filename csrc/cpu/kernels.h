@@ -116,27 +116,38 @@ struct StyledNormBackward {
 // Rows of a block of the batch norm. It is small enough for the caches, and for sums in the arithmetic type.
 constexpr int64_t kBatchNormBlock = 64;
 
-// Batch norm of channels-last images, in stages that each read all rows, [channels] of a pixel. Between the stages the
-// caller turns the sums of all segments into coefficients.
+// Batch norm of channels-last images, or group norm of one of them, in stages that each read all rows, [channels] of a
+// pixel. Between the stages the caller turns the sums of all segments into coefficients.
 struct BatchNorm {
   enum Stage : int { kMoments, kApply, kGradientSums, kGradients };
   Stage stage = kMoments;
   DType dtype = DType::kFloat32;
   int64_t rows = 0, channels = 0;
   int64_t rows_each = kBatchNormBlock;  // rows of a segment
+  bool silu = false;  // the activation, else a leaky ReLU
   double negative_slope = 0.0;
   const void* x = nullptr;
-  const void* residual = nullptr;      // added before the leaky ReLU, or null
+  const void* residual = nullptr;      // added before the activation, or null
   const void* grad_y = nullptr;
   const void* y = nullptr;             // null where there was no residual
   const void* coefficients = nullptr;  // [5, C] of the arithmetic type, see Coefficient in batch_norm_kernels.cpp
   double* sums = nullptr;              // [segments, 2, C]
   void* out = nullptr;                 // y, or the gradient by x: null where not needed
+  // Of SiLU, for a type that arithmetic runs in: kGradientSums writes the gradient before the activation to `out`. For
+  // kGradients the caller takes it as grad_y without an activation, which takes less time than SiLU's gradient again.
+  bool keeps_gradient = false;
   void* grad_residual = nullptr;       // null where not needed
 
   SIVAE_HD_MEMBER int64_t end_of(int64_t segment) const {
     return (segment + 1) * rows_each < rows ? (segment + 1) * rows_each : rows;
   }
+};
+
+// The same stages for images whose pixels are side by side: a row is a pixel, and a segment is `rows_each` pixels of one
+// channel, in the order [channels, parts].
+struct PlaneNorm : BatchNorm {
+  int64_t parts = 1;  // segments of a plane
+  int64_t x_channel = 0, grad_y_channel = 0, out_channel = 0;  // from one plane to the next
 };
 
 // Points of a cloud, with the padding up to whole vectors.
@@ -234,6 +245,7 @@ struct KernelTable {
   void (*styled_norm_forward)(const StyledNormForward&, int64_t begin, int64_t end);
   void (*styled_norm_backward)(const StyledNormBackward&, int64_t begin, int64_t end);
   void (*batch_norm)(const BatchNorm&, int64_t begin, int64_t end);
+  void (*plane_norm)(const PlaneNorm&, int64_t begin, int64_t end);
   void (*philox_normal)(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);
   void (*chamfer_forward)(const ChamferForward&, int64_t begin, int64_t end, void* scratch);
   void (*chamfer_backward)(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);
@@ -256,6 +268,7 @@ const KernelTable& kernels();
   void styled_norm_forward(const StyledNormForward&, int64_t begin, int64_t end);                         \
   void styled_norm_backward(const StyledNormBackward&, int64_t begin, int64_t end);                       \
   void batch_norm(const BatchNorm&, int64_t begin, int64_t end);                                          \
+  void plane_norm(const PlaneNorm&, int64_t begin, int64_t end);                                          \
   void philox_normal(DType, void* out, uint64_t seed, uint64_t offset, int64_t begin, int64_t end);       \
   void chamfer_forward(const ChamferForward&, int64_t begin, int64_t end, void* scratch);                 \
   void chamfer_backward(const ChamferBackward&, int64_t begin, int64_t end, double* scratch);             \

@@ -41,6 +41,18 @@ using Lanes = typename LanesOf<T>::type;
 template <class T>
 constexpr int kLanes = kRegister / sizeof(T);
 
+// 1 / x of a normal x, also where it is not rounded correctly: a division takes as long as an exponential.
+template <class T>
+SIVAE_HD Lanes<T> reciprocal(const Lanes<T>& x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const Lanes<T> first = reinterpret_cast<Lanes<T>>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+    return first + first * (T(1) - x * first);  // a step of Newton's: 2^-28
+  }
+#endif
+  return T(1) / x;
+}
+
 using Words = uint32_t __attribute__((vector_size(kRegister)));
 using HalfWords = uint16_t __attribute__((vector_size(kRegister / 2)));
 
@@ -108,5 +120,29 @@ SIVAE_HD void store_some(const Lanes<T>& values, S* to, int count) {
   store<T>(values, padded);
   memcpy(to, padded, count * sizeof(S));
 }
+
+// Lanes of a row's numbers from `at` on: all, or with `Whole` false the first `count`.
+template <class T, bool Whole>
+struct Place {
+  int64_t at;
+  int count;
+  template <class S>
+  SIVAE_HD_MEMBER Lanes<T> read(const S* row) const {
+    if constexpr (Whole) return load<T>(row + at);
+    return load_some<T>(row + at, count);
+  }
+  template <class S>
+  SIVAE_HD_MEMBER void write(const Lanes<T>& values, S* row) const {
+    if constexpr (Whole) return store<T>(values, row + at);
+    store_some<T>(values, row + at, count);
+  }
+  // 0 in the other lanes.
+  SIVAE_HD_MEMBER Lanes<T> within(const Lanes<T>& values) const {
+    if constexpr (Whole) return values;
+    T each[kLanes<T>];
+    memcpy(each, &values, sizeof each);
+    return load_some<T>(each, count);
+  }
+};
 
 }  // namespace sivae::cpu::SIVAE_ISA

@@ -134,7 +134,9 @@ class OpenedModel:
         if self.source.parent.name == "checkpoints":
             step = self.source.name.lstrip("0") or "0"
             return self.source.parent.parent / f"{stem}-step{step}{dot}{ending}"
-        if (self.source / "model.json").exists():
+        from sivae.models.diffusers_folder import is_folder
+
+        if (self.source / "model.json").exists() or is_folder(self.source):
             return self.source.with_name(f"{self.source.name}-{name}")
         return self.source / name
 

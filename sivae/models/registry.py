@@ -6,6 +6,7 @@ import difflib
 import inspect
 from typing import Any
 
+from sivae.models.autoencoder import AutoencoderVAE
 from sivae.models.base import VAEModel
 from sivae.models.conv import ConvVAE
 from sivae.models.mlp import MLPVAE
@@ -14,7 +15,7 @@ from sivae.models.style import StyleVAE
 from sivae.models.translation import TranslationVAE
 
 MODELS: dict[str, type[VAEModel]] = {
-    model.name: model for model in (MLPVAE, ConvVAE, StyleVAE, TranslationVAE, PointVAE)
+    model.name: model for model in (MLPVAE, ConvVAE, StyleVAE, TranslationVAE, PointVAE, AutoencoderVAE)
 }
 
 

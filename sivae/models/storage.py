@@ -74,9 +74,9 @@ def write_model(
     if source is not None:
         description["source"] = dict(source)
     files.write_json(folder / DESCRIPTION, description)
-    files.write_safetensors(folder / MODEL, _state(model))
+    files.write_safetensors(folder / MODEL, plain_state(model))
     if averaged is not None:
-        files.write_safetensors(folder / AVERAGED, _state(averaged))
+        files.write_safetensors(folder / AVERAGED, plain_state(averaged))
 
 
 def _check_rebuilt(model: Any) -> None:
@@ -103,10 +103,10 @@ def _check_rebuilt(model: Any) -> None:
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in _state(model).items()}
+    return {name: tensor.shape for name, tensor in plain_state(model).items()}
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state under the names that it has without torch.compile, which holds modules in others."""
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
 
@@ -128,13 +128,30 @@ def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAE
     model = _described_model(folder / DESCRIPTION)
     path = folder / (AVERAGED if averaged else MODEL)
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path, "restore it from a copy")
     except FileNotFoundError:
         raise ModelFileError(f"{path} is missing; a model folder has {DESCRIPTION} and {MODEL}") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} cannot be read ({error}); restore it from a copy") from None
     fill(model, tensors, str(path))
     return model
+
+
+def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Args:
+        path: the file.
+        remedy: what a person can do if it is damaged, for the message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: it cannot be read.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} cannot be read ({error}); {remedy}") from None
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, names: Mapping[str, str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from sivae.ops.backends import available_backends, backend_status, native_build, use_backend
 from sivae.ops.chamfer import chamfer_distance
 from sivae.ops.exp_elbo import elbo, exp_elbo, log_exp_elbo
+from sivae.ops.group_norm import group_norm_silu
 from sivae.ops.latent import gaussian_kl, reparameterize, reparameterize_kl
 from sivae.ops.mixture import mixture_log_prob
 from sivae.ops.noise import PhiloxNoise, philox_normal
@@ -19,6 +20,7 @@ __all__ = [
     "elbo",
     "exp_elbo",
     "gaussian_kl",
+    "group_norm_silu",
     "log_exp_elbo",
     "mixture_log_prob",
     "native_build",

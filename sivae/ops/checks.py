@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from sivae.ops.library import KINDS, REDUCTIONS
+from sivae.ops.library import ACTIVATIONS, KINDS, REDUCTIONS
 
 _FLOATING = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
 _REDUCTION_INDEX = {name: index for index, name in enumerate(REDUCTIONS)}
 _KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
+_ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
 
 
 def check_pair(op: str, first_name: str, first: Tensor, second_name: str, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,4 +98,11 @@ def kind_index(op: str, kind: str) -> int:
     index = _KIND_INDEX.get(kind) if isinstance(kind, str) else None
     if index is None:
         raise ValueError(f"{op}: kind is {kind!r}, expected one of {', '.join(map(repr, KINDS))}")
+    return index
+
+
+def activation_index(op: str, activation: str) -> int:
+    index = _ACTIVATION_INDEX.get(activation) if isinstance(activation, str) else None
+    if index is None:
+        raise ValueError(f"{op}: activation is {activation!r}, expected one of {', '.join(map(repr, ACTIVATIONS))}")
     return index

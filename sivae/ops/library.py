@@ -7,6 +7,8 @@ the public functions call all of them the same way. Conventions of the schemas:
 * `reduction` and `kind` are positions in `REDUCTIONS` and `KINDS`.
 * `chamfer_distance` also returns the int32 position of each point's nearest target and of each target's nearest point,
   which its backward op needs; -1 is none.
+* `activation` is a position in `ACTIVATIONS`. `group_norm_silu` also returns the mean and the inverse standard
+  deviation [B, groups] in float64, which its backward op needs.
 * `mixture_log_prob` also returns the log density [N, K] of each component, which its backward op needs.
 * A backward op returns an empty tensor of shape [0] for a gradient whose `need_*` flag is not set.
 """
@@ -20,6 +22,7 @@ from torch import Tensor
 
 REDUCTIONS = ("none", "mean", "sum")
 KINDS = ("mse", "l1", "bce", "bce_with_logits")
+ACTIVATIONS = ("none", "leaky_relu", "silu")
 
 _SCHEMAS = (
     "reparameterize(Tensor mu, Tensor logvar, Tensor noise, int offset) -> Tensor",
@@ -41,6 +44,11 @@ _SCHEMAS = (
     " Tensor? noise_weight, Tensor? bias, Tensor? scale, Tensor mean, Tensor std, float negative_slope, float eps,"
     " bool need_x, bool need_noise_weight, bool need_bias, bool need_scale, bool need_shift)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "group_norm_silu(Tensor x, Tensor? weight, Tensor? bias, int groups, int activation, float negative_slope,"
+    " float eps) -> (Tensor, Tensor, Tensor)",
+    "group_norm_silu_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse_std,"
+    " int groups, int activation, float negative_slope, bool need_x, bool need_weight, bool need_bias)"
+    " -> (Tensor, Tensor, Tensor)",
     "chamfer_distance(Tensor points, Tensor targets, int reduction) -> (Tensor, Tensor, Tensor)",
     "chamfer_distance_backward(Tensor grad, Tensor points, Tensor targets, Tensor nearest_target,"
     " Tensor nearest_point, int reduction, bool need_points, bool need_targets) -> (Tensor, Tensor)",
@@ -138,6 +146,21 @@ def _fake_styled_instance_norm_backward(
     )
 
 
+def _fake_group_norm_silu(x, weight, bias, groups, activation, negative_slope, eps):
+    mean, inverse_std = (x.new_empty((x.shape[0], groups), dtype=torch.float64) for _ in range(2))
+    return torch.empty_like(x), mean, inverse_std
+
+
+def _fake_group_norm_silu_backward(
+    grad_y, x, weight, bias, mean, inverse_std, groups, activation, negative_slope, need_x, need_weight, need_bias
+):
+    return (
+        _grad_like(x, need_x),
+        _contiguous_grad(x if weight is None else weight, need_weight),
+        _contiguous_grad(x if bias is None else bias, need_bias),
+    )
+
+
 def _fake_chamfer_distance(points, targets, reduction):
     nearest = (cloud.new_empty(cloud.shape[:2], dtype=torch.int32) for cloud in (points, targets))
     return _per_sample_like(points, reduction), *nearest
@@ -180,6 +203,8 @@ _FAKES: dict[str, Callable[..., object]] = {
     "exp_elbo_backward": _fake_exp_elbo_backward,
     "styled_instance_norm": _fake_styled_instance_norm,
     "styled_instance_norm_backward": _fake_styled_instance_norm_backward,
+    "group_norm_silu": _fake_group_norm_silu,
+    "group_norm_silu_backward": _fake_group_norm_silu_backward,
     "chamfer_distance": _fake_chamfer_distance,
     "chamfer_distance_backward": _fake_chamfer_distance_backward,
     "mixture_log_prob": _fake_mixture_log_prob,

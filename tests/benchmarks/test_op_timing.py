@@ -24,6 +24,8 @@ TINY_SHAPES = {
     "exp_elbo": (11,),
     "styled_instance_norm": (2, 3, 4, 5),
     "styled_instance_norm_channels_last": (2, 3, 4, 5),
+    "group_norm_silu": (2, 6, 4, 5),
+    "group_norm_silu_channels_last": (2, 6, 4, 5),
     "batch_norm_leaky_relu": (2, 3, 4, 5),
     "chamfer_distance": (2, 7, 3),
     "chamfer_distance_over_cdist": (2, 7, 3),

@@ -40,6 +40,7 @@ FILES = [
         "styled_norm_kernels",
         "chamfer",
         "mixture",
+        "group_norm",
     )
 ]
 CHOICE = (
@@ -57,6 +58,7 @@ import torch
 from tests.ops.styled_norm_parity import LAYOUTS, make_case
 from tests.ops.test_determinism import IMAGE_SHAPES, LATENT_SHAPES, exponentials, images, latents
 from tests.ops.test_chamfer import SHAPES as CLOUDS, clouds, results as chamfer_distances
+from tests.ops.group_norm_parity import make_case as group_norm, results as group_norms
 from tests.ops.mixture_parity import mixture
 from tests.ops.test_mixture import SHAPES as MIXTURES, results as mixtures
 from tests.ops.test_styled_norm_kernels import results as styled_norms
@@ -68,6 +70,7 @@ results += [exponentials(batch, "native") for batch in (1, 1000, 5000)]
 torch.manual_seed(4)
 results += [chamfer_distances("native", *clouds(shape)) for shape in CLOUDS]
 results += [mixtures("native", *mixture(*shape)) for shape in MIXTURES]
+results += [group_norms("native", group_norm((2, 12, 33, 9), 3, layout=layout)) for layout in LAYOUTS]
 shapes = [(3, 8, 4, 4), (2, 8, 16, 16), (1, 3, 33, 35), (1, 8, 64, 64), (1, 4, 128, 132)]
 results += [styled_norms("native", make_case(s, torch.bfloat16, layout=layout)) for s in shapes for layout in LAYOUTS]
 for tensor in (tensor for tensors in results for tensor in tensors):

@@ -114,6 +114,24 @@ def mixture_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) -> l
     return [(torch.rand(len(z), dtype=sums), *leaves, *saved, *needed) for needed in flags]
 
 
+def group_norm_samples(name: str, layout: str, dtype: torch.dtype, grad: bool) -> list[tuple]:
+    x = images(layout, dtype).requires_grad_(grad)
+    weight, bias = torch.rand(8, dtype=library.sum_dtype(dtype)).requires_grad_(grad), torch.rand(8).to(dtype)
+    bias.requires_grad_(grad)
+    if name == "group_norm_silu":
+        return [
+            (x, None, None, 4, 1, 0.2, 1e-5),
+            (x, weight, None, 8, 0, 0.2, 1e-5),
+            (x, weight, bias, 2, 2, 0.2, 1e-5),
+        ]
+    grad_y, (mean, inverse_std) = torch.rand(x.shape).to(dtype), torch.rand(2, len(x), 2, dtype=torch.float64) + 0.5
+    operands = (grad_y, x, weight, bias, mean, inverse_std, 2)
+    flags = [(True, True, True), (True, False, False), (False, True, False), (False, False, False)]
+    return [(grad_y, x, None, None, mean, inverse_std, 2, 2, 0.2, True, False, False)] + [
+        (*operands, activation % 3, 0.2, *needed) for activation, needed in enumerate(flags)
+    ]
+
+
 def wrong_operands(name: str) -> Iterator[tuple]:
     """Arguments of the op of which one tensor has another shape or dtype than it must have."""
     cases = samples(name, "contiguous", torch.float32)
@@ -122,7 +140,7 @@ def wrong_operands(name: str) -> Iterator[tuple]:
         if not isinstance(given, Tensor):
             continue
         wrong = [given.to(torch.int32 if given.dtype != torch.int32 else torch.int64), given.new_empty(0)]
-        if given.dim() > 0:
+        if given.dim() > 0 and (name, place) != ("group_norm_silu", 0):  # which may have any number of pixels
             wrong.append(given[..., :-1])
         if given.dtype != torch.int64:  # a seed may have any number of dimensions
             wrong.append(given[None])
@@ -136,6 +154,8 @@ def samples(name: str, layout: str, dtype: torch.dtype, grad: bool = False) -> l
     """Positional arguments of the low-level op; with `grad` its inputs require gradients."""
     if name.startswith("styled_instance_norm"):
         return styled_norm_samples(name, layout, dtype, grad)
+    if name.startswith("group_norm_silu"):
+        return group_norm_samples(name, layout, dtype, grad)
     if name.startswith("chamfer_distance"):
         return chamfer_samples(name, layout, dtype, grad)
     if name.startswith("mixture_log_prob"):

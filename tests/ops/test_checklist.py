@@ -23,6 +23,7 @@ SUITES = {
         "tests/ops/styled_norm_parity.py",
         "tests/ops/chamfer_parity.py",
         "tests/ops/mixture_parity.py",
+        "tests/ops/group_norm_parity.py",
         "tests/ops/test_philox.py",
     ),
     "within its bound of exact values": (
@@ -30,6 +31,7 @@ SUITES = {
         "tests/ops/styled_norm_parity.py",
         "tests/ops/chamfer_parity.py",
         "tests/ops/mixture_parity.py",
+        "tests/ops/group_norm_parity.py",
     ),
     "gradients": ("tests/ops/test_gradients.py",),
     "any memory layout": (
@@ -37,18 +39,21 @@ SUITES = {
         "tests/ops/test_styled_norm_kernels.py",
         "tests/ops/test_chamfer.py",
         "tests/ops/test_mixture.py",
+        "tests/ops/test_group_norm.py",
     ),
     "the same bits every time": (
         "tests/ops/test_determinism.py",
         "tests/ops/test_styled_norm.py",
         "tests/ops/test_chamfer.py",
         "tests/ops/test_mixture.py",
+        "tests/ops/test_group_norm.py",
     ),
     "error messages": (
         "tests/ops/test_errors.py",
         "tests/ops/test_styled_norm_errors.py",
         "tests/ops/test_chamfer_errors.py",
         "tests/ops/test_mixture.py",
+        "tests/ops/test_group_norm.py",
     ),
     "schema, fake kernel, opcheck, torch.compile": ("tests/ops/samples.py",),
     "a range for profilers": ("tests/ops/test_ranges.py",),

@@ -206,6 +206,18 @@ for shape in [(2, 70, 150, 3), (1, 300, 40, 2), (1, 20, 30, 5)]:
     check("chamfer_distance", native[0], reference[0], 2 * (dims + 4) * u * reference[0].double())
     for name, native, reference in zip(("points", "targets"), native[1:], reference[1:]):
         check(f"chamfer_distance {name}", native, reference, 1e-5 * (1 + reference.abs()))
+
+# The bound of the docstring, of both, with the largest normalised value below 6; gradients are of its order.
+for layout in (torch.contiguous_format, torch.channels_last):
+    x = torch.randn(2, 24, 9, 13).contiguous(memory_format=layout)
+    weight, bias, grad_y, pair = torch.randn(24), torch.randn(24), torch.randn(x.shape), []
+    for backend in ("native", "reference"):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        y = ops.group_norm_silu(leaves[0], 3, *leaves[1:], backend=backend)
+        pair.append((y.detach(), *torch.autograd.grad(y, leaves, grad_y)))
+    for name, native, reference in zip(("y", "x", "weight", "bias"), *pair):
+        size = grad_y.abs().sum((0, 2, 3)) if name in ("weight", "bias") else torch.tensor(4.0)
+        check(f"group_norm_silu {name}", native, reference, 2 * 7 * 80 * u * size.double().expand_as(reference))
 print("right")
 """
 

@@ -19,6 +19,7 @@ CALLS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
     "exp_elbo": (lambda rec, kl: ops.exp_elbo(rec, kl, scale=0.1), ()),
     "chamfer_distance": (lambda points, targets: ops.chamfer_distance(points, targets), (5, 3)),
     "mixture_log_prob": (lambda z, mu: ops.mixture_log_prob(z, torch.ones_like(mu[:, 0]), mu, mu), (3,)),
+    "group_norm_silu": (lambda x, w: ops.group_norm_silu(x, 2, w[0, :, 0, 0], activation="leaky_relu"), (4, 3, 3)),
     "reconstruction_error": (lambda recon, target: ops.reconstruction_error(recon, target), (3, 4, 4)),
 }
 

@@ -318,6 +318,15 @@ def test_mixture_log_prob(backend, shape):
     assert gradcheck(lambda *case: ops.mixture_log_prob(*case, backend=backend), inputs)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("activation", ["silu", "none"])
+def test_group_norm_silu(backend, activation, groups):
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return ops.group_norm_silu(x, groups, weight, bias, activation=activation, backend=backend)
+
+    assert gradcheck(call, (leaf(2, 4, 3, 2), leaf(4), leaf(4)))
+
+
 class TestSecondDerivatives:
     @pytest.mark.parametrize("op", OPS)
     def test_compiled_backends_refuse_by_name(self, compiled_backend, op):

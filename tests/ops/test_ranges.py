@@ -15,6 +15,7 @@ from sivae.ops import ranges
 
 OPS = ["draw_seed", "elbo", "exp_elbo", "gaussian_kl", "log_exp_elbo", "philox_normal", "reconstruction_error"]
 OPS += ["reparameterize", "reparameterize_kl", "styled_instance_norm", "chamfer_distance", "mixture_log_prob"]
+OPS += ["group_norm_silu"]
 
 # Prints the ranges that torch.profiler records for every op and for a step of each kind.
 RECORD = """
@@ -35,6 +36,7 @@ with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as
     ops.log_exp_elbo(kl, kl, scale=1.0)
     ops.philox_normal(1, (3,))
     ops.styled_instance_norm(torch.randn(1, 2, 3, 3))
+    ops.group_norm_silu(torch.randn(1, 2, 3, 3), 2)
     ops.chamfer_distance(torch.randn(1, 2, 3), torch.randn(1, 4, 3))
     ops.mixture_log_prob(torch.randn(2, 3), torch.rand(4), torch.randn(4, 3), torch.randn(4, 3))
     for kind, objective in ((SoftIntroStep, SoftIntroObjective(scale=0.5)), (VAEStep, VAEObjective())):

@@ -87,6 +87,10 @@ def public_calls(backend: str) -> dict[str, tuple[Callable[..., object], int]]:
             ),
             2,
         ),
+        "group_norm_silu": (
+            lambda x, p: ops.group_norm_silu(x.view(2, 4, 3), 2, p[0, :4], p[1, :4], backend=backend),
+            2,
+        ),
         "log_exp_elbo": (lambda r, k: ops.log_exp_elbo(r[:, 0], k[:, 1], scale=0.5), 2),
         "elbo": (lambda r, t, m, v: ops.elbo(r, t, m, v, beta_kl=3.0, backend=backend), 4),
         "chunked": (lambda h: ops.reparameterize_kl(*h.chunk(2, dim=1), noise=noise, backend=backend), 1),
@@ -238,6 +242,7 @@ def test_results_do_not_alias_inputs(backend, name):
         "styled_instance_norm": lambda a, b: ops.styled_instance_norm(
             a[:, :, None, None], scale=a, shift=b, statistics=True, backend=backend
         ),
+        "group_norm_silu": lambda a, b: ops.group_norm_silu(a, 2, b[0], b[1], backend=backend),
         "chamfer_distance": lambda a, b: ops.chamfer_distance(a[None], b[None], backend=backend),
         "mixture_log_prob": lambda a, b: ops.mixture_log_prob(a, b[:, 0], b, b, backend=backend),
         "philox_normal": lambda a, b: ops.philox_normal(SEED, (3, 4), backend=backend),

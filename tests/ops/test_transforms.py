@@ -49,6 +49,9 @@ def calls(backend: str | None) -> dict[str, Call]:
         "log_exp_elbo": lambda r, k: ops.log_exp_elbo(r[:, 0], k[:, 1], scale=0.5),
         "elbo": lambda r, m: ops.elbo(r, r * r, m, r, backend=backend)[0],
         "styled_instance_norm": styled,
+        "group_norm_silu": lambda x, p: ops.group_norm_silu(
+            x.reshape(2, 4, 3), 2, p[0, :4], p[1, :4], eps=1e-2, backend=backend
+        ),
         "chamfer_distance": lambda p, t: ops.chamfer_distance(p.reshape(2, 4, 3), t.reshape(2, 4, 3), backend=backend),
         "mixture_log_prob": lambda z, m: ops.mixture_log_prob(z, m[:, 0], m, m * m, backend=backend),
     }

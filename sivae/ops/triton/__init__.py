@@ -13,6 +13,7 @@ from sivae.ops import library, transforms
 from sivae.ops.triton import autograd
 from sivae.ops.triton.chamfer import chamfer_distance, chamfer_distance_backward
 from sivae.ops.triton.exp_elbo import exp_elbo, exp_elbo_backward
+from sivae.ops.triton.group_norm import group_norm_silu, group_norm_silu_backward
 from sivae.ops.triton.latent import gaussian_kl, latent_backward, reparameterize, reparameterize_kl
 from sivae.ops.triton.mixture import mixture_log_prob, mixture_log_prob_backward
 from sivae.ops.triton.philox import philox_normal
@@ -32,6 +33,8 @@ for _function in (
     exp_elbo_backward,
     styled_instance_norm,
     styled_instance_norm_backward,
+    group_norm_silu,
+    group_norm_silu_backward,
     chamfer_distance,
     chamfer_distance_backward,
     mixture_log_prob,

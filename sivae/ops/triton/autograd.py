@@ -1,4 +1,7 @@
-"""Backward passes of the Triton ops, as in csrc/autograd.cpp: only needed gradients, and differentiable only once."""
+"""Backward passes of the Triton ops, as in csrc/autograd.cpp: only needed gradients.
+
+They are differentiable only once, except that of group norm.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from sivae.ops import reference
 
 NAMESPACE = "sivae_triton"
 
@@ -121,6 +126,30 @@ def _styled_norm(ctx: Any, grad_y: Tensor | None, grad_mean: Tensor | None, grad
     return grad_x, None, *grads, None, None
 
 
+def _save_group_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, *ctx.settings = inputs
+    ctx.save_for_backward(x, weight, bias, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _group_norm(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 7
+    *operands, mean, inverse_std = ctx.saved_tensors
+    groups, activation, slope, _ = ctx.settings
+    needed = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():  # under create_graph, a second backward pass may come: the reference's gradients
+        wanted = [operand for operand, need in zip(operands, needed, strict=True) if need]
+        y = reference.group_norm_silu(*operands, *ctx.settings)[0]
+        gradients = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+        return *(next(gradients) if need else None for need in needed), *(None,) * 4
+    found = _backward_op("group_norm_silu_backward")(
+        grad, *operands, mean, inverse_std, groups, activation, slope, *needed
+    )
+    return *_if_needed(found, needed), *(None,) * 4
+
+
 def _save_chamfer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     points, targets, ctx.reduction = inputs
     _, nearest_target, nearest_point = output
@@ -160,6 +189,7 @@ def register(library: torch.library.Library) -> None:
         ("reconstruction_error", _reconstruction_error, _save_pair),
         ("exp_elbo", _exp_elbo, _save_pair),
         ("styled_instance_norm", _styled_norm, _save_styled_norm),
+        ("group_norm_silu", _group_norm, _save_group_norm),
         ("chamfer_distance", _chamfer, _save_chamfer),
         ("mixture_log_prob", _mixture, _save_mixture),
     ):

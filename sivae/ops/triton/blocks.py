@@ -38,6 +38,9 @@ MIXTURE_COLUMNS = 64
 MIXTURE_DIMS = 64
 MIXTURE_PARTS = 64
 MIXTURE_LEAST_ROWS = 64
+# A tile of channels by pixels; channels of it where those of a pixel are side by side.
+GROUP_NORM = Blocks(elements=1024, warps=4, steps=8)
+GROUP_NORM_CHANNELS = 64
 NORMALS = Blocks(elements=1024, warps=4, steps=1)
 SUMS = Blocks(elements=4096, warps=8, steps=1)
 

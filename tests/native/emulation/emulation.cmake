@@ -18,5 +18,6 @@ target_link_options(_C PRIVATE ${SIVAE_EMULATION_FLAGS})
 set_source_files_properties(${EMULATION}/emulator.cpp PROPERTIES COMPILE_OPTIONS "-O2;-fno-sanitize=undefined")
 # torch's headers are parsed once for several sources.
 set_target_properties(_C PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
-set_source_files_properties(csrc/autograd.cpp csrc/autograd_chamfer.cpp csrc/autograd_mixture.cpp csrc/autograd_styled_norm.cpp PROPERTIES UNITY_GROUP autograd)
+set_source_files_properties(csrc/autograd.cpp csrc/autograd_chamfer.cpp csrc/autograd_group_norm.cpp
+  csrc/autograd_mixture.cpp csrc/autograd_styled_norm.cpp PROPERTIES UNITY_GROUP autograd)
 set_source_files_properties(csrc/operands.cpp ${CUDA_OPS} PROPERTIES UNITY_GROUP ops)

@@ -62,6 +62,7 @@ def compile_calls(dtype: torch.dtype) -> None:
     log_prob, densities = ops.mixture_log_prob(*mixture)
     ops.mixture_log_prob_backward(log_prob, *mixture, log_prob, densities, True, True, True, True)
     for memory in (torch.contiguous_format, torch.channels_last):
+        group_norms(torch.empty(2, 128, 32, 32, dtype=dtype).to(memory_format=memory))
         for size in (32, 256):  # a plane that one program holds, and one that it does not
             styled_norms(torch.empty(1, 64, size, size, dtype=dtype).to(memory_format=memory), dtype)
     styled_norms(torch.empty(2, 3, 9, 14, dtype=dtype)[..., 1:], torch.float32)
@@ -97,6 +98,15 @@ def styled_norms(x: torch.Tensor, parameters: torch.dtype) -> None:
     ops.styled_instance_norm_backward(
         y, mean, std, x, noise, weight, bias, scale, mean, std, 0.2, 1e-8, True, True, True, True, True
     )
+
+
+def group_norms(x: torch.Tensor) -> None:
+    """Forward and backward with each activation."""
+    ops = torch.ops.sivae_triton
+    weight, bias = torch.empty(2, x.shape[1])
+    for activation in (1, 2):
+        y, mean, inverse_std = ops.group_norm_silu(x, weight, bias, 32, activation, 0.2, 1e-5)
+        ops.group_norm_silu_backward(y, x, weight, bias, mean, inverse_std, 32, activation, 0.2, True, True, True)
 
 
 def report(kernel: Any, name: str, log: str, dtype: str) -> dict[str, Any]:

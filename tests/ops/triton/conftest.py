@@ -36,5 +36,7 @@ def small_blocks(interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MIXTURE", single)
     for name, value in (("COLUMNS", 4), ("DIMS", 4), ("PARTS", 3), ("LEAST_ROWS", 2)):
         monkeypatch.setattr(blocks, f"MIXTURE_{name}", value)
+    monkeypatch.setattr(blocks, "GROUP_NORM", single._replace(steps=2))
+    monkeypatch.setattr(blocks, "GROUP_NORM_CHANNELS", 4)
     monkeypatch.setattr(blocks, "SUMS", single._replace(elements=4))
     monkeypatch.setattr(blocks, "ENOUGH_PROGRAMS", 2)

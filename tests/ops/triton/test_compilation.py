@@ -17,7 +17,8 @@ FAMILIES = {
     "styled_norm_whole_kernel", "styled_norm_statistics_kernel", "styled_norm_merge_kernel", "styled_norm_apply_kernel",
     "styled_norm_backward_whole_kernel", "styled_norm_backward_sums_kernel", "styled_norm_backward_apply_kernel",
     "sum_rows_kernel", "chamfer_forward_kernel", "chamfer_backward_kernel", "mixture_densities_kernel",
-    "mixture_rows_kernel", "mixture_components_kernel",
+    "mixture_rows_kernel", "mixture_components_kernel", "group_norm_moments_kernel", "group_norm_apply_kernel",
+    "group_norm_sums_kernel", "group_norm_gradients_kernel",
 }  # fmt: skip
 # libdevice's exp compares the high words of its argument as floats, without arithmetic; its logarithm and the division
 # start from an approximate reciprocal that they refine to full precision.
@@ -63,6 +64,7 @@ def test_kernels_for_a_gpu(arch, dtypes, tmp_path):
     wide = {"ld.global.v2.b64", "st.global.v2.b64"}, {"ld.global.v4.b32", "st.global.v4.b32"}
     families = "latent_forward", "latent_backward", "reconstruction_backward", "styled_norm_whole", "styled_norm_apply"
     families += "styled_norm_backward_whole", "styled_norm_backward_apply"
+    families += "group_norm_apply", "group_norm_gradients"
     for kernel in (f"{family}_kernel" for family in families):
         for dtype in dtypes:
             accesses = [set(r["accesses"]) for r in found if r["kernel"] == kernel and r["dtype"] == dtype]

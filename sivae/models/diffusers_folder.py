@@ -1,0 +1,204 @@
+"""Read and write the folders of diffusers' `AutoencoderKL`, without diffusers.
+
+    config.json                             the architecture, and settings of pipelines
+    diffusion_pytorch_model.safetensors     parameters
+
+Reading a folder executes nothing, and takes no more memory than its files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import torch
+
+from sivae import files
+from sivae.errors import ModelFileError
+from sivae.json_files import read_json
+from sivae.models.autoencoder import AutoencoderVAE
+from sivae.models.storage import fill, plain_state, read_tensors
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+PICKLED = "diffusion_pytorch_model.bin"  # which is not read
+_CLASS = "AutoencoderKL"
+_VERSION = "0.31.0"  # of diffusers, the first with all keys that are written
+_PLAIN, _WITH_ATTENTION = ("DownEncoderBlock2D", "UpDecoderBlock2D"), ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
+_OF_PIPELINES = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
+# The names of attention's layers before diffusers 0.13, which many published folders have.
+_EARLIER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_REMEDY = "fetch the folder again"
+
+
+class _Config(TypedDict):
+    """The keys that decide the architecture. A file may leave out any, and have others."""
+
+    _class_name: NotRequired[str]
+    in_channels: NotRequired[int]
+    out_channels: NotRequired[int]
+    down_block_types: NotRequired[list[str]]
+    up_block_types: NotRequired[list[str]]
+    block_out_channels: NotRequired[list[int]]
+    layers_per_block: NotRequired[int]
+    act_fn: NotRequired[str]
+    latent_channels: NotRequired[int]
+    norm_num_groups: NotRequired[int]
+    sample_size: NotRequired[int]
+    use_quant_conv: NotRequired[bool]
+    use_post_quant_conv: NotRequired[bool]
+    mid_block_add_attention: NotRequired[bool]
+
+
+# The values of keys that a file leaves out.
+_DEFAULTS: _Config = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D"],
+    "block_out_channels": [64],
+    "layers_per_block": 1,
+    "act_fn": "silu",
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "sample_size": 32,
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+    "mid_block_add_attention": True,
+}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder holds a model of diffusers."""
+    return (path / WEIGHTS).is_file() and (path / CONFIG).is_file()
+
+
+def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
+    """Write a folder that `diffusers.AutoencoderKL.from_pretrained` opens, whole or not at all.
+
+    The latents of diffusers are in the units of the networks: those of the model times its `prior_std`. So the written
+    `scaling_factor`, by which pipelines multiply them, is 1 / prior_std, unless the model's `pipeline` has another. A
+    learned prior has no place in the folder, and is left out.
+
+    Args:
+        folder: is made; a folder that holds such a model and nothing else is replaced.
+        model: on any device.
+
+    Raises:
+        ModelFileError: `folder` holds other files.
+        OSError: the folder cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {CONFIG, WEIGHTS}):
+        raise ModelFileError(
+            f"{folder} holds other files than {CONFIG} and {WEIGHTS}; choose another folder, or empty it"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        _their_name(name): tensor for name, tensor in plain_state(model).items() if not name.startswith("prior.")
+    }
+    with files.atomic_folder(folder) as temporary:
+        files.write_json(temporary / CONFIG, _config_of(model))
+        files.write_safetensors(temporary / WEIGHTS, tensors, {"format": "pt"})
+
+
+def read_folder(folder: Path) -> AutoencoderVAE:
+    """Read a folder of diffusers.
+
+    Its settings for pipelines are kept in the model's hyperparameter `pipeline`. Latents are in the units of the
+    networks, as those of diffusers: `scaling_factor` is not applied.
+
+    Returns:
+        The model in float32, on the CPU, in eval mode.
+
+    Raises:
+        ModelFileError: a file is missing, damaged, or of another class or architecture.
+    """
+    path = folder / CONFIG
+    try:
+        config = read_json(path, _Config, error=ModelFileError, remedy=_REMEDY)
+    except FileNotFoundError:
+        raise ModelFileError(f"{path} is missing; a folder of diffusers has {CONFIG} and {WEIGHTS}") from None
+    try:
+        with torch.device("meta"):
+            model = AutoencoderVAE(**_hyperparameters(config))
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ModelFileError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+    tensors = {_current_name(name): tensor for name, tensor in read_tensors(folder / WEIGHTS, _REMEDY).items()}
+    fill(model, tensors, str(folder / WEIGHTS), {name: _their_name(name) for name in model.state_dict()})
+    return model
+
+
+def _hyperparameters(config: _Config) -> dict[str, Any]:
+    if (name := config.get("_class_name")) != _CLASS:
+        raise ValueError(f"_class_name is {name!r}, expected {_CLASS!r}, the only class of diffusers that is read")
+    given: dict[str, Any] = {**_DEFAULTS, **config}
+    widths, channels = given["block_out_channels"], given["in_channels"]
+    down, up = given["down_block_types"], given["up_block_types"]
+    stages = {index: None for index, kind in enumerate(down) if kind == _WITH_ATTENTION[0]}
+    expected = [
+        [kinds[side] for kinds in (_WITH_ATTENTION if index in stages else _PLAIN for index in range(len(widths)))]
+        for side in (0, 1)
+    ]
+    if [down, up[::-1]] != expected:
+        raise ValueError(
+            f"down_block_types and up_block_types are {str(down)[:80]} and {str(up)[:80]}, expected {_PLAIN[0]} or "
+            f"{_WITH_ATTENTION[0]} for each of {len(widths)} widths, and the same of the decoder in reverse"
+        )
+    for key, value, only in (
+        ("act_fn", given["act_fn"], "silu"),
+        ("out_channels", given["out_channels"], channels),
+        ("use_post_quant_conv", given["use_post_quant_conv"], given["use_quant_conv"]),
+    ):
+        if value != only:
+            raise ValueError(f"{key} is {value!r}, expected {only!r}, the only value that is read beside the others")
+    pipeline = {key: given[key] for key in _OF_PIPELINES if given.get(key) is not None}
+    return {
+        "image_size": given["sample_size"],
+        "channels": channels,
+        "widths": widths,
+        "latent_channels": given["latent_channels"],
+        "layers": given["layers_per_block"],
+        "groups": given["norm_num_groups"],
+        "attention": given["mid_block_add_attention"],
+        "attention_stages": list(stages),
+        "quant_convs": given["use_quant_conv"],
+        "pipeline": pipeline,
+    }
+
+
+def _config_of(model: AutoencoderVAE) -> dict[str, Any]:
+    own = model.hyperparameters
+    kinds = [_WITH_ATTENTION if index in own["attention_stages"] else _PLAIN for index in range(len(own["widths"]))]
+    return {
+        "_class_name": _CLASS,
+        "_diffusers_version": _VERSION,
+        "act_fn": "silu",
+        "block_out_channels": own["widths"],
+        "down_block_types": [down for down, _ in kinds],
+        "in_channels": own["channels"],
+        "latent_channels": own["latent_channels"],
+        "layers_per_block": own["layers"],
+        "mid_block_add_attention": own["attention"],
+        "norm_num_groups": own["groups"],
+        "out_channels": own["channels"],
+        "sample_size": own["image_size"],
+        "up_block_types": [up for _, up in reversed(kinds)],
+        "use_post_quant_conv": own["quant_convs"],
+        "use_quant_conv": own["quant_convs"],
+        "scaling_factor": 1.0 / model.prior_std,
+        **own.get("pipeline", {}),
+    }
+
+
+def _their_name(name: str) -> str:
+    """The name in diffusers of a tensor of the model."""
+    return re.sub(r"^(encoder|decoder)\.(?=(post_)?quant_conv\.)", "", name)
+
+
+def _current_name(name: str) -> str:
+    """The name in today's diffusers of a tensor in a file."""
+    return re.sub(
+        rf"(?<=\.attentions\.)(\d+)\.({'|'.join(_EARLIER)})\.", lambda found: f"{found[1]}.{_EARLIER[found[2]]}.", name
+    )
