@@ -41,7 +41,7 @@ _GROUPS = {
     "objective": "objective",
     "growth": "growth",
 }
-_FILES = ("path", "perceptual", "init_from")  # made absolute, since a resumed run may start in another folder
+_FILES = ("path", "perceptual", "lpips", "init_from")  # made absolute, since a resumed run may start in another folder
 _EXAMPLES = [
     "sivae train digits",
     "sivae train cifar10 --data cifar-10-python.tar.gz --epochs 20",

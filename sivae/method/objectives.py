@@ -112,13 +112,37 @@ class Objective(Choice):
         metavar="FILE",
         since=None,
     )
+    lpips: str | None = setting(
+        None,
+        help="File of LPIPS' own weights (weights/v0.1/vgg.pth of the package lpips), beside --perceptual. The error "
+        "is then L1 and LPIPS, for images from 16x16 on.",
+        need=OF_IMAGES,
+        unset="none",
+        metavar="FILE",
+        since=None,
+    )
+    structural: float = setting(
+        0.0,
+        help="Weight of 1 - MS-SSIM in the reconstruction error, relative to the mean error of a value (--kind mse or "
+        "l1).",
+        within=NOT_NEGATIVE,
+        need=OF_IMAGES,
+        since=0.0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.lpips is not None and self.perceptual is None:
+            raise ConfigError(
+                "lpips: its weights are for VGG-16's activations; give the file of these as perceptual too"
+            )
         if self.perceptual is None and self.kind is None:
             object.__setattr__(self, "kind", self.DEFAULT_KIND)
         if self.perceptual is not None and self.kind is not None:
             raise ConfigError(f"kind = {self.kind!r}: perceptual is given too; leave one of the two out")
+        if self.structural and self.kind not in ("mse", "l1"):
+            other = "perceptual is given too" if self.kind is None else f"the error is {self.kind}, expected mse or l1"
+            raise ConfigError(f"structural = {self.structural:g}: {other}; leave one of the two out")
 
     def changed(self, **changes: Any) -> Self:
         """Return a copy with other values. A perceptual error replaces the kind, unless both are given."""
@@ -185,6 +209,8 @@ class Objective(Choice):
             ConfigError: the run does not fit.
         """
         self.check_kind(self.kind, config)
+        if self.lpips is not None and (config.growth.grows or config.data.side < 16):
+            raise ConfigError("lpips: it compares images from 16x16 on; leave it out, or train larger images")
 
     @staticmethod
     def kinds_for(config: Any) -> tuple[ErrorKind, ...]:

@@ -1,4 +1,4 @@
-"""The perceptual distance: a reconstruction error in pixels and in the activations of VGG-16."""
+"""Perceptual distances: reconstruction errors in pixels and in the activations of VGG-16."""
 
 from __future__ import annotations
 
@@ -9,7 +9,36 @@ import torch
 from torch import Tensor, nn
 
 from sivae import ops
+from sivae.models.lpips import LPIPS
 from sivae.models.vgg import VGG16Features, load_vgg16, taps_within
+
+
+class LPIPSDistance(nn.Module):
+    """L1 between images, and LPIPS beside it, the reconstruction error of autoencoders for latent diffusion::
+
+        rec = D (mean |x - x'| + LPIPS(x, x'))
+
+    with D the number of values of an image (Rombach et al., CVPR 2022, whose program has the weights 1 and 1). Its unit
+    is that of :func:`sivae.ops.reconstruction_error` with kind "l1". LPIPS is in float32 under autocast too.
+
+    Args:
+        lpips: its network; the parameters are frozen.
+    """
+
+    def __init__(self, lpips: LPIPS) -> None:
+        super().__init__()
+        self.lpips = lpips.requires_grad_(False)
+
+    def forward(self, recon: Tensor, target: Tensor) -> Tensor:
+        """Compute the error of each pair of images [B, C, H, W], at least 16 x 16: [B], differentiable in both.
+
+        Raises:
+            TypeError, ValueError: as :class:`sivae.models.lpips.LPIPS`.
+        """
+        rec = ops.reconstruction_error(recon, target, kind="l1")
+        with torch.autocast(recon.device.type, enabled=False):
+            far = self.lpips(recon.float(), target.float())
+        return rec + recon[0].numel() * far.to(rec.dtype)
 
 
 class PerceptualDistance(nn.Module):

@@ -17,10 +17,10 @@ from sivae.errors import ConfigError
 from sivae.evaluation.against import compare_samples
 from sivae.evaluation.fid import inception
 from sivae.evaluation.image_metrics import evaluate_images
-from sivae.evaluation.lpips import LPIPS, SMALLEST_COMPARED
 from sivae.evaluation.translation import measure_translation
 from sivae.models import TranslationVAE, VAEModel
 from sivae.models.base import device_and_dtype, samples_at_once
+from sivae.models.lpips import LPIPS, SMALLEST_COMPARED
 from sivae.models.pixels import from_uint8
 from sivae.training.tasks.base import NO_FILES, FeatureFiles
 

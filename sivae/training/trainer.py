@@ -11,7 +11,6 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from sivae.errors import ConfigError
 from sivae.fields import table
 from sivae.method.base import Distance, Metrics, StepOptions
 from sivae.method.kl_average import ErrorAverage, KLAverage
@@ -22,6 +21,7 @@ from sivae.models.priors import VampPrior
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import Checkpoint
+from sivae.training.distances import make_distance
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
 from sivae.training.initial import InitialWeights
@@ -114,7 +114,8 @@ class Trainer:
             data_size=task.data_size,
             augment=config.augment,
         )
-        self._distance = _distance_of(config, model, device)
+        distance = make_distance(config.objective, model.value_range)
+        self._distance: Distance | None = None if distance is None else distance.to(device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
         self._graphs: dict[_Kind, GraphedCall] = {}
 
@@ -311,19 +312,6 @@ class _Kind:
     def scale_of_loss(self) -> tuple[object, ...]:
         """What the usual size of a gradient depends on."""
         return self.phase, self.lod, self.frozen, self.version
-
-
-def _distance_of(config: RunConfig, model: VAEModel, device: torch.device) -> Distance | None:
-    """Load the perceptual distance, if the settings name the file of its network."""
-    if config.objective.perceptual is None:
-        return None
-    from sivae.models.perceptual import PerceptualDistance
-
-    try:
-        value_range = model.value_range or (0.0, 1.0)
-        return PerceptualDistance.from_file(config.objective.perceptual, value_range=value_range).to(device)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"perceptual: {error}") from None
 
 
 def at_step(model: VAEModel, config: RunConfig, step: int) -> None:

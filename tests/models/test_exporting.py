@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sivae.evaluation.lpips import LPIPS
 from sivae.models import MLPVAE, ConvVAE, PointVAE, StyleVAE, TranslationVAE, VAEModel
 from sivae.models.exporting import Method, export_program
+from sivae.models.lpips import LPIPS
 from sivae.models.perceptual import PerceptualDistance
 from sivae.models.vgg import TAP_CHANNELS, VGG16Features
 

@@ -298,6 +298,10 @@ def test_lord_wants_a_model_with_codes() -> None:
             "perceptual is given too; leave one of the two out",
         ),
         ("8gaussians", {"perceptual": "vgg.pth"}, "perceptual: the samples are points, not images; leave it out"),
+        ("digits", {"structural": 0.5, "kind": "gaussian"}, "structural = 0.5: the error is gaussian, expected mse or"),
+        ("digits", {"lpips": "lpips.pth"}, "lpips: its weights are for VGG-16's activations"),
+        ("digits", {"lpips": "lpips.pth", "perceptual": "vgg.pth"}, "lpips: it compares images from 16x16 on"),
+        ("8gaussians", {"structural": 0.5}, "structural: the samples are points, not images; leave it out"),
         ("digits", {"beta_kl_class": 0.3}, "the model 'conv' does not separate the class"),
         (
             "translation-shapes",

@@ -42,6 +42,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "augmented, in parts": {"augment": ("color", "translation", "cutout"), "accumulate": 2, "norm": "group"},
     "bce, averaged": {"kind": "bce", "norm": "group", "ema_half_life": 40, "bootstrap": 0.1},
     "a learned variance": {"kind": "gaussian", "norm": "none", "accumulate": 2},
+    "structural, in parts": {"structural": 0.5, "kind": "l1", "norm": "group", "accumulate": 2},
     "conditional": {"conditional": True, "norm": "none", "memory_format": "contiguous"},
 }
 

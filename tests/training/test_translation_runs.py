@@ -195,6 +195,9 @@ def test_a_run_without_labels_needs_no_classes(tmp_path: Path) -> None:
     assert "transfer_ssim" not in summary and (tmp_path / "run" / "samples-translations.png").exists()
 
 
+LINEAR = (64, 128, 256, 512, 512)  # channels at the taps
+
+
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth")
@@ -203,10 +206,20 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_error_can_be_perceptual(images: Path, vgg: Path, tmp_path: Path) -> None:
     sizes = {"resolution": 16, "steps": 2, "batch_size": 4}
     first = {}
-    for name, changes in {"pixels": {"kind": "l1"}, "perceptual": {"perceptual": str(vgg)}}.items():
+    torch.save(
+        {f"lin{i}.model.1.weight": torch.ones(1, c, 1, 1) for i, c in enumerate(LINEAR)}, tmp_path / "linear.pth"
+    )
+    changed = {
+        "pixels": {"kind": "l1"},
+        "perceptual": {"perceptual": str(vgg)},
+        "lpips": {"perceptual": str(vgg), "lpips": str(tmp_path / "linear.pth"), "precision": "bf16"},
+        "structural": {"kind": "l1", "structural": 1.0},
+    }
+    for name, changes in changed.items():
         train(translation_config(images, **sizes, **changes), tmp_path / name, progress=False)
         first[name] = read_records(tmp_path / name)[0]["rec"]
-    assert first["perceptual"] > 1.01 * first["pixels"]  # the error of pixels plus five terms
+    for name in ("perceptual", "lpips", "structural"):
+        assert first[name] > 1.01 * first["pixels"]  # the error of pixels and other terms
     checkpoint = tmp_path / "perceptual" / "checkpoints" / "2" / "model.safetensors"
     assert checkpoint.stat().st_size < 1_000_000  # it does not contain VGG-16
 

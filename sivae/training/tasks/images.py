@@ -21,10 +21,10 @@ from sivae.fields import table
 from sivae.method.objectives import BCE
 from sivae.models import MODELS, VAEModel
 from sivae.models.style.resampling import doubled, halved, mixed
-from sivae.models.vgg import VGG16_WEIGHTS, load_vgg16
 from sivae.settings.data import ImageData
 from sivae.settings.growth import Growing, Stage
 from sivae.settings.run import RunConfig
+from sivae.training.distances import make_distance
 from sivae.training.measured_images import MEASURED, MeasuredImages, measure
 from sivae.training.parallel import Processes
 from sivae.training.seeds import derived_seed
@@ -78,12 +78,7 @@ class ImageTask(Task):
         self._batches: ImageBatches | None = None
         self._stage: Stage | None = None
         self._value_range = MODELS[config.model.name].value_range or (0.0, 1.0)
-        perceptual = config.objective.perceptual
-        if perceptual is not None:
-            try:
-                load_vgg16(perceptual)  # a wrong file is an error before anything is written
-            except (ValueError, OSError) as error:
-                raise ConfigError(f"perceptual: {error}; name VGG-16's weights, {VGG16_WEIGHTS}") from None
+        make_distance(config.objective, self._value_range)  # a wrong file is an error before anything is written
         try:
             self._train, self._test = self._open(data, for_training)
             count = min(len(self._test), MEASURED)

@@ -15,9 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from sivae.errors import ModelFileError
-from sivae.evaluation.lpips import LPIPS
+from sivae.errors import ConfigError, ModelFileError
+from sivae.models.lpips import LPIPS
+from sivae.models.perceptual import LPIPSDistance
 from sivae.models.vgg import TAPS, load_vgg16
+from sivae.objectives import VAEObjective
+from sivae.training.distances import make_distance
 from tests.models.plain_vgg import LAYERS, random_state, write_vgg
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -111,11 +114,10 @@ def test_a_black_map_has_no_direction_and_no_nan(vgg: Path) -> None:
     assert torch.equal(LPIPS(network, weights)(*pair()), torch.zeros(2, dtype=torch.float64))
 
 
-def test_no_gradient_is_made_and_values_that_are_not_finite_show(lpips: LPIPS) -> None:
+def test_values_that_are_not_finite_show(lpips: LPIPS) -> None:
     images, others = pair()
     images[1, 0, 3, 3] = torch.nan
-    distance = lpips(images.requires_grad_(), others)
-    assert not distance.requires_grad
+    distance = lpips(images, others)
     assert distance.isnan().tolist() == [False, True]
 
 
@@ -188,3 +190,26 @@ def test_the_two_files_the_other_way_round_are_refused(vgg: Path) -> None:
         LPIPS.from_files(vgg, vgg)
     with pytest.raises(ModelFileError, match=r"vgg\.pth lacks features\.0\.weight.*vgg16-397923af\.pth"):
         LPIPS.from_files(PUBLISHED, PUBLISHED)
+
+
+def test_gradients_are_those_of_the_formula(lpips: LPIPS) -> None:
+    images, others = (x.requires_grad_() for x in pair(16, 16))
+    expected = torch.autograd.grad(plain(images, others, random_linear()).sum(), (images, others))
+    found = torch.autograd.grad(lpips(images, others).sum(), (images, others))
+    for mine, theirs in zip(found, expected, strict=True):
+        # The networks' activations err by 5e-5 of their scale (test_vgg); gradients of a ReLU at 0 may differ, rarely.
+        assert (mine - theirs).norm() < 1e-3 * theirs.norm()
+
+
+def test_the_training_error_is_l1_and_lpips(lpips: LPIPS, vgg: Path) -> None:
+    recon, target = pair()
+    objective = VAEObjective(perceptual=str(vgg), lpips=str(vgg.with_name("linear.pth")))
+    distance = make_distance(objective, None)
+    assert isinstance(distance, LPIPSDistance)
+    with torch.autocast("cpu", torch.bfloat16):
+        rec = distance(recon, target)
+    size = recon[0].numel()
+    expected = size * ((recon - target).abs().flatten(1).mean(1) + lpips(recon, target).float())
+    torch.testing.assert_close(rec, expected)
+    with pytest.raises(ConfigError, match=r"perceptual: .*name the file weights/v0\.1/vgg\.pth of the package lpips"):
+        make_distance(VAEObjective(perceptual=str(vgg), lpips=str(vgg)), None)

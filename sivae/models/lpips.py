@@ -87,12 +87,11 @@ class LPIPS(nn.Module):
             raise ModelFileError(f"{error}; name the file {LPIPS_WEIGHTS} of the package lpips") from None
         return cls(load_vgg16(vgg, value_range=value_range), dict(weights))
 
-    @torch.no_grad()
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """The distance of each pair, without gradients.
+        """The distance of each pair, with gradients to both.
 
-        It takes about 1 kB of memory for each pixel of each image in float32: the maps of all taps are 122 values a
-        pixel, and comparing the first takes twice its 64 again.
+        Without gradients it takes about 1 kB of memory for each pixel of each image in float32: the maps of all taps
+        are 122 values a pixel, and comparing the first takes twice its 64 again.
 
         Args:
             images, others: [B, C, H, W] of one shape, in the value range, 16 x 16 pixels at least; C is 1 or 3.
