@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sivae.bounds import MODEL_LAYERS, PRIOR_COMPONENTS
+from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_LAYERS, PRIOR_COMPONENTS
 from sivae.errors import ConfigError
-from sivae.fields import AT_LEAST_1, COUNTS, POSITIVE, SHARE, Choice, Need, Range, setting
+from sivae.fields import AT_LEAST_1, COUNTS, POSITIVE, SHARE, Choice, Need, Range, setting, show
 
 if TYPE_CHECKING:
     from sivae.models import VAEModel
@@ -18,6 +18,9 @@ Supervision = Literal["none", "pairs"]
 Prior = Literal["standard", "mixture", "vamp"]  # as sivae.models.priors has them
 
 _LAYERS = Range(lambda value: 1 <= value <= MODEL_LAYERS, f"from 1 to {MODEL_LAYERS}")
+_BLOCKS = Range(lambda value: 1 <= value <= AUTOENCODER_BLOCKS, f"from 1 to {AUTOENCODER_BLOCKS}")
+_FACTORS = (1, 2, 4, 8, 16, 32, 64)
+_FACTOR = Range(lambda value: value in _FACTORS, f"one of {', '.join(map(str, _FACTORS))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,8 @@ class Model(Choice):
         "of the posteriors of learned pseudo-inputs, for the objective vae (docs/priors.md).",
         need=Need(
             lambda config: config.model.LEARNS_PRIOR,
-            "the model {config.model.name!r} has the standard prior alone, and presets with the model mlp, conv or "
-            "pointnet can have another",
+            "the model {config.model.name!r} has the standard prior alone, and presets with the model mlp, conv, "
+            "pointnet or autoencoder can have another",
             strict=True,
         ),
         since="standard",
@@ -283,4 +286,53 @@ class PointNet(Model):
         check_batch_norm(self.norm, count, device)
 
 
-MODEL_KINDS: dict[str, type[Model]] = {kind.NAME: kind for kind in (MLP, Conv, Style, Translation, PointNet)}
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder(Model):
+    """The networks of diffusers' AutoencoderKL, whose latents are maps."""
+
+    NAME: ClassVar[str] = "autoencoder"
+    HAS_STAGES: ClassVar[bool] = True
+
+    latent_channels: int = setting(help="Channels of a latent.", within=AT_LEAST_1)
+    downsample: int = setting(8, help="Side of the images, divided by that of a latent.", within=_FACTOR)
+    widths: tuple[int, ...] = setting(
+        help="Channels at each resolution, from the images' inwards; the last number is that of all further ones.",
+        within=COUNTS,
+    )
+    layers: int = setting(
+        2, help="Residual blocks at each resolution of the encoder; the decoder has one more.", within=_BLOCKS
+    )
+    groups: int = setting(32, help="Groups of each norm; they divide all widths.", within=AT_LEAST_1)
+    attention: bool = setting(True, help="Attention between all places at the smallest resolution.")
+    attention_stages: tuple[int, ...] = setting(
+        (),
+        help="Resolutions with attention after each block: 0 is the images', 1 half of it, and so on.",
+        within=Range(lambda value: all(one >= 0 for one in value), "numbers from 0"),
+    )
+    quant_convs: bool = setting(
+        True, help="End the encoder, and begin the decoder, by a 1x1 convolution, as the first published models do."
+    )
+
+    def check(self, config: Any) -> None:
+        """See :meth:`Model.check`."""
+        resolutions = self.downsample.bit_length()
+        if len(self.widths) > resolutions:
+            raise ConfigError(
+                f"widths = {show(list(self.widths))}: with downsample = {self.downsample} there are {resolutions} "
+                f"resolutions, expected as many numbers at most; leave out the last, or choose downsample "
+                f"{2 ** (len(self.widths) - 1)}"
+            )
+
+    def build(self, **sample: Any) -> VAEModel:
+        """See :meth:`Model.build`."""
+        from sivae.models import build_model
+
+        settings = {key: getattr(self, key) for key in self.key_names() if key != "downsample"}
+        further = self.downsample.bit_length() - len(self.widths)
+        settings["widths"] = (*self.widths, *self.widths[-1:] * further)
+        return build_model(self.NAME, **settings, **sample)
+
+
+MODEL_KINDS: dict[str, type[Model]] = {
+    kind.NAME: kind for kind in (MLP, Conv, Style, Translation, PointNet, Autoencoder)
+}

@@ -12,7 +12,7 @@ from sivae.errors import ConfigError
 from sivae.objectives import OBJECTIVES, SoftIntroObjective
 from sivae.settings.data import CloudData, Data, DensityData, DigitsData, ImageData, ShapesData
 from sivae.settings.growth import SMALLEST, FixedSize, Growing
-from sivae.settings.models import MLP, Conv, Norm, PointNet, Style, Translation
+from sivae.settings.models import MLP, Autoencoder, Conv, Norm, PointNet, Style, Translation
 from sivae.settings.run import RunConfig, check_one_length
 
 Source = Literal["published", "ours"]
@@ -232,6 +232,41 @@ def _large_translation(name: str, summary: str, channels: Literal[1, 3]) -> Pres
     return _translation(name, summary, data, model, note=_UNTRIED)
 
 
+_UNMEASURED = "the networks are the published ones; no training at this size has been measured"
+
+
+def _autoencoder(
+    name: str, summary: str, resolution: int, model: Autoencoder, *, note: str = _UNMEASURED, **run: Any
+) -> Preset:
+    return Preset(
+        summary,
+        "ours",
+        RunConfig(
+            preset=name,
+            data=ImageData(resolution=resolution, channels=3, flip=True),
+            model=model,
+            objective=SoftIntroObjective(beta_rec=1.0, beta_kl=0.1, beta_neg="auto"),
+            precision="auto",
+            **{"checkpoint_every": 500, **run},
+        ),
+        with_objective={"vae": {"beta_kl": 1e-6}},  # as the published autoencoders for latent diffusion
+        note=note,
+    )
+
+
+def _large_autoencoder(name: str, summary: str, *, latent_channels: int, downsample: int) -> Preset:
+    return _autoencoder(
+        name,
+        f"images for latent diffusion, {summary}",
+        256,
+        Autoencoder(latent_channels=latent_channels, downsample=downsample, widths=(128, 256, 512)),
+        epochs=10.0,
+        batch_size=8,
+        learning_rate=1e-4,
+        ema_half_life=10_000.0,
+    )
+
+
 _POINTS_NOTE = (
     "beta_rec 1, beta_kl 0.2 and beta_neg 20 as the README has them; its configuration file has 20, 1 and 256"
 )
@@ -367,6 +402,20 @@ _ROWS = (
     _large_translation("translation-cars3d", "Cars3D, 64x64: car and view", 3),
     _large_translation("translation-kth", "KTH, 64x64: person and action", 1),
     _large_translation("translation-faces", "faces in a folder for each person, 64x64", 1),
+    _autoencoder(
+        "autoencoder-small",
+        "a small set, 32x32 on a CPU: latents of 4 x 8 x 8",
+        32,
+        Autoencoder(latent_channels=4, downsample=4, widths=(16, 32, 64), layers=1, groups=4),
+        epochs=100.0,
+        batch_size=32,
+        learning_rate=5e-4,
+        milestones=(0.8,),
+        rate_factor=0.2,
+        note="300 iterations on digits were stable; no training of the whole length has been measured",
+    ),
+    _large_autoencoder("autoencoder-f4", "256x256: latents of 3 x 64 x 64", latent_channels=3, downsample=4),
+    _large_autoencoder("autoencoder-f8", "256x256: latents of 4 x 32 x 32", latent_channels=4, downsample=8),
     Preset(
         "point clouds of chairs, tables, planes and lamps, built in",
         "ours",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sivae.models import MLPVAE, ConvVAE, PointVAE, StyleVAE, TranslationVAE, VAEModel
+from sivae.models import MLPVAE, AutoencoderVAE, ConvVAE, PointVAE, StyleVAE, TranslationVAE, VAEModel
 from sivae.models.exporting import Method, export_program
 from sivae.models.lpips import LPIPS
 from sivae.models.perceptual import PerceptualDistance
@@ -33,11 +33,12 @@ def _models() -> dict[str, VAEModel]:
         "translation": TranslationVAE(8, 3, 3, 4, 4, 8),
         "style": style,
         "pointnet": PointVAE(64, 3, (8, 16), 8, (8, 8)),
+        "autoencoder": AutoencoderVAE(8, 1, (4, 8), 2, layers=1, groups=2),
     }
 
 
 def _inputs(model: VAEModel, method: str, rows: int) -> tuple[Tensor, ...]:
-    shape = model.sample_shape if method in ("encode", "forward") else (model.z_dim,)
+    shape = model.sample_shape if method in ("encode", "forward") else model.latent_shape
     inputs = (torch.rand(rows, *shape),)
     return (*inputs, torch.rand(rows, model.condition_dim)) if model.condition_dim else inputs
 
@@ -70,6 +71,8 @@ SLOW = pytest.mark.slow  # noise has some thousand nodes
         ("conv", "encode"),
         ("conv", "decode"),
         ("translation", "forward"),
+        ("autoencoder", "encode"),
+        ("autoencoder", "decode"),
         ("style", "encode"),
         pytest.param("style", "decode", marks=SLOW),
         ("style", "render"),
@@ -159,7 +162,7 @@ def test_one_compiled_graph_decodes_batches_of_every_size() -> None:
     reason="onnx, onnxscript or onnxruntime is not installed",
 )
 @pytest.mark.parametrize("method", ["encode", "render", "decode"])
-@pytest.mark.parametrize("name", ["mlp", "conv", "translation", "style"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "translation", "style", "autoencoder"])
 def test_programs_become_onnx(name: str, method: Method, tmp_path: Path) -> None:
     import onnxruntime
 

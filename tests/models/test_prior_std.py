@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "style": {"image_size": 8, "channels": 1, "start_channels": 4, "max_channels": 8, "z_dim": 3, "mapping_layers": 1},
     "translation": {"image_size": 8, "channels": 1, "content_dim": 3, "class_dim": 2, "width": 2, "hidden": 4},
     "pointnet": {"points": 5, "z_dim": 3, "widths": [4], "hidden": 4, "decoder_widths": [4], "norm": "none"},
+    "autoencoder": {"image_size": 4, "channels": 1, "widths": [2, 4], "latent_channels": 2, "layers": 1, "groups": 2},
 }
 
 
@@ -37,7 +38,7 @@ def test_the_networks_see_other_units(name):
     (mu, logvar), (scaled_mu, scaled_logvar) = plain.encode(x), other.encode(x)
     assert torch.equal(scaled_mu, mu / 0.25)
     torch.testing.assert_close(scaled_logvar, logvar + 2 * math.log(4))
-    z = torch.randn(4, plain.z_dim)
+    z = torch.randn(4, *plain.latent_shape)
     assert torch.equal(other.render(z), plain.render(z * 0.25))
 
 
@@ -45,7 +46,7 @@ def test_the_networks_see_other_units(name):
 def test_a_model_folder_keeps_it(name, tmp_path):
     _, model = pair(name, 0.25)
     save_model(tmp_path, model)
-    z = torch.randn(2, model.z_dim)
+    z = torch.randn(2, *model.latent_shape)
     assert torch.equal(load_model(tmp_path).eval().render(z), model.render(z))
 
 

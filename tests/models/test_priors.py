@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": 8, "layers": 1},
     "conv": {"image_size": 8, "channels": 1, "widths": [4, 4], "z_dim": 3},
     "pointnet": {"points": 5, "z_dim": 3, "widths": [4], "hidden": 4, "decoder_widths": [4]},
+    "autoencoder": {"image_size": 4, "channels": 1, "widths": [2, 4], "latent_channels": 2, "layers": 1, "groups": 2},
 }
 LEARNED = [(name, prior) for name in SMALL for prior in ("mixture", "vamp")]
 
@@ -175,7 +176,8 @@ def test_a_model_of_the_standard_prior_is_described_as_before_there_was_a_choice
     assert model.hyperparameters == build_model(name, **SMALL[name]).hyperparameters
     assert not {"prior", "prior_components"} & model.hyperparameters.keys()
     noise = torch.randn(2, model.noise_dim)
-    assert model.noise_dim == model.z_dim and model.from_prior(noise) is noise
+    assert model.noise_dim == model.z_dim
+    assert torch.equal(model.from_prior(noise), noise.view(2, *model.latent_shape))
 
 
 @pytest.mark.parametrize(("name", "prior"), LEARNED)
@@ -204,8 +206,10 @@ def test_pseudo_inputs_keep_to_the_range_of_the_images():
 def test_pseudo_inputs_start_from_samples_in_turn():
     prior = VampPrior(5, (2,), None)
     samples = torch.arange(4.0).view(2, 2)
-    prior.start_from(samples)
+    prior.start_from(samples, 0)
     assert torch.equal(prior.inputs, samples[[0, 1, 0, 1, 0]])
+    prior.start_from(10 + samples, 3)
+    assert torch.equal(prior.inputs, torch.cat([samples[[0, 1, 0]], 10 + samples]))
 
 
 def test_pseudo_inputs_pass_batch_norm_by_its_running_statistics():

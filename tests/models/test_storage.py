@@ -27,8 +27,13 @@ def _assert_same_state(one: VAEModel, other: VAEModel) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [small_conv(condition_dim=2), small_conv(norm="group"), build_model("mlp", hidden=8)],
-    ids=["conv", "group", "mlp"],
+    [
+        small_conv(condition_dim=2),
+        small_conv(norm="group"),
+        build_model("mlp", hidden=8),
+        build_model("autoencoder", image_size=4, widths=[2, 4], layers=1, groups=2, pipeline={"shift_factor": 0.1}),
+    ],
+    ids=["conv", "group", "mlp", "autoencoder"],
 )
 def test_a_saved_model_loads_bit_for_bit(tmp_path: Path, model: VAEModel) -> None:
     state = torch.random.get_rng_state()
