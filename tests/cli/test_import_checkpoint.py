@@ -50,7 +50,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ((FIXTURE,), 2, "name the new folder by --out DIR"),
         ((FIXTURE, "--out", taken), 2, "taken is not empty; choose another --out"),
         ((FIXTURE, "--out", other), 2, "other.pth is not empty; choose another --out"),
-        ((tmp_path / "none.pth", "--out", tmp_path / "new"), 1, "none.pth: No such file or directory"),
+        ((tmp_path / "none.pth", "--out", tmp_path / "new"), 2, "none.pth: No such file or directory"),
         ((other, "--out", tmp_path / "new"), 1, "other.pth: not a checkpoint of torch.save, or damaged"),
     ):
         code, out, err = run(capsys, "import-checkpoint", *words)
