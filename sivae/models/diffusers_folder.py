@@ -90,7 +90,7 @@ def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
         OSError: the folder cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {CONFIG, WEIGHTS}):
+    if not files.holds_only(folder, {CONFIG, WEIGHTS}):
         raise ModelFileError(
             f"{folder} holds other files than {CONFIG} and {WEIGHTS}; choose another folder, or empty it"
         )
