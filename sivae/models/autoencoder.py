@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_SIDE
 from sivae.models.base import VAEModel, checked_counts, mu_and_logvar
 from sivae.models.doubling import DoublingConv2d
+from sivae.models.norm import group_norm_activated, is_one_op
 from sivae.models.priors import PriorName
 from sivae.models.recompute import recomputed
 
@@ -353,7 +354,9 @@ class _Doubling(nn.Module):
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Compute silu(norm(x)), [B, C, H, W]."""
+    """Compute silu(norm(x)), [B, C, H, W], as one op where the native backend has it."""
+    if is_one_op(norm, x):
+        return group_norm_activated(norm, x, "silu")
     return F.silu(norm(x))
 
 
