@@ -32,7 +32,7 @@ CLOUD_PROPERTIES = 256  # numbers and lists of each element that it describes
 
 MODEL_LAYERS = 1000  # linear layers of one network that a setting counts
 PRIOR_COMPONENTS = 10_000  # Gaussians of a learned prior, and pseudo-inputs
-AUTOENCODER_BLOCKS = 64  # residual blocks at one resolution; the published networks have 2 or 3
+AUTOENCODER_BLOCKS = 16  # residual blocks at one resolution; the published networks have 2 or 3
 MODEL_SIDE = 1 << 14  # pixels; a convolutional network has layers for each halving
 
 

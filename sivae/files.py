@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
+
+
+def holds_only(folder: Path, names: Collection[str]) -> bool:
+    """Whether a folder is not there yet, or holds files of these names alone, so that it can be replaced."""
+    return not folder.exists() or (folder.is_dir() and {file.name for file in folder.iterdir()} <= set(names))
 
 
 @contextmanager

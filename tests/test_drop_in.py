@@ -139,6 +139,14 @@ def test_the_factors_of_other_packages_for_clouds():
         assert ((actual - value).abs() <= 64 * ROUNDING * value).all(), name
 
 
+def test_group_norm_followed_by_silu():
+    """float64; a few thousand roundings of numbers of order 1."""
+    norm_silu = examples("torch and diffusers: group norm followed by SiLU")["norm_silu"]
+    norm, x = torch.nn.GroupNorm(2, 6, eps=1e-6).double(), torch.randn(3, 6, 5, 4, dtype=torch.float64)
+    torch.nn.init.normal_(norm.weight)
+    assert (norm_silu(norm, x) - torch.nn.functional.silu(norm(x))).abs().max() <= 1e4 * ROUNDING
+
+
 @needs("diffusers")
 def test_diffusers_posterior():
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution

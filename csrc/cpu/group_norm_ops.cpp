@@ -34,12 +34,14 @@ struct RowsOfSamples {
   static int64_t rows_each(const Args& args) {
     return std::max<int64_t>(kSegment / args.channels / kBatchNormBlock, 1) * kBatchNormBlock;
   }
-  static int64_t segments(const Args&, int64_t parts) { return parts; }
+  static int64_t segments(const Args& args) { return parts(args); }
   static void run(const Args& args, int64_t begin, int64_t end) { kernels().batch_norm(args, begin, end); }
   static int64_t offset(const ImageStrides& strides, int64_t unit, const GroupNormTensors&) {
     return unit * strides.batch;
   }
-  static void fill(Args&, const ImageStrides*, int64_t) {}
+  static void fill(Args&, const ImageStrides*) {}
+  static int64_t parts(const Args& args) { return (args.rows + args.rows_each - 1) / args.rows_each; }
+  static void join_planes(Args&) {}
   static void take_kept_gradient(Args&) {}
 };
 
@@ -48,16 +50,24 @@ struct PlanesOfGroups {
   static int64_t units(const GroupNormTensors& norm) { return norm.batch() * norm.groups; }
   static int64_t unit_groups(const GroupNormTensors&) { return 1; }
   static int64_t rows_each(const Args&) { return kSegment; }
-  static int64_t segments(const Args& args, int64_t parts) { return args.channels * parts; }
+  static int64_t parts(const Args& args) { return args.parts; }
+  static int64_t segments(const Args& args) { return args.channels * args.parts; }
   static void run(const Args& args, int64_t begin, int64_t end) { kernels().plane_norm(args, begin, end); }
   static int64_t offset(const ImageStrides& strides, int64_t unit, const GroupNormTensors& norm) {
     return unit / norm.groups * strides.batch + unit % norm.groups * norm.group_channels() * strides.channel;
   }
-  static void fill(Args& args, const ImageStrides (&strides)[3], int64_t parts) {
-    args.parts = parts;
+  static void fill(Args& args, const ImageStrides (&strides)[3]) {
+    args.parts = (args.rows + args.rows_each - 1) / args.rows_each;
     args.x_channel = strides[0].channel;
     args.grad_y_channel = strides[1].channel;
     args.out_channel = strides[2].channel;
+  }
+  // For moments the planes of a group are a single one where they follow each other.
+  static void join_planes(Args& args) {
+    if (args.parts > 1 || args.x_channel != args.rows) return;
+    args.rows *= args.channels;
+    args.channels = 1;
+    args.parts = (args.rows + args.rows_each - 1) / args.rows_each;
   }
   static void take_kept_gradient(Args& args) { args.grad_y_channel = args.out_channel; }
 };
@@ -73,14 +83,14 @@ class Units {
     args_.rows = norm.order.pixels();
     args_.channels = groups_ * norm.group_channels();
     args_.rows_each = Kernel::rows_each(args_);
-    parts_ = (args_.rows + args_.rows_each - 1) / args_.rows_each;
-    segments_ = Kernel::segments(args_, parts_);
     const Tensor images[] = {norm.x, grad_y, out};
     for (int k = 0; k < 3; ++k) {
       data_[k] = data_of(images[k]);
       if (images[k].defined()) strides_[k] = norm.order.strides_of(images[k]);
     }
-    Kernel::fill(args_, strides_, parts_);
+    Kernel::fill(args_, strides_);
+    moment_args_ = args_;
+    Kernel::join_planes(moment_args_);
     args_.keeps_gradient = args_.silu && data_[2] != nullptr && item_ >= static_cast<int64_t>(sizeof(float));
     weight_ = norm.weight.defined() ? norm.weight.const_data_ptr<double>() : nullptr;
     bias_ = norm.bias.defined() ? norm.bias.const_data_ptr<double>() : nullptr;
@@ -88,7 +98,7 @@ class Units {
 
   void forward(double* mean, double* inverse_std, double eps) const {
     for_each([&](Unit& unit) {
-      unit.run(BatchNorm::kMoments);
+      unit.run_moments(moment_args_);
       for (int64_t g = 0; g < groups_; ++g) {
         const int64_t group = unit.index * groups_ + g;
         moments(unit, g, mean[group], inverse_std[group], eps);
@@ -111,9 +121,9 @@ class Units {
         double grad = 0.0, grad_deviation = 0.0;
         for (int64_t c = g * size; c < (g + 1) * size; ++c) {
           double sums[2] = {};
-          for (int64_t part = 0; part < parts_; ++part) {
-            sums[0] += unit.sum(part, 0, c);
-            sums[1] += unit.sum(part, 1, c);
+          for (int64_t part = 0; part < Kernel::parts(args_); ++part) {
+            sums[0] += unit.sum(args_, part, 0, c);
+            sums[1] += unit.sum(args_, part, 1, c);
           }
           sums[1] -= (exact - unit.channels[c].mean) * sums[0];  // lost by rounding the mean
           by_bias[unit.index * args_.channels + c] = sums[0];
@@ -139,15 +149,14 @@ class Units {
   // A thread's memory for a unit.
   struct Unit {
     Args args;
-    int64_t index = 0, segments;
+    int64_t index = 0, first_channel = 0;
     bool alone;  // the only one that is being worked on: its segments are shared by the threads
     std::vector<double> sums;
     std::vector<ChannelCoefficients> channels;
     std::vector<double> table;  // of the arithmetic type
 
-    Unit(const Args& first, int64_t segments, int64_t parts, bool alone)
-        : segments(segments), alone(alone), sums(parts * 2 * first.channels), channels(first.channels),
-          table(5 * first.channels) {}
+    Unit(const Args& first, bool alone, int64_t sums)
+        : alone(alone), sums(sums), channels(first.channels), table(5 * first.channels) {}
     void start(const Args& first, const void* x, const void* grad_y, void* out) {
       args = first;
       args.sums = sums.data();
@@ -156,15 +165,26 @@ class Units {
       args.grad_y = grad_y;
       args.out = out;
     }
-    double sum(int64_t part, int which, int64_t channel) const {
-      return sums[(part * 2 + which) * args.channels + channel];
+    double sum(const Args& of, int64_t part, int which, int64_t channel) const {
+      return sums[(part * 2 + which) * of.channels + channel];
     }
     void run(BatchNorm::Stage stage) {
       args.stage = stage;
-      if (!alone) return Kernel::run(args, 0, segments);
-      const int64_t each = (args.rows * args.channels + segments - 1) / segments;
+      run_segments(args);
+    }
+    void run_moments(const Args& cut) {
+      Args moments = cut;
+      moments.stage = BatchNorm::kMoments;
+      moments.x = args.x;
+      moments.sums = args.sums;
+      run_segments(moments);
+    }
+    void run_segments(const Args& of) const {
+      const int64_t segments = Kernel::segments(of);
+      if (!alone) return Kernel::run(of, 0, segments);
+      const int64_t each = (of.rows * of.channels + segments - 1) / segments;
       at::parallel_for(0, segments, std::max<int64_t>(kSegment / each, 1),
-                       [&](int64_t begin, int64_t end) { Kernel::run(args, begin, end); });
+                       [&](int64_t begin, int64_t end) { Kernel::run(of, begin, end); });
     }
     void take_kept_gradient() {
       args.grad_y = args.out;
@@ -196,10 +216,12 @@ class Units {
   template <class Work>
   void for_each(Work work) const {
     const int64_t units = Kernel::units(norm_), size = std::max<int64_t>(args_.rows * args_.channels, 1);
-    const bool alone = segments_ > 1 && units < at::get_num_threads();
+    const bool alone = Kernel::segments(args_) > 1 && units < at::get_num_threads();
+    const int64_t sums = 2 * std::max(Kernel::parts(args_) * args_.channels, Kernel::parts(moment_args_));
     const auto some = [&](int64_t begin, int64_t end) {
-      Unit unit(args_, segments_, parts_, alone);
+      Unit unit(args_, alone, sums);
       for (unit.index = begin; unit.index < end; ++unit.index) {
+        unit.first_channel = unit.index * args_.channels % norm_.channels();
         unit.start(args_, at_unit(0, unit.index), at_unit(1, unit.index), at_unit(2, unit.index));
         work(unit);
       }
@@ -214,29 +236,30 @@ class Units {
   }
 
   double value_of(const double* parameter, double absent, const Unit& unit, int64_t channel) const {
-    return parameter == nullptr ? absent : parameter[(unit.index * args_.channels + channel) % norm_.channels()];
+    return parameter == nullptr ? absent : parameter[unit.first_channel + channel];
   }
   double weight_of(const Unit& unit, int64_t channel) const { return value_of(weight_, 1.0, unit, channel); }
 
   // Merges the moments of a group's segments.
   void moments(const Unit& unit, int64_t group, double& mean, double& inverse_std, double eps) const {
-    const int64_t first = group * norm_.group_channels(), last = first + norm_.group_channels();
+    const Args& cut = moment_args_;
+    const int64_t channels = cut.channels / groups_, first = group * channels;
     const auto add = [&](auto term) {
       double sum = 0.0;
-      for (int64_t part = 0; part < parts_; ++part) {
-        const double count = static_cast<double>(args_.end_of(part) - part * args_.rows_each);
-        for (int64_t c = first; c < last; ++c) sum += term(part, c, count);
+      for (int64_t part = 0; part < Kernel::parts(cut); ++part) {
+        const double count = static_cast<double>(cut.end_of(part) - part * cut.rows_each);
+        for (int64_t c = first; c < first + channels; ++c) sum += term(part, c, count);
       }
       return sum / norm_.group_count();
     };
     // Minus one of them, means far from 0 keep their digits.
-    const double pivot = unit.sum(0, 0, first);
+    const double pivot = unit.sum(cut, 0, 0, first);
     const double middle = pivot + add([&](int64_t part, int64_t c, double count) {
-      return count * (unit.sum(part, 0, c) - pivot);
+      return count * (unit.sum(cut, part, 0, c) - pivot);
     });
     const double variance = add([&](int64_t part, int64_t c, double count) {
-      const double deviation = unit.sum(part, 0, c) - middle;
-      return unit.sum(part, 1, c) + count * deviation * deviation;
+      const double deviation = unit.sum(cut, part, 0, c) - middle;
+      return unit.sum(cut, part, 1, c) + count * deviation * deviation;
     });
     mean = middle;
     inverse_std = 1.0 / std::sqrt(variance + eps);
@@ -252,8 +275,8 @@ class Units {
   }
 
   const GroupNormTensors& norm_;
-  int64_t groups_, item_, parts_ = 1, segments_ = 1;
-  Args args_;
+  int64_t groups_, item_;
+  Args args_, moment_args_;
   char* data_[3] = {};  // x, grad_y and the result
   ImageStrides strides_[3] = {};
   const double *weight_ = nullptr, *bias_ = nullptr;

@@ -20,6 +20,7 @@ struct Run {
 };
 
 SIVAE_HD Run run_of(const PlaneNorm& a, int64_t segment) {
+  if (a.parts == 1) return {segment, 0, 0, a.rows};  // without divisions: planes may be small
   const int64_t channel = segment / a.parts, part = segment % a.parts;
   return {channel, part, part * a.rows_each, a.end_of(part)};
 }
@@ -44,10 +45,14 @@ SIVAE_HD Coefficients<T> coefficients_of(const PlaneNorm& a, int64_t channel) {
 // The sum of all lanes, in pairs.
 template <class T>
 SIVAE_HD double total_of(const Lanes<T> (&sums)[kRegisters]) {
-  T each[kRegisters * kLanes<T>];
-  memcpy(each, sums, sizeof each);
-  for (int half = kRegisters * kLanes<T> / 2; half > 0; half /= 2) {
-#pragma omp simd
+  static_assert(kRegisters == 4);
+  const Lanes<T> sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) return _mm512_reduce_add_ps(reinterpret_cast<__m512>(sum));
+#endif
+  T each[kLanes<T>];
+  memcpy(each, &sum, sizeof each);
+  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) each[i] += each[i + half];
   }
   return static_cast<double>(each[0]);

@@ -1,16 +1,16 @@
-"""What sample, reconstruct, interpolate and ood do for models of point clouds."""
+"""What sample, reconstruct, interpolate, encode and ood do for models of point clouds."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sivae.cli.generation import IMAGES_IN_PICTURE, CloudModel, refuse
-from sivae.cli.printing import notice, print_comparison, print_metrics
+from sivae.cli.printing import notice, print_comparison, print_latents, print_metrics
 from sivae.errors import ConfigError, NoSuchSplitError
 from sivae.words import plural
 
@@ -105,6 +105,41 @@ def interpolate(given: argparse.Namespace, opened: CloudModel) -> None:
         cloud_gif(decoded(given.frames or FRAMES), given.gif)
         print(given.gif)
     _write_each(given.each, clouds)
+
+
+def encode(given: argparse.Namespace, opened: CloudModel) -> None:
+    """Write the latents of a set of clouds to a folder."""
+    refuse(given, ["class_", "crop"], _OF_IMAGES)
+    import numpy as np
+
+    from sivae.evaluation.latents import check_folder, write_latents
+    from sivae.models.base import samples_at_once
+    from sivae.progress import counting
+    from sivae.training.measured_clouds import MeasuredClouds
+
+    out = given.out or opened.beside("latents")
+    check_folder(out)
+    part: Part = given.split or "train"
+    clouds = _open(opened, str(given.data), part)
+    measured, size = MeasuredClouds(clouds), samples_at_once(opened.model.sample_shape)
+
+    def batches() -> Iterator[tuple[Tensor, None]]:
+        with counting("encoding", len(clouds)) as counter:
+            for start in range(0, len(clouds), size):
+                rows = range(start, min(start + size, len(clouds)))
+                yield measured.some(rows).to(opened.device), None
+                counter.advance(len(rows))
+
+    std = write_latents(
+        out,
+        opened.model,
+        batches(),
+        clouds.names,
+        labels=np.asarray(clouds.labels, np.int64),
+        classes=clouds.class_names,
+        about={"data": clouds.name, "split": part},
+    )
+    print_latents(out, len(clouds), "cloud", opened.model.latent_shape, std)
 
 
 def ood(given: argparse.Namespace, opened: CloudModel) -> None:

@@ -58,6 +58,7 @@ GROUPS = {
             "interpolate": "go from one image, or one sample, to another",
             "mix": "combine the coarse styles of some images with the fine styles of others",
             "translate": "combine the content of some images with the class of others",
+            "encode": "write the latents of a set of images or point clouds to a folder",
             "ood": "detect images unlike the training data, by their likelihood",
         }
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,13 @@ def print_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
         shown = "not finite" if value is None else f"{value:,}" if type(value) is int else f"{value:.4g}"
         table.add_row(name, shown, *meaning)
     Console(highlight=False).print(table)
+
+
+def print_latents(folder: Path, count: int, sample: str, shape: Sequence[int], std: float) -> None:
+    """Print what :func:`sivae.evaluation.latents.write_latents` wrote, and where."""
+    size = " x ".join(map(str, shape))
+    print(f"latents of {plural(count, sample)}: {size} values each, of standard deviation {std:.4g}")
+    print(folder)
 
 
 def print_separation(title: str, metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

@@ -19,9 +19,11 @@ from torch.nn import functional as F
 from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_SIDE
 from sivae.models.base import VAEModel, checked_counts, mu_and_logvar
 from sivae.models.doubling import DoublingConv2d
+from sivae.models.norm import group_norm_activated, is_one_op
 from sivae.models.priors import PriorName
 from sivae.models.recompute import recomputed
 
+PIPELINE_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
 _EPS = 1e-6  # of the norms
 _LOGVAR_RANGE = (-30.0, 20.0)  # diffusers clamps to it
 
@@ -46,7 +48,7 @@ class AutoencoderVAE(VAEModel):
         prior_std: see :class:`VAEModel`.
         prior: "standard", "mixture" or "vamp", see :mod:`sivae.models.priors`.
         prior_components: number of Gaussians of a learned prior.
-        pipeline: settings of diffusers that concern its pipelines and not the networks, such as `scaling_factor`; they
+        pipeline: settings of diffusers that concern its pipelines and not the networks, of :data:`PIPELINE_KEYS`; they
             are written back by :meth:`save_pretrained`.
 
     Attributes:
@@ -85,6 +87,11 @@ class AutoencoderVAE(VAEModel):
         for key, value in (("attention", attention), ("quant_convs", quant_convs)):
             if not isinstance(value, bool):
                 raise ValueError(f"AutoencoderVAE: {key} is {value!r}, expected True or False")
+        if not set(pipeline or ()) <= set(PIPELINE_KEYS):
+            raise ValueError(
+                f"AutoencoderVAE: pipeline has {', '.join(map(str, pipeline or ()))[:200]}, expected none but "
+                f"{', '.join(PIPELINE_KEYS)}"
+            )
         widths = _checked_widths(widths, groups)
         stages = _checked_stages(attention_stages, len(widths))
         side = _checked_side(image_size, len(widths) - 1)
@@ -347,7 +354,9 @@ class _Doubling(nn.Module):
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Compute silu(norm(x)), [B, C, H, W]."""
+    """Compute silu(norm(x)), [B, C, H, W], as one op where the native backend has it."""
+    if is_one_op(norm, x):
+        return group_norm_activated(norm, x, "silu")
     return F.silu(norm(x))
 
 
@@ -360,6 +369,8 @@ def _checked_widths(widths: Sequence[int], groups: int) -> tuple[int, ...]:
         raise ValueError(
             f"AutoencoderVAE: widths is {widths!r}, expected a channel count per resolution, such as (128, 256, 512)"
         )
+    if len(widths) > (most := MODEL_SIDE.bit_length()):
+        raise ValueError(f"AutoencoderVAE: widths has {len(widths):,} numbers, expected at most {most}")
     for width in widths:
         checked_counts("AutoencoderVAE", 1, widths=width)
         if width % groups:

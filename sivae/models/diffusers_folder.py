@@ -18,7 +18,7 @@ import torch
 from sivae import files
 from sivae.errors import ModelFileError
 from sivae.json_files import read_json
-from sivae.models.autoencoder import AutoencoderVAE
+from sivae.models.autoencoder import PIPELINE_KEYS, AutoencoderVAE
 from sivae.models.storage import fill, plain_state, read_tensors
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -26,7 +26,6 @@ PICKLED = "diffusion_pytorch_model.bin"  # which is not read
 _CLASS = "AutoencoderKL"
 _VERSION = "0.31.0"  # of diffusers, the first with all keys that are written
 _PLAIN, _WITH_ATTENTION = ("DownEncoderBlock2D", "UpDecoderBlock2D"), ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
-_OF_PIPELINES = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
 # The names of attention's layers before diffusers 0.13, which many published folders have.
 _EARLIER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _REMEDY = "fetch the folder again"
@@ -90,7 +89,7 @@ def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
         OSError: the folder cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {CONFIG, WEIGHTS}):
+    if not files.holds_only(folder, {CONFIG, WEIGHTS}):
         raise ModelFileError(
             f"{folder} holds other files than {CONFIG} and {WEIGHTS}; choose another folder, or empty it"
         )
@@ -153,7 +152,7 @@ def _hyperparameters(config: _Config) -> dict[str, Any]:
     ):
         if value != only:
             raise ValueError(f"{key} is {value!r}, expected {only!r}, the only value that is read beside the others")
-    pipeline = {key: given[key] for key in _OF_PIPELINES if given.get(key) is not None}
+    pipeline = {key: given[key] for key in PIPELINE_KEYS if given.get(key) is not None}
     return {
         "image_size": given["sample_size"],
         "channels": channels,

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.nn.modules import module as hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sivae.ops import batch_norm
+from sivae.ops import batch_norm, group_norm
+from sivae.ops.group_norm import Activation
 
 Norm = Literal["batch", "group", "none"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -43,8 +44,9 @@ def group_count(width: int) -> int:
 def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Tensor | None = None) -> Tensor:
     """Compute leaky_relu(norm(x) + residual), [B, C, H, W].
 
-    Batch norm that normalizes by the batch's statistics runs as one op where the native backend has it. Everything else
-    runs as modules of torch, in place where no backward pass or hook needs the values: x may be overwritten.
+    Batch norm that normalizes by the batch's statistics runs as one op where the native backend has it, and group norm
+    without a residual, too. Everything else runs as modules of torch, in place where no backward pass or hook needs the
+    values: x may be overwritten.
 
     Args:
         norm: a norm that :func:`make_norm` made, or one that replaced it.
@@ -54,6 +56,9 @@ def activated(norm: nn.Module, x: Tensor, negative_slope: float, *, residual: Te
     """
     if _fuses(norm) and batch_norm.serves(x) and (residual is None or residual.dtype == x.dtype):
         return _fused(norm, x, negative_slope, residual)
+    if residual is None and is_one_op(norm, x):
+        activation: Activation = "none" if negative_slope == 1.0 else "leaky_relu"
+        return group_norm_activated(norm, x, activation, negative_slope)
     result: Tensor = norm(x)
     if residual is None and negative_slope == 1.0:
         return result
@@ -73,6 +78,19 @@ def _fuses(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
         and norm.affine
         and (norm.momentum is not None or not norm.track_running_stats)
         and not has_hooks(norm)
+    )
+
+
+def is_one_op(norm: nn.Module, x: Tensor) -> TypeGuard[nn.GroupNorm]:
+    """Whether group norm and an activation of x run as one op, which does all that a call of the module does."""
+    # One value in each group of a single sample is refused by the module.
+    return type(norm) is nn.GroupNorm and x.numel() > norm.num_groups and group_norm.serves(x) and not has_hooks(norm)
+
+
+def group_norm_activated(norm: nn.GroupNorm, x: Tensor, activation: Activation, negative_slope: float = 0.2) -> Tensor:
+    """Compute activation(norm(x)), [B, C, ...], as one op; see :func:`is_one_op`."""
+    return group_norm.group_norm_silu(
+        x, norm.num_groups, norm.weight, norm.bias, eps=norm.eps, activation=activation, negative_slope=negative_slope
     )
 
 

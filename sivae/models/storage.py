@@ -52,7 +52,7 @@ def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mappi
     model = getattr(model, "_orig_mod", model)  # torch.compile(model) holds the model
     _check_rebuilt(model)
     folder = Path(os.path.abspath(folder))  # a relative path, such as ".", may have no name
-    if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= {DESCRIPTION, MODEL}):
+    if not files.holds_only(folder, {DESCRIPTION, MODEL}):
         raise ModelFileError(f"{folder} holds other files than a model's; choose another folder, or empty it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_folder(folder) as temporary:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sivae.ops.library import ACTIVATIONS, KINDS, REDUCTIONS
 
-_FLOATING = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
+FLOATING = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
 _REDUCTION_INDEX = {name: index for index, name in enumerate(REDUCTIONS)}
 _KIND_INDEX = {name: index for index, name in enumerate(KINDS)}
 _ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
@@ -44,7 +44,7 @@ def check_dtype(op: str, name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} is {type(tensor).__name__}, expected a torch.Tensor")
     check_dense(op, name, tensor)
-    if tensor.dtype not in _FLOATING:
+    if tensor.dtype not in FLOATING:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}, expected float64, float32, bfloat16 or float16")
 
 

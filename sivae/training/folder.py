@@ -24,6 +24,7 @@ from sivae.errors import CheckpointError, ConfigError, RunFolderError
 from sivae.fields import AT_LEAST_1, FACTOR, SEED, converted
 from sivae.json_files import read_json
 from sivae.method.kl_average import ErrorAverage
+from sivae.models.diffusers_folder import is_folder as is_diffusers_folder
 from sivae.settings.run import RunConfig
 from sivae.training.checkpoint import list_checkpoints, load_checkpoint
 
@@ -119,6 +120,8 @@ def read_config(folder: str | os.PathLike[str]) -> RunConfig:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunFolderError(f"{folder}: there is no such folder; name the folder of a run (runs/… by default)")
+    if is_diffusers_folder(folder):
+        raise RunFolderError(f"{folder} holds a model of diffusers, and is not a run's folder; name one that is")
     if not (folder / CONFIG).exists():
         raise RunFolderError(f"{folder} holds no {CONFIG}, so it is not a run's folder; name one that is")
     return RunConfig.read(folder / CONFIG)
@@ -137,7 +140,7 @@ def run_of(source: Path) -> RunConfig | None:
         ConfigError: the run's `config.json` is wrong.
     """
     folder = source.parent.parent if source.parent.name == CHECKPOINTS else source
-    return read_config(folder) if (folder / CONFIG).is_file() else None
+    return read_config(folder) if (folder / CONFIG).is_file() and not is_diffusers_folder(folder) else None
 
 
 def learned_deviation(source: Path, notice: Callable[[str], None] = lambda text: None) -> float | None:

@@ -24,6 +24,7 @@ NAMES = {
     "--workers --quiet",
     "ood": "--in --against --in-split --against-split --out-split --by --k --sigma --beta-rec --beta-kl --seed --count "
     "--skip-damaged --out --out-dir --calibrate --quantile --score --threshold --csv --crop --raw-weights --device",
+    "encode": "--split --out --class --crop --raw-weights --device",
     "fit-prior": "--components --count --seed --device --out",
     "import-checkpoint": "--out --as-trained",
     "info": "--json",

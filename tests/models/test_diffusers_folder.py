@@ -158,7 +158,7 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
         ({"block_out_channels": [8, 16, 64]}, r"has shape \[.*\], expected \[.*\]"),
         ({"sample_size": 17}, "image_size is 17, expected a multiple of 4"),
         ({"sample_size": 10**9}, "image_size is 1000000000, expected at most"),
-        ({"layers_per_block": 10**9}, "layers is 1000000000, expected at most 64"),
+        ({"layers_per_block": 10**9}, "layers is 1000000000, expected at most 16"),
         ({"layers_per_block": 3}, "lacks .*; it is damaged, or belongs to another model"),
         ({"mid_block_add_attention": False}, "holds .*attentions.*, which this model does not have"),
     ],

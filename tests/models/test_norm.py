@@ -264,3 +264,81 @@ class TestWhereOneOpRuns:
 
         nodes = torch.export.export(Call(), (x,)).graph.nodes
         assert not any("sivae" in str(node.target) for node in nodes)
+
+
+def _group_norm_and_images(dtype: torch.dtype = torch.float32) -> tuple[nn.GroupNorm, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    norm = nn.GroupNorm(3, 6)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(6, generator=generator))
+        norm.bias.copy_(torch.randn(6, generator=generator))
+    return norm.to(dtype), torch.randn(4, 6, 6, 6, generator=generator).to(dtype)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["alone", "with a residual"])
+@pytest.mark.parametrize("slope", [0.2, 1.0])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_an_activated_group_norm_is_what_modules_of_torch_compute(
+    layout: torch.memory_format, slope: float, given: bool
+) -> None:
+    """Values, gradients and a gradient penalty in float64; 1e-12 is a few thousand roundings of numbers of order 1."""
+    results = []
+    for fused in (True, False):
+        norm, x = _group_norm_and_images(torch.float64)
+        x = x.contiguous(memory_format=layout).requires_grad_()
+        residual = x.detach().flip(0) if given else None
+        if fused:
+            y = activated(norm, x, slope, residual=residual)
+        else:
+            y = nn.functional.leaky_relu(norm(x) + (0.0 if residual is None else residual), slope)
+        (gradient,) = torch.autograd.grad(y.square().mean(), x, create_graph=True)
+        gradient.square().sum().backward()
+        results.append([y, gradient, x.grad, norm.weight.grad, norm.bias.grad])
+    for one, other in zip(*results, strict=True):
+        assert ((one - other).abs() <= 1e-12 * (1 + other.abs())).all()
+
+
+@pytest.mark.skipif("native" not in ops.available_backends(), reason="modules of torch compute it elsewhere")
+class TestWhereGroupNormIsOneOp:
+    """The op has an autograd function of its own."""
+
+    def fuses(self, norm: nn.Module, x: Tensor) -> bool:
+        y = activated(norm, x.clone(memory_format=torch.preserve_format), 0.2)
+        assert y.grad_fn is not None
+        return "GroupNormFunction" in y.grad_fn.name()
+
+    def test_in_both_layouts_and_modes(self) -> None:
+        norm, x = _group_norm_and_images()
+        assert self.fuses(norm, x) and self.fuses(norm, x.contiguous(memory_format=torch.channels_last))
+        assert self.fuses(norm.eval(), x) and self.fuses(norm, x.bfloat16())
+
+    def test_not_where_a_hook_waits_or_another_backend_is_named(self) -> None:
+        norm, x = _group_norm_and_images()
+        with ops.use_backend("reference"):
+            assert not self.fuses(norm, x)
+        norm.register_forward_hook(lambda *_: None)
+        assert not self.fuses(norm, x)
+
+    def test_a_group_of_one_value_is_refused_as_by_torch(self) -> None:
+        _, x = _group_norm_and_images()
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            activated(nn.GroupNorm(6, 6), x[:1, :, :1, :1], 0.2)
+
+    def test_compiled_and_exported(self) -> None:
+        """1e-5 is 168 roundings of float32 of numbers of order 1."""
+        norm, x = _group_norm_and_images()
+
+        class Call(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = norm
+
+            def forward(self, x: Tensor) -> Tensor:
+                return activated(self.norm, x, 0.2)
+
+        once = Call()(x.clone())
+        compiled = torch.compile(Call(), fullgraph=True, backend="aot_eager")
+        assert ((compiled(x.clone()) - once).abs() <= 1e-5 * (1 + once.abs())).all()
+        program = torch.export.export(Call(), (x.clone(),))
+        assert not any("sivae" in str(node.target) for node in program.graph.nodes)
+        assert ((program.module()(x.clone()) - once).abs() <= 1e-5 * (1 + once.abs())).all()

@@ -78,10 +78,36 @@ def test_every_verb_takes_the_run(
         ("reconstruct", folder, *data, "--out", tmp_path / "again.png"),
         ("ood", folder, "--against", "digits", "--count", 6, "--k", 2),
         ("evaluate", folder),
+        ("encode", folder, "digits", "--split", "test", "--out", tmp_path / "latents"),
+        ("fit-prior", folder, "--components", 2, "--count", 50, "--out", tmp_path / "model"),
+        ("sample", tmp_path / "model", "--count", 4),
     ):
         code, printed, err = run(capsys, *words)
         assert code == 0, (words, printed, err)
-    assert {file.name for file in tmp_path.iterdir()} == {"samples.png", "path.png", "path.gif", "again.png"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("samples.png", "path.png", "path.gif", "again.png", "latents", "model", "model-samples-seed0.png")
+    }
+
+
+def test_every_verb_takes_a_folder_of_diffusers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "vae"
+    AutoencoderVAE(8, 1, (4, 8), 2, layers=1, groups=2).save_pretrained(folder)
+    for words in (
+        ("sample", folder, "--count", 4),
+        ("interpolate", folder, "--seeds", 1, 2),
+        ("reconstruct", folder, "--data", "digits", "--count", 6),
+        ("ood", folder, "--in", "digits", "--against", "digits", "--count", 6, "--by", "kl"),
+        ("encode", folder, "digits", "--split", "test"),
+    ):
+        code, printed, err = run(capsys, *words)
+        assert code == 0, (words, printed, err)
+    assert {file.name for file in folder.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("vae", "vae-samples-seed0.png", "vae-interpolation-seeds1-2.png", "vae-reconstructions.png", "vae-ood"),
+        "vae-latents",
+    }
+    code, _, err = run(capsys, "evaluate", folder)
+    assert code == 2 and "holds a model of diffusers, and is not a run's folder" in err
 
 
 def test_a_plain_vae_has_the_small_weight_of_published_autoencoders() -> None:
@@ -110,7 +136,7 @@ def test_the_last_width_is_that_of_all_further_resolutions(
         ({"z_dim": 4}, "z_dim = 4: it has no effect with the model 'autoencoder'"),
         ({"downsample": 3}, "downsample = 3: it must be one of 1, 2, 4"),
         ({"downsample": 2, "widths": (4, 8, 8)}, r"widths = \[4, 8, 8\]: with downsample = 2 there are 2 resolutions"),
-        ({"layers": 100}, "layers = 100: it must be from 1 to 64"),
+        ({"layers": 100}, "layers = 100: it must be from 1 to 16"),
         ({"attention_stages": (-1,)}, r"attention_stages = \(-1,\): it must be numbers from 0"),
     ],
 )
