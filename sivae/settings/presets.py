@@ -221,7 +221,9 @@ def _translation(name: str, summary: str, data: Data, model: Translation, *, not
             **{"epochs": 200.0, "batch_size": 32, "checkpoint_every": 500, "warmup_fraction": 0.75, **run},
         ),
         # With LORD's noise of 1 the codes, which learn only from their own image, held nothing after 5,000 iterations.
-        with_objective={"lord": {"warmup_fraction": 0.5, "content_decay": 1e-4, "content_noise": 0.1}},
+        with_objective={
+            "lord": {"warmup_fraction": 0.5, "content_decay": 1e-4, "content_noise": 0.1, "precision": "fp32"}
+        },
         note=note,
     )
 
@@ -398,6 +400,7 @@ _ROWS = (
         learning_rate=1.5e-3,
         milestones=(0.7,),
         rate_factor=0.25,
+        precision="auto",
     ),
     _large_translation("translation-cars3d", "Cars3D, 64x64: car and view", 3),
     _large_translation("translation-kth", "KTH, 64x64: person and action", 1),
