@@ -10,25 +10,24 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_SIDE
-from sivae.models.base import VAEModel, checked_counts, mu_and_logvar
+from sivae.models.base import checked_counts, mu_and_logvar
 from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import group_norm_activated, is_one_op
 from sivae.models.priors import PriorName
-from sivae.models.recompute import recomputed
+from sivae.models.recompute import StagedNetwork, StagedVAE
 
 PIPELINE_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
 _EPS = 1e-6  # of the norms
 _LOGVAR_RANGE = (-30.0, 20.0)  # diffusers clamps to it
 
 
-class AutoencoderVAE(VAEModel):
+class AutoencoderVAE(StagedVAE):
     """A residual autoencoder for square images in [-1, 1], with latents [B, latent_channels, H / 2^n, W / 2^n].
 
     The encoder halves the side n times, where n is the number of widths minus 1, and the decoder doubles it as often.
@@ -112,12 +111,8 @@ class AutoencoderVAE(VAEModel):
         self._latent_shape = (latent_channels, side, side)
         self.z_dim = math.prod(self._latent_shape)
         self.sample_shape = (channels, image_size, image_size)
-        self.encoder = AutoencoderEncoder(
-            channels, widths, latent_channels, layers, groups, attention, stages, quant_convs
-        )
-        self.decoder = AutoencoderDecoder(
-            channels, widths, latent_channels, layers, groups, attention, stages, quant_convs
-        )
+        networks = _Architecture(channels, widths, latent_channels, layers, groups, attention, stages, quant_convs)
+        self.encoder, self.decoder = AutoencoderEncoder(networks), AutoencoderDecoder(networks)
         self._set_prior(prior, prior_components)
 
     @property
@@ -139,56 +134,39 @@ class AutoencoderVAE(VAEModel):
 
         write_folder(folder, self)
 
-    @property
-    def checkpoint_activations(self) -> bool:
-        return self.encoder.checkpoint_activations and self.decoder.checkpoint_activations
 
-    @checkpoint_activations.setter
-    def checkpoint_activations(self, value: bool) -> None:
-        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = value
+class _Architecture(NamedTuple):
+    """What both networks are built from, as in :class:`AutoencoderVAE`."""
 
-
-class _Network(nn.Module):
-    """A network of stages. In the backward pass it may compute the activations of a stage again."""
-
-    checkpoint_activations = False
-
-    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.checkpoint_activations and torch.is_grad_enabled():
-            return recomputed(stage, x)
-        result: Tensor = stage(x)
-        return result
+    channels: int
+    widths: tuple[int, ...]
+    latent_channels: int
+    layers: int
+    groups: int
+    attention: bool
+    attention_stages: tuple[int, ...]
+    quant_convs: bool
 
 
-class AutoencoderEncoder(_Network):
+class AutoencoderEncoder(StagedNetwork):
     """Images [B, C, H, W] -> mu and logvar side by side, [B, 2 latent_channels, H / 2^n, W / 2^n]."""
 
-    def __init__(
-        self,
-        channels: int,
-        widths: Sequence[int],
-        latent_channels: int,
-        layers: int,
-        groups: int,
-        attention: bool,
-        attention_stages: Sequence[int],
-        quant_conv: bool,
-    ) -> None:
+    def __init__(self, a: _Architecture) -> None:
         super().__init__()
-        self.conv_in = _conv3x3(channels, widths[0])
+        self.conv_in = _conv3x3(a.channels, a.widths[0])
         self.down_blocks = nn.ModuleList(
             _Stage(
-                [widths[max(0, index - 1)], *[width] * layers],
-                groups,
-                attention=index in attention_stages,
-                downsamplers=[_Halving(width)] if index < len(widths) - 1 else [],
+                [a.widths[max(0, index - 1)], *[width] * a.layers],
+                a.groups,
+                attention=index in a.attention_stages,
+                downsamplers=[_Halving(width)] if index < len(a.widths) - 1 else [],
             )
-            for index, width in enumerate(widths)
+            for index, width in enumerate(a.widths)
         )
-        self.mid_block = _Middle(widths[-1], groups, attention)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=_EPS)
-        self.conv_out = _conv3x3(widths[-1], 2 * latent_channels)
-        self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1) if quant_conv else None
+        self.mid_block = _Middle(a.widths[-1], a.groups, a.attention)
+        self.conv_norm_out = nn.GroupNorm(a.groups, a.widths[-1], eps=_EPS)
+        self.conv_out = _conv3x3(a.widths[-1], 2 * a.latent_channels)
+        self.quant_conv = nn.Conv2d(2 * a.latent_channels, 2 * a.latent_channels, 1) if a.quant_convs else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -199,36 +177,26 @@ class AutoencoderEncoder(_Network):
         return moments if self.quant_conv is None else self.quant_conv(moments)
 
 
-class AutoencoderDecoder(_Network):
+class AutoencoderDecoder(StagedNetwork):
     """Latents [B, latent_channels, h, w] -> images [B, C, 2^n h, 2^n w]."""
 
-    def __init__(
-        self,
-        channels: int,
-        widths: Sequence[int],
-        latent_channels: int,
-        layers: int,
-        groups: int,
-        attention: bool,
-        attention_stages: Sequence[int],
-        post_quant_conv: bool,
-    ) -> None:
+    def __init__(self, a: _Architecture) -> None:
         super().__init__()
-        outwards = list(enumerate(widths))[::-1]
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if post_quant_conv else None
-        self.conv_in = _conv3x3(latent_channels, widths[-1])
-        self.mid_block = _Middle(widths[-1], groups, attention)
+        outwards = list(enumerate(a.widths))[::-1]
+        self.post_quant_conv = nn.Conv2d(a.latent_channels, a.latent_channels, 1) if a.quant_convs else None
+        self.conv_in = _conv3x3(a.latent_channels, a.widths[-1])
+        self.mid_block = _Middle(a.widths[-1], a.groups, a.attention)
         self.up_blocks = nn.ModuleList(
             _Stage(
-                [widths[min(index + 1, len(widths) - 1)], *[width] * (layers + 1)],
-                groups,
-                attention=index in attention_stages,
+                [a.widths[min(index + 1, len(a.widths) - 1)], *[width] * (a.layers + 1)],
+                a.groups,
+                attention=index in a.attention_stages,
                 upsamplers=[_Doubling(width)] if index > 0 else [],
             )
             for index, width in outwards
         )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=_EPS)
-        self.conv_out = _conv3x3(widths[0], channels)
+        self.conv_norm_out = nn.GroupNorm(a.groups, a.widths[0], eps=_EPS)
+        self.conv_out = _conv3x3(a.widths[0], a.channels)
 
     def forward(self, z: Tensor) -> Tensor:
         x = z if self.post_quant_conv is None else self.post_quant_conv(z)

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae.bounds import MODEL_SIDE
-from sivae.models.base import VAEModel, checked_counts
+from sivae.models.base import checked_counts
 from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import NORMS, Norm, activated, make_norm
 from sivae.models.priors import PriorName
-from sivae.models.recompute import recomputed
+from sivae.models.recompute import StagedNetwork, StagedVAE
 from sivae.models.small_maps import MapConv2d
 
 _SLOPE = 0.2
 
 
-class ConvVAE(VAEModel):
+class ConvVAE(StagedVAE):
     """Residual encoder and decoder for square images in [0, 1], as published with IntroVAE and Soft-IntroVAE.
 
     The encoder halves the side once per width, and the decoder doubles it as often. As published, the last layer has no
@@ -95,28 +95,8 @@ class ConvVAE(VAEModel):
         self.decoder = ConvDecoder(channels, widths, side, z_dim, norm, condition_dim)
         self._set_prior(prior, prior_components)
 
-    @property
-    def checkpoint_activations(self) -> bool:
-        return self.encoder.checkpoint_activations and self.decoder.checkpoint_activations
 
-    @checkpoint_activations.setter
-    def checkpoint_activations(self, value: bool) -> None:
-        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = value
-
-
-class _ConvNetwork(nn.Module):
-    """A network of stages. In the backward pass it may compute the activations of a stage again."""
-
-    checkpoint_activations = False
-
-    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.checkpoint_activations and torch.is_grad_enabled():
-            return recomputed(stage, x)
-        result: Tensor = stage(x)
-        return result
-
-
-class ConvEncoder(_ConvNetwork):
+class ConvEncoder(StagedNetwork):
     """Images [B, C, H, W] (and conditions [B, condition_dim]) -> mu and logvar side by side, [B, 2 z_dim]."""
 
     def __init__(
@@ -143,7 +123,7 @@ class ConvEncoder(_ConvNetwork):
         return head
 
 
-class ConvDecoder(_ConvNetwork):
+class ConvDecoder(StagedNetwork):
     """Latents [B, z_dim] (and conditions [B, condition_dim]) -> images [B, C, H, W]."""
 
     def __init__(

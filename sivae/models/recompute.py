@@ -10,8 +10,37 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sivae.models.base import VAEModel
 from sivae.models.norm import batch_norms
 from sivae.ops import backends
+
+
+class StagedNetwork(nn.Module):
+    """A network of stages. In the backward pass it may compute the activations of a stage again."""
+
+    checkpoint_activations = False
+
+    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return recomputed(stage, x)
+        result: Tensor = stage(x)
+        return result
+
+
+class StagedVAE(VAEModel):
+    """A model of two staged networks."""
+
+    encoder: StagedNetwork
+    decoder: StagedNetwork
+
+    @property
+    def checkpoint_activations(self) -> bool:
+        """Whether both networks compute activations again."""
+        return self.encoder.checkpoint_activations and self.decoder.checkpoint_activations
+
+    @checkpoint_activations.setter
+    def checkpoint_activations(self, value: bool) -> None:
+        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = value
 
 
 def recomputed(stage: nn.Module, *inputs: Tensor | None) -> Any:
