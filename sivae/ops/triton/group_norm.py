@@ -33,6 +33,21 @@ def _place(pid, channels, pixels, splits, pixels_each, channel_tiles, CHANNELS: 
 
 
 @triton.jit
+def _at(images, strides, sample, channel, pixel):
+    """Pointers to the pixels of a tile's channels."""
+    return images + sample * strides[0] + channel * strides[1] + pixel * strides[2]
+
+
+@triton.jit
+def _coefficients(table, sample, channel, channels, own):
+    """Mean, factor and constant of a tile's channels, of `table` [B, 3, C]."""
+    of_channel = table + sample * 3 * channels + channel
+    mean = tl.load(of_channel, mask=own, other=0.0)
+    factor = tl.load(of_channel + channels, mask=own, other=0.0)
+    return mean, factor, tl.load(of_channel + 2 * channels, mask=own, other=0.0)
+
+
+@triton.jit
 def _before(grad, v, slope, SILU: tl.constexpr):
     """The gradient by v of the activation."""
     if SILU:
@@ -52,11 +67,10 @@ def group_norm_moments_kernel(
     sample, split, channel, first, last = _place(
         tl.program_id(0), channels, pixels, splits, pixels_each, channel_tiles, CHANNELS
     )
-    plane = x + sample * x_strides[0] + channel * x_strides[1]
     own = channel < channels
     lane = first + tl.arange(0, PIXELS)[None, :]
     # Every lane sums the differences from its own first pixel.
-    pivot = widen(tl.load(plane + lane * x_strides[2], mask=own & (lane < last), other=0.0)).to(DTYPE)
+    pivot = widen(tl.load(_at(x, x_strides, sample, channel, lane), mask=own & (lane < last), other=0.0)).to(DTYPE)
     total = tl.zeros((CHANNELS, PIXELS), DTYPE)
     square = tl.zeros((CHANNELS, PIXELS), DTYPE)
     count = tl.zeros((1, PIXELS), DTYPE)
@@ -64,7 +78,7 @@ def group_norm_moments_kernel(
     while at < last:
         pixel = at + tl.arange(0, PIXELS)[None, :]
         inside = pixel < last
-        value = widen(tl.load(plane + pixel * x_strides[2], mask=own & inside, other=0.0)).to(DTYPE)
+        value = widen(tl.load(_at(x, x_strides, sample, channel, pixel), mask=own & inside, other=0.0)).to(DTYPE)
         difference = tl.where(inside, value - pivot, 0.0)
         total += difference
         square += difference * difference
@@ -96,22 +110,16 @@ def group_norm_apply_kernel(
         tl.program_id(0), channels, pixels, splits, pixels_each, channel_tiles, CHANNELS
     )
     own = channel < channels
-    of_channel = coefficients + sample * 3 * channels + channel
-    mean = tl.load(of_channel, mask=own, other=0.0)
-    factor = tl.load(of_channel + channels, mask=own, other=0.0)
-    constant = tl.load(of_channel + 2 * channels, mask=own, other=0.0)
+    mean, factor, constant = _coefficients(coefficients, sample, channel, channels, own)
     slope = scalar(negative_slope, DTYPE)
     at = first
     while at < last:
         pixel = at + tl.arange(0, PIXELS)[None, :]
         inside = own & (pixel < last)
-        value = tl.load(
-            x + sample * x_strides[0] + channel * x_strides[1] + pixel * x_strides[2], mask=inside, other=0.0
-        )
+        value = tl.load(_at(x, x_strides, sample, channel, pixel), mask=inside, other=0.0)
         v = (widen(value) - mean) * factor + constant
         v = divide(v, 1.0 + exp(-v)) if SILU else tl.where(v > 0, v, v * slope)
-        place = y + sample * y_strides[0] + channel * y_strides[1] + pixel * y_strides[2]
-        tl.store(place, narrow(v, y.dtype.element_ty), mask=inside)
+        tl.store(_at(y, y_strides, sample, channel, pixel), narrow(v, y.dtype.element_ty), mask=inside)
         at += PIXELS
 
 
@@ -125,10 +133,7 @@ def group_norm_sums_kernel(
         tl.program_id(0), channels, pixels, splits, pixels_each, channel_tiles, CHANNELS
     )
     own = channel < channels
-    of_channel = coefficients + sample * 3 * channels + channel
-    mean = tl.load(of_channel, mask=own, other=0.0)
-    factor = tl.load(of_channel + channels, mask=own, other=0.0)
-    constant = tl.load(of_channel + 2 * channels, mask=own, other=0.0)
+    mean, factor, constant = _coefficients(coefficients, sample, channel, channels, own)
     slope = scalar(negative_slope, DTYPE)
     total = tl.zeros((CHANNELS, PIXELS), DTYPE)
     product = tl.zeros((CHANNELS, PIXELS), DTYPE)
@@ -136,13 +141,8 @@ def group_norm_sums_kernel(
     while at < last:
         pixel = at + tl.arange(0, PIXELS)[None, :]
         inside = own & (pixel < last)
-        value = tl.load(
-            x + sample * x_strides[0] + channel * x_strides[1] + pixel * x_strides[2], mask=inside, other=0.0
-        )
-        grad = tl.load(
-            grad_y + sample * grad_strides[0] + channel * grad_strides[1] + pixel * grad_strides[2],
-            mask=inside, other=0.0,
-        )  # fmt: skip
+        value = tl.load(_at(x, x_strides, sample, channel, pixel), mask=inside, other=0.0)
+        grad = tl.load(_at(grad_y, grad_strides, sample, channel, pixel), mask=inside, other=0.0)
         d = widen(value) - mean
         g = _before(widen(grad), d * factor + constant, slope, SILU)
         total += tl.where(inside, g, 0.0)
@@ -164,10 +164,7 @@ def group_norm_gradients_kernel(
         tl.program_id(0), channels, pixels, splits, pixels_each, channel_tiles, CHANNELS
     )
     own = channel < channels
-    of_channel = coefficients + sample * 3 * channels + channel
-    mean = tl.load(of_channel, mask=own, other=0.0)
-    factor = tl.load(of_channel + channels, mask=own, other=0.0)
-    constant = tl.load(of_channel + 2 * channels, mask=own, other=0.0)
+    mean, factor, constant = _coefficients(coefficients, sample, channel, channels, own)
     by_deviation = tl.load(through + sample * 2 * channels + channel, mask=own, other=0.0)
     by_constant = tl.load(through + sample * 2 * channels + channels + channel, mask=own, other=0.0)
     slope = scalar(negative_slope, DTYPE)
@@ -175,16 +172,11 @@ def group_norm_gradients_kernel(
     while at < last:
         pixel = at + tl.arange(0, PIXELS)[None, :]
         inside = own & (pixel < last)
-        value = tl.load(
-            x + sample * x_strides[0] + channel * x_strides[1] + pixel * x_strides[2], mask=inside, other=0.0
-        )
-        grad = tl.load(
-            grad_y + sample * grad_strides[0] + channel * grad_strides[1] + pixel * grad_strides[2],
-            mask=inside, other=0.0,
-        )  # fmt: skip
+        value = tl.load(_at(x, x_strides, sample, channel, pixel), mask=inside, other=0.0)
+        grad = tl.load(_at(grad_y, grad_strides, sample, channel, pixel), mask=inside, other=0.0)
         d = widen(value) - mean
         g = _before(widen(grad), d * factor + constant, slope, SILU)
-        place = grad_x + sample * out_strides[0] + channel * out_strides[1] + pixel * out_strides[2]
+        place = _at(grad_x, out_strides, sample, channel, pixel)
         result = g * factor + (d * by_deviation + by_constant)
         tl.store(place, narrow(result, grad_x.dtype.element_ty), mask=inside)
         at += PIXELS
