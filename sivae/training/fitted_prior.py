@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sivae import ops
 from sivae.bounds import PRIOR_COMPONENTS
 from sivae.errors import ConfigError
 from sivae.models import VAEModel
 from sivae.models.base import evaluating
-from sivae.models.priors import MixturePrior
+from sivae.models.priors import Components, MixturePrior
 from sivae.models.registry import build_model
 from sivae.progress import counting
 from sivae.training.folder import read_config
@@ -90,8 +89,8 @@ def fit_prior(
         config = config.replace(device=device)
     with trained(folder, config, for_training=True, notice=notice) as run:
         latents = _latents(run.model, run.task, count, seed, show)
-        before = run.model.prior_components()
         step, model = run.checkpoint.step, run.model.cpu()
+    before = model.prior_components()
     held = np.arange(len(latents)) % _HELD_OUT == _HELD_OUT - 1
     if components > (~held).sum():
         raise ConfigError(
@@ -99,12 +98,10 @@ def fit_prior(
         )
     prior = _fitted(latents[~held], components, seed)
     rest = torch.from_numpy(latents[held]).float()
-    standard = -0.5 * (rest.square() + np.log(2.0 * np.pi)).sum(1)
-    own = standard if before is None else ops.mixture_log_prob(rest, *(one.detach().cpu().float() for one in before))
-    mine = ops.mixture_log_prob(rest, *(one.detach() for one in prior.components(model.encode)))
-    return FittedPrior(
-        _with_prior(model, prior), step, int((~held).sum()), len(rest), float(mine.mean()), float(own.mean())
-    )
+    own = Components(torch.ones(1), *torch.zeros(2, 1, rest.shape[1])) if before is None else before.detached()
+    mine = prior.components(model.encode).detached()
+    log_prob, log_prob_before = (float(one.log_prob(rest).mean()) for one in (mine, own))
+    return FittedPrior(_with_prior(model, prior), step, int((~held).sum()), len(rest), log_prob, log_prob_before)
 
 
 @torch.no_grad()

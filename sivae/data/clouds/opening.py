@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from sivae.data.images.builtin import NAMED as IMAGES
 from sivae.data.notice import Notice, ignore
 from sivae.data.stores import FolderStore, is_archive, open_store
 from sivae.errors import DataError
-from sivae.words import plural
 
 
 def open_clouds(
@@ -76,11 +74,6 @@ def open_clouds(
         only = place.name
     else:
         raise DataError(f"{place} is no file of point clouds by its name; expected {', '.join(SUFFIXES)}, .zip or .tar")
-    clouds = StoredClouds(
+    return StoredClouds(
         store, only, part=part, classes=classes, points=points, normalize=normalize, show=show, notice=notice
     )
-    with contextlib.suppress(DataError):  # a damaged shape is named when it is needed
-        have, columns = (first := clouds.shape(0)).shape[0], first.shape[1:]
-        if columns == (3,) and have < points:
-            notice(f"{clouds.where(0)} has {plural(have, 'point')}: random ones are repeated, up to {points:,}")
-    return clouds

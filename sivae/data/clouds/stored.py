@@ -59,7 +59,8 @@ class StoredClouds(CloudSet):
         only: name of the only file to read; None: all.
         part, classes, points, normalize: as for :func:`sivae.data.clouds.open_clouds`.
         show: show progress.
-        notice: called with a line about shapes that are in neither part, or about the parts of a set that states none.
+        notice: called with a line about shapes that are in neither part, about the parts of a set that states none, or
+            about clouds that have too few points.
 
     Raises:
         DataError: there are none, one is damaged or breaks a bound, or there is no such class.
@@ -91,7 +92,7 @@ class StoredClouds(CloudSet):
         names = [one.name + (f"[{one.row}]" if one.row is not None else "") for one in self._entries_of_part]
         labels = np.array([known.index(one.class_name) for one in self._entries_of_part], np.int64)
         super().__init__(Path(where).name, names, labels, tuple(known), points=points, normalize=normalize)
-        self._check(show)
+        self._check(show, notice)
 
     @property
     def fingerprint(self) -> str:
@@ -116,14 +117,16 @@ class StoredClouds(CloudSet):
                 f"{self._store.where(one.name)} is damaged: {reason_of(error)}; fetch it again, or remove it"
             ) from None
 
-    def _check(self, show: bool) -> None:
+    def _check(self, show: bool, notice: Notice) -> None:
         damaged: list[DataError] = []
+        few = 0
         with Progress(
             f"reading {self.name}", len(self), unit="shapes/s", patience=PATIENCE_SECONDS, enabled=show
         ) as progress:
             for index in range(len(self)):
                 try:
-                    self.prepared(index)
+                    ready = self.prepared(index)
+                    few += ready.areas is None and len(ready.values) < self.points
                 except DataError as error:
                     damaged.append(error)
                 progress.advance()
@@ -132,6 +135,11 @@ class StoredClouds(CloudSet):
             raise DataError(f"{damaged[0]} ({len(damaged):,} of {len(self):,} shapes cannot be used)")
         if damaged:
             raise damaged[0]
+        if few:
+            notice(
+                f"{self.name}: {few:,} of {plural(len(self), 'cloud')} have fewer than {self.points:,} points; random "
+                "ones of them are repeated"
+            )
 
     def _entries(self, only: str | None, where: str) -> list[_Entry]:
         names = [name for name in self._store.sizes if _suffix(name) in SUFFIXES] if only is None else [only]

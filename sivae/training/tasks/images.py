@@ -78,7 +78,8 @@ class ImageTask(Task):
         self._batches: ImageBatches | None = None
         self._stage: Stage | None = None
         self._value_range = MODELS[config.model.name].value_range or (0.0, 1.0)
-        make_distance(config.objective, self._value_range)  # a wrong file is an error before anything is written
+        if for_training:
+            make_distance(config.objective, self._value_range)  # a wrong file is an error before anything is written
         try:
             self._train, self._test = self._open(data, for_training)
             count = min(len(self._test), MEASURED)
