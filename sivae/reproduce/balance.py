@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sivae.method.objectives import NEG_PUSH
+from sivae.progress import measuring
 from sivae.reproduce.density_2d import DENSITIES, QUICK
 from sivae.reproduce.experiment import Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean, mean_and_spread, number, over_seeds, spread, table
@@ -58,16 +59,19 @@ def trainings(settings: Settings) -> list[Training]:
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """How every run ended, drawn and counted."""
     seeds = seeds_of(runs)
-    found: _Found = {
-        density: {
-            way: {
-                factor: [outcome(runs[_name(density, way, factor, seed)], density, factor) for seed in seeds]
-                for factor in factors
+    with measuring("measuring", len(runs), enabled=show) as display:
+        found: _Found = {
+            density: {
+                way: {
+                    factor: [
+                        outcome(runs[_name(density, way, factor, seed)], density, factor, display) for seed in seeds
+                    ]
+                    for factor in factors
+                }
+                for way, factors in _FACTORS[settings.size].items()
             }
-            for way, factors in _FACTORS[settings.size].items()
+            for density in DENSITIES
         }
-        for density in DENSITIES
-    }
     ends = {name: _end(run) for name, run in runs.items()}
     _draw(folder / _FIGURE, found)
     first = next(iter(runs.values())).config

@@ -74,10 +74,14 @@ def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, sho
     }
     config = next(iter(runs.values())).config
     classifier = _Classifier(config)
-    models = sum(1 + len(_steps_between(run)) for group in ended.values() for run in group)
+    looks = {run.name: _looks(run) for group in ended.values() for run in group}
+    models = len(looks) + sum(map(len, looks.values()))
     with tempfile.TemporaryDirectory() as scratch, measuring("measuring", models, enabled=show) as display:
         features = _Features(config, Path(scratch), display)
-        found = {method: [_measured(run, classifier, features) for run in group] for method, group in ended.items()}
+        found = {
+            method: [_measured(run, looks[run.name], classifier, features) for run in group]
+            for method, group in ended.items()
+        }
     sections = []
     if drawn := all(ended.values()):
         _draw(folder / _SHEET, {method: group[0] for method, group in ended.items()})
@@ -185,19 +189,7 @@ class _Features:
             self._display.advance()
 
 
-def _progress(run: Trained, features: _Features, end: float) -> list[dict[str, float]]:
-    """The KID at each checkpoint of a run; at its end it is known."""
-    from sivae.models.storage import load_model
-
-    found = [
-        {"step": step, "seconds": seconds, "kid": features.of(load_model(path))[_KID]}
-        for step, (path, seconds) in _steps_between(run).items()
-    ]
-    ends = {"step": run.config.total_steps, "seconds": run.metric("train_seconds"), "kid": end}
-    return [*found, ends]
-
-
-def _steps_between(run: Trained) -> dict[int, tuple[Path, float]]:
+def _looks(run: Trained) -> dict[int, tuple[Path, float]]:
     """The checkpoints of a run before its end, by their iterations, each with the seconds of training before it."""
     from sivae.training.checkpoint import list_checkpoints
     from sivae.training.folder import CHECKPOINTS
@@ -210,13 +202,16 @@ def _steps_between(run: Trained) -> dict[int, tuple[Path, float]]:
     }
 
 
-def _measured(run: Trained, classifier: _Classifier, features: _Features) -> dict[str, Any]:
-    """The values of a run: those of its end, of its samples' features, and of the classifier."""
+def _measured(
+    run: Trained, looks: Mapping[int, tuple[Path, float]], classifier: _Classifier, features: _Features
+) -> dict[str, Any]:
+    """The values of a run: those of its end, of its samples' features, there and before, and of the classifier."""
     import torch
 
     from sivae.models.base import evaluating
     from sivae.models.latent import generate
     from sivae.models.pixels import image_range, unit_range
+    from sivae.models.storage import load_model
     from sivae.reproduce.shown_images import some_images
 
     assert run.summary is not None
@@ -225,7 +220,13 @@ def _measured(run: Trained, classifier: _Classifier, features: _Features) -> dic
     values["seconds"] = run.metric("train_seconds")
     values |= features.of(model)
     if features.missing is None:
-        values["progress"] = _progress(run, features, values[_KID])
+        values["progress"] = [
+            *(
+                {"step": step, "seconds": seconds, "kid": features.of(load_model(path))[_KID]}
+                for step, (path, seconds) in looks.items()
+            ),
+            {"step": run.config.total_steps, "seconds": run.metric("train_seconds"), "kid": values[_KID]},
+        ]
     else:
         values["left_out"] = features.missing
     if classifier.accuracy is None:

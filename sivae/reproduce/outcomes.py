@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sivae.progress import Progress
 from sivae.reproduce.experiment import Trained
 from sivae.words import listed
 
@@ -59,8 +60,15 @@ class Outcome:
         return self.jsd[-1] if self.jsd else math.nan
 
 
-def outcome(run: Trained, density_name: str, value: float) -> Outcome:
-    """Find how a run on a density ended; `value` is that of the setting that was varied."""
+def outcome(run: Trained, density_name: str, value: float, display: Progress) -> Outcome:
+    """Find how a run on a density ended.
+
+    Args:
+        run: the run.
+        density_name: the density.
+        value: that of the setting that was varied.
+        display: counts the runs.
+    """
     import torch
 
     from sivae.data import get_density
@@ -86,6 +94,7 @@ def outcome(run: Trained, density_name: str, value: float) -> Outcome:
     rec = sum(last) / len(last) / total if last else math.nan
     reached = None if density.modes is None else _reached(fake, density.modes)
     variance = float(fake.var(dim=0).sum()) / total
+    display.advance()
     failures = []
     if run.divergence is not None or run.went_back:
         failures.append("diverged")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sivae.progress import measuring
 from sivae.reproduce.density_2d import QUICK
 from sivae.reproduce.experiment import METHODS, SIZES, Report, Settings, Size, Trained, Training, schedule, seeds_of
 from sivae.reproduce.markdown import figure, mean_and_spread, number, over_seeds, table
@@ -88,14 +89,15 @@ def _name(arm: str, value: float, seed: int) -> str:
 
 def report(settings: Settings, runs: Mapping[str, Trained], folder: Path, *, show: bool = False) -> Report:
     """How every run ended, drawn and counted."""
-    outcomes = {
-        name: [
-            outcome(run, DENSITY, run.config.value(arm.key))
-            for title, run in runs.items()
-            if title.startswith(f"{name}-{arm.key}")
-        ]
-        for name, arm in ARMS.items()
-    }
+    with measuring("measuring", len(runs), enabled=show) as display:
+        outcomes = {
+            name: [
+                outcome(run, DENSITY, run.config.value(arm.key), display)
+                for title, run in runs.items()
+                if title.startswith(f"{name}-{arm.key}")
+            ]
+            for name, arm in ARMS.items()
+        }
     _draw(folder / _FIGURE, outcomes)
     seeds = len(seeds_of(runs))
     config = next(iter(runs.values())).config
