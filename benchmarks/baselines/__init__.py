@@ -1,1 +1,1 @@
-"""Networks, ops and loaders in plain PyTorch, as one would write them first: the other side of every ratio."""
+"""Networks, ops, loaders and a critic in plain PyTorch, as one would write them first, to compare with."""
