@@ -27,6 +27,7 @@ from sivae.training.recorder import last_step
 from sivae.words import plural
 
 RUNS, LOGS = "runs", "logs"
+WORKER = "sivae.reproduce.worker"
 
 _POLL_SECONDS = 0.2
 _LINE_SECONDS = 20.0
@@ -46,7 +47,14 @@ class _Running:
 
 
 def train_all(
-    trainings: Sequence[Training], folder: Path, *, workers: int, title: str, show: bool, again: str
+    trainings: Sequence[Training],
+    folder: Path,
+    *,
+    workers: int,
+    title: str,
+    show: bool,
+    again: str,
+    worker: str = WORKER,
 ) -> dict[str, Trained]:
     """Run every training that is not finished yet.
 
@@ -57,6 +65,7 @@ def train_all(
         title: of the experiment.
         show: show progress.
         again: the command that resumes, for messages.
+        worker: the module that each process runs; it calls :func:`sivae.reproduce.worker.main`.
 
     Returns:
         By name, in the order given.
@@ -82,7 +91,7 @@ def train_all(
         looked = 0.0
         while waiting or running:
             while waiting and len(running) < workers and stop.signal is None:
-                running.append(_start(waiting.pop(0), folder))
+                running.append(_start(waiting.pop(0), folder, worker))
             ended = [one for one in running if one.process.poll() is not None]
             for one in ended:
                 running.remove(one)
@@ -136,7 +145,7 @@ def _divergence(run: Path) -> str | None:
         return None
 
 
-def _start(training: Training, folder: Path) -> _Running:
+def _start(training: Training, folder: Path, worker: str) -> _Running:
     run = _run(training, folder)
     if run.exists() and not (run / CONFIG).exists():
         shutil.rmtree(run)  # its process ended before the training began
@@ -148,7 +157,7 @@ def _start(training: Training, folder: Path) -> _Running:
     search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": str(training.config.threads or 1)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "sivae.reproduce.worker"],
+        [sys.executable, "-m", worker],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,

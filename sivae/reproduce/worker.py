@@ -12,14 +12,20 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 INTERRUPTED = 3  # exit code
 DIVERGED = "diverged.json"  # in the folder of a run that was given up
 
 
-def main() -> None:
-    """Train, and exit with 0 at the end or after divergence, with `INTERRUPTED` if the training can resume, else 1."""
+def main(train: Callable[..., Any] | None = None) -> None:
+    """Train, and exit with 0 at the end or after divergence, with `INTERRUPTED` if the training can resume, else 1.
+
+    Args:
+        train: called as :func:`sivae.training.train`, with `resume` and `progress`; None: that function.
+    """
     task = json.loads(_line(0))
     threading.Thread(target=_stop_at_end_of, args=(0,), daemon=True).start()
 
@@ -29,13 +35,13 @@ def main() -> None:
     from sivae.settings.run import RunConfig
     from sivae.training.folder import CONFIG
     from sivae.training.process_settings import keep_freed_memory
-    from sivae.training.run import train
+    from sivae.training.run import train as of_package
 
     keep_freed_memory()
     folder = Path(task["folder"])
     try:
         config = RunConfig.from_json(json.dumps(task["config"]))
-        train(config, folder, resume=(folder / CONFIG).exists(), progress=False)
+        (train or of_package)(config, folder, resume=(folder / CONFIG).exists(), progress=False)
     except DivergenceError as error:
         write_json(folder / DIVERGED, {"step": error.step, "message": str(error)})
     except RunInterrupted:
