@@ -59,6 +59,7 @@ GROUPS = {
             "mix": "combine the coarse styles of some images with the fine styles of others",
             "translate": "combine the content of some images with the class of others",
             "encode": "write the latents of a set of images or point clouds to a folder",
+            "export": "write a model's networks as ONNX, torch.export or weights, for other programs",
             "ood": "detect images unlike the training data, by their likelihood",
         }
     ),

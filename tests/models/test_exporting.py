@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sivae.models import MLPVAE, AutoencoderVAE, ConvVAE, PointVAE, StyleVAE, TranslationVAE, VAEModel
+from sivae.models import MLPVAE, ConvVAE, VAEModel
 from sivae.models.exporting import Method, export_program
 from sivae.models.lpips import LPIPS
 from sivae.models.perceptual import PerceptualDistance
 from sivae.models.vgg import TAP_CHANNELS, VGG16Features
+from tests.models.every_model import small_models
 
 SIZES = (300, 7, 1)  # the convolutions of the doubled image have another form for small batches
 # An export computes the same sums in another order: some hundred roundings of float32.
 RELATIVE = 1e-5
-
-
-def _models() -> dict[str, VAEModel]:
-    torch.manual_seed(5)
-    style = StyleVAE(8, 1, 4, 6, z_dim=5, mapping_layers=2, blend=0.5)
-    with torch.no_grad():
-        for name, parameter in style.named_parameters():
-            if "noise_weight" in name:
-                parameter.normal_()  # new models have none of the noise
-    return {
-        "mlp": MLPVAE(hidden=8, layers=2),
-        "conv": ConvVAE(16, 3, (4, 6), 5, condition_dim=2),
-        "translation": TranslationVAE(8, 3, 3, 4, 4, 8),
-        "style": style,
-        "pointnet": PointVAE(64, 3, (8, 16), 8, (8, 8)),
-        "autoencoder": AutoencoderVAE(8, 1, (4, 8), 2, layers=1, groups=2),
-    }
 
 
 def _inputs(model: VAEModel, method: str, rows: int) -> tuple[Tensor, ...]:
@@ -80,7 +61,7 @@ SLOW = pytest.mark.slow  # noise has some thousand nodes
     ],
 )
 def test_every_method_of_every_model_exports_for_any_batch(name: str, method: Method) -> None:
-    model = _models()[name].train()
+    model = small_models()[name].train()
     program = export_program(model, method)
     assert model.training  # as before
     assert _namespaces(program) <= {"aten"}
@@ -108,7 +89,7 @@ class _Decoder(nn.Module):
 
 @pytest.mark.parametrize("name", ["translation", pytest.param("style", marks=SLOW)])
 def test_modules_around_a_model_export_by_the_compiler_too(name: str) -> None:
-    model = _models()[name].eval()
+    model = small_models()[name].eval()
     z = torch.rand(3, model.z_dim)
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(_Decoder(model), (z,), dynamic_shapes=shapes, strict=True)
@@ -154,30 +135,3 @@ def test_one_compiled_graph_decodes_batches_of_every_size() -> None:
             z = torch.randn(rows, 5)
             _compare((compiled(z),), (model.decode(z),))
     assert len(graphs) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(package) is None for package in ("onnx", "onnxscript", "onnxruntime")),
-    reason="onnx, onnxscript or onnxruntime is not installed",
-)
-@pytest.mark.parametrize("method", ["encode", "render", "decode"])
-@pytest.mark.parametrize("name", ["mlp", "conv", "translation", "style", "autoencoder"])
-def test_programs_become_onnx(name: str, method: Method, tmp_path: Path) -> None:
-    import onnxruntime
-
-    model = _models()[name].eval()
-    path = tmp_path / "model.onnx"
-    torch.onnx.export(export_program(model, method), f=path)
-    session = onnxruntime.InferenceSession(path)
-    for rows in SIZES:
-        inputs = _inputs(model, method, rows)
-        fed = {given.name: value.numpy() for given, value in zip(session.get_inputs(), inputs, strict=True)}
-        results = tuple(torch.from_numpy(result) for result in session.run(None, fed))
-        expected = _called(getattr(model, method), inputs)
-        if method == "decode" and name == "style":  # the noise is the runtime's
-            assert results[0].shape == expected[0].shape
-            assert results[0].isfinite().all()
-            assert not torch.equal(results[0], torch.from_numpy(session.run(None, fed)[0]))
-        else:
-            _compare(results, tuple(value.detach() for value in expected))

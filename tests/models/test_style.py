@@ -220,6 +220,23 @@ def test_noise_can_be_drawn_fixed_common_or_absent() -> None:
     assert torch.equal(model.render(z), model.render(z))
 
 
+def test_noise_maps_can_be_given() -> None:
+    model = _small().eval()
+    z = _normal(3, 5)
+    maps = model.fixed_noise()
+    assert [tuple(given.shape) for given in maps] == [(1, *shape) for shape in model.noise_shapes()]
+    assert model.noise_shapes(1) == [(1, 4, 4), (1, 4, 4), (1, 8, 8), (1, 8, 8)]
+    assert torch.equal(model.decode(z, noise=maps), model.render(z))
+    own = [torch.randn(3, *shape) for shape in model.noise_shapes()]
+    alone = [model.decode(z[row : row + 1], noise=[given[row : row + 1] for given in own]) for row in range(3)]
+    # Rows of a product may differ by rounding.
+    assert float((model.decode(z, noise=own) - torch.cat(alone)).detach().abs().max()) < 1e-5
+    assert not torch.allclose(model.decode(z, noise=own), model.render(z))
+    for wrong in (own[:-1], own[::-1], [given[:2] for given in own]):
+        with pytest.raises(ValueError, match=r"got noise maps of shapes .* expected \[\[3, 1, 4, 4\], \[3, 1, 4, 4\]"):
+            model.decode(z, noise=wrong)
+
+
 def test_sampling_follows_its_generator() -> None:
     model = _small()
     draws = [model.sample(5, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
@@ -365,7 +382,7 @@ def test_wrong_calls_are_errors_that_name_the_argument() -> None:
         model.decode(torch.zeros(1, 5), lod=-1)
     with pytest.raises(ValueError, match=r"blend is 5\.0, expected a number from 0 to 1"):
         model.decode(torch.zeros(1, 5), blend=5.0)
-    with pytest.raises(TypeError, match="noise is NoneType, expected True, False or a PhiloxNoise"):
+    with pytest.raises(TypeError, match="noise is NoneType, expected True, False, a PhiloxNoise or a list of tensors"):
         model.decode(torch.zeros(1, 5), noise=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="takes none"):
         model.decode(torch.zeros(1, 5), torch.zeros(1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,16 @@ _RGB_GAIN = 0.03
 SMALLEST = 4  # pixels, the side of the learned constant
 
 
+class Noise(Protocol):
+    """The noise maps of a pass, two for each block."""
+
+    def map(self, k: int, batch: int, side: int, like: Tensor) -> Tensor:
+        """Return map k, counted through all blocks, [batch or 1, 1, side, side]."""
+
+
 @dataclass(frozen=True)
-class Noise:
-    """The noise maps of a pass. Map k, counted through all blocks, is drawn at the offset `source.offset` + k.
+class DrawnNoise:
+    """Noise maps that are drawn: map k at the offset `source.offset` + k.
 
     Attributes:
         source: seed and first offset.
@@ -34,13 +42,28 @@ class Noise:
     common: bool = False
 
     def map(self, k: int, batch: int, side: int, like: Tensor) -> Tensor:
-        """Draw a map, [batch or 1, 1, side, side], in float32 (float64 for float64)."""
+        """See :meth:`Noise.map`. It is in float32, or in float64 for float64."""
         # The first noise is added to the constant, and is the same for all samples, like the constant.
         rows = 1 if self.common or k == 0 else batch
         dtype = torch.float64 if like.dtype is torch.float64 else torch.float32
         return ops.philox_normal(
             self.source.seed, (rows, 1, side, side), offset=self.source.offset + k, device=like.device, dtype=dtype
         )
+
+
+@dataclass(frozen=True)
+class GivenNoise:
+    """Noise maps that a caller has.
+
+    Attributes:
+        maps: two for each block up to the stage, each [batch or 1, 1, side, side].
+    """
+
+    maps: Sequence[Tensor]
+
+    def map(self, k: int, batch: int, side: int, like: Tensor) -> Tensor:
+        """See :meth:`Noise.map`."""
+        return self.maps[k]
 
 
 class StyleDecoder(nn.Module):

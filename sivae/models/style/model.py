@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from sivae import ops
 from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts, evaluating
-from sivae.models.style.decoder import SMALLEST, Noise, StyleDecoder
+from sivae.models.style.decoder import SMALLEST, DrawnNoise, GivenNoise, Noise, StyleDecoder
 from sivae.models.style.encoder import StyleEncoder
 from sivae.models.style.equalised import rate_scales
 
@@ -188,7 +188,7 @@ class StyleVAE(VAEModel):
         *,
         lod: int | None = None,
         blend: float | Tensor | None = None,
-        noise: bool | ops.PhiloxNoise = True,
+        noise: bool | ops.PhiloxNoise | Sequence[Tensor] = True,
         common_noise: bool = False,
         truncation: float | Truncation | None = None,
         mixing: tuple[Tensor, int | Tensor] | None = None,
@@ -200,14 +200,15 @@ class StyleVAE(VAEModel):
             condition: None; the model takes none.
             lod, blend: as for :meth:`encode`.
             noise: True draws the noise maps, with a seed from the default generator of z's device; a `PhiloxNoise`
-                gives the seed and the first offset (map k of a pass has the offset + k); False uses the fixed bump of
-                the published networks instead of noise.
+                gives the seed and the first offset (map k of a pass has the offset + k); tensors are the maps, of
+                the shapes of :meth:`noise_shapes` with one row, or one for each image, in front; False uses the fixed
+                bump of the published networks instead of noise.
             common_noise: use one set of maps for all images of the batch.
             truncation: truncation towards the average style; a number is a psi with the default cutoff.
             mixing: other latents [B, z_dim], and the number of the first style input that gets their styles.
 
         Raises:
-            ValueError: there is no such stage.
+            ValueError: there is no such stage, or the maps have other shapes.
         """
         self._refuse(condition)
         lod, blend = self._stage(lod, blend)
@@ -216,14 +217,39 @@ class StyleVAE(VAEModel):
             styles = self._mixed(styles, *mixing)
         if truncation is not None:
             styles = self._truncated(styles, truncation)
-        if not isinstance(noise, bool | ops.PhiloxNoise):
-            raise TypeError(f"StyleVAE: noise is {type(noise).__name__}, expected True, False or a PhiloxNoise")
-        maps = None
-        if noise is not False:
-            source = ops.PhiloxNoise(ops.draw_seed(z.device)) if noise is True else noise
-            maps = Noise(source, common_noise)
-        image: Tensor = self.decoder(styles, lod, blend, maps)
+        image: Tensor = self.decoder(styles, lod, blend, self._noise(noise, common_noise, z, lod))
         return image
+
+    def noise_shapes(self, lod: int | None = None) -> list[tuple[int, int, int]]:
+        """Return the shapes of a pass's noise maps, [1, S, S] each, for the `noise` of :meth:`decode`.
+
+        Args:
+            lod: stage; None is the current one.
+        """
+        lod, _ = self._stage(lod, None)
+        return [(1, SMALLEST << block, SMALLEST << block) for block in range(lod + 1) for _ in range(2)]
+
+    def _noise(
+        self, noise: bool | ops.PhiloxNoise | Sequence[Tensor], common: bool, z: Tensor, lod: int
+    ) -> Noise | None:
+        if noise is False:
+            return None
+        if noise is True:
+            return DrawnNoise(ops.PhiloxNoise(ops.draw_seed(z.device)), common)
+        if isinstance(noise, ops.PhiloxNoise):
+            return DrawnNoise(noise, common)
+        if not isinstance(noise, Sequence) or not all(isinstance(given, Tensor) for given in noise):
+            raise TypeError(
+                f"StyleVAE: noise is {type(noise).__name__}, expected True, False, a PhiloxNoise or a list of tensors"
+            )
+        expected = self.noise_shapes(lod)
+        came = [tuple(given.shape[1:]) for given in noise]
+        if came != expected or any(given.shape[0] not in (1, z.shape[0]) for given in noise):
+            raise ValueError(
+                f"StyleVAE: got noise maps of shapes {[list(given.shape) for given in noise]}, expected "
+                f"{[[z.shape[0], *shape] for shape in expected]}, or 1 in front"
+            )
+        return GivenNoise(noise)
 
     def decode_for_training(
         self, z: Tensor, condition: Tensor | None = None, *, noise: ops.PhiloxNoise, prior: bool
@@ -246,7 +272,7 @@ class StyleVAE(VAEModel):
                 self.average_style.lerp_(mean, 1.0 - _AVERAGE_DECAY)
             if prior and self.style_mixing > 0.0:
                 styles = self._mixed_at_random(styles, z, noise)
-        image: Tensor = self.decoder(styles, *self._stage(None, None), Noise(noise))
+        image: Tensor = self.decoder(styles, *self._stage(None, None), DrawnNoise(noise))
         return image
 
     def render(
@@ -262,8 +288,13 @@ class StyleVAE(VAEModel):
         Args:
             truncation, mixing: as for :meth:`decode`.
         """
-        noise = ops.PhiloxNoise(_FIXED_SEED)
-        return self.decode(z, condition, noise=noise, common_noise=True, truncation=truncation, mixing=mixing)
+        return self.decode(z, condition, noise=self.fixed_noise(), truncation=truncation, mixing=mixing)
+
+    def fixed_noise(self) -> list[Tensor]:
+        """Draw the noise maps of :meth:`render`, which are the same for all images: [1, 1, S, S] each."""
+        drawn = DrawnNoise(ops.PhiloxNoise(_FIXED_SEED), common=True)
+        like = self.decoder.constant
+        return [drawn.map(k, 1, shape[-1], like) for k, shape in enumerate(self.noise_shapes())]
 
     def sample(
         self,

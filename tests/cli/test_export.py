@@ -1,0 +1,51 @@
+"""export, end to end: the files that it writes, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import sivae
+from sivae.models import MLPVAE
+from sivae.models.storage import save_model
+from tests.cli.running import run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(tmp_path / "model", MLPVAE(hidden=4, layers=1))
+    return tmp_path / "model"
+
+
+def test_programs_are_written_beside_the_model_and_compared(model, capsys):
+    code, printed, err = run(capsys, "export", model, "--to", "torch.export")
+    assert code == 0, err
+    first, second, place = printed.splitlines()
+    assert first.startswith("encoder.pt2 differs from the model by") and first.endswith("(batches of 1, 2, 64, 300)")
+    assert second.startswith("decoder.pt2") and place == str(model.with_name("model-export"))
+    assert {file.name for file in Path(place).iterdir()} == {"encoder.pt2", "decoder.pt2", "export.json"}
+    assert run(capsys, "export", model, "--to", "torch.export")[0] == 0  # replaces it
+
+
+def test_weights_are_a_model_that_opens(model, tmp_path, capsys):
+    code, _, err = run(capsys, "export", model, "--to", "safetensors", "--out", tmp_path / "out")
+    assert code == 0 and "next: sivae.from_pretrained(" in err
+    z = torch.randn(3, 2)
+    with torch.no_grad():
+        assert torch.equal(sivae.from_pretrained(tmp_path / "out").decode(z), sivae.from_pretrained(model).decode(z))
+
+
+def test_what_cannot_be_exported_is_said(model, tmp_path, capsys, monkeypatch):
+    code, _, err = run(capsys, "export", model, "--to", "safetensors", "--noise", "drawn")
+    assert code == 2 and "--noise goes with programs" in err
+    code, _, err = run(capsys, "export", model, "--to", "torch.export", "--noise", "drawn")
+    assert code == 2 and "has no noise" in err
+    code, _, err = run(capsys, "export", tmp_path / "nothing", "--to", "torch.export")
+    assert code == 2 and "there is no such folder" in err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = run(capsys, "export", model)
+    assert code == 2 and "pip install 'soft-intro-vae[onnx]'" in err
