@@ -23,7 +23,7 @@ def test_links_lead_somewhere(document):
     ("name", "count"),
     [
         ("README.md", 2),
-        ("docs/training.md", 3),
+        ("docs/training.md", 4),
         ("docs/ood.md", 1),
         ("docs/translation.md", 1),
         ("docs/points.md", 1),

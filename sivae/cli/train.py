@@ -32,6 +32,8 @@ from sivae.settings.run import (
     placed_settings,
     resumable_keys,
 )
+from sivae.training.callbacks import Callback
+from sivae.training.loggers import LOGGERS, make_loggers
 from sivae.words import plural
 
 _GROUPS = {
@@ -41,6 +43,7 @@ _GROUPS = {
     "objective": "objective",
     "growth": "growth",
 }
+_NO_LOGGER = "none"
 _FILES = ("path", "perceptual", "lpips", "init_from")  # made absolute, since a resumed run may start in another folder
 _EXAMPLES = [
     "sivae train digits",
@@ -151,7 +154,7 @@ def run(given: argparse.Namespace) -> None:
         config.data.check_is_named(config.preset)
         from sivae.training.run import train
 
-        summary = train(config, given.out, progress=not given.quiet)
+        summary = train(config, given.out, progress=not given.quiet, callbacks=_callbacks(given))
     if os.environ.get("RANK", "0") == "0":
         _print_summary(summary)
 
@@ -204,10 +207,19 @@ def _add_options(parser: Parser, settings: typing.Iterable[Placed], config: RunC
         type=Path,
         metavar="DIR",
         help="Continue the run in this folder from its last whole checkpoint, exactly as if it had not stopped. The "
-        f"run's own settings apply; only {may_change}, --quiet, more --steps, or --epochs, and, for the iterations to "
-        f"come, other values of {changeable} can be given too.",
+        f"run's own settings apply; only {may_change}, --log, --quiet, more --steps, or --epochs, and, for the "
+        f"iterations to come, other values of {changeable} can be given too.",
     )
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
+    parser.add_argument(
+        "--log",
+        type=_logger,
+        nargs="*",
+        metavar="{" + ",".join((*LOGGERS, _NO_LOGGER)) + "}",
+        help="Where losses and pictures are logged besides the run's folder, one or more. wandb and mlflow log to this "
+        "machine only, unless WANDB_MODE or MLFLOW_TRACKING_URI is set. A resumed run logs as this option says, "
+        "whatever it was before. (default: tensorboard)",
+    )
     groups = {label: parser.add_argument_group(title) for label, title in _GROUPS.items()}
     groups["objective"].add_argument(
         "--objective",
@@ -253,6 +265,25 @@ def _add_setting(group: Any, placed: Placed, config: RunConfig | None) -> None:
         metavar=known.metavar or metavar,
         help=f"{known.help}{default}",
     )
+
+
+def _logger(word: str) -> str:
+    """The name of a logger, or "none"."""
+    if word not in (*LOGGERS, _NO_LOGGER):
+        raise argparse.ArgumentTypeError(f"{word!r} is no logger; expected some of {', '.join(LOGGERS)}, or none")
+    return word
+
+
+def _callbacks(given: argparse.Namespace) -> list[Callback] | None:
+    """The loggers that were asked for; None: the default."""
+    names: list[str] | None = given.log
+    if names is None:
+        return None
+    if not names:
+        raise ConfigError(f"--log is empty; name some of {', '.join(LOGGERS)}, or none")
+    if _NO_LOGGER in names and len(names) > 1:
+        raise ConfigError(f"--log {' '.join(names)}: none goes with no other; leave it out, or the others")
+    return make_loggers([name for name in dict.fromkeys(names) if name != _NO_LOGGER])
 
 
 def _type_of(placed: Placed) -> Any:
@@ -331,7 +362,7 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
         check_one_length(changes, grows=stored.growth.grows)
         config = stored.replace(**changes)
         _check_effects(config, changes)
-    return train(config, given.resume, resume=True, progress=not given.quiet)
+    return train(config, given.resume, resume=True, progress=not given.quiet, callbacks=_callbacks(given))
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -15,34 +15,42 @@ if TYPE_CHECKING:
     from sivae.method.vae import VAEStep
     from sivae.settings.presets import PRESETS, preset_config
     from sivae.settings.run import RunConfig
+    from sivae.training.callbacks import Callback, RunInfo
     from sivae.training.fitted_prior import fit_prior
+    from sivae.training.loggers import make_loggers
     from sivae.training.run import train
     from sivae.training.run_metrics import evaluate
 
 _HOMES = {
+    "Callback": "training.callbacks",
     "IntroStep": "method.soft_intro",
     "PRESETS": "settings.presets",
     "RunConfig": "settings.run",
+    "RunInfo": "training.callbacks",
     "SoftIntroStep": "method.soft_intro",
     "StepNoise": "method.noise",
     "StepOptions": "method.base",
     "VAEStep": "method.vae",
     "evaluate": "training.run_metrics",
     "fit_prior": "training.fitted_prior",
+    "make_loggers": "training.loggers",
     "preset_config": "settings.presets",
     "train": "training.run",
 }
 
 __all__ = [
     "PRESETS",
+    "Callback",
     "IntroStep",
     "RunConfig",
+    "RunInfo",
     "SoftIntroStep",
     "StepNoise",
     "StepOptions",
     "VAEStep",
     "evaluate",
     "fit_prior",
+    "make_loggers",
     "preset_config",
     "train",
 ]

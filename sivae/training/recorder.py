@@ -1,4 +1,4 @@
-"""Write and read the losses over time: `metrics.jsonl`, one JSON object per line, and TensorBoard's event files."""
+"""Write and read the losses over time: `metrics.jsonl`, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -35,22 +35,14 @@ class Recorder:
     Args:
         folder: the run's folder.
         step: number of completed iterations. Records of later steps, which an interrupted process left, are removed.
-        notice: called with a message if records are damaged or lost, or if TensorBoard is missing; the run then writes
-            no events.
+        notice: called with a message if records are damaged or lost.
         last: the step of the last record up to `step`; None: unknown.
     """
 
     def __init__(self, folder: Path, step: int, notice: Callable[[str], None], *, last: int | None = None) -> None:
-        self._folder, self._path, self._notice = folder, folder / METRICS, notice
+        self._path, self._notice = folder / METRICS, notice
         _remove_records(self._path, step, notice, last)
         self._file = self._path.open("a", encoding="utf-8")
-        self._events: Any = None
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError as error:
-            notice(f"no TensorBoard events: the package is missing ({error}); pip install tensorboard adds them")
-        else:
-            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def record(self, step: int, losses: Mapping[str, Tensor], **more: float | str) -> dict[str, Any]:
         """Append one record. The losses come from the device in one transfer.
@@ -72,11 +64,6 @@ class Recorder:
         with files.named(self._path):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
-        if self._events is not None:
-            with files.named(self._folder):
-                for key, value in record.items():
-                    if isinstance(value, float):
-                        self._events.add_scalar(key, value, step)
         return record
 
     def _open_again_if_gone(self, step: int) -> None:
@@ -92,30 +79,15 @@ class Recorder:
                 "to it, and those before are lost unless it holds them"
             )
 
-    def picture(self, name: str, path: Path, step: int) -> None:
-        """Add a PNG file to TensorBoard's events."""
-        if self._events is None:
-            return
-        import numpy as np
-        from PIL import Image
-
-        with files.named(self._folder), Image.open(path) as image:
-            self._events.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
-
     def sync(self) -> None:
         """Make sure that all records are on the disk."""
         with files.named(self._path):
             os.fsync(self._file.fileno())
-        if self._events is not None:
-            with files.named(self._folder):
-                self._events.flush()
 
     def close(self) -> None:
         """Flush and close."""
         self.sync()
         self._file.close()
-        if self._events is not None:
-            self._events.close()
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

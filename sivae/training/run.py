@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -19,6 +19,7 @@ from sivae.fields import AT_LEAST_1, Range, converted, table
 from sivae.machine import device_name, versions
 from sivae.progress import Progress
 from sivae.settings.run import WARM_UP, RunConfig
+from sivae.training.callbacks import Callback, Callbacks, RunInfo
 from sivae.training.checkpoint import Checkpoint, list_checkpoints, load_latest, save_checkpoint, set_aside_after
 from sivae.training.clock import Clock
 from sivae.training.diagnosis import Saturation, WeakPush, diagnose
@@ -37,6 +38,7 @@ from sivae.training.folder import (
 from sivae.training.guard import Trouble
 from sivae.training.initial import InitialWeights
 from sivae.training.interruption import StopSignals
+from sivae.training.loggers import default_loggers
 from sivae.training.parallel import Processes, claim_gpu, joined
 from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, checked_record, read_records
@@ -78,6 +80,7 @@ def train(
     data: Any = None,
     resume: bool = False,
     progress: bool = True,
+    callbacks: Sequence[Callback] | None = None,
 ) -> dict[str, Any]:
     """Train from a configuration, or resume a run that stopped.
 
@@ -98,19 +101,24 @@ def train(
             items are read into memory once. A resumed run needs the same dataset again.
         resume: continue the run in `out` from its last whole checkpoint.
         progress: show a bar (on a terminal) or lines (elsewhere) on stderr.
+        callbacks: objects that watch the run, see :class:`sivae.training.callbacks.Callback`, loggers of
+            :func:`sivae.training.loggers.make_loggers` among them; None: TensorBoard's logger, where its package is
+            installed. They are no setting of the run: a resumed run has those of its own call.
 
     Returns:
         The content of `summary.json` (metrics, final losses, steps, times, versions, device), and the folder as `run`,
         which the file does not contain, because folders may be moved.
 
     Raises:
-        ConfigError: the settings do not fit each other, the machine or the data, or the data is missing.
+        ConfigError: the settings do not fit each other, the machine or the data, or the data is missing; or one of the
+            callbacks is none.
         ExchangeError: the processes cannot reach each other, because one has ended for example.
         RunFolderError: the folder is taken, holds no run to resume, or another process trains in it.
         CheckpointError: the run's checkpoints are all damaged.
         DivergenceError: the training diverged twice. The last checkpoint before it is whole.
         RunInterrupted: a signal stopped the run.
     """
+    watching = Callbacks(callbacks or [])
     claim_gpu()
     automatic = config is not None and config.precision == "auto" and not resume
     if resume:
@@ -201,7 +209,11 @@ def train(
                 (folder / SUMMARY).unlink(missing_ok=True)
         if processes.first:
             files.write_text(folder / CONFIG, config.to_json())
-        run = _Run(config, folder, task, device, processes, show, initial)
+        if not processes.first:
+            watching = Callbacks([])
+        elif callbacks is None:
+            watching = Callbacks(default_loggers(watching.notice))
+        run = _Run(config, folder, task, device, processes, show, initial, watching)
         del initial  # the run frees it after the start
         summary = run.complete()
     return {**summary, "run": str(folder)}
@@ -266,8 +278,10 @@ class _Run:
         processes: Processes,
         show: bool,
         initial: InitialWeights | None,
+        callbacks: Callbacks,
     ) -> None:
         self.config, self.folder, self.task, self.initial = config, folder, task, initial
+        self.callbacks, self.info = callbacks, RunInfo(folder, config, start=0)
         self.device, self.processes, self.show = device, processes, show
         self.steps = config.total_steps
         self.started = time.perf_counter()
@@ -279,6 +293,14 @@ class _Run:
 
     def complete(self) -> dict[str, Any]:
         """Train from the last checkpoint to the end, then compute the metrics and draw the pictures."""
+        summary: dict[str, Any] | None = None
+        try:
+            summary = self._complete()
+            return summary
+        finally:
+            self.callbacks.end(self.info, summary)
+
+    def _complete(self) -> dict[str, Any]:
         if self.processes.first:
             self.checkpoints.mkdir(exist_ok=True)
             for folder in (self.folder, self.checkpoints, self.folder / SAMPLES):
@@ -324,12 +346,14 @@ class _Run:
             rollback = read_rollback(self.folder)
             if rollback is not None:
                 trainer.slowdown = rollback["slowdown"]
+            self.info = RunInfo(self.folder, config, start)
             self.processes.wait()
             display = stack.enter_context(Progress(self.folder.name, self.steps, done=start, enabled=self.show))
             recorder: Recorder | None = None
             if self.processes.first:
                 if start > 0 and self.show:
                     notices.append(f"{self.folder.name} continues after step {start:,} of {self.steps:,}")
+                self.callbacks.notice = display.notice
                 for text in notices:
                     display.notice(text)
                 set_aside_after(self.checkpoints, start)
@@ -368,6 +392,8 @@ class _Run:
                             **_stage_record(config, step),
                         )
                         self.record = record
+                        with self.clock.paused():
+                            self.callbacks.record(self.info, record)
                         scores += _score(config, record)
                         for one in watched:
                             if one.begins(config.at(step), record):
@@ -389,7 +415,8 @@ class _Run:
                     with self.clock.paused():
                         path = self.folder / SAMPLES / f"{step:0{len(str(self.steps))}d}.png"
                         for picture in task.picture_samples(path, trainer.for_evaluation(), step):
-                            recorder.picture(picture.stem.replace(path.stem, "samples"), picture, step)
+                            name = picture.stem.replace(path.stem, "samples")
+                            self.callbacks.picture(self.info, step, name, picture)
             self.clock.stop()
 
     def _begin(self, trainer: Trainer, initial: InitialWeights, notices: list[str]) -> None:
@@ -429,7 +456,7 @@ class _Run:
             "wall_seconds": self.wall_before + time.perf_counter() - self.started,
             "total_steps": self.steps,
         }
-        save_checkpoint(
+        path = save_checkpoint(
             self.checkpoints,
             step,
             trainer.model,
@@ -439,6 +466,7 @@ class _Run:
             keep=self.config.keep_checkpoints,
             compares_after=self.config.compares_after,
         )
+        self.callbacks.checkpoint(self.info, step, path)
 
     def _restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
         trainer.restore(checkpoint)
@@ -497,6 +525,8 @@ class _Run:
         model = trainer.for_evaluation()
         metrics = for_json(self.task.evaluate(model, config.seed))
         pictures = self.task.picture_run(self.folder, model, records, self.steps)
+        for picture in pictures:
+            self.callbacks.picture(self.info, self.steps, picture.stem, picture)
         last = self.record or (records[-1] if records else {})  # earlier versions wrote no record to checkpoints
         final = {key: value for key, value in last.items() if key not in _BESIDE_LOSSES}
         summary: dict[str, Any] = {

@@ -29,7 +29,7 @@ _TINY = "--steps 12 --hidden 8 --layers 1 --batch-size 16 --threads 1 --log-ever
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    main(["train", "rings", "--out", str(folder), "--seed", "5", "--quiet", *_TINY.split()])
+    main(["train", "--log", "none", "rings", "--out", str(folder), "--seed", "5", "--quiet", *_TINY.split()])
     return folder
 
 
@@ -103,6 +103,7 @@ def test_training_prints_figures_and_where_the_pictures_are(
     for word in ("gnelbo", "official_kl", "jsd", "ms per iteration", f"{folder}/samples.png"):
         assert word in out
     assert (folder / "samples.png").exists()
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
     assert "8gaussians-seed4  12/12  rec " in err
     config = RunConfig.read(folder / "config.json")
     assert (config.objective.beta_neg, config.objective.semantics) == (0.8, "paper")
@@ -118,6 +119,22 @@ def test_evaluating_prints_the_figures_of_the_training_s_end(trained: Path, caps
     code, out, _ = run(capsys, "evaluate", str(trained))
     assert code == 0
     assert f"{summary['gnelbo']:.4g}" in out
+
+
+def test_without_loggers_there_are_no_events(trained: Path) -> None:
+    assert (trained / "metrics.jsonl").exists()
+    assert not list(trained.glob("events.out.tfevents.*"))
+
+
+def test_a_logger_whose_package_is_missing_is_an_error_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    code, _, err = run(capsys, "train", "rings", "--log", "tensorboard", "wandb")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "log = 'wandb': the package wandb is not installed; pip install 'soft-intro-vae[wandb]' adds it, or" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_resuming_takes_the_run_s_own_settings(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +251,10 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train rings --fakes prior other", 'fakes = "other": expected one of prior, reconstruction'),
         ("train rings --device abacus", "device = 'abacus': sivae computes on cpu or cuda"),
         ("train rings --ops fastest", "ops = 'fastest': expected one of"),
+        ("train rings --log wand", "--log: 'wand' is no logger; expected some of tensorboard, wandb, mlflow, or none"),
+        ("train rings --log none wandb", "--log none wandb: none goes with no other; leave it out, or the others"),
+        ("train --log tensorboard rings --steps 0", "steps = 0: it must be 1 or more"),
+        ("train rings --log", "--log is empty; name some of tensorboard, wandb, mlflow, or none"),
         ("train --resume nowhere", "nowhere: there is no such folder; name the folder of a run"),
         ("train digits --kind BCE", 'kind = "BCE": expected one of mse, l1, gaussian, bce\n'),
         ("train rings --kind bce", 'kind = "bce": expected one of mse, l1'),

@@ -6,6 +6,7 @@ python float64_runs.py PROCESSES '{"FOLDER": CONFIGURATION, ...}'
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sivae.settings.run import RunConfig
+from sivae.training.callbacks import Callback, RunInfo
 from sivae.training.run import train
 from sivae.training.tasks.base import Task
 from sivae.training.tasks.images import ImageTask
@@ -38,10 +40,18 @@ def train_all(processes: int, configs: Mapping[str, str]) -> None:
             for task in (PointsTask, ImageTask, TranslationTask):
                 _simplify(task, patch)
             for folder, config in configs.items():
-                summary = train(RunConfig.from_json(config), folder, progress=False)
+                summary = train(RunConfig.from_json(config), folder, progress=False, callbacks=[_Witness()])
                 assert summary["processes"] == processes
     finally:
         torch.set_default_dtype(before)
+
+
+class _Witness(Callback):
+    """Writes the rank of each process that calls it into the run's folder."""
+
+    def on_end(self, run: RunInfo, summary: dict[str, Any] | None) -> None:
+        with (run.folder / "callers").open("a") as file:
+            file.write(os.environ.get("RANK", "0"))
 
 
 def _simplify(task: type[Task], patch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,10 @@ def test_two_processes_equal_one_with_whole_batches(name: str, runs: Path) -> No
     assert summary["nothing"] == 1.0
 
 
+def test_the_first_process_calls_the_callbacks(runs: Path) -> None:
+    assert {(runs / "2" / name / "callers").read_text() for name in _NAMES} == {"0"}
+
+
 def test_a_single_process_exchanges_nothing() -> None:
     with joined("cpu") as processes:
         assert processes == Processes(0, 1, 0)

@@ -1,9 +1,8 @@
-"""Records are appended once, survive a crash, and do not need TensorBoard."""
+"""Records are appended once, and survive a crash."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -51,32 +50,6 @@ def test_resuming_cuts_later_records_and_torn_lines(tmp_path: Path) -> None:
     assert path.read_bytes() == first_four
     _record(tmp_path, range(5, 7), resumed=4)
     assert [record["step"] for record in read_records(tmp_path)] == [1, 2, 3, 4, 5, 6]
-
-
-def test_tensorboard_shows_each_step_once_after_resuming(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    _record(tmp_path, range(1, 7))
-    _record(tmp_path, range(5, 9), resumed=4)
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert [event.step for event in events.Scalars("rec")] == list(range(1, 9))
-    assert events.Scalars("rec")[2].value == pytest.approx(0.3)
-
-
-def test_without_tensorboard_there_is_one_notice_and_the_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    notices: list[str] = []
-    recorder = Recorder(tmp_path, 0, notices.append)
-    recorder.record(1, {"rec": torch.tensor(1.0)})
-    recorder.close()
-    (notice,) = notices
-    assert "no TensorBoard events" in notice
-    assert "pip install tensorboard" in notice
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_folder_without_records_has_none(tmp_path: Path) -> None:
