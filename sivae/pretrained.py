@@ -63,13 +63,10 @@ def _model_folder(path: Path) -> Path:
             f"{path} is a file, expected a folder; an official checkpoint becomes one by "
             f"sivae import-checkpoint {path} --out DIR"
         )
-    if diffusers_folder.is_folder(path / "vae"):
+    if diffusers_folder.is_folder(path / "vae") or diffusers_folder.problem_of(path / "vae"):
         raise ModelFileError(f"{path} is a pipeline of diffusers; name the folder of its autoencoder, {path / 'vae'}")
-    if (path / diffusers_folder.PICKLED).exists():
-        raise ModelFileError(
-            f"{path} has its weights in {diffusers_folder.PICKLED}, expected {diffusers_folder.WEIGHTS}; open the "
-            "folder in diffusers and write it again by save_pretrained"
-        )
+    if (problem := diffusers_folder.problem_of(path)) is not None:
+        raise ModelFileError(problem)
     if not path.exists():
         raise NoModelError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's")
     raise NoModelError(f"{path} holds neither {DESCRIPTION} nor {_CHECKPOINTS}/; name a model's or a run's folder")

@@ -10,21 +10,34 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_SIDE
+from sivae.fields import POSITIVE, table
 from sivae.models.base import checked_counts, mu_and_logvar
 from sivae.models.doubling import DoublingConv2d
 from sivae.models.norm import group_norm_activated, is_one_op
 from sivae.models.priors import PriorName
 from sivae.models.recompute import StagedNetwork, StagedVAE
 
-PIPELINE_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
 _EPS = 1e-6  # of the norms
 _LOGVAR_RANGE = (-30.0, 20.0)  # diffusers clamps to it
+
+
+class Pipeline(TypedDict):
+    """The settings of diffusers' `AutoencoderKL` that concern its pipelines and not the networks."""
+
+    scaling_factor: NotRequired[Annotated[float, POSITIVE]]
+    shift_factor: NotRequired[float | None]
+    latents_mean: NotRequired[list[float] | None]
+    latents_std: NotRequired[list[Annotated[float, POSITIVE]] | None]
+    force_upcast: NotRequired[bool]
+
+
+PIPELINE_KEYS = tuple(Pipeline.__annotations__)
 
 
 class AutoencoderVAE(StagedVAE):
@@ -47,8 +60,8 @@ class AutoencoderVAE(StagedVAE):
         prior_std: see :class:`VAEModel`.
         prior: "standard", "mixture" or "vamp", see :mod:`sivae.models.priors`.
         prior_components: number of Gaussians of a learned prior.
-        pipeline: settings of diffusers that concern its pipelines and not the networks, of :data:`PIPELINE_KEYS`; they
-            are written back by :meth:`save_pretrained`.
+        pipeline: settings of :class:`Pipeline`; they are written back by :meth:`save_pretrained`, and a run that starts
+            from the model keeps them.
 
     Attributes:
         checkpoint_activations: keep only the input of each resolution's blocks for the backward pass, and compute the
@@ -59,6 +72,7 @@ class AutoencoderVAE(StagedVAE):
     """
 
     name = "autoencoder"
+    carried = ("pipeline",)
     value_range = (-1.0, 1.0)
     encoder: AutoencoderEncoder
     decoder: AutoencoderDecoder
@@ -106,7 +120,7 @@ class AutoencoderVAE(StagedVAE):
             "quant_convs": quant_convs,
         }
         if pipeline:
-            self.hyperparameters["pipeline"] = dict(pipeline)
+            self.hyperparameters["pipeline"] = table(dict(pipeline), Pipeline, "AutoencoderVAE: pipeline.")
         self._set_prior_std(prior_std)
         self._latent_shape = (latent_channels, side, side)
         self.z_dim = math.prod(self._latent_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -43,6 +43,7 @@ class VAEModel(nn.Module):
             real and fake batches must pass the networks separately.
         hyperparameters: the constructor's arguments, in types of JSON: `build_model(name, **hyperparameters)` makes the
             same architecture.
+        carried: the hyperparameters that describe the weights and shape no network.
         tells_class: whether the latents consist of a content and a class, so that images can be translated.
         has_styles: whether the model makes images from styles, which can be mixed and truncated.
         OFFSETS_PER_PASS: number of Philox offsets that a training pass of the decoder may use.
@@ -50,6 +51,7 @@ class VAEModel(nn.Module):
     """
 
     name: ClassVar[str]
+    carried: ClassVar[tuple[str, ...]] = ()
     tells_class: ClassVar[bool] = False
     has_styles: ClassVar[bool] = False
     OFFSETS_PER_PASS: ClassVar[int] = 32
@@ -69,6 +71,16 @@ class VAEModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.prior = None
+
+    def take_carried(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the hyperparameters :attr:`carried` from those of the model whose weights this one has.
+
+        Returns:
+            Those that there were.
+        """
+        found = {key: hyperparameters[key] for key in self.carried if key in hyperparameters}
+        self.hyperparameters |= found
+        return found
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired
 
 import torch
 
 from sivae import files
 from sivae.errors import ModelFileError
 from sivae.json_files import read_json
-from sivae.models.autoencoder import PIPELINE_KEYS, AutoencoderVAE
+from sivae.models.autoencoder import PIPELINE_KEYS, AutoencoderVAE, Pipeline
 from sivae.models.storage import fill, plain_state, read_tensors
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-PICKLED = "diffusion_pytorch_model.bin"  # which is not read
 _CLASS = "AutoencoderKL"
 _VERSION = "0.31.0"  # of diffusers, the first with all keys that are written
 _PLAIN, _WITH_ATTENTION = ("DownEncoderBlock2D", "UpDecoderBlock2D"), ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
@@ -31,8 +31,8 @@ _EARLIER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_ou
 _REMEDY = "fetch the folder again"
 
 
-class _Config(TypedDict):
-    """The keys that decide the architecture. A file may leave out any, and have others."""
+class _Config(Pipeline):
+    """The keys that a file may have, and leave out."""
 
     _class_name: NotRequired[str]
     in_channels: NotRequired[int]
@@ -65,12 +65,30 @@ _DEFAULTS: _Config = {
     "use_quant_conv": True,
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
+    "scaling_factor": 0.18215,
+    "force_upcast": True,
 }
+_KNOWN = _Config.__required_keys__ | _Config.__optional_keys__
 
 
 def is_folder(path: Path) -> bool:
     """Whether a folder holds a model of diffusers."""
     return (path / WEIGHTS).is_file() and (path / CONFIG).is_file()
+
+
+def problem_of(folder: Path) -> str | None:
+    """Say why a folder with weights of diffusers is not read; None: it has none, or is read."""
+    if (folder / WEIGHTS).is_file():
+        missing = f"{folder / CONFIG} is missing; a folder of diffusers has {CONFIG} and {WEIGHTS}; {_REMEDY}"
+        return None if is_folder(folder) else missing
+    for file in sorted(folder.glob(f"{Path(WEIGHTS).stem}.*")):
+        variant = re.fullmatch(r"\.(\w+)\.(?:safetensors|bin)", file.name.removeprefix(Path(WEIGHTS).stem))
+        opened = f' with variant="{variant[1]}"' if variant else ""
+        return (
+            f"{folder} has its weights in {file.name}, expected {WEIGHTS}; open the folder in diffusers{opened} and "
+            "write it again by save_pretrained"
+        )
+    return None
 
 
 def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
@@ -114,19 +132,48 @@ def read_folder(folder: Path) -> AutoencoderVAE:
     Raises:
         ModelFileError: a file is missing, damaged, or of another class or architecture.
     """
-    path = folder / CONFIG
-    try:
-        config = read_json(path, _Config, error=ModelFileError, remedy=_REMEDY)
-    except FileNotFoundError:
-        raise ModelFileError(f"{path} is missing; a folder of diffusers has {CONFIG} and {WEIGHTS}") from None
+    path, config = folder / CONFIG, _config_in(folder)
+    unknown = [key for key in config if key not in _KNOWN and not key.startswith("_")]
+    if unknown:
+        warnings.warn(
+            f"{path}: {', '.join(unknown)[:200]} is not known to diffusers' {_CLASS}, and is ignored, as there",
+            stacklevel=3,
+        )
     try:
         with torch.device("meta"):
             model = AutoencoderVAE(**_hyperparameters(config))
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise ModelFileError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+        raise _refused(path, error) from None
     tensors = {_current_name(name): tensor for name, tensor in read_tensors(folder / WEIGHTS, _REMEDY).items()}
     fill(model, tensors, str(folder / WEIGHTS), {name: _their_name(name) for name in model.state_dict()})
     return model
+
+
+def read_hyperparameters(folder: Path) -> dict[str, Any]:
+    """Read the arguments of :class:`AutoencoderVAE` that make the model of a folder of diffusers.
+
+    Raises:
+        ModelFileError: config.json is missing, damaged, or of another class or architecture.
+    """
+    try:
+        return _hyperparameters(_config_in(folder))
+    except ValueError as error:
+        raise _refused(folder / CONFIG, error) from None
+
+
+def _config_in(folder: Path) -> _Config:
+    try:
+        return read_json(folder / CONFIG, _Config, error=ModelFileError, remedy=_REMEDY)
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{folder / CONFIG} is missing; a folder of diffusers has {CONFIG} and {WEIGHTS}"
+        ) from None
+
+
+def _refused(path: Path, error: Exception) -> ModelFileError:
+    return (
+        error if isinstance(error, ModelFileError) else ModelFileError(f"{path}: {' '.join(str(error).split())[:300]}")
+    )
 
 
 def _hyperparameters(config: _Config) -> dict[str, Any]:

@@ -30,7 +30,9 @@ DESCRIPTION, MODEL, AVERAGED = "model.json", "model.safetensors", "ema.safetenso
 _FORMAT = 1
 
 
-class _Description(TypedDict):
+class Description(TypedDict):
+    """The keys of model.json that make the architecture again."""
+
     name: str
     hyperparameters: dict[str, Any]
 
@@ -125,7 +127,7 @@ def load_model(folder: str | os.PathLike[str], *, averaged: bool = False) -> VAE
         ModelFileError: a file is missing, damaged, or does not fit the others.
     """
     folder = Path(folder)
-    model = _described_model(folder / DESCRIPTION)
+    model = _described_model(folder)
     path = folder / (AVERAGED if averaged else MODEL)
     try:
         tensors = read_tensors(path, "restore it from a copy")
@@ -184,18 +186,28 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, names: Map
     model.eval()
 
 
-def _described_model(path: Path) -> VAEModel:
-    """Build the architecture that model.json names, on the meta device."""
+def read_description(folder: Path) -> Description:
+    """Read the architecture's name and the hyperparameters of a model folder.
+
+    Raises:
+        ModelFileError: model.json is missing or damaged.
+    """
+    path = folder / DESCRIPTION
     try:
         remedy = "restore it from a copy"
-        described = read_json(path, _Description, error=ModelFileError, remedy=remedy, version=_FORMAT)
+        return read_json(path, Description, error=ModelFileError, remedy=remedy, version=_FORMAT)
     except FileNotFoundError:
         raise ModelFileError(f"{path} is missing; a model folder has {DESCRIPTION} and {MODEL}") from None
+
+
+def _described_model(folder: Path) -> VAEModel:
+    """Build the architecture that model.json names, on the meta device."""
+    described = read_description(folder)
     try:
         with torch.device("meta"):
             return build_model(described["name"], **described["hyperparameters"])
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise ModelFileError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+        raise ModelFileError(f"{folder / DESCRIPTION}: {' '.join(str(error).split())[:300]}") from None
 
 
 def _listed(names: list[str]) -> str:

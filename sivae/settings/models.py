@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_LAYERS, PRIOR_COMPONENTS
-from sivae.errors import ConfigError
+from sivae.errors import ConfigError, ModelFileError
 from sivae.fields import AT_LEAST_1, COUNTS, POSITIVE, SHARE, Choice, Need, Range, setting, show
 
 if TYPE_CHECKING:
@@ -97,6 +98,20 @@ class Model(Choice):
         Raises:
             ConfigError: they cannot.
         """
+
+    def settings_of_start(self, path: str) -> dict[str, Any]:
+        """Find the settings of the networks that a run starts from, where a file says them in other words.
+
+        Args:
+            path: the run's `init_from`.
+
+        Returns:
+            The settings by name; empty where the folder has none.
+
+        Raises:
+            ConfigError: the folder's networks are none of this architecture.
+        """
+        return {}
 
     def build(self, **sample: Any) -> VAEModel:
         """The networks, initialised from the global generator.
@@ -322,6 +337,20 @@ class Autoencoder(Model):
                 f"resolutions, expected as many numbers at most; leave out the last, or choose downsample "
                 f"{2 ** (len(self.widths) - 1)}"
             )
+
+    def settings_of_start(self, path: str) -> dict[str, Any]:
+        """See :meth:`Model.settings_of_start`; folders of diffusers have them."""
+        from sivae.models import diffusers_folder
+
+        folder = Path(path)
+        if not diffusers_folder.is_folder(folder):
+            return {}
+        try:
+            found = diffusers_folder.read_hyperparameters(folder)
+        except ModelFileError as error:
+            raise ConfigError(f"init_from: {error}") from None
+        settings = {key: found[key] for key in self.key_names() if key in found}
+        return settings | {"downsample": 1 << (len(found["widths"]) - 1)}
 
     def build(self, **sample: Any) -> VAEModel:
         """See :meth:`Model.build`."""

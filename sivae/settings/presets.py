@@ -468,11 +468,12 @@ def preset_config(
         preset: one of :data:`PRESETS`.
         objective: a key of :data:`sivae.objectives.OBJECTIVES`.
         growth: "grow" or "none"; None: as the preset has it.
-        changes: any settings of :class:`RunConfig` or, given flat, of its parts.
+        changes: any settings of :class:`RunConfig` or, given flat, of its parts. With an `init_from` of diffusers, the
+            settings of the networks are that folder's, unless they are among the changes.
 
     Raises:
-        ConfigError: the preset, the objective or a key is unknown, a value is wrong, or a key has no effect with the
-            objective, the data or the model.
+        ConfigError: the preset, the objective or a key is unknown, a value is wrong, a key has no effect with the
+            objective, the data or the model, or the folder `init_from` is damaged.
     """
     if preset not in PRESETS:
         close = difflib.get_close_matches(preset, PRESETS, n=1)
@@ -490,7 +491,9 @@ def preset_config(
     if config.growth.grows and "batch_size" in changes:
         raise ConfigError("batch_size: a growing run has one for each resolution; give stage_batches, or growth none")
     check_one_length(changes, grows=config.growth.grows)
-    return config.replace(**changes)
+    start = changes.get("init_from")
+    known = config.model.settings_of_start(start) if isinstance(start, str) else {}
+    return config.replace(**{**known, **changes})
 
 
 def _with_objective(row: Preset, name: str) -> RunConfig:

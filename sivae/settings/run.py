@@ -115,7 +115,8 @@ class RunConfig:
     init_from: str | None = setting(
         None,
         help="Start from the weights of a trained model: a run, a checkpoint's or a model's folder, or a file of the "
-        "authors' programs. Layers that do not fit start at random, and are named.",
+        "authors' programs. Layers that do not fit start at random, and are named. The networks become those of a "
+        "folder of diffusers, unless options say otherwise.",
         unset="random weights",
         metavar="PATH",
         since=None,

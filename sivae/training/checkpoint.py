@@ -29,7 +29,7 @@ from sivae.fields import SEED
 from sivae.json_files import read_json
 from sivae.models import VAEModel
 from sivae.models.reading import read_plain
-from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, write_model
+from sivae.models.storage import AVERAGED, DESCRIPTION, MODEL, read_description, write_model
 
 STATE, MANIFEST = "state.pt", "manifest.json"
 _DAMAGED = "the checkpoint is damaged; delete or restore its folder"
@@ -53,6 +53,7 @@ class Checkpoint:
     Attributes:
         path: its folder.
         step: number of completed iterations.
+        hyperparameters: of the model.
         model: state dict of the model.
         averaged: state dict of the averaged copy, if there is one.
         state: the state given to :func:`save_checkpoint`.
@@ -60,6 +61,7 @@ class Checkpoint:
 
     path: Path
     step: int
+    hyperparameters: dict[str, Any]
     model: dict[str, Tensor]
     averaged: dict[str, Tensor] | None
     state: dict[str, Any]
@@ -189,6 +191,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not same:
             raise CheckpointError(f"{path / name}: its content differs from what was written; {_DAMAGED}")
     try:
+        hyperparameters = read_description(path)["hyperparameters"]
         state = read_plain(path / STATE)
     except (ModelFileError, OSError) as error:
         raise CheckpointError(f"{error}; use only checkpoints that sivae wrote, and delete this one") from None
@@ -201,7 +204,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     named = state.get("step") if isinstance(state, dict) else None
     if not isinstance(named, int) or named != step or path.name != str(step):
         raise CheckpointError(f"{path}: the folder's name and its files name different steps; {_DAMAGED}")
-    return Checkpoint(path, step, weights[MODEL], weights.get(AVERAGED), state)
+    return Checkpoint(path, step, hyperparameters, weights[MODEL], weights.get(AVERAGED), state)
 
 
 def load_latest(folder: Path, notice: Callable[[str], None]) -> Checkpoint | None:

@@ -53,7 +53,7 @@ class InitialWeights:
 
         A layer fits if the other model has all of its parameters and buffers, in the same shapes, at the same place:
         the place of the style model's layers is their resolution. A mixture also takes the components of the other
-        model's pseudo-inputs.
+        model's pseudo-inputs. With the whole encoder come the settings of pipelines, which are in units of its latents.
 
         Args:
             model: on any device; on the meta device nothing is copied.
@@ -100,6 +100,8 @@ class InitialWeights:
         words = f"started from {self.path}: {len(layers) - len(left)} of {plural(len(layers), 'layer')} taken"
         mine, theirs_prior = (one.hyperparameters.get("prior", "standard") for one in (model, self.model))
         words += f"; the prior is {theirs_prior} there and {mine} here" if mine != theirs_prior else ""
+        if not any(one.startswith("encoder.") for one in left):
+            model.take_carried(self.model.hyperparameters)
         words += f"; new here:{_listed(left)}" if left else ""
         return words + (f"; only there:{_listed(unused)}" if unused else "")
 

@@ -270,6 +270,7 @@ class Trainer:
         """
         at_step(self.model, self.config, max(1, checkpoint.step))
         checkpoint.restore(self.model)
+        self.model.take_carried(checkpoint.hyperparameters)
         if self.averaged is not None:
             checkpoint.restore_averaged(self.averaged.model)
         with checkpoint.fitting("resume with the version that wrote it"):

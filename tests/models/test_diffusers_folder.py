@@ -19,6 +19,7 @@ from torch import nn
 import sivae
 from sivae.errors import ModelFileError
 from sivae.models import AutoencoderVAE
+from sivae.models.autoencoder import PIPELINE_KEYS
 from sivae.models.diffusers_folder import CONFIG, WEIGHTS, is_folder
 from sivae.models.storage import load_model, save_model
 from tests.models.diffusers_layouts import SMALL, inputs, weights
@@ -103,6 +104,22 @@ def test_a_written_folder_is_the_one_that_was_read(name: str, tmp_path: Path) ->
     assert load_model(tmp_path / "model").hyperparameters == model.hyperparameters
 
 
+def test_a_config_without_settings_of_pipelines_has_those_of_diffusers(tmp_path: Path) -> None:
+    model = sivae.from_pretrained(folder_of("f4", tmp_path / "first"))
+    model.save_pretrained(tmp_path / "again")
+    written = json.loads((tmp_path / "again" / CONFIG).read_text())
+    assert (written["scaling_factor"], written["force_upcast"]) == (0.18215, True)
+    assert not {"shift_factor", "latents_mean", "latents_std"} & set(written)
+
+
+@needs_diffusers
+def test_diffusers_has_the_same_settings_of_pipelines_before_and_after(tmp_path: Path) -> None:
+    before = opened_by_diffusers(folder_of("f4", tmp_path / "first")).config
+    sivae.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "again")
+    after = opened_by_diffusers(tmp_path / "again").config
+    assert {key: after[key] for key in PIPELINE_KEYS} == {key: before[key] for key in PIPELINE_KEYS}
+
+
 def test_the_scaling_factor_is_that_of_the_prior(tmp_path: Path) -> None:
     model = tiny(prior_std=4.0, prior="mixture")
     model.save_pretrained(tmp_path / "folder")
@@ -156,6 +173,10 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
         ({"block_out_channels": "wide"}, "config.json is damaged: block_out_channels"),
         ({"block_out_channels": [8, 16, 33]}, "groups is 4, which does not divide the width 33"),
         ({"block_out_channels": [8, 16, 64]}, r"has shape \[.*\], expected \[.*\]"),
+        ({"scaling_factor": "abc"}, 'config.json is damaged: scaling_factor = "abc": expected a finite number; fetch'),
+        ({"scaling_factor": 0.0}, "scaling_factor = 0.0: it must be more than 0"),
+        ({"latents_mean": [0.1, "b"]}, 'latents_mean = "b": expected a finite number'),
+        ({"force_upcast": 1}, "force_upcast = 1: expected true or false"),
         ({"sample_size": 17}, "image_size is 17, expected a multiple of 4"),
         ({"sample_size": 10**9}, "image_size is 1000000000, expected at most"),
         ({"layers_per_block": 10**9}, "layers is 1000000000, expected at most 16"),
@@ -168,6 +189,17 @@ def test_folders_of_another_architecture(changes: dict[str, Any], message: str, 
         sivae.from_pretrained(folder_of("f4", tmp_path, **changes))
 
 
+def test_settings_of_pipelines_in_code_are_checked() -> None:
+    with pytest.raises(ValueError, match=r'AutoencoderVAE: pipeline.scaling_factor = "abc": expected a finite number'):
+        tiny(pipeline={"scaling_factor": "abc"})
+
+
+def test_unknown_keys_are_announced_and_ignored_as_diffusers_does(tmp_path: Path) -> None:
+    folder = folder_of("f4", tmp_path, norm_type="layer", double_z=False, _name_or_path="somewhere")
+    with pytest.warns(UserWarning, match="config.json: norm_type, double_z is not known to diffusers' AutoencoderKL"):
+        sivae.from_pretrained(folder)
+
+
 def test_folders_without_a_readable_model(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     folder = folder_of("f4", tmp_path / "pipeline" / "vae")
@@ -178,4 +210,18 @@ def test_folders_without_a_readable_model(tmp_path: Path) -> None:
         sivae.from_pretrained(folder)
     (folder / WEIGHTS).rename(folder / "diffusion_pytorch_model.bin")
     with pytest.raises(ModelFileError, match=r"has its weights in diffusion_pytorch_model.bin, expected .*safetensors"):
+        sivae.from_pretrained(folder)
+    (folder / "diffusion_pytorch_model.bin").rename(folder / "diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(
+        ModelFileError, match=r'fp16.safetensors, expected .* in diffusers with variant="fp16" and write'
+    ):
+        sivae.from_pretrained(folder)
+    with pytest.raises(ModelFileError, match=r"is a pipeline of diffusers; name the folder of its autoencoder, .*vae"):
+        sivae.from_pretrained(folder.parent)
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    folder = folder_of("f4", tmp_path / "vae")
+    (folder / CONFIG).unlink()
+    with pytest.raises(ModelFileError, match=r"config.json is missing; a folder of diffusers has config.json and"):
         sivae.from_pretrained(folder)

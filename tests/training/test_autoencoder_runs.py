@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from sivae.errors import ConfigError
 from sivae.models import AutoencoderVAE
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
+from sivae.training.fitted_prior import fit_prior
 from sivae.training.initial import InitialWeights
 from sivae.training.run import train
 from tests.cli.running import run
-from tests.training.runs import assert_resumes_exactly, made_once
+from tests.training.runs import assert_resumes_exactly, made_once, train_until
 
 _TINY: dict[str, Any] = {
     "path": "digits",
@@ -38,6 +41,7 @@ _TINY: dict[str, Any] = {
     "sample_every": 8,
     "precision": "fp32",
 }
+_PIPELINE = {"scaling_factor": 0.18215, "shift_factor": 0.1, "force_upcast": False}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "soft-intro, averaged, in parts": {"ema_half_life": 40.0, "accumulate": 2, "prior_std": 0.5},
     "vae, mixture, bf16, checkpointed": {
@@ -164,15 +168,53 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(
 def test_a_folder_of_diffusers_is_fine_tuned_with_a_frozen_encoder(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first = AutoencoderVAE(image_size=32, channels=1, widths=(4, 8, 8), latent_channels=2, layers=1, groups=2)
+    first.take_carried({"pipeline": _PIPELINE})
     first.save_pretrained(tmp_path / "vae")
-    config = _config(init_from=str(tmp_path / "vae"), freeze="encoder", objective="vae")
+    config = _config(init_from=str(tmp_path / "vae"), freeze="encoder", objective="vae", ema_half_life=40.0)
     model = config.model.build(image_size=8, channels=1)
     words = InitialWeights.read(str(tmp_path / "vae")).load_into(model)
     assert "layers taken" in words and "new here" not in words and "only there" not in words
-    train(config, tmp_path / "run", progress=False)
-    after = sivae.from_pretrained(tmp_path / "run")
+    train_until(6, config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "vae")  # a resumed run needs it no more
+    train(None, tmp_path / "run", resume=True, progress=False)
+    after = sivae.from_pretrained(tmp_path / "run", averaged=False)
     assert isinstance(after, AutoencoderVAE)
     for name, tensor in first.state_dict().items():
         assert torch.equal(after.state_dict()[name], tensor) == name.startswith("encoder."), name
-    after.save_pretrained(tmp_path / "tuned")
-    assert sivae.from_pretrained(tmp_path / "tuned").hyperparameters["image_size"] == 8
+    for tuned in (after, fit_prior(tmp_path / "run", components=1, count=20).model):
+        assert isinstance(tuned, AutoencoderVAE)
+        tuned.save_pretrained(tmp_path / "tuned")
+        written = json.loads((tmp_path / "tuned" / "config.json").read_text())
+        assert {key: written[key] for key in _PIPELINE} == _PIPELINE
+        assert written["sample_size"] == 8
+
+
+def test_settings_of_pipelines_come_with_a_whole_encoder_alone() -> None:
+    source = _config().model.build(image_size=8, channels=1)
+    source.take_carried({"pipeline": _PIPELINE})
+    for same in (True, False):
+        model = _config(**({} if same else {"latent_channels": 3})).model.build(image_size=8, channels=1)
+        InitialWeights("there", source).load_into(model)
+        assert model.hyperparameters.get("pipeline") == (_PIPELINE if same else None)
+
+
+def test_a_run_has_the_networks_of_the_folder_of_diffusers_that_it_starts_from(tmp_path: Path) -> None:
+    folder = str(tmp_path / "vae")
+    AutoencoderVAE(16, 3, (6, 12), 5, layers=2, groups=3, attention=False, quant_convs=False).save_pretrained(folder)
+    for preset in ("autoencoder-small", "autoencoder-f8"):
+        config = preset_config(preset, init_from=folder, attention_stages=(1,))
+        model = config.model.build(image_size=8, channels=3)
+        assert model.hyperparameters == {
+            "image_size": 8,
+            "channels": 3,
+            "widths": [6, 12],
+            "latent_channels": 5,
+            "layers": 2,
+            "groups": 3,
+            "attention": False,
+            "attention_stages": [1],  # was asked for
+            "quant_convs": False,
+        }
+    (tmp_path / "vae" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"init_from: .*config.json is damaged"):
+        preset_config("autoencoder-f8", init_from=folder)
