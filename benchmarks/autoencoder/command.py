@@ -6,7 +6,7 @@ OUT/runs/NAME/         one run each, see sivae.training.folder; OUT/logs/NAME.lo
 OUT/measured/          the measured values of each run, and its model with the fitted prior
 OUT/page.md            with sheet.png; results.json has every number
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 130 stopped.
+Exit codes: 0 done, or stopped by a signal; 1 failed; 2 wrong usage; 130 stopped at once.
 """
 
 from __future__ import annotations
@@ -73,11 +73,13 @@ def compare(
         SivaeError: a setting is wrong, the folder holds something else, or a training failed.
         RunInterrupted: SIGINT or SIGTERM came; a second call goes on.
     """
+    from benchmarks.autoencoder.measured import features_network
     from benchmarks.autoencoder.page import write_page
     from benchmarks.autoencoder.speed import iterations, measured_speed
     from benchmarks.autoencoder.worker import MODULE
     from sivae.reproduce.trainings import train_all
 
+    features_network()  # where it is missing, that is an error before the trainings
     keep_freed_memory()
     comparison.keep_in(out)
     with files.locked(out, "works in"):
@@ -120,15 +122,22 @@ def _parser() -> Parser:
         "channels": "Channels of the images: 1 or 3.",
         "batch_size": "Images of an iteration.",
         "critic_width": "Channels of the PatchGAN after its first convolution.",
-        "count": "Test images at most to measure on.",
         "components": "Gaussians that are fitted to the latents.",
     }
     for name, text in counts.items():
         option = f"--{name.replace('_', '-')}"
         add(option, type=at_least(1), metavar="N", default=default[name], help=text)
+    add("--count", type=at_least(4), metavar="N", default=default["count"], help="Test images at most to measure on.")
     widths = [*default["widths"]]
     add("--widths", nargs="+", type=at_least(1), metavar="N", default=widths, help="Channels at each resolution.")
     add("--learning-rate", type=positive, metavar="X", default=default["learning_rate"], help="Rate of all networks.")
+    add(
+        "--beta-kl",
+        type=positive,
+        metavar="X",
+        default=default["beta_kl"],
+        help="Weight of the KL divergence where the encoder is the critic; it is 1e-6 for the others.",
+    )
     add(
         "--critic-start",
         type=_share,

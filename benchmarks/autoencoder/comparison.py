@@ -39,6 +39,7 @@ class Comparison:
         seeds: of the trainings.
         resolution, channels: of the images.
         widths, batch_size, learning_rate: see :class:`sivae.settings.run.RunConfig`.
+        beta_kl: weight of the KL divergence where the encoder is the critic; it is 1e-6 for the others.
         critic_width: channels of the PatchGAN after its first convolution.
         critic_start: share of the iterations before either critic begins; before, the encoder's is a VAE.
         count: test images at most that a model is measured on.
@@ -53,6 +54,7 @@ class Comparison:
     widths: tuple[int, ...] = (16, 32, 64)
     batch_size: int = 32
     learning_rate: float = 5e-4
+    beta_kl: float = 0.1
     critic_width: int = 32
     critic_start: float = 0.1
     count: int = 2_000
@@ -64,6 +66,9 @@ class Comparison:
         Raises:
             ConfigError: a value is wrong.
         """
+        own: dict[str, Any] = (
+            {"beta_kl": self.beta_kl, "warmup_fraction": self.critic_start} if method == "encoder" else {}
+        )
         return preset_config(
             _PRESET,
             objective=_OBJECTIVES[method],
@@ -82,8 +87,8 @@ class Comparison:
             log_every=1,  # so that every loss that is not finite is seen
             checkpoint_every=max(1, -(-steps // _CHECKPOINTS)),
             keep_checkpoints=1,
-            warmup_fraction=self.critic_start if method == "encoder" else 0.0,
             sample_every=steps,
+            **own,
         )
 
     def trainings(self, steps: Mapping[Method, int]) -> list[Training]:

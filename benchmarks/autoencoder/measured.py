@@ -52,6 +52,15 @@ class Measured(TypedDict):
     values: dict[str, float | None]
 
 
+def features_network() -> FeatureNetwork:
+    """Return the network of the features.
+
+    Raises:
+        FeaturesError: the weights of EfficientNet-Lite0 are not installed.
+    """
+    return effnet_lite0(_CPU)
+
+
 class Reference:
     """Test images and their features.
 
@@ -62,13 +71,10 @@ class Reference:
     Attributes:
         pixels: uint8 [N, H, W, C].
         name: "test images", or "training images" of a set without a test part.
-
-    Raises:
-        FeaturesError: the weights of EfficientNet-Lite0 are not installed.
     """
 
     def __init__(self, config: RunConfig, count: int) -> None:
-        self.network: FeatureNetwork = effnet_lite0(_CPU)
+        self.network = features_network()
         train, images = config.data.open_parts(for_training=False)
         rows = MeasuredImages(images, _CPU, conditional=False).spread(count)
         self.pixels = torch.from_numpy(np.stack([images.read(row) for row in rows]))
@@ -128,8 +134,11 @@ def with_fitted_prior(run: Trained, folder: Path) -> VAEModel:
 
 
 def not_finite(folder: Path) -> int:
-    """Count the records of a run in which a loss is not finite."""
-    return sum(any(value is None for value in record.values()) for record in read_records(folder))
+    """Count the iterations of a run with a loss that is not finite; every iteration is recorded."""
+    return sum(
+        any(value is None for name, value in record.items() if name.startswith("loss"))
+        for record in read_records(folder)
+    )
 
 
 def some_images(reference: Reference, model: VAEModel, count: int) -> Tensor:

@@ -87,7 +87,9 @@ def write_page(
     if shown:
         _draw(folder / SHEET, comparison, shown, reference())
         files.append(folder / SHEET)
-        caption = f"The first images, reconstructions and samples of seed {comparison.seeds[0]}; none was picked."
+        caption = (
+            f"Images spread over the set, and first samples, of seed {comparison.seeds[0]}; none was picked by hand."
+        )
         sections += ["## Pictures", figure(SHEET, caption)]
     facts: dict[str, Any] = {
         "command": command,
@@ -99,7 +101,7 @@ def write_page(
         "runs": describe(runs),
     }
     write_json(folder / RESULTS, for_json(facts))
-    write_text(folder / PAGE, "\n\n".join(["# An autoencoder with three critics", *sections]) + "\n")
+    write_text(folder / PAGE, "\n\n".join(["# One autoencoder, trained in three ways", *sections]) + "\n")
     return files
 
 
@@ -133,7 +135,8 @@ def _about(comparison: Comparison, runs: Mapping[str, Trained], command: str) ->
         f"{comparison.batch_size}, precision {config.precision}, from the same weights. Every training has "
         f"{duration(comparison.seconds)} of one core. The error is L1 + (1 - MS-SSIM) for all. Both critics begin "
         f"after {comparison.critic_start:.0%} of the iterations. The PatchGAN has {comparison.critic_width} channels "
-        "after its first convolution.",
+        f"after its first convolution. The weight of the KL divergence is 1e-6, and {comparison.beta_kl:g} with the "
+        "encoder as the critic.",
     ]
     if diverged:
         words.append(f"Training diverged and stopped: {listed(diverged)}.")
