@@ -51,6 +51,7 @@ _EXAMPLES = [
     "sivae train celebahq256-conv --data faces256 --precision bf16 --norm group",
     "torchrun --nproc-per-node 4 -m sivae train ffhq256-conv --data ffhq256 --batch-size 32",
     "sivae train style32 --data faces.zip",
+    "sivae train style32 --data faces.zip --dry-run",
     "sivae train rings --steps 3000 --seed 7 --out runs/short",
     "sivae train checkerboard --beta-neg 0.4 --semantics paper --fakes prior",
     "sivae train 8gaussians --objective intro --margin 5",
@@ -141,9 +142,10 @@ def run(given: argparse.Namespace) -> None:
     from sivae.training.process_settings import keep_freed_memory
 
     changes = _changes(given)
+    callbacks = _callbacks(given)
     keep_freed_memory()
     if given.resume is not None:
-        summary = _resume(given, changes)
+        summary = _resume(given, changes, callbacks)
     elif given.preset is None:
         raise ConfigError(f"name a preset ({', '.join(PRESETS)}), or a run to resume by --resume DIR")
     else:
@@ -152,10 +154,13 @@ def run(given: argparse.Namespace) -> None:
         )
         _check_effects(config, changes)
         config.data.check_is_named(config.preset)
+        if given.dry_run:
+            _dry_run(config, progress=not given.quiet)
+            return
         from sivae.training.run import train
 
-        summary = train(config, given.out, progress=not given.quiet, callbacks=_callbacks(given))
-    if os.environ.get("RANK", "0") == "0":
+        summary = train(config, given.out, progress=not given.quiet, callbacks=callbacks)
+    if _is_first_process():
         _print_summary(summary)
 
 
@@ -211,6 +216,12 @@ def _add_options(parser: Parser, settings: typing.Iterable[Placed], config: RunC
         f"iterations to come, other values of {changeable} can be given too.",
     )
     parser.add_argument("--quiet", action="store_true", help="Show no progress.")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Train some iterations of each phase, and no run: print the parameters, and the memory, the time to the "
+        "end and the disk space that the run will take.",
+    )
     parser.add_argument(
         "--log",
         type=_logger,
@@ -337,7 +348,20 @@ def _check_effects(config: RunConfig, changes: dict[str, Any]) -> None:
             raise ConfigError(f"{placed.field.name}: {need.why_not.format(config=config)}; leave it out")
 
 
-def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
+def _dry_run(config: RunConfig, *, progress: bool) -> None:
+    from sivae.cli.printing import print_dry_run
+    from sivae.training.dry_run import dry_run
+
+    result = dry_run(config, progress=progress)
+    if _is_first_process():
+        print_dry_run(result)
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _resume(given: argparse.Namespace, changes: dict[str, Any], callbacks: list[Callback] | None) -> dict[str, Any]:
     from sivae.training.folder import read_config
     from sivae.training.run import train
 
@@ -346,6 +370,7 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
         "--out": given.out,
         "--objective": given.objective,
         "--growth": given.growth,
+        "--dry-run": given.dry_run or None,
     }
     names = {placed.field.name: f"--{placed.option}" for placed in every_setting()}
     refused = [name for name, value in others.items() if value is not None]
@@ -362,7 +387,7 @@ def _resume(given: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
         check_one_length(changes, grows=stored.growth.grows)
         config = stored.replace(**changes)
         _check_effects(config, changes)
-    return train(config, given.resume, resume=True, progress=not given.quiet, callbacks=_callbacks(given))
+    return train(config, given.resume, resume=True, progress=not given.quiet, callbacks=callbacks)
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sivae.settings.presets import PRESETS, preset_config
     from sivae.settings.run import RunConfig
     from sivae.training.callbacks import Callback, RunInfo
+    from sivae.training.dry_run import dry_run
     from sivae.training.fitted_prior import fit_prior
     from sivae.training.loggers import make_loggers
     from sivae.training.run import train
@@ -31,6 +32,7 @@ _HOMES = {
     "StepNoise": "method.noise",
     "StepOptions": "method.base",
     "VAEStep": "method.vae",
+    "dry_run": "training.dry_run",
     "evaluate": "training.run_metrics",
     "fit_prior": "training.fitted_prior",
     "make_loggers": "training.loggers",
@@ -48,6 +50,7 @@ __all__ = [
     "StepNoise",
     "StepOptions",
     "VAEStep",
+    "dry_run",
     "evaluate",
     "fit_prior",
     "make_loggers",

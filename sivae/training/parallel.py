@@ -43,6 +43,13 @@ class Processes:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
+    def device(self, name: str) -> torch.device:
+        """Return this process's device: `name`, but several processes on "cuda" each have their own GPU."""
+        device = torch.device(name)
+        if device.type == "cuda" and self.count > 1:
+            device = torch.device("cuda", self.local_rank)
+        return device
+
     def average(self, tensors: list[Tensor]) -> None:
         """Replace tensors, in place, by their means over all processes, in one exchange."""
         if self.count == 1 or not tensors:

@@ -40,7 +40,6 @@ from sivae.training.initial import InitialWeights
 from sivae.training.interruption import StopSignals
 from sivae.training.loggers import default_loggers
 from sivae.training.parallel import Processes, claim_gpu, joined
-from sivae.training.process_settings import process_settings
 from sivae.training.recorder import Recorder, checked_record, read_records
 from sivae.training.resolved_settings import (
     asks_for_longer,
@@ -57,7 +56,7 @@ from sivae.training.resolved_settings import (
 )
 from sivae.training.restart import launch_record, record_launch, started_before
 from sivae.training.run_metrics import for_json
-from sivae.training.tasks.base import Task, open_task
+from sivae.training.tasks.base import Task, task_to_train
 from sivae.training.trainer import Trainer
 
 # The keys of a record that are not losses.
@@ -170,13 +169,9 @@ def train(
                 counted = stored.with_length_at(trained)  # without what was counted for sizes that are lost
                 pace = stored.at(trained + 1).batch_size / config.batch_size
                 config = config.with_length_at(trained).replace(steps=None, epochs=config.epochs)
-        config.check_processes(processes.count)
-        device = _device_of(config, processes)
+        device = processes.device(config.device)
         notices = [threads_notice(config)]
-        stack.enter_context(process_settings(config))
-        task = open_task(config, device, processes, data=data, show=show)
-        stack.callback(task.close)
-        task.check_size()
+        task = stack.enter_context(task_to_train(config, device, processes, data=data, show=show))
         config = with_steps(task)
         if last is not None:
             _check_data(task, last)  # raises an error before anything is written
@@ -595,10 +590,3 @@ def _stage_record(config: RunConfig, step: int) -> dict[str, float]:
     if stage is None:
         return {}
     return {"resolution": stage.side, "blend": stage.blend, "images": config.samples_after(step)}
-
-
-def _device_of(config: RunConfig, processes: Processes) -> torch.device:
-    device = torch.device(config.device)
-    if device.type == "cuda" and processes.count > 1:
-        device = torch.device("cuda", processes.local_rank)
-    return device

@@ -121,6 +121,28 @@ def test_evaluating_prints_the_figures_of_the_training_s_end(trained: Path, caps
     assert f"{summary['gnelbo']:.4g}" in out
 
 
+def test_a_dry_run_prints_what_a_training_will_take_and_trains_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = f"train rings --dry-run --warmup-fraction 0.25 --out {trained} {_TINY}"
+    code, out, err = run(capsys, *words.split())
+    assert code == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "dry run of rings, soft-intro, fp32 on cpu"
+    assert any(re.fullmatch(r"warm-up 3 16 \S+ ms \(\S+, \S+\) \d s", line) for line in lines)
+    assert any(re.fullmatch(r"soft-intro 9 16 \S+ ms \(\S+, \S+\) \d s", line) for line in lines)
+    assert any(re.fullmatch(r"to the end 12 \d s", line) for line in lines)
+    model = json.loads((trained / "checkpoints" / "12" / "model.json").read_text())
+    networks = sivae.models.build_model(model["name"], **model["hyperparameters"])
+    for name in ("encoder", "decoder"):
+        count = sum(one.numel() for one in getattr(networks, name).parameters())
+        assert f"{name} {count:,} parameters" in lines
+    assert [line.split()[0] for line in lines[-3:]] == ["memory", "checkpoint", "folder"]
+    assert "dry run  0/2  warm-up, batch 16" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_loggers_there_are_no_events(trained: Path) -> None:
     assert (trained / "metrics.jsonl").exists()
     assert not list(trained.glob("events.out.tfevents.*"))
@@ -251,6 +273,8 @@ def test_info_says_what_is_there_and_why_not(capsys: pytest.CaptureFixture[str])
         ("train rings --fakes prior other", 'fakes = "other": expected one of prior, reconstruction'),
         ("train rings --device abacus", "device = 'abacus': sivae computes on cpu or cuda"),
         ("train rings --ops fastest", "ops = 'fastest': expected one of"),
+        ("train cifar10 --dry-run", "the preset cifar10 needs images; name them by --data PATH"),
+        ("train rings --dry-run --device abacus", "device = 'abacus': sivae computes on cpu or cuda"),
         ("train rings --log wand", "--log: 'wand' is no logger; expected some of tensorboard, wandb, mlflow, or none"),
         ("train rings --log none wandb", "--log none wandb: none goes with no other; leave it out, or the others"),
         ("train --log tensorboard rings --steps 0", "steps = 0: it must be 1 or more"),
@@ -302,6 +326,7 @@ def test_mistakes_about_folders_cost_one_line(trained: Path, capsys: pytest.Capt
     for words, message in (
         (["train", "rings", "--out", folder], f"is not empty; go on with it by --resume {folder}, or choose"),
         (["train", "rings", "--resume", folder], "a preset does not go with --resume"),
+        (["train", "--resume", folder, "--dry-run"], "--dry-run does not go with --resume"),
         (["train", "--resume", folder, "--layers", "1"], "--layers does not go with --resume"),
         (["train", "--resume", folder, "--seed", "99"], "--seed does not go with --resume"),
         (["evaluate", folder, "--seed", "-1"], "--seed: -1 is not a seed; expected 0 to 2^63 - 1"),

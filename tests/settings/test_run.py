@@ -52,7 +52,7 @@ def test_every_preset_is_recorded_with_every_objective_that_fits() -> None:
 
 def test_the_options_are_the_recorded_ones() -> None:
     """Users' scripts name them; a new one is added to the record, none is taken out."""
-    beside = {"--out", "--resume", "--quiet", "--log", "--objective", "--growth"}
+    beside = {"--out", "--resume", "--quiet", "--log", "--dry-run", "--objective", "--growth"}
     assert beside | {f"--{placed.option}" for placed in every_setting() if placed.option} == set(RECORDED["options"])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sivae.evaluation.against import Against
 from sivae.models import VAEModel
 from sivae.settings.run import RunConfig
 from sivae.training.parallel import Processes
+from sivae.training.process_settings import process_settings
 from sivae.words import plural
 
 
@@ -192,3 +194,26 @@ def open_task(
 
     kind = TranslationTask if config.model.TELLS_CLASS else ImageTask
     return kind(config, device, processes, data=data, show=show, for_training=for_training)
+
+
+@contextlib.contextmanager
+def task_to_train(
+    config: RunConfig, device: torch.device, processes: Processes, *, data: Any = None, show: bool = False
+) -> Iterator[Task]:
+    """Open the data of a training and set the process up for it; both end with the block.
+
+    Args:
+        config, device, processes, data, show: as for :func:`open_task`; the configuration is resolved.
+
+    Raises:
+        ConfigError: as for :func:`open_task`, or the processes cannot share a batch, or the networks do not fit into
+            the device's memory.
+    """
+    config.check_processes(processes.count)
+    with process_settings(config):
+        task = open_task(config, device, processes, data=data, show=show)
+        try:
+            task.check_size()
+            yield task
+        finally:
+            task.close()
