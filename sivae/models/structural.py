@@ -69,9 +69,12 @@ def _similarities(one: Tensor, other: Tensor, kernel: Tensor) -> tuple[Tensor, T
     batch, channels = one.shape[:2]
     border = len(kernel) // 2
     one, other = (F.pad(x, (border,) * 4, "reflect") for x in (one, other))
-    maps = torch.cat([one, other, one * one, other * other, one * other]).flatten(0, 1).unsqueeze(1)
-    blurred = F.conv2d(F.conv2d(maps, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    mean, mean_other, square, square_other, product = blurred.unflatten(0, (5, batch, channels)).flatten(2, 3)
+    maps = torch.cat([one, other, one * one, other * other, one * other]).flatten(0, 1)
+    # As channels with a window each: oneDNN takes twenty times as long for as many images of one channel.
+    count = len(maps)
+    row, column = (kernel.view(1, 1, *shape).expand(count, -1, -1, -1) for shape in ((1, -1), (-1, 1)))
+    blurred = F.conv2d(F.conv2d(maps[None], row, groups=count), column, groups=count)[0]
+    mean, mean_other, square, square_other, product = blurred.unflatten(0, (5, batch, channels))
     means = mean * mean_other
     squares = mean * mean + mean_other * mean_other
     structure = (2.0 * (product - means) + _C2) / (square + square_other - squares + _C2)
