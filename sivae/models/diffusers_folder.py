@@ -95,8 +95,8 @@ def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
     """Write a folder that `diffusers.AutoencoderKL.from_pretrained` opens, whole or not at all.
 
     The latents of diffusers are in the units of the networks: those of the model times its `prior_std`. So the written
-    `scaling_factor`, by which pipelines multiply them, is 1 / prior_std, unless the model's `pipeline` has another. A
-    learned prior has no place in the folder, and is left out.
+    `scaling_factor`, by which pipelines multiply them, is 1 / prior_std, or that of the model's `pipeline` where
+    prior_std is 1. A learned prior has no place in the folder: it is left out, with a warning.
 
     Args:
         folder: is made; a folder that holds such a model and nothing else is replaced.
@@ -111,6 +111,8 @@ def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
         raise ModelFileError(
             f"{folder} holds other files than {CONFIG} and {WEIGHTS}; choose another folder, or empty it"
         )
+    if model.prior is not None:
+        warnings.warn(f"{folder}: the learned prior is left out, as diffusers has no place for it", stacklevel=3)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         _their_name(name): tensor for name, tensor in plain_state(model).items() if not name.startswith("prior.")
@@ -233,8 +235,8 @@ def _config_of(model: AutoencoderVAE) -> dict[str, Any]:
         "up_block_types": [up for _, up in reversed(kinds)],
         "use_post_quant_conv": own["quant_convs"],
         "use_quant_conv": own["quant_convs"],
-        "scaling_factor": 1.0 / model.prior_std,
         **own.get("pipeline", {}),
+        **({} if model.prior_std == 1.0 and "pipeline" in own else {"scaling_factor": 1.0 / model.prior_std}),
     }
 
 

@@ -48,7 +48,7 @@ class InitialWeights:
         except (ModelFileError, OSError) as error:
             raise ConfigError(f"init_from: {error}") from None
 
-    def load_into(self, model: VAEModel) -> str:
+    def load_into(self, model: VAEModel, frozen: str | None = None) -> str:
         """Copy the layers that fit, and return a sentence about those that do not.
 
         A layer fits if the other model has all of its parameters and buffers, in the same shapes, at the same place:
@@ -57,9 +57,10 @@ class InitialWeights:
 
         Args:
             model: on any device; on the meta device nothing is copied.
+            frozen: the network that does not train, "encoder" or "decoder".
 
         Raises:
-            ConfigError: no layer fits.
+            ConfigError: no layer fits, or one of the frozen network does not.
         """
         theirs = {self.model.place_of(name): tensor for name, tensor in self.model.state_dict().items()}
         if isinstance(model.prior, MixturePrior) and isinstance(self.model.prior, VampPrior):
@@ -93,6 +94,12 @@ class InitialWeights:
                 f"{model.name!r}, expected one with some layers of the same shapes{self._differences(model)}; name "
                 "another, or leave it out"
             )
+        if stay := [one for one in left if one.startswith(f"{frozen}.")]:
+            raise ConfigError(
+                f"freeze = {frozen!r}: {plural(len(stay), 'layer')} of it would stay random, as {self.path} has no "
+                f"such weights{self._differences(model)}; give the settings of its networks, or leave freeze out:"
+                f"{_listed(stay)}"
+            )
         if next(model.parameters()).device.type != "meta":
             model.load_state_dict(taken, strict=False)
         named = {model.place_of(name) for layer, tensors in layers for name in tensors}
@@ -100,8 +107,10 @@ class InitialWeights:
         words = f"started from {self.path}: {len(layers) - len(left)} of {plural(len(layers), 'layer')} taken"
         mine, theirs_prior = (one.hyperparameters.get("prior", "standard") for one in (model, self.model))
         words += f"; the prior is {theirs_prior} there and {mine} here" if mine != theirs_prior else ""
-        if not any(one.startswith("encoder.") for one in left):
-            model.take_carried(self.model.hyperparameters)
+        differs = any(one.startswith("encoder.") for one in left)
+        if carried := model.take_carried({} if differs else self.model.hyperparameters):
+            trains = "" if frozen == "encoder" else ", and may not fit its latents for long, as the encoder trains"
+            words += f"; {', '.join(carried)} kept{trains}"
         words += f"; new here:{_listed(left)}" if left else ""
         return words + (f"; only there:{_listed(unused)}" if unused else "")
 

@@ -165,6 +165,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*the learned prior is left out")
 def test_a_folder_of_diffusers_is_fine_tuned_with_a_frozen_encoder(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first = AutoencoderVAE(image_size=32, channels=1, widths=(4, 8, 8), latent_channels=2, layers=1, groups=2)
@@ -194,8 +195,9 @@ def test_settings_of_pipelines_come_with_a_whole_encoder_alone() -> None:
     source.take_carried({"pipeline": _PIPELINE})
     for same in (True, False):
         model = _config(**({} if same else {"latent_channels": 3})).model.build(image_size=8, channels=1)
-        InitialWeights("there", source).load_into(model)
+        words = InitialWeights("there", source).load_into(model)
         assert model.hyperparameters.get("pipeline") == (_PIPELINE if same else None)
+        assert ("pipeline kept, and may not fit its latents for long, as the encoder trains" in words) == same
 
 
 def test_a_run_has_the_networks_of_the_folder_of_diffusers_that_it_starts_from(tmp_path: Path) -> None:

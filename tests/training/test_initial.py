@@ -109,6 +109,15 @@ def test_a_model_of_which_nothing_fits_is_an_error_before_anything_is_written(tr
     assert not (tmp_path / "run").exists()
 
 
+def test_a_frozen_network_takes_all_of_its_layers_or_the_run_is_refused(trained: Path, tmp_path: Path) -> None:
+    config = _config(init_from=str(trained), hidden=16, z_dim=4, freeze="encoder")
+    with pytest.raises(
+        ConfigError, match=r"freeze = 'encoder': 1 layer of it would stay random, .*z_dim is 2 there and 4"
+    ):
+        train(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_file_inside_a_model_s_folder_is_an_error_that_names_the_folder(trained: Path) -> None:
     with pytest.raises(ConfigError, match=f"is one file of a model; name its folder, {trained}"):
         InitialWeights.read(str(trained / "model.safetensors"))
