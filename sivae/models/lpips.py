@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sivae.errors import ModelFileError
 from sivae.models.reading import read_weights
 from sivae.models.storage import fill
-from sivae.models.vgg import TAP_CHANNELS, TAPS, VGG16Features, load_vgg16
+from sivae.models.vgg import TAP_CHANNELS, TAPS, VGG16Features, load_vgg16, pair_of_maps
 
 LPIPS_WEIGHTS = "weights/v0.1/vgg.pth"
 SMALLEST_COMPARED = 16  # pixels, below which the last taps have no map
@@ -62,9 +62,7 @@ class LPIPS(nn.Module):
 
         Args:
             vgg: as for :func:`sivae.models.vgg.load_vgg16`.
-            linear: the file :data:`LPIPS_WEIGHTS` of the package lpips (torchmetrics has it too, as lpips_models/
-                vgg.pth), or another of `torch.save` or (where it ends so) safetensors, with `lin0.model.1.weight` to
-                `lin4.model.1.weight`, each [1, C, 1, 1].
+            linear: as for :func:`load_linear`.
             value_range: the values that stand for black and for white in the images.
 
         Returns:
@@ -75,20 +73,11 @@ class LPIPS(nn.Module):
             ModelFileError: a file is damaged, or holds other weights.
             ValueError: the range is empty or runs backwards.
         """
-        with torch.device("meta"):
-            weights = nn.ParameterDict({tap: torch.empty(1, channels, 1, 1) for tap, channels in TAP_CHANNELS.items()})
-        names = {tap: f"lin{index}.model.1.weight" for index, tap in enumerate(TAPS)}
-        try:
-            fill(weights, read_weights(Path(linear)), str(linear), names)
-            for tap, weight in weights.items():
-                if bool((weight < 0).any()):
-                    raise ModelFileError(f"{linear}: {names[tap]} holds {weight.min():.3g}, expected none below 0")
-        except ModelFileError as error:
-            raise ModelFileError(f"{error}; name the file {LPIPS_WEIGHTS} of the package lpips") from None
-        return cls(load_vgg16(vgg, value_range=value_range), dict(weights))
+        weights = load_linear(linear)
+        return cls(load_vgg16(vgg, value_range=value_range), weights)
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """The distance of each pair, with gradients to both.
+        """The distance of each pair, with gradients to both; see :func:`sivae.models.vgg.pair_of_maps` for their cost.
 
         Without gradients it takes about 1 kB of memory for each pixel of each image in float32: the maps of all taps
         are 122 values a pixel, and comparing the first takes twice its 64 again.
@@ -106,8 +95,36 @@ class LPIPS(nn.Module):
         if images.shape != others.shape:
             raise ValueError(f"LPIPS: images are {list(images.shape)} and {list(others.shape)}, expected two equal")
         distance = torch.zeros(images.shape[0], dtype=torch.float64, device=images.device)
-        for tap, maps in zip(TAPS, self.network(torch.cat([images, others]), TAPS), strict=True):
-            one, other = (maps / (maps.norm(dim=1, keepdim=True) + _EPSILON)).split([images.shape[0]] * 2)
+        for tap, *pair in zip(TAPS, *pair_of_maps(self.network, images, others, TAPS), strict=True):
+            one, other = (maps / (maps.norm(dim=1, keepdim=True) + _EPSILON) for maps in pair)
             weighted = ((one - other).square() * self.get_buffer(tap)).sum(1)
             distance += weighted.mean((1, 2), dtype=torch.float64)
         return distance
+
+
+def load_linear(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the weights of the channels, without executing anything in the file.
+
+    Args:
+        path: the file :data:`LPIPS_WEIGHTS` of the package lpips (torchmetrics has it too, as lpips_models/vgg.pth), or
+            another of `torch.save` or (where it ends so) safetensors, with `lin0.model.1.weight` to
+            `lin4.model.1.weight`, each [1, C, 1, 1].
+
+    Returns:
+        By tap, [1, C, 1, 1] each, float32 on the CPU.
+
+    Raises:
+        OSError: the file cannot be read.
+        ModelFileError: it is damaged, or holds other weights.
+    """
+    with torch.device("meta"):
+        weights = nn.ParameterDict({tap: torch.empty(1, channels, 1, 1) for tap, channels in TAP_CHANNELS.items()})
+    names = {tap: f"lin{index}.model.1.weight" for index, tap in enumerate(TAPS)}
+    try:
+        fill(weights, read_weights(Path(path)), str(path), names)
+        for tap, weight in weights.items():
+            if bool((weight < 0).any()):
+                raise ModelFileError(f"{path}: {names[tap]} holds {weight.min():.3g}, expected none below 0")
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}; name the file {LPIPS_WEIGHTS} of the package lpips") from None
+    return dict(weights)

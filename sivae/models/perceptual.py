@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.models.lpips import LPIPS
-from sivae.models.vgg import VGG16Features, load_vgg16, taps_within
+from sivae.models.vgg import VGG16Features, load_vgg16, pair_of_maps, taps_within
 
 
 class LPIPSDistance(nn.Module):
@@ -38,7 +38,7 @@ class LPIPSDistance(nn.Module):
         rec = ops.reconstruction_error(recon, target, kind="l1")
         with torch.autocast(recon.device.type, enabled=False):
             far = self.lpips(recon.float(), target.float())
-        return rec + recon[0].numel() * far.to(rec.dtype)
+        return rec + recon.shape[1:].numel() * far.to(rec.dtype)
 
 
 class PerceptualDistance(nn.Module):
@@ -78,10 +78,7 @@ class PerceptualDistance(nn.Module):
         return cls(load_vgg16(path, value_range=value_range))
 
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
-        """Compute the distance of each pair.
-
-        The network runs once over both batches together. If only one of them needs a gradient, it runs over each
-        separately, so that no activation is kept and no gradient computed for the other.
+        """Compute the distance of each pair; see :func:`sivae.models.vgg.pair_of_maps` for what a gradient costs.
 
         Args:
             recon, target: [B, C, H, W] of one shape, floating point, in the value range; C is 1 or 3.
@@ -93,19 +90,8 @@ class PerceptualDistance(nn.Module):
             TypeError, ValueError: wrong type, dtype, shape or device, naming the argument.
         """
         rec = ops.reconstruction_error(recon, target, kind="l1")
-        for one, other in zip(*self._activations(recon, target), strict=True):
+        taps = taps_within(*recon.shape[2:]) if recon.ndim == 4 else None  # the network refuses another shape
+        for one, other in zip(*pair_of_maps(self.network, recon, target, taps), strict=True):
             scale = recon.shape[1:].numel() / one.shape[1:].numel()
             rec = rec + scale * ops.reconstruction_error(one, other, kind="l1")
         return rec
-
-    def _activations(self, recon: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        taps = taps_within(*recon.shape[2:]) if recon.ndim == 4 else None  # the network refuses another shape
-        if torch.is_grad_enabled() and recon.requires_grad != target.requires_grad:
-            return self._apart(recon, taps), self._apart(target, taps)
-        joined = [both.split([recon.shape[0]] * 2) for both in self.network(torch.cat([recon, target]), taps)]
-        return tuple(pair[0] for pair in joined), tuple(pair[1] for pair in joined)
-
-    def _apart(self, images: Tensor, taps: tuple[str, ...] | None) -> tuple[Tensor, ...]:
-        with torch.set_grad_enabled(images.requires_grad):
-            maps: tuple[Tensor, ...] = self.network(images, taps)
-        return maps

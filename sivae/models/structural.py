@@ -101,5 +101,5 @@ class StructuralDistance(nn.Module):
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
         """Compute the error of each pair of images [B, C, H, W]: [B], float32 at least."""
         rec = ops.reconstruction_error(recon, target, kind=self.kind)
-        scale = self.weight * recon[0].numel()
+        scale = self.weight * recon.shape[1:].numel()
         return rec + scale * (1.0 - ms_ssim(recon, target, self.value_range))

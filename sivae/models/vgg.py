@@ -114,6 +114,34 @@ class VGG16Features(nn.Module):
         return tuple(found[tap] for tap in taps)
 
 
+def pair_of_maps(
+    network: VGG16Features, one: Tensor, other: Tensor, taps: Sequence[str] | None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Compute the activations of two batches of one shape.
+
+    The network runs once over both together. If only one of them needs a gradient, it runs over each separately, so
+    that no activation is kept and no gradient computed for the other.
+
+    Args:
+        network: its parameters need no gradient.
+        one, other: images [B, C, H, W].
+        taps: see :class:`VGG16Features`.
+
+    Raises:
+        TypeError, ValueError: as :class:`VGG16Features`.
+    """
+    if torch.is_grad_enabled() and one.requires_grad != other.requires_grad:
+        return _maps(network, one, taps), _maps(network, other, taps)
+    joined = [both.split([one.shape[0]] * 2) for both in network(torch.cat([one, other]), taps)]
+    return tuple(pair[0] for pair in joined), tuple(pair[1] for pair in joined)
+
+
+def _maps(network: VGG16Features, images: Tensor, taps: Sequence[str] | None) -> tuple[Tensor, ...]:
+    with torch.set_grad_enabled(images.requires_grad):
+        maps: tuple[Tensor, ...] = network(images, taps)
+    return maps
+
+
 def taps_within(height: int, width: int) -> tuple[str, ...]:
     """Return those of :data:`TAPS` whose map is not empty for an image of this size.
 

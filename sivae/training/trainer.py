@@ -21,7 +21,6 @@ from sivae.models.priors import VampPrior
 from sivae.settings.run import WARM_UP, RunConfig
 from sivae.training.averaging import AveragedModel
 from sivae.training.checkpoint import Checkpoint
-from sivae.training.distances import make_distance
 from sivae.training.graph import GraphedCall
 from sivae.training.guard import UpdateGuard
 from sivae.training.initial import InitialWeights
@@ -114,8 +113,7 @@ class Trainer:
             data_size=task.data_size,
             augment=config.augment,
         )
-        distance = make_distance(config.objective, model.value_range)
-        self._distance: Distance | None = None if distance is None else distance.to(device)
+        self._distance: Distance | None = None if task.distance is None else task.distance.to(device)
         self._steps: dict[_Kind, Callable[..., Metrics]] = {}
         self._graphs: dict[_Kind, GraphedCall] = {}
 
@@ -236,7 +234,7 @@ class Trainer:
     def start_from(self, initial: InitialWeights) -> str:
         """Take the weights of a trained model, as far as they fit. Returns a sentence about those that do not."""
         prior = copy.deepcopy(self.model.prior)
-        words = initial.load_into(self.model)
+        words = initial.load_into(self.model, self.config.freeze)
         if isinstance(prior, VampPrior) and isinstance(self.model.prior, VampPrior):
             self._starts_prior = torch.equal(prior.inputs, self.model.prior.inputs)  # it was not among the weights
         if self.averaged is not None:

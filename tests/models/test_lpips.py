@@ -211,5 +211,37 @@ def test_the_training_error_is_l1_and_lpips(lpips: LPIPS, vgg: Path) -> None:
     size = recon[0].numel()
     expected = size * ((recon - target).abs().flatten(1).mean(1) + lpips(recon, target).float())
     torch.testing.assert_close(rec, expected)
-    with pytest.raises(ConfigError, match=r"perceptual: .*name the file weights/v0\.1/vgg\.pth of the package lpips"):
-        make_distance(VAEObjective(perceptual=str(vgg), lpips=str(vgg)), None)
+
+
+def test_an_error_of_a_file_names_its_setting_and_what_is_expected_there(vgg: Path) -> None:
+    def refused(perceptual: Path, lpips: Path | None, message: str) -> None:
+        objective = VAEObjective(perceptual=str(perceptual), lpips=None if lpips is None else str(lpips))
+        with pytest.raises(ConfigError, match=message) as caught:
+            make_distance(objective, None)
+        assert str(caught.value).count("; name ") == 1
+
+    none = vgg.with_name("none.pth")
+    refused(vgg, vgg, r"^lpips: .*name the file weights/v0\.1/vgg\.pth of the package lpips$")
+    refused(vgg, none, r"^lpips: there is no file .*none\.pth; name the file weights/v0\.1/vgg\.pth of the")
+    refused(none, vgg, r"^perceptual: there is no file .*none\.pth; name torchvision's weights .* vgg16-397923af\.pth$")
+    refused(vgg.with_name("linear.pth"), None, r"^perceptual: .*linear\.pth lacks features.*vgg16-397923af\.pth$")
+
+
+def test_a_target_without_gradient_keeps_no_activations(lpips: LPIPS) -> None:
+    seen: list[tuple[int, bool]] = []
+    hook = lpips.network.register_forward_hook(
+        lambda _, inputs, maps: seen.append((len(inputs[0]), maps[0].requires_grad))
+    )
+    recon, target = pair(16, 16)
+    distance = LPIPSDistance(lpips)
+    (gradient,) = torch.autograd.grad(distance(recon.requires_grad_(), target).sum(), recon)
+    assert seen == [(2, True), (2, False)]
+    (expected,) = torch.autograd.grad(distance(recon, target.requires_grad_()).sum(), recon)
+    hook.remove()
+    assert seen[2:] == [(4, True)]
+    # The networks' activations err by 5e-5 of their scale (test_vgg); gradients of a ReLU at 0 may differ, rarely.
+    assert (gradient - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_no_batch_has_no_training_error(lpips: LPIPS) -> None:
+    assert LPIPSDistance(lpips)(torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16)).shape == (0,)

@@ -87,6 +87,10 @@ def test_other_shapes_are_refused() -> None:
             ms_ssim(one, other)
 
 
+def test_no_batch_gives_no_distances() -> None:
+    assert StructuralDistance(0.5)(torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16)).shape == (0,)
+
+
 @pytest.mark.parametrize("kind", ["mse", "l1"])
 def test_the_distance_adds_it_to_the_error(kind: str) -> None:
     recon, target = pair(16)

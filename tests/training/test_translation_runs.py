@@ -19,6 +19,7 @@ from sivae.errors import CheckpointError, ConfigError
 from sivae.models.translation import TranslationVAE
 from sivae.pretrained import from_pretrained
 from sivae.settings.presets import preset_config
+from sivae.training import distances
 from sivae.training.parallel import Processes
 from sivae.training.recorder import read_records
 from sivae.training.run import train
@@ -224,10 +225,19 @@ def test_the_error_can_be_perceptual(images: Path, vgg: Path, tmp_path: Path) ->
     assert checkpoint.stat().st_size < 1_000_000  # it does not contain VGG-16
 
 
+def test_a_run_reads_the_network_once(images: Path, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = distances.load_vgg16
+    monkeypatch.setattr(distances, "load_vgg16", lambda *given, **how: read.append(given) or original(*given, **how))
+    config = translation_config(images, resolution=16, steps=1, batch_size=4, perceptual=str(vgg))
+    train(config, tmp_path / "run", progress=False)
+    assert len(read) == 1
+
+
 def test_a_missing_or_wrong_network_is_an_error_before_anything_is_written(images: Path, tmp_path: Path) -> None:
     (tmp_path / "other.pth").write_bytes(b"no weights")
     for name in ("nowhere.pth", "other.pth"):
-        with pytest.raises(ConfigError, match=rf"perceptual: .*{name}.*name VGG-16's weights"):
+        with pytest.raises(ConfigError, match=rf"perceptual: .*{name}.*; name torchvision's weights of VGG-16"):
             train(translation_config(images, perceptual=str(tmp_path / name)), tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
 

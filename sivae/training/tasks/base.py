@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sivae.data.free_memory import amount, available_memory
 from sivae.data.passes import Passes
@@ -74,13 +74,23 @@ class Task(ABC):
     def build_model(self) -> VAEModel:
         """Build the networks on the CPU, initialized by the global generator."""
 
+    @property
+    def distance(self) -> nn.Module | None:
+        """The reconstruction error that replaces the kinds of the op; None: the op has it. It is read once.
+
+        Raises:
+            ConfigError: a file of its weights is missing, damaged or another one.
+        """
+        return None
+
     def check_size(self) -> None:
         """Refuse networks that cannot be trained in the free memory of the device, before anything is written.
 
         Raises:
             ConfigError: their weights, gradients and optimizer states alone take more, or there are more pseudo-inputs
-                than samples to start from.
+                than samples to start from; or :attr:`distance` cannot be read.
         """
+        self.distance  # noqa: B018 # takes memory, and may fail
         wanted = self.config.model.prior_components if self.config.model.prior == "vamp" else 0
         if self.data_size is not None and wanted > self.data_size:
             raise ConfigError(

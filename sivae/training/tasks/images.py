@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sivae.data.images import ImageBatches, at_resolution
 from sivae.data.images.base import spread
@@ -78,8 +79,6 @@ class ImageTask(Task):
         self._batches: ImageBatches | None = None
         self._stage: Stage | None = None
         self._value_range = MODELS[config.model.name].value_range or (0.0, 1.0)
-        if for_training:
-            make_distance(config.objective, self._value_range)  # a wrong file is an error before anything is written
         try:
             self._train, self._test = self._open(data, for_training)
             count = min(len(self._test), MEASURED)
@@ -172,6 +171,11 @@ class ImageTask(Task):
         if self._measured.images.resolution != side:
             self._measured = self._measured_at(side)
         return self._measured
+
+    @functools.cached_property
+    def distance(self) -> nn.Module | None:
+        """See :attr:`Task.distance`."""
+        return make_distance(self.config.objective, self._value_range)
 
     @property
     def passes(self) -> Passes | None:  # type: ignore[override] # read-only
