@@ -40,10 +40,11 @@ def options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--count",
-        type=at_least(2),
+        type=at_least(3),
         default=10_000,
         metavar="N",
-        help="Largest number of training samples to encode; a tenth of them measures the fit.",
+        help="Largest number of training samples to encode; a tenth of them measures the fit. Each takes 12 bytes of "
+        "memory for each latent value.",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="Seed of the draws and of the first means.")
     parser.add_argument("--device", metavar="NAME", help="Device to encode on. (default: the run's)")
@@ -55,9 +56,11 @@ def options(parser: Parser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Fit, print how well, and where the model is."""
-    from sivae.models.storage import save_model
+    from sivae.models.storage import check_folder, save_model
     from sivae.training.fitted_prior import fit_prior
 
+    out = given.out or given.run / _FOLDER
+    check_folder(out)
     found = fit_prior(
         given.run,
         components=given.components,
@@ -67,7 +70,6 @@ def run(given: argparse.Namespace) -> None:
         show=True,
         notice=notice,
     )
-    out = given.out or given.run / _FOLDER
     source = {
         "run": given.run.absolute().name,
         "step": found.step,
@@ -79,5 +81,7 @@ def run(given: argparse.Namespace) -> None:
         f"{plural(given.components, 'Gaussian')}, {found.log_prob_before:.4g} under the prior before"
     )
     print(out)
-    if len(found.model.sample_shape) > 1:
+    if not found.log_prob > found.log_prob_before:
+        notice("the mixture fits worse than the prior before; give fewer --components, or a larger --count")
+    elif len(found.model.sample_shape) > 1:
         notice(f"next: sivae sample {shlex.quote(str(out))}")

@@ -53,12 +53,22 @@ def save_model(folder: str | os.PathLike[str], model: VAEModel, *, source: Mappi
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile(model) holds the model
     _check_rebuilt(model)
-    folder = Path(os.path.abspath(folder))  # a relative path, such as ".", may have no name
-    if not files.holds_only(folder, {DESCRIPTION, MODEL}):
-        raise ModelFileError(f"{folder} holds other files than a model's; choose another folder, or empty it")
+    folder = check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_folder(folder) as temporary:
         write_model(temporary, model, source=source)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Refuse a folder that a model cannot be saved to, and return its absolute path.
+
+    Raises:
+        ModelFileError: it holds other files.
+    """
+    path = Path(os.path.abspath(folder))  # a relative path, such as ".", may have no name
+    if not files.holds_only(path, {DESCRIPTION, MODEL}):
+        raise ModelFileError(f"{path} holds other files than a model's; choose another folder, or empty it")
+    return path
 
 
 def write_model(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from sivae.errors import ConfigError
 from sivae.models.priors import MixturePrior
 from sivae.pretrained import from_pretrained
 from sivae.settings.presets import preset_config
+from sivae.training import fitted_prior
 from sivae.training.fitted_prior import fit_prior
 from sivae.training.run import train
 from sivae.training.tasks.points import PointsTask
@@ -68,6 +71,58 @@ def test_what_cannot_be_fitted_is_named(points: Path) -> None:
         fit_prior(points, components=91, count=100)
     with pytest.raises(ConfigError, match="components = 0: expected 1 to 10,000"):
         fit_prior(points, components=0)
+    with pytest.raises(ConfigError, match="count = 2: expected 3 samples or more"):
+        fit_prior(points, count=2, components=1)
+
+
+def test_one_of_a_few_latents_is_held_out(points: Path) -> None:
+    for count in (3, 5, 10, 19, 20):
+        found = fit_prior(points, components=1, count=count)
+        assert (found.fitted, found.measured) == (count - max(1, count // 10), max(1, count // 10))
+        assert math.isfinite(found.log_prob) and math.isfinite(found.log_prob_before)
+
+
+def test_a_fit_that_does_not_fit_into_memory_is_refused_before_anything_is_encoded(
+    points: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted_prior, "available_memory", lambda: 4 * 2 * (3 * 500 + 6 * 4))
+    fit_prior(points, components=4, count=500)
+    monkeypatch.setattr(PointsTask, "batch", None)
+    with pytest.raises(
+        ConfigError, match=r"latents of 2 values takes 12.2 kB, more than the 12.2 kB free; give a small"
+    ):
+        fit_prior(points, components=4, count=501)
+
+
+def test_variances_far_from_0_are_exact_in_float32() -> None:
+    """Without centering the difference of squares of 1e4 would err by 10, relative to a variance of 1."""
+    latents = torch.randn(400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1e4
+    prior = fitted_prior._fitted(latents.float().numpy(), 1, 0)
+    # Values of 1e4 are multiples of 2^-10 in float32, and scikit-learn adds 1e-6.
+    torch.testing.assert_close(prior.logvar[0].double().exp(), latents.var(0, correction=0), rtol=2**-9, atol=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_fit(
+    points: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted_prior, "fit_prior", None)
+    code, _, err = run(capsys, "fit-prior", points, "--out", points)
+    assert code == 1 and "holds other files than a model's; choose another folder" in err
+
+
+def test_a_fit_that_makes_the_prior_worse_is_not_recommended(points: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "fit-prior", points, "--components", 9, "--count", 10)  # a Gaussian for each latent
+    assert code == 0 and "fits worse than the prior before; give fewer --components, or a larger --count" in err
+
+
+def test_a_run_without_the_files_of_its_loss_can_be_fitted(tmp_path: Path, no_pictures: None) -> None:
+    small = {"steps": 1, "widths": (4,), "z_dim": 3, "precision": "fp32", "threads": 1}
+    train(preset_config("digits", **small), tmp_path / "run", progress=False)
+    config = tmp_path / "run" / "config.json"
+    content = json.loads(config.read_text())
+    content["objective"] |= {"perceptual": str(tmp_path / "gone.pth"), "kind": None}
+    config.write_text(json.dumps(content))
+    assert fit_prior(tmp_path / "run", components=1, count=20).measured == 2
 
 
 def test_a_model_of_images_samples_its_fitted_prior(
