@@ -12,10 +12,11 @@ import fcntl
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,19 +82,21 @@ def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill with files; it becomes `path`, whole, when the block ends well.
 
-    A folder of that name that is already there is replaced.
+    A folder of that name that is already there is replaced, and what killed writes of it left is deleted.
     """
+    _remove_abandoned(path)
     temporary = _temporary_sibling(path)
     try:
         with named(path, temporary):
             temporary.mkdir()
-            yield temporary
-            for file in temporary.iterdir():
-                sync(file)
-            sync(temporary)
-            if path.exists():
-                remove_folder(path)
-            os.rename(temporary, path)
+            with locked(temporary, "writes to"):
+                yield temporary
+                for file in temporary.iterdir():
+                    sync(file)
+                sync(temporary)
+                if path.exists():
+                    remove_folder(path)
+                os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -202,6 +205,15 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete what killed writes of a folder left beside it. What another process still writes is locked, and stays."""
+    name = re.compile(rf"{re.escape(_TEMPORARY_PREFIX + path.name)}-[0-9a-f]{{8}}")
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            with suppress(FolderInUseError, OSError), locked(left, "writes to"):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _temporary_sibling(path: Path) -> Path:

@@ -26,10 +26,9 @@ def from_pretrained(path: str | os.PathLike[str], *, averaged: bool = True) -> V
     Raises:
         ModelFileError: there is no model, or its files are damaged; a ValueError.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     if diffusers_folder.is_folder(folder):
         return diffusers_folder.read_folder(folder)
-    folder = _model_folder(folder)
     try:
         return load_model(folder, averaged=averaged and (folder / AVERAGED).exists())
     except ModelFileError as error:
@@ -43,8 +42,14 @@ def _steps(checkpoints: Path) -> list[Path]:
     return sorted((file for file in checkpoints.iterdir() if file.name.isdecimal()), key=lambda file: int(file.name))
 
 
-def _model_folder(path: Path) -> Path:
-    if (path / DESCRIPTION).exists():
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """Find the folder that :func:`from_pretrained` reads: of a run, that of its last checkpoint.
+
+    Raises:
+        ModelFileError: there is no model.
+    """
+    path = Path(path)
+    if diffusers_folder.is_folder(path) or (path / DESCRIPTION).exists():
         return path
     if (path / _CHECKPOINTS).is_dir():
         steps = _steps(path / _CHECKPOINTS)

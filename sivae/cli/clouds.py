@@ -107,18 +107,16 @@ def interpolate(given: argparse.Namespace, opened: CloudModel) -> None:
     _write_each(given.each, clouds)
 
 
-def encode(given: argparse.Namespace, opened: CloudModel) -> None:
+def encode(given: argparse.Namespace, opened: CloudModel, out: Path) -> None:
     """Write the latents of a set of clouds to a folder."""
     refuse(given, ["class_", "crop"], _OF_IMAGES)
     import numpy as np
 
-    from sivae.evaluation.latents import check_folder, write_latents
+    from sivae.evaluation.latents import replaced, write_latents
     from sivae.models.base import samples_at_once
     from sivae.progress import counting
     from sivae.training.measured_clouds import MeasuredClouds
 
-    out = given.out or opened.beside("latents")
-    check_folder(out)
     part: Part = given.split or "train"
     clouds = _open(opened, str(given.data), part)
     measured, size = MeasuredClouds(clouds), samples_at_once(opened.model.sample_shape)
@@ -130,6 +128,9 @@ def encode(given: argparse.Namespace, opened: CloudModel) -> None:
                 yield measured.some(rows).to(opened.device), None
                 counter.advance(len(rows))
 
+    about = {"data": clouds.name, **opened.origin(given.data, part)}
+    if other := replaced(out, about):
+        notice(other)
     std = write_latents(
         out,
         opened.model,
@@ -137,7 +138,7 @@ def encode(given: argparse.Namespace, opened: CloudModel) -> None:
         clouds.names,
         labels=np.asarray(clouds.labels, np.int64),
         classes=clouds.class_names,
-        about={"data": clouds.name, "split": part},
+        about=about,
     )
     print_latents(out, len(clouds), "cloud", opened.model.latent_shape, std)
 

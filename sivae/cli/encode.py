@@ -54,7 +54,10 @@ def options(parser: Parser) -> None:
         help="Part of the data set. (default: train, or all images if it has no parts)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"Folder of the latents. (default: latents {IN_FOLDER})"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"Folder of the latents. (default: latents, or latents-PART with --split, {IN_FOLDER})",
     )
     add_class(parser)
     add_crop(parser)
@@ -63,22 +66,26 @@ def options(parser: Parser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Encode, and print where the latents are."""
-    opened = open_any_model(given)
-    if isinstance(opened, CloudModel):
-        clouds.encode(given, opened)
-        return
     import numpy as np
 
     from sivae.data.images import open_images
-    from sivae.evaluation.latents import check_folder, write_latents
+    from sivae.evaluation.latents import check_folder, replaced, write_latents
 
-    out = given.out or opened.beside("latents")
+    opened = open_any_model(given)
+    out = given.out or opened.beside("latents" if given.split is None else f"latents-{given.split}")
     check_folder(out)
+    if isinstance(opened, CloudModel):
+        clouds.encode(given, opened, out)
+        return
     images = open_images(given.data, split=given.split, notice=notice)
     if images.labels is None and opened.classes and given.class_ is None:
         raise ConfigError(
             f"{given.data} has no classes, and the model knows 0 to {opened.classes - 1}; choose one by --class N"
         )
+    about = {"data": images.name, "crop": str(opened.crop), **opened.origin(given.data, images.part)}
+    if other := replaced(out, about):
+        notice(other)
+    notice(f"images of other sizes are cut (--crop {opened.crop}) and resized to {opened.side} x {opened.side}")
     std = write_latents(
         out,
         opened.model,
@@ -86,7 +93,7 @@ def run(given: argparse.Namespace) -> None:
         [images.where(row) for row in range(len(images))],
         labels=None if images.labels is None else np.asarray(images.labels, np.int64),
         classes=images.class_names or (),
-        about={"data": images.name, "split": images.part, "crop": str(opened.crop)},
+        about=about,
     )
     print_latents(out, len(images), "image", opened.model.latent_shape, std)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sivae.cli.parsing import Parser, at_least, data_path, file, number, seed, whole
 from sivae.errors import ConfigError, DamagedImageError
@@ -124,6 +125,7 @@ class OpenedModel:
     model: VAEModel
     device: torch.device
     source: Path
+    raw_weights: bool = False
 
     def beside(self, name: str) -> Path:
         """The default path of an output: in the run's folder, or beside a model's folder.
@@ -139,6 +141,24 @@ class OpenedModel:
         if (self.source / "model.json").exists() or is_folder(self.source):
             return self.source.with_name(f"{self.source.name}-{name}")
         return self.source / name
+
+    def origin(self, data: str | os.PathLike[str], split: str | None) -> dict[str, Any]:
+        """What `latents.json` says of the origin of latents.
+
+        Args:
+            data: the data set that was named.
+            split: its part.
+        """
+        from sivae.pretrained import folder_of
+        from sivae.settings.data import absolute
+
+        clouds = len(self.model.sample_shape) == 2
+        return {
+            "model_folder": str(folder_of(self.source)),
+            "raw_weights": self.raw_weights,
+            "data_path": absolute(str(data), "clouds" if clouds else "images"),
+            "split": split,
+        }
 
 
 @dataclass
@@ -261,15 +281,17 @@ def open_any_model(given: argparse.Namespace) -> ImageModel | CloudModel:
     device = find_device(given.device)
     model = sivae.from_pretrained(given.model, averaged=not given.raw_weights)
     if len(model.sample_shape) == 2:
-        return CloudModel(model.to(device), device, given.model.absolute())
+        return CloudModel(model.to(device), device, given.model.absolute(), given.raw_weights)
     if len(model.sample_shape) != 3:
-        raise ConfigError(f"{given.model}: this model makes points, not images; use sivae evaluate for it")
+        raise ConfigError(f"{given.model}: this model makes points, not images or clouds; sivae evaluate measures it")
     if chosen is not None and not model.condition_dim:
         raise ConfigError(f"--class {chosen}: this model knows no classes; leave it out")
     if chosen is not None and not 0 <= chosen < model.condition_dim:
         raise ConfigError(f"--class {chosen}: this model knows the classes 0 to {model.condition_dim - 1}")
     source = given.model.absolute()
-    return ImageModel(model.to(device), device, source, getattr(given, "crop", None) or _crop_of(source))
+    return ImageModel(
+        model.to(device), device, source, given.raw_weights, getattr(given, "crop", None) or _crop_of(source)
+    )
 
 
 def _crop_of(source: Path) -> Crop:

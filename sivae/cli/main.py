@@ -2,7 +2,8 @@
 
 A verb is a module of this package with `options(parser)`, which adds its options, and `run(given)`, which does the
 work. A verb whose options depend on the command line has `parse(words)`, which is called instead. `MEMORY_REMEDY` says
-what to do when memory runs out, where the verb's options help.
+what to do when memory runs out, where the verb's options help, and `STOP_REMEDY` what to do after Ctrl-C, where the
+verb can go on.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 130 and 143 stopped by SIGINT and SIGTERM; 141 the reader of the output
 has closed it. torch is imported by the verb that needs it, so that help appears at once.
@@ -110,6 +111,7 @@ _REMEDIES = {
 }
 _WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _ANY_REMEDY = "check the path, its permissions and the space left"
+_STOP_REMEDY = "run the command again to do all of it"
 _MEMORY_REMEDY = "end other programs, or use a machine or a --device with more memory"
 
 
@@ -183,7 +185,7 @@ def _run(given: list[str]) -> None:
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        _fail("stopped; continue a training run with sivae train --resume DIR", 130)
+        _fail(f"stopped; {getattr(module, 'STOP_REMEDY', _STOP_REMEDY)}", 130)
 
 
 def parser_of(verb: str) -> Parser:

@@ -61,6 +61,7 @@ _EXAMPLES = [
     "sivae train --resume runs/short --steps 6000 --beta-neg 0.6 --learning-rate 1e-4",
 ]
 
+STOP_REMEDY = "continue a training run with sivae train --resume DIR"
 MEMORY_REMEDY = (
     "take a smaller --batch-size, or compute each batch in parts (--accumulate 2, 4 ...); image models also take less "
     "with --checkpoint-activations on"

@@ -3,15 +3,17 @@
 mu.npy, logvar.npy     parameters of the posteriors, float32 [N, *latent_shape], to be mapped into memory
 names.json             the name of each sample
 labels.npy             the class of each sample, int64 [N], where the set has classes
-latents.json           {"format": 1, "count": …, "latent_shape": …, "std": …, "classes": …, and the origin}
+latents.json           {"format": 1, "count": …, "latent_shape": …, "std": …, "classes": …, and the origin:
+                        "model_folder", "raw_weights", "data_path", "split" …}
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from sivae import files
 from sivae.errors import ConfigError
+from sivae.json_files import read_json
 from sivae.models import VAEModel
 from sivae.models.base import evaluating
 
@@ -27,14 +30,43 @@ MU, LOGVAR, NAMES, LABELS, ABOUT = "mu.npy", "logvar.npy", "names.json", "labels
 _FORMAT = 1
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that latents cannot be written to.
+class _About(TypedDict):
+    """The keys of latents.json that name the origin; earlier versions wrote some of them."""
+
+    model_folder: NotRequired[str]
+    raw_weights: NotRequired[bool]
+    data_path: NotRequired[str]
+    split: NotRequired[str | None]
+
+
+def check_folder(folder: Path) -> Path:
+    """Refuse a folder that latents cannot be written to, and return its absolute path.
 
     Raises:
         ConfigError: it holds other files.
     """
+    folder = Path(os.path.abspath(folder))  # a relative path, such as ".", may have no name
     if not files.holds_only(folder, {MU, LOGVAR, NAMES, LABELS, ABOUT}):
         raise ConfigError(f"{folder} holds other files than latents; choose another folder, or empty it")
+    return folder
+
+
+def replaced(folder: Path, about: Mapping[str, Any]) -> str:
+    """Say which other latents a folder has, that new ones replace; empty if it has none, or those of the same origin.
+
+    Args:
+        folder: of the latents.
+        about: what the new latents.json says of the origin.
+    """
+    try:
+        there = read_json(folder / ABOUT, _About, error=ConfigError, remedy="empty the folder")
+    except (FileNotFoundError, ConfigError):
+        return ""
+    if all(there.get(key) == about.get(key) for key in _About.__annotations__):
+        return ""
+    part = f", part {there['split']}" if there.get("split") else ""
+    data = there.get("data_path") or there.get("data") or "unknown data"
+    return f"the latents of {data}{part} by {there.get('model_folder') or 'an unknown model'} in {folder} are replaced"
 
 
 def write_latents(
@@ -63,10 +95,11 @@ def write_latents(
         divides by this.
 
     Raises:
-        ConfigError: there are no samples, the folder holds other files, or latents are not finite.
+        ConfigError: there are no samples, the folder holds other files, or latents or variances are not finite.
+        ValueError: there are more or fewer samples than names.
         OSError: the folder cannot be written.
     """
-    check_folder(folder)
+    folder = check_folder(folder)
     if not names:
         raise ConfigError("there are no samples to encode; name a set that has some")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -74,18 +107,25 @@ def write_latents(
         shape = (len(names), *model.latent_shape)
         arrays = [open_memmap(temporary / name, mode="w+", dtype=np.float32, shape=shape) for name in (MU, LOGVAR)]
         total = squares = 0.0
-        done = 0
+        done = end = 0
         for x, condition in batches:
             with evaluating(model):
                 mu, logvar = (values.double() for values in model.encode(x, condition))
             end = done + len(mu)
-            if not bool(mu.isfinite().all() and logvar.isfinite().all()):
-                raise ConfigError(f"a latent of {names[done]} to {names[end - 1]} is not finite; take an earlier model")
-            for array, values in zip(arrays, (mu, logvar), strict=True):
-                array[done:end] = values.float().cpu().numpy()
+            if end > len(names):
+                break
             total += float(mu.sum())
             squares += float((mu.square() + logvar.exp()).sum())
+            if not (math.isfinite(squares) and bool(logvar.isfinite().all())):
+                raise ConfigError(
+                    f"a latent of {names[done]} to {names[end - 1]}, or its variance, is not finite; take an earlier "
+                    "model"
+                )
+            for array, values in zip(arrays, (mu, logvar), strict=True):
+                array[done:end] = values.float().cpu().numpy()
             done = end
+        if end != len(names):
+            raise ValueError(f"write_latents: {end:,} samples came, expected {len(names):,}, as many as names")
         for array in arrays:
             array.flush()
         mean = total / math.prod(shape)
@@ -95,5 +135,7 @@ def write_latents(
         files.write_json(temporary / NAMES, list(names))
         content = {"format": _FORMAT, "count": len(names), "latent_shape": list(model.latent_shape), "std": std}
         content |= {"model": model.name, "sample_shape": list(model.sample_shape), "prior_std": model.prior_std}
+        if "pipeline" in model.hyperparameters:
+            content["pipeline"] = model.hyperparameters["pipeline"]
         files.write_json(temporary / ABOUT, content | {"classes": list(classes)} | dict(about or {}))
     return std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 import sivae
+from sivae import files
+from sivae.evaluation.latents import write_latents
 from sivae.models import MLPVAE, AutoencoderVAE, ConvVAE, PointVAE
 from sivae.models.pixels import from_uint8
 from sivae.models.storage import save_model
@@ -78,6 +81,65 @@ def test_image_files_have_their_names_and_are_cropped(folder, tmp_path, capsys):
     assert code == 2 and "holds other files than latents; choose another folder" in err
 
 
+def test_latents_say_where_they_are_from_and_which_ones_they_replace(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    words = ("set.npz", "--out", tmp_path / "out")
+    for _ in range(2):  # the same latents again replace nothing else
+        code, _, err = run(capsys, "encode", "vae", *words)
+        assert code == 0 and "replaced" not in err and "resized to 8 x 8" in err
+    content = about(tmp_path / "out")
+    assert content["model_folder"] == str(folder / "vae") and content["data_path"] == str(folder / "set.npz")
+    assert content["raw_weights"] is False and content["split"] is None
+    assert content["pipeline"] == {"scaling_factor": 1.0, "force_upcast": True}  # as the folder has them
+    code, _, err = run(capsys, "encode", "conv", *words)
+    assert code == 0
+    assert f"latents of {folder / 'set.npz'} by {folder / 'vae'} in {tmp_path / 'out'} are replaced" in err
+
+
+def test_each_part_has_a_folder_of_its_own(folder, tmp_path, capsys):
+    shutil.copytree(folder / "conv", tmp_path / "conv")
+    for words in ((), ("--split", "train"), ("--split", "test")):
+        assert run(capsys, "encode", tmp_path / "conv", "digits", *words)[0] == 0
+    names = {"conv", "conv-latents", "conv-latents-train", "conv-latents-test"}
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+def test_latents_can_be_written_to_the_working_folder(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, _, err = run(capsys, "encode", folder / "conv", folder / "set.npz", "--out", ".")
+    assert code == 0, err
+    assert (tmp_path / "here" / "mu.npy").is_file()
+
+
+def test_what_a_killed_command_left_is_deleted_and_what_another_one_writes_is_not(folder, tmp_path, capsys):
+    left, written, other = (tmp_path / f".tmp-{name}" for name in ("out-0123abcd", "out-00000000", "out-2-0123abcd"))
+    for path in (left, written, other):
+        path.mkdir()
+        (path / "mu.npy").write_bytes(b"part")
+    with files.locked(written, "writes to"):
+        assert run(capsys, "encode", folder / "conv", folder / "set.npz", "--out", tmp_path / "out")[0] == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"out", written.name, other.name}
+
+
+@pytest.mark.parametrize("count", [19, 21])
+def test_another_number_of_samples_than_of_names_leaves_no_folder(count, folder, tmp_path):
+    model = sivae.from_pretrained(folder / "conv")
+    batches = [(torch.rand(count, 1, 8, 8), None)]
+    with pytest.raises(ValueError, match=f"write_latents: {count} samples came, expected 20, as many as names"):
+        write_latents(tmp_path / "out", model, batches, [str(i) for i in range(20)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_gives_no_advice_about_a_training(folder, tmp_path, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sivae.evaluation.latents.write_latents", stopped)
+    code, _, err = run(capsys, "encode", folder / "conv", folder / "set.npz", "--out", tmp_path / "out")
+    assert code == 130 and "sivae: stopped; run the command again" in err
+
+
 def test_a_model_of_clouds_encodes_clouds(folder, tmp_path, capsys):
     code, printed, err = run(capsys, "encode", folder / "clouds", "shapes:chair", "--out", tmp_path / "out")
     assert code == 0, err
@@ -115,9 +177,12 @@ def test_what_cannot_be_encoded(words, message, folder, tmp_path, monkeypatch, c
 
 def test_latents_that_are_not_finite_leave_no_folder(folder, tmp_path, capsys):
     model = ConvVAE(8, 1, (4,), 3, norm="group")
-    with torch.no_grad():
-        model.encoder.head.bias[0] = torch.inf
-    save_model(tmp_path / "model", model)
-    code, _, err = run(capsys, "encode", tmp_path / "model", folder / "set.npz", "--out", tmp_path / "out")
-    assert code == 2 and "is not finite; take an earlier model" in err
-    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    for value, number in ((torch.inf, 0), (1e30, 5)):  # a mean; a variance of exp(1e30)
+        with torch.no_grad():
+            model.encoder.head.bias[number] = value
+        save_model(tmp_path / "model", model)
+        code, _, err = run(capsys, "encode", tmp_path / "model", folder / "set.npz", "--out", tmp_path / "out")
+        assert code == 2 and "or its variance, is not finite; take an earlier model" in err
+        assert [file.name for file in tmp_path.iterdir()] == ["model"]
+        with torch.no_grad():
+            model.encoder.head.bias.zero_()

@@ -108,7 +108,7 @@ def test_every_verb_takes_a_folder_of_diffusers(tmp_path: Path, capsys: pytest.C
     assert {file.name for file in folder.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
     assert {file.name for file in tmp_path.iterdir()} == {
         *("vae", "vae-samples-seed0.png", "vae-interpolation-seeds1-2.png", "vae-reconstructions.png", "vae-ood"),
-        "vae-latents",
+        "vae-latents-test",
     }
     code, _, err = run(capsys, "evaluate", folder)
     assert code == 2 and "holds a model of diffusers, and is not a run's folder" in err
