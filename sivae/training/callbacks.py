@@ -31,7 +31,8 @@ class Callback:
     """Watches a run. Every method does nothing: override those that are wanted.
 
     The methods are called between two iterations, in the thread that called :func:`sivae.train`, and under `torchrun`
-    in the first process only. The run's clock stands still meanwhile. Iterations are counted from 1.
+    in the first process only. The run's clock stands still meanwhile. Iterations are counted from 1. A run that is
+    finished already calls nothing.
 
     A method that raises an exception is reported in one line on stderr, and no method of that object is called again.
     The run goes on, with the same results to the bit. KeyboardInterrupt and SystemExit are not caught.

@@ -39,6 +39,7 @@ _BLOCK_SECONDS = 0.1  # that iterations are timed together for, at least
 _LARGEST_BLOCK = 50  # iterations
 _FEWEST_BLOCKS, _MOST_BLOCKS = 3, 10  # in a phase
 _PHASE_SECONDS = 3.0  # after which a phase that has the fewest blocks is measured
+_SLOW_SECONDS = 10.0  # an iteration that takes longer is timed twice
 
 
 @dataclass(frozen=True)
@@ -204,10 +205,11 @@ class _Timed:
         warm = EAGER_CALLS + 2 if self._trainer.graphed else 1
         alone = [self._block(left, 1) for _ in range(min(warm + 1, len(steps)))][-1]
         size = max(1, min(_LARGEST_BLOCK, round(_BLOCK_SECONDS / alone[1])))
-        blocks: list[tuple[int, float]] = []
+        blocks = [alone] if size == 1 and len(steps) > warm else []
+        fewest = _FEWEST_BLOCKS if alone[1] < _SLOW_SECONDS else 2
         until = time.perf_counter() + _PHASE_SECONDS
         while len(blocks) < _MOST_BLOCKS:
-            late = len(blocks) >= _FEWEST_BLOCKS and time.perf_counter() > until
+            late = len(blocks) >= fewest and time.perf_counter() > until
             block = (0, 0.0) if self._of_first(late) else self._block(left, size)
             if block[0] == 0:
                 break
@@ -251,6 +253,7 @@ def _sizes(trainer: Trainer, task: Task, losses: dict[str, Tensor]) -> tuple[int
         averaged = None if trainer.averaged is None else model
         of_checkpoint = _size(save_checkpoint(folder / CHECKPOINTS, step, trainer.model, state, averaged=averaged))
     records, drawn, written = (-(-step // one) for one in (config.log_every, every, config.checkpoint_every))
+    written += config.init_from is not None  # that of step 0
     kept = min(written, config.keep_checkpoints + 1)  # the best one may be older than the last ones
     while_training = (drawn - 1) * sum(size for name, size in pictures.items() if name.startswith("samples"))
     of_pictures = 2 * (while_training + sum(pictures.values()))  # TensorBoard's files hold them too
