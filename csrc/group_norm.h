@@ -7,6 +7,11 @@
 
 namespace sivae {
 
+// 1 / sqrt(variance + eps); NaN where the variance overflowed, as a result of zeros would hide it.
+SIVAE_HD double inverse_deviation(double variance, double eps) {
+  return 1.0 / sqrt(variance + eps) + (variance - variance);
+}
+
 // Of a channel, for kernels that subtract `mean`, the group's mean rounded to the arithmetic type: before the activation
 // v = (x - mean) factor + constant, and the gradient by x is factor g + (x - mean) by_deviation + by_constant, where g
 // is the gradient by v. The constants make up for the rounding.

@@ -262,7 +262,7 @@ class Units {
       return unit.sum(cut, part, 1, c) + count * deviation * deviation;
     });
     mean = middle;
-    inverse_std = 1.0 / std::sqrt(variance + eps);
+    inverse_std = inverse_deviation(variance, eps);
   }
 
   void channels_of(Unit& unit, int64_t group, double mean, double inverse_std) const {

@@ -1,4 +1,5 @@
 // Group norm with an activation: sums of each channel, what they make of a group, and the result; without atomics.
+#include <algorithm>
 #include <cmath>
 
 #include "../group_norm.h"
@@ -204,18 +205,23 @@ __global__ void __launch_bounds__(kThreads) gradients_kernel(const __grid_consta
       });
 }
 
-// A warp for each group of a sample.
+// A warp for each group of a sample. Its lanes are some channels by some splits, so that all of them have work.
 struct GroupOfWarp {
   int64_t index, sample, first;  // first: its first channel
-  int lane;
+  int lane, channel_lanes, channel_lane, split_lane;
   bool own;
+
+  __device__ __forceinline__ int split_lanes() const { return kWarp / channel_lanes; }
 };
 
 __device__ __forceinline__ GroupOfWarp group_of_warp(const GroupNormCall& a) {
   const int64_t index = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarp;
   const int64_t sample = index / a.cut.groups;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int channel_lanes = 1;
+  while (channel_lanes < kWarp && channel_lanes < a.cut.group_channels()) channel_lanes *= 2;
   return {index, sample, (index - sample * a.cut.groups) * a.cut.group_channels(),
-          static_cast<int>(threadIdx.x) % kWarp, index < a.cut.batch * a.cut.groups};
+          lane, channel_lanes, lane % channel_lanes, lane / channel_lanes, index < a.cut.batch * a.cut.groups};
 }
 
 __device__ __forceinline__ const double* sums_of(const GroupNormCall& a, const GroupOfWarp& group, int64_t split) {
@@ -226,8 +232,8 @@ __device__ __forceinline__ const double* sums_of(const GroupNormCall& a, const G
 template <class Term>
 __device__ __forceinline__ double over_group(const GroupNormCall& a, const GroupOfWarp& group, Term term) {
   double sum = 0.0;
-  for (int64_t c = group.lane; c < a.cut.group_channels(); c += kWarp) {
-    for (int64_t split = 0; split < a.cut.splits; ++split) {
+  for (int64_t c = group.channel_lane; c < a.cut.group_channels(); c += group.channel_lanes) {
+    for (int64_t split = group.split_lane; split < a.cut.splits; split += group.split_lanes()) {
       const int64_t left = a.cut.pixels - split * a.cut.pixels_each;
       const double* const of = sums_of(a, group, split) + c;
       sum += term(static_cast<double>(left < a.cut.pixels_each ? left : a.cut.pixels_each), of[0], of[a.cut.channels]);
@@ -249,7 +255,7 @@ __global__ void __launch_bounds__(kThreads) statistics_kernel(const __grid_const
   });
   if (group.lane != 0) return;
   a.mean[group.index] = mean;
-  a.inverse_std[group.index] = 1.0 / sqrt(squares / count + a.eps);
+  a.inverse_std[group.index] = inverse_deviation(squares / count, a.eps);
 }
 
 __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant__ GroupNormCall a, bool is_double) {
@@ -258,13 +264,20 @@ __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant
   const double mean = a.mean[group.index], inverse_std = a.inverse_std[group.index];
   const double rounded = is_double ? mean : static_cast<double>(static_cast<float>(mean));
   double grad = 0.0, grad_deviation = 0.0;
-  for (int64_t c = group.lane; c < a.cut.group_channels(); c += kWarp) {
+  for (int64_t from = 0; from < a.cut.group_channels(); from += group.channel_lanes) {
+    const int64_t c = from + group.channel_lane;
+    const bool own = c < a.cut.group_channels();
     double sum = 0.0, product = 0.0;
-    for (int64_t split = 0; split < a.cut.splits; ++split) {
+    for (int64_t split = group.split_lane; own && split < a.cut.splits; split += group.split_lanes()) {
       const double* const of = sums_of(a, group, split) + c;
       sum += of[0];
       product += of[a.cut.channels];
     }
+    for (int distance = kWarp / 2; distance >= group.channel_lanes; distance /= 2) {  // all lanes of the warp
+      sum += __shfl_xor_sync(0xffffffffu, sum, distance, kWarp);
+      product += __shfl_xor_sync(0xffffffffu, product, distance, kWarp);
+    }
+    if (!own || group.split_lane != 0) continue;
     product -= (mean - rounded) * sum;  // lost by rounding the mean
     const int64_t channel = group.first + c;
     a.by_bias[group.sample * a.cut.channels + channel] = sum;
@@ -287,12 +300,14 @@ __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant
 GroupNormCut::GroupNormCut(int64_t batch_, int64_t channels_, int64_t groups_, int64_t pixels_, bool channels_first_)
     : batch(batch_), channels(channels_), groups(groups_), pixels(pixels_), channels_first(channels_first_) {
   constexpr int64_t kBlocksWanted = 1024, kPixelsOfThread = 32;
+  // Of a tile where channels are side by side: 64 bytes at least. A wider one would have fewer pixels, and so more sums.
+  constexpr int kWidestLog2 = 5;
   const auto log2_from = [](int64_t n) {
     int log2 = 0;
     while (log2 < kLanesLog2 && (int64_t{1} << log2) < n) ++log2;
     return log2;
   };
-  channels_log2 = channels_first ? log2_from(channels) : kLanesLog2 - log2_from(pixels);
+  channels_log2 = channels_first ? std::min(log2_from(channels), kWidestLog2) : kLanesLog2 - log2_from(pixels);
   channel_tiles = divided(channels, int64_t{1} << channels_log2);
   const int64_t at_once = int64_t{kThreads} >> channels_log2;
   int64_t steps = kPixelsOfThread;

@@ -19,6 +19,7 @@ from sivae.models import VAEModel
 from sivae.models.base import device_and_dtype, evaluating, one_hot
 from sivae.models.latent import generate
 from sivae.models.pixels import image_range, unit_range
+from sivae.models.precision import float32_products
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 
@@ -83,14 +84,15 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
         return torch.zeros(0, dtype=torch.float64, device=images.device)
     side = min(images.shape[2:])
     window = min(_SSIM_WINDOW, side - (side + 1) % 2)
-    similarity = structural_similarity_index_measure(
-        images.float(),
-        others.float(),
-        # torchmetrics derives the width of the window from sigma, as 2 int(3.5 sigma + 0.5) + 1.
-        sigma=_SSIM_SIGMA * window / _SSIM_WINDOW,
-        reduction="none",
-        data_range=1.0,
-    )
+    with float32_products(rounded=False):  # a variance is the small difference of two means
+        similarity = structural_similarity_index_measure(
+            images.float(),
+            others.float(),
+            # torchmetrics derives the width of the window from sigma, as 2 int(3.5 sigma + 0.5) + 1.
+            sigma=_SSIM_SIGMA * window / _SSIM_WINDOW,
+            reduction="none",
+            data_range=1.0,
+        )
     assert isinstance(similarity, Tensor)
     return similarity.double().reshape(len(images))
 

@@ -83,8 +83,16 @@ def _fuses(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
 
 def is_one_op(norm: nn.Module, x: Tensor) -> TypeGuard[nn.GroupNorm]:
     """Whether group norm and an activation of x run as one op, which does all that a call of the module does."""
-    # One value in each group of a single sample is refused by the module.
-    return type(norm) is nn.GroupNorm and x.numel() > norm.num_groups and group_norm.serves(x) and not has_hooks(norm)
+    # One value in each group of a single sample is refused by the module, and an eps of 0 by the op.
+    return (
+        type(norm) is nn.GroupNorm
+        and norm.eps > 0.0
+        and isinstance(x, Tensor)  # else a symbol that torch.fx traces
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # the trace has to run without this package
+        and x.numel() > norm.num_groups
+        and group_norm.serves(x)
+        and not has_hooks(norm)
+    )
 
 
 def group_norm_activated(norm: nn.GroupNorm, x: Tensor, activation: Activation, negative_slope: float = 0.2) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sivae import ops
 from sivae.models.lpips import LPIPS
+from sivae.models.precision import float32_products
 from sivae.models.vgg import VGG16Features, load_vgg16, pair_of_maps, taps_within
 
 
@@ -19,7 +20,8 @@ class LPIPSDistance(nn.Module):
         rec = D (mean |x - x'| + LPIPS(x, x'))
 
     with D the number of values of an image (Rombach et al., CVPR 2022, whose program has the weights 1 and 1). Its unit
-    is that of :func:`sivae.ops.reconstruction_error` with kind "l1". LPIPS is in float32 under autocast too.
+    is that of :func:`sivae.ops.reconstruction_error` with kind "l1". LPIPS is computed in float32 under autocast too,
+    and the products of its gradient are as exact as the training's.
 
     Args:
         lpips: its network; the parameters are frozen.
@@ -36,7 +38,7 @@ class LPIPSDistance(nn.Module):
             TypeError, ValueError: as :class:`sivae.models.lpips.LPIPS`.
         """
         rec = ops.reconstruction_error(recon, target, kind="l1")
-        with torch.autocast(recon.device.type, enabled=False):
+        with torch.autocast(recon.device.type, enabled=False), float32_products(rounded=False):
             far = self.lpips(recon.float(), target.float())
         return rec + recon.shape[1:].numel() * far.to(rec.dtype)
 

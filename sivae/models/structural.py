@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae import ops
+from sivae.models.precision import float32_products
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first; the paper's table
 _WINDOW, _SIGMA = 11, 1.5
@@ -40,13 +41,16 @@ def ms_ssim(images: Tensor, others: Tensor, value_range: tuple[float, float] = (
     dtype = torch.promote_types(images.dtype, torch.float32)
     low, high = value_range
     one, other = ((x.to(dtype) - low) / (high - low) for x in (images, others))
+    if len(one) == 0:
+        return one.new_ones(0)
     side = min(images.shape[2:])
     window = min(_WINDOW, side - 1 + side % 2)
     scales = next((count for count in range(len(WEIGHTS), 1, -1) if side >> (count - 1) >= window == _WINDOW), 1)
     weights = [weight / sum(WEIGHTS[:scales]) for weight in WEIGHTS[:scales]]
     kernel = _kernel(window, one)
     similarity = one.new_ones(len(one))
-    with torch.autocast(one.device.type, enabled=False):
+    # Variances are differences of means of squares: with rounded factors little would remain of a small one.
+    with torch.autocast(one.device.type, enabled=False), float32_products(rounded=False):
         for index, weight in enumerate(weights):
             if index:
                 one, other = F.avg_pool2d(one, 2), F.avg_pool2d(other, 2)
@@ -68,17 +72,20 @@ def _similarities(one: Tensor, other: Tensor, kernel: Tensor) -> tuple[Tensor, T
     """The contrast and structure, and the luminance, compared around each pixel: [B, C, H, W] each."""
     batch, channels = one.shape[:2]
     border = len(kernel) // 2
-    one, other = (F.pad(x, (border,) * 4, "reflect") for x in (one, other))
+    # Minus one value for both, the variances of bright images keep their digits.
+    pivot = one.detach().mean((2, 3), keepdim=True)
+    one, other = (F.pad(x - pivot, (border,) * 4, "reflect") for x in (one, other))
     maps = torch.cat([one, other, one * one, other * other, one * other]).flatten(0, 1)
     # As channels with a window each: oneDNN takes twenty times as long for as many images of one channel.
     count = len(maps)
     row, column = (kernel.view(1, 1, *shape).expand(count, -1, -1, -1) for shape in ((1, -1), (-1, 1)))
     blurred = F.conv2d(F.conv2d(maps[None], row, groups=count), column, groups=count)[0]
     mean, mean_other, square, square_other, product = blurred.unflatten(0, (5, batch, channels))
-    means = mean * mean_other
-    squares = mean * mean + mean_other * mean_other
-    structure = (2.0 * (product - means) + _C2) / (square + square_other - squares + _C2)
-    return structure, (2.0 * means + _C1) / (squares + _C1)
+    covariance = product - mean * mean_other
+    variances = square + square_other - (mean * mean + mean_other * mean_other)
+    structure = (2.0 * covariance + _C2) / (variances + _C2)
+    mean, mean_other = mean + pivot, mean_other + pivot
+    return structure, (2.0 * (mean * mean_other) + _C1) / (mean * mean + mean_other * mean_other + _C1)
 
 
 class StructuralDistance(nn.Module):

@@ -319,6 +319,29 @@ class TestWhereGroupNormIsOneOp:
         norm.register_forward_hook(lambda *_: None)
         assert not self.fuses(norm, x)
 
+    def test_not_where_torch_traces(self) -> None:
+        """A trace has to run without this package."""
+        norm, x = _group_norm_and_images()
+
+        class Call(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = norm
+
+            def forward(self, x: Tensor) -> Tensor:
+                return activated(self.norm, x, 0.2)
+
+        assert {node.kind().split("::")[0] for node in torch.jit.trace(Call(), (x,)).inlined_graph.nodes()} <= {
+            "aten",
+            "prim",
+        }
+        traced = torch.fx.symbolic_trace(Call())
+        assert [node.op for node in traced.graph.nodes if node.op == "call_module"] == ["call_module"]
+
+    def test_an_eps_of_zero_is_the_modules(self) -> None:
+        _, x = _group_norm_and_images()
+        assert not self.fuses(nn.GroupNorm(2, 6, eps=0.0), x)
+
     def test_a_group_of_one_value_is_refused_as_by_torch(self) -> None:
         _, x = _group_norm_and_images()
         with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from sivae import ops
 from sivae.evaluation.image_metrics import ssim
+from sivae.models.precision import float32_products
 from sivae.models.structural import WEIGHTS, StructuralDistance, ms_ssim
 
 
@@ -78,6 +79,30 @@ def test_halves_and_autocast_compute_in_float32() -> None:
     assert value.dtype == torch.float32
     # Products of values in [0, 1] err by 2^-24, relative to c2 = 9e-4 in a flat place: by 2^-24 / 9e-4 < 1e-4.
     torch.testing.assert_close(value.double(), ms_ssim(images.double(), others.double()), rtol=0, atol=1e-4)
+
+
+def test_flat_bright_images_keep_their_digits() -> None:
+    """Values of 1 err by 2^-24; minus their mean they are of the size of the noise, 0.01, and their squares of 1e-4."""
+    images, others = (0.95 + 0.01 * (x - 0.5) for x in pair(32))
+    value = ms_ssim(images.float(), others.float()).double()
+    # Rounding the inputs alone changes a deviation of 0.01 by 2^-24 / 0.01 = 6e-6 of itself.
+    torch.testing.assert_close(value, ms_ssim(images, others), rtol=0, atol=2e-5)
+
+
+def test_a_gpu_rounds_no_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, others = pair(16)
+    seen = []
+    blur = F.conv2d
+
+    def watched(*given: Tensor, groups: int) -> Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return blur(*given, groups=groups)
+
+    monkeypatch.setattr(F, "conv2d", watched)
+    with float32_products(rounded=True):
+        ms_ssim(images, others)
+        assert torch.backends.cudnn.allow_tf32
+    assert seen and not any(seen)
 
 
 def test_other_shapes_are_refused() -> None:

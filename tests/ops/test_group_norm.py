@@ -118,6 +118,16 @@ class TestSpecialValues:
             got[1, 2:4] = before[1, 2:4]
             assert torch.equal(got, before)
 
+    @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+    def test_a_variance_that_overflows_is_no_constant_group(self, backend, layout):
+        case = make_case((2, 8, 6, 6), 2, layout=layout, activation="none")
+        x = (case.x * torch.tensor([1.0, 1e20]).view(2, 1, 1, 1)).requires_grad_()
+        y = case.call(backend, x, case.weight, case.bias)
+        right = case.call("reference", *(given.detach().double() for given in (x, case.weight, case.bias)))
+        # Where sums are merged in float64 before they overflow, the result is right; 1e-4 is beyond any rounding of it.
+        assert y[0].isfinite().all() and (y[1].isnan().all() or (y[1] - right[1]).abs().max() < 1e-4)
+        assert torch.autograd.grad(y[0].sum(), x)[0][0].isfinite().all()
+
     def test_silu_far_from_zero(self, backend):
         """No product of 0 and infinity: y is v where v is large, and 0 where -v is."""
         bias = torch.tensor([200.0, -200.0, 3e38, -3e38])

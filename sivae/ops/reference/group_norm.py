@@ -27,7 +27,8 @@ def group_norm_silu(
     centred = u - pivot
     offset = centred.mean(inside, keepdim=True)
     centred = centred - offset
-    std = ((centred * centred).mean(inside, keepdim=True) + eps).sqrt()
+    variance = (centred * centred).mean(inside, keepdim=True)
+    std = (variance + eps).sqrt() + (variance - variance).detach()  # NaN where the variance overflowed
     v = (centred / std).flatten(1, 2)
     by_channel = (-1, *[1] * (x.dim() - 2))
     if weight is not None:

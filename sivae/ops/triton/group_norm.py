@@ -304,7 +304,7 @@ def group_norm_silu(
     pivot = means[:, :, :1, :1]
     mean = pivot + ((means - pivot) * shares).sum((2, 3), keepdim=True)
     variance = (squares / (count * (channels // groups)) + (means - mean).square() * shares).sum((2, 3))
-    mean, inverse_std = mean[:, :, 0, 0].contiguous(), (variance + eps).rsqrt()
+    mean, inverse_std = mean[:, :, 0, 0].contiguous(), (variance + eps).rsqrt() + (variance - variance)
     written = _place_for(norm, y)
     launch(
         group_norm_apply_kernel, programs, x, written, norm.coefficients(mean, inverse_std), pixels.strides(x),
