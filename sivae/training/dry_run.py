@@ -116,26 +116,32 @@ def dry_run(config: RunConfig, *, data: Any = None, progress: bool = True) -> Dr
         show = progress and processes.first
         task = stack.enter_context(task_to_train(config, device, processes, data=data, show=show))
         config = with_steps(task)
+        initial = None
+        if config.init_from is not None:
+            initial = InitialWeights.read_for(config.init_from, task.build_model, config.freeze)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         trainer = Trainer(config, task, device, processes)
-        if config.init_from is not None:
-            trainer.start_from(InitialWeights.read(config.init_from))
+        if initial is not None:
+            trainer.start_from(initial)
+            del initial
         parts = _parts(config)
         phases = []
-        with naming("dry run", len(parts)) if show else contextlib.nullcontext() as display:
+        checkpoint_bytes = folder_bytes = 0
+        with naming("dry run", len(parts) + 1) if show else contextlib.nullcontext() as display:
             for after, until in parts:
-                name = _name(config, until)
+                name, batch_size = _name(config, until), _batch_size(config, until)
                 if display is not None:
-                    display.begin(f"{name}, batch {_batch_size(config, until):,}")
+                    display.begin(f"{name}, batch {batch_size:,}")
                 timed = _Timed(trainer, task, device, processes)
                 first = _blended_in(config, after, until)
-                phases.append(timed.phase(name, _batch_size(config, until), until - after, range(first + 1, until + 1)))
+                phases.append(timed.phase(name, batch_size, until - after, range(first + 1, until + 1)))
                 if display is not None:
                     display.advance()
-        checkpoint_bytes = folder_bytes = 0
-        if processes.first:
-            checkpoint_bytes, folder_bytes = _sizes(trainer, task, timed.losses)
+            if display is not None:
+                display.begin("pictures, a checkpoint")
+            if processes.first:
+                checkpoint_bytes, folder_bytes = _sizes(trainer, task, timed.losses)
         processes.wait()
         return DryRun(
             config,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from sivae.errors import ConfigError, ModelFileError
@@ -47,6 +48,23 @@ class InitialWeights:
             return cls(path, import_official(Path(path)).model if Path(path).is_file() else from_pretrained(path))
         except (ModelFileError, OSError) as error:
             raise ConfigError(f"init_from: {error}") from None
+
+    @classmethod
+    def read_for(cls, path: str, build: Callable[[], VAEModel], frozen: str | None) -> InitialWeights:
+        """Read the weights that a run starts from, and check that they fit, without networks in memory.
+
+        Args:
+            path: see :meth:`read`.
+            build: builds the run's model.
+            frozen: see :meth:`load_into`.
+
+        Raises:
+            ConfigError: as for :meth:`read` and :meth:`load_into`.
+        """
+        initial = cls.read(path)
+        with torch.device("meta"):
+            initial.load_into(build(), frozen)
+        return initial
 
     def load_into(self, model: VAEModel, frozen: str | None = None) -> str:
         """Copy the layers that fit, and return a sentence about those that do not.

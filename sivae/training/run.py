@@ -189,9 +189,8 @@ def train(
             say(text)
         initial = None
         if config.init_from is not None and (folder is None or not list_checkpoints(folder / CHECKPOINTS)):
-            initial = InitialWeights.read(config.init_from)
-            with torch.device("meta"):
-                initial.load_into(task.build_model(), config.freeze)  # raises an error before anything is written
+            # It raises an error before anything is written.
+            initial = InitialWeights.read_for(config.init_from, task.build_model, config.freeze)
         if folder is None:
             folder = Path(processes.text_of_first(str(new_folder(config, out)) if processes.first else ""))
             if processes.first:

@@ -139,7 +139,7 @@ def test_a_dry_run_prints_what_a_training_will_take_and_trains_nothing(
         count = sum(one.numel() for one in getattr(networks, name).parameters())
         assert f"{name} {count:,} parameters" in lines
     assert [line.split()[0] for line in lines[-3:]] == ["memory", "checkpoint", "folder"]
-    assert "dry run  0/2  warm-up, batch 16" in err
+    assert "dry run  0/3  warm-up, batch 16" in err
     assert not list(tmp_path.iterdir())
 
 

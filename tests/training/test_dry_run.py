@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sivae.errors import ConfigError
-from sivae.models.storage import load_model
+from sivae.models import MLPVAE
+from sivae.models.storage import load_model, save_model
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
 from sivae.training.dry_run import dry_run
@@ -148,6 +149,14 @@ def test_the_data_s_errors_are_those_of_a_training(place: Path) -> None:
     with pytest.raises(ConfigError) as of_dry_run:
         dry_run(config, progress=False)
     assert str(of_dry_run.value) == str(of_training.value)
+
+
+def test_weights_to_start_from_are_read_and_their_errors_are_those_of_a_training(place: Path) -> None:
+    save_model(place / "start", MLPVAE(hidden=8, layers=1))
+    assert dry_run(tiny(steps=2, init_from=str(place / "start")), progress=False).phases
+    save_model(place / "other", MLPVAE(hidden=8, layers=2))
+    with pytest.raises(ConfigError, match=r"freeze = 'encoder': .* of it would stay random"):
+        dry_run(tiny(steps=2, init_from=str(place / "other"), freeze="encoder"), progress=False)
 
 
 def test_a_dry_run_leaves_the_caller_s_settings(place: Path) -> None:
