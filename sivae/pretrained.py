@@ -73,5 +73,7 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     if (problem := diffusers_folder.problem_of(path)) is not None:
         raise ModelFileError(problem)
     if not path.exists():
-        raise NoModelError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's")
+        hub = len(path.parts) == 2 and not path.parent.exists()  # ORGANIZATION/NAME
+        fetch = f" (nothing is downloaded; to fetch a hub's model: hf download {path} --local-dir DIR)" if hub else ""
+        raise NoModelError(f"{path}: there is no such folder; name a model's, a checkpoint's or a run's{fetch}")
     raise NoModelError(f"{path} holds neither {DESCRIPTION} nor {_CHECKPOINTS}/; name a model's or a run's folder")

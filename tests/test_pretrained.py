@@ -85,3 +85,12 @@ def test_importing_the_package_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
     with pytest.raises(AttributeError, match="module 'sivae' has no attribute 'from_pretraind'"):
         sivae.from_pretraind  # noqa: B018
+
+
+def test_the_name_of_a_model_of_a_hub_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=r"no such folder; .* to fetch a hub's model: hf download org/vae --local"):
+        sivae.from_pretrained("org/vae")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ModelFileError, match=r"no such folder; name a model's, a checkpoint's or a run's$"):
+        sivae.from_pretrained("runs/vae")

@@ -135,9 +135,25 @@ class AutoencoderVAE(StagedVAE):
         return self._latent_shape
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute mu and logvar of q(z|x), each [B, *latent_shape]; logvar is clamped as in diffusers."""
+        """Compute mu and logvar of q(z|x), each [B, *latent_shape]; logvar is clamped as in diffusers.
+
+        Raises:
+            TypeError, ValueError: x has another dtype or shape than images of the model's channels, or sides that are
+                no multiples of 2^n.
+        """
+        multiple = self.sample_shape[1] // self._latent_shape[1]
+        _check_maps("encode: x", x, self.sample_shape[0], multiple)
         mu, logvar = mu_and_logvar(self._call(self.encoder, x, condition))
         return self._in_units_of_prior(mu, logvar.clamp(*_LOGVAR_RANGE))
+
+    def raw_output(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """See :meth:`VAEModel.raw_output`.
+
+        Raises:
+            TypeError, ValueError: z has another dtype or shape than maps of the model's latent channels.
+        """
+        _check_maps("decode: z", z, self._latent_shape[0], 1)
+        return super().raw_output(z, condition)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a folder that `diffusers.AutoencoderKL.from_pretrained` opens.
@@ -344,6 +360,14 @@ def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 def _conv3x3(fan_in: int, fan_out: int) -> nn.Conv2d:
     return nn.Conv2d(fan_in, fan_out, 3, padding=1)
+
+
+def _check_maps(name: str, maps: Tensor, channels: int, multiple: int) -> None:
+    if maps.ndim != 4 or maps.shape[1] != channels or maps.shape[2] % multiple or maps.shape[3] % multiple:
+        sides = f", with sides that are multiples of {multiple}" if multiple > 1 else ""
+        raise ValueError(f"AutoencoderVAE.{name} has shape {list(maps.shape)}, expected [B, {channels}, H, W]{sides}")
+    if not maps.is_floating_point():
+        raise TypeError(f"AutoencoderVAE.{name} has dtype {maps.dtype}, expected floating point")
 
 
 def _checked_widths(widths: Sequence[int], groups: int) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ class _Config(Pipeline):
     act_fn: NotRequired[str]
     latent_channels: NotRequired[int]
     norm_num_groups: NotRequired[int]
-    sample_size: NotRequired[int]
+    sample_size: NotRequired[Any]  # a number, or a list of two
     use_quant_conv: NotRequired[bool]
     use_post_quant_conv: NotRequired[bool]
     mid_block_add_attention: NotRequired[bool]
@@ -148,6 +148,9 @@ def read_folder(folder: Path) -> AutoencoderVAE:
         raise _refused(path, error) from None
     tensors = {_current_name(name): tensor for name, tensor in read_tensors(folder / WEIGHTS, _REMEDY).items()}
     fill(model, tensors, str(folder / WEIGHTS), {name: _their_name(name) for name in model.state_dict()})
+    for name, tensor in model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelFileError(f"{folder / WEIGHTS}: {_their_name(name)} has values that are not finite; {_REMEDY}")
     return model
 
 
@@ -203,7 +206,7 @@ def _hyperparameters(config: _Config) -> dict[str, Any]:
             raise ValueError(f"{key} is {value!r}, expected {only!r}, the only value that is read beside the others")
     pipeline = {key: given[key] for key in PIPELINE_KEYS if given.get(key) is not None}
     return {
-        "image_size": given["sample_size"],
+        "image_size": _side(given["sample_size"], 1 << (len(widths) - 1)),
         "channels": channels,
         "widths": widths,
         "latent_channels": given["latent_channels"],
@@ -214,6 +217,14 @@ def _hyperparameters(config: _Config) -> dict[str, Any]:
         "quant_convs": given["use_quant_conv"],
         "pipeline": pipeline,
     }
+
+
+def _side(size: Any, multiple: int) -> int:
+    """The largest side of images that the networks take up to the `sample_size`, which is but a hint to pipelines."""
+    height, *others = size if isinstance(size, list) and size else [size]
+    if type(height) is not int or height < 1 or any(other != height for other in others):
+        raise ValueError(f"sample_size is {str(size)[:80]}, expected the side of square images, a whole number")
+    return max(multiple, height // multiple * multiple)
 
 
 def _config_of(model: AutoencoderVAE) -> dict[str, Any]:

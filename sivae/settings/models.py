@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sivae.bounds import AUTOENCODER_BLOCKS, MODEL_LAYERS, PRIOR_COMPONENTS
 from sivae.errors import ConfigError, ModelFileError
 from sivae.fields import AT_LEAST_1, COUNTS, POSITIVE, SHARE, Choice, Need, Range, setting, show
+from sivae.words import plural
 
 if TYPE_CHECKING:
     from sivae.models import VAEModel
@@ -309,7 +310,9 @@ class Autoencoder(Model):
     HAS_STAGES: ClassVar[bool] = True
 
     latent_channels: int = setting(help="Channels of a latent.", within=AT_LEAST_1)
-    downsample: int = setting(8, help="Side of the images, divided by that of a latent.", within=_FACTOR)
+    downsample: int = setting(
+        8, help=f"Side of the images, divided by that of a latent: {_FACTOR.words}.", within=_FACTOR
+    )
     widths: tuple[int, ...] = setting(
         help="Channels at each resolution, from the images' inwards; the last number is that of all further ones.",
         within=COUNTS,
@@ -333,9 +336,9 @@ class Autoencoder(Model):
         resolutions = self.downsample.bit_length()
         if len(self.widths) > resolutions:
             raise ConfigError(
-                f"widths = {show(list(self.widths))}: with downsample = {self.downsample} there are {resolutions} "
-                f"resolutions, expected as many numbers at most; leave out the last, or choose downsample "
-                f"{2 ** (len(self.widths) - 1)}"
+                f"widths = {show(list(self.widths))}: downsample = {self.downsample} makes "
+                f"{plural(resolutions, 'resolution')}, expected as many numbers at most; leave out the last, or choose "
+                f"downsample {2 ** (len(self.widths) - 1)}"
             )
 
     def settings_of_start(self, path: str) -> dict[str, Any]:

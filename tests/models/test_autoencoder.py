@@ -167,3 +167,20 @@ def test_both_networks_compile_as_a_whole() -> None:
 def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"AutoencoderVAE: {message}"):
         tiny(**changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "shape", "message"),
+    [
+        ("encode", (1, 16, 16), r"encode: x has shape \[1, 16, 16\], expected \[B, 1, H, W\], with sides .* of 2$"),
+        ("encode", (1, 3, 16, 16), r"encode: x has shape \[1, 3, 16, 16\], expected \[B, 1, H, W\]"),
+        ("encode", (1, 1, 17, 16), r"encode: x has shape \[1, 1, 17, 16\], expected"),
+        ("decode", (2, 32), r"decode: z has shape \[2, 32\], expected \[B, 3, H, W\]$"),
+    ],
+)
+def test_other_shapes_are_refused_by_name(call: str, shape: tuple[int, ...], message: str) -> None:
+    model = tiny()
+    with pytest.raises(ValueError, match=message):
+        getattr(model, call)(torch.rand(shape))
+    with pytest.raises(TypeError, match=r"encode: x has dtype torch.uint8, expected floating point"):
+        model.encode(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))

@@ -178,7 +178,8 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
         ({"scaling_factor": 0.0}, "scaling_factor = 0.0: it must be more than 0"),
         ({"latents_mean": [0.1, "b"]}, 'latents_mean = "b": expected a finite number'),
         ({"force_upcast": 1}, "force_upcast = 1: expected true or false"),
-        ({"sample_size": 17}, "image_size is 17, expected a multiple of 4"),
+        ({"sample_size": [16, 32]}, r"sample_size is \[16, 32\], expected the side of square images"),
+        ({"sample_size": "x"}, "sample_size is x, expected the side of square images"),
         ({"sample_size": 10**9}, "image_size is 1000000000, expected at most"),
         ({"layers_per_block": 10**9}, "layers is 1000000000, expected at most 16"),
         ({"layers_per_block": 3}, "lacks .*; it is damaged, or belongs to another model"),
@@ -188,6 +189,20 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
 def test_folders_of_another_architecture(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=message):
         sivae.from_pretrained(folder_of("f4", tmp_path, **changes))
+
+
+@pytest.mark.parametrize(("size", "side"), [([32, 32], 32), (17, 16), (2, 4), (512, 512)])
+def test_the_images_have_the_sample_size_as_far_as_the_networks_take_it(size: Any, side: int, tmp_path: Path) -> None:
+    assert sivae.from_pretrained(folder_of("f4", tmp_path, sample_size=size)).sample_shape == (3, side, side)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    folder = folder_of("f4", tmp_path)
+    tensors = weights(RECORD["f4"]["shapes"])
+    tensors["quant_conv.bias"][0] = torch.nan
+    write_weights(folder, tensors)
+    with pytest.raises(ModelFileError, match=r"safetensors: quant_conv.bias has values that are not finite; fetch"):
+        sivae.from_pretrained(folder)
 
 
 def test_settings_of_pipelines_in_code_are_checked() -> None:

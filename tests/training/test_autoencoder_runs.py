@@ -139,7 +139,7 @@ def test_the_last_width_is_that_of_all_further_resolutions(
         ({"conditional": True}, "conditional = True: it has no effect with the model 'autoencoder'"),
         ({"z_dim": 4}, "z_dim = 4: it has no effect with the model 'autoencoder'"),
         ({"downsample": 3}, "downsample = 3: it must be one of 1, 2, 4"),
-        ({"downsample": 2, "widths": (4, 8, 8)}, r"widths = \[4, 8, 8\]: with downsample = 2 there are 2 resolutions"),
+        ({"downsample": 2, "widths": (4, 8, 8)}, r"widths = \[4, 8, 8\]: downsample = 2 makes 2 resolutions, expected"),
         ({"layers": 100}, "layers = 100: it must be from 1 to 16"),
         ({"attention_stages": (-1,)}, r"attention_stages = \(-1,\): it must be numbers from 0"),
     ],
