@@ -99,13 +99,9 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _batches(opened: ImageModel, images: ImageSet, label: int | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    from sivae.models.base import samples_at_once
     from sivae.progress import counting
 
-    size = samples_at_once(opened.model.sample_shape)
     with counting("encoding", len(images)) as counter:
-        for start in range(0, len(images), size):
-            rows = range(start, min(start + size, len(images)))
-            labels = [images.label(row) if label is None else label for row in rows]
-            yield opened.to_model(opened.read_rows(images, rows)), opened.conditions(labels)
-            counter.advance(len(rows))
+        for x, condition in opened.batches(images, range(len(images)), label):
+            yield x, condition
+            counter.advance(len(x))

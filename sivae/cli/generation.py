@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -245,6 +245,27 @@ class ImageModel(OpenedModel):
     def read_rows(self, images: ImageSet, rows: Sequence[int]) -> Tensor:
         """Read images of a set and fit them to the model: uint8 [N, H, W, C]."""
         return _stacked([images.read_square(row, self.side, self.channels, self.crop) for row in rows])
+
+    def batches(
+        self, images: ImageSet, rows: Sequence[int], label: int | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Read images of a set in batches, in the model's values, and their conditions.
+
+        Args:
+            images: the set.
+            rows: of the images.
+            label: the class of all images; None: their own.
+
+        Raises:
+            ConfigError: as :meth:`conditions`.
+        """
+        from sivae.models.base import samples_at_once
+
+        size = samples_at_once(self.model.sample_shape)
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            labels = [images.label(row) if label is None else label for row in some]
+            yield self.to_model(self.read_rows(images, some)), self.conditions(labels)
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> [N, C, H, W] in the model's values, on its device."""

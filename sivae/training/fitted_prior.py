@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import warnings
@@ -125,6 +126,8 @@ def fit_prior_to(
     """
     if not 1 <= components <= PRIOR_COMPONENTS:
         raise ConfigError(f"components = {components}: expected 1 to {PRIOR_COMPONENTS:,}")
+    if "prior" not in inspect.signature(type(model)).parameters:
+        raise ConfigError(f"the model {model.name!r} has the standard prior alone, so no other can be fitted")
     if count < LEAST:
         raise ConfigError(f"count = {count}: expected {LEAST} samples or more, two to fit and one to measure")
     places, fitted = _places(count)

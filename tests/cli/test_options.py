@@ -26,7 +26,7 @@ NAMES = {
     "--skip-damaged --out --out-dir --calibrate --quantile --score --threshold --csv --crop --raw-weights --device",
     "encode": "--split --out --class --crop --raw-weights --device",
     "export": "--to --noise --raw-weights --out",
-    "fit-prior": "--components --count --seed --device --out",
+    "fit-prior": "--class --components --count --crop --data --device --out --seed --split",
     "import-checkpoint": "--out --as-trained",
     "info": "--json",
 }

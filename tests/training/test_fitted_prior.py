@@ -6,12 +6,18 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from sivae.data import get_density
+from sivae.data.images import open_images
+from sivae.data.images.base import spread
 from sivae.errors import ConfigError
+from sivae.models import AutoencoderVAE, StyleVAE
+from sivae.models.pixels import from_uint8
 from sivae.models.priors import MixturePrior
+from sivae.models.storage import save_model
 from sivae.pretrained import from_pretrained
 from sivae.settings.presets import preset_config
 from sivae.training import fitted_prior
@@ -135,6 +141,34 @@ def test_a_model_of_images_samples_its_fitted_prior(
     assert "next: sivae sample" in err
     code, out, _ = run(capsys, "sample", tmp_path / "run" / "fitted-prior", "--count", 4)
     assert code == 0 and Path(out.strip()).is_file()
+
+
+def test_a_folder_of_diffusers_gets_a_prior_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = tmp_path / "vae"
+    torch.manual_seed(0)
+    AutoencoderVAE(8, 1, (4, 8), 2, layers=1, groups=2).save_pretrained(vae)
+    code, _, err = run(capsys, "fit-prior", vae)
+    assert code == 2 and "is a model without training samples; name images to encode by --data PATH" in err
+    code, out, err = run(capsys, "fit-prior", vae, "--data", "digits", "--components", 2, "--count", 50)
+    assert code == 0, err
+    assert "log density of 5 other latents" in out and out.splitlines()[-1] == str(tmp_path / "vae-fitted-prior")
+    model, before = from_pretrained(tmp_path / "vae-fitted-prior"), from_pretrained(vae)
+    assert len(model.prior.logits) == 2
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.state_dict().items())
+    images = open_images("digits")  # its part train, as the help says
+    pixels = torch.from_numpy(np.stack([images.read_square(row, 8, 1) for row in spread(len(images), 50)]))
+    with torch.no_grad():
+        mu, logvar = (one.flatten(1) for one in before.encode(from_uint8(pixels, (-1.0, 1.0))))
+    weights = model.prior.logits.detach().softmax(0)
+    mean = (weights[:, None] * model.prior.mu.detach()).sum(0)
+    # Six standard deviations of a mean of 45 draws, in 32 values.
+    assert ((mean - mu.mean(0)).abs() < 6 * (mu.var(0) + logvar.exp().mean(0)).div(45).sqrt()).all()
+
+
+def test_a_model_of_styles_is_refused_with_data_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(tmp_path / "model", StyleVAE(8, 1, z_dim=4, start_channels=4, max_channels=4, mapping_layers=1))
+    code, _, err = run(capsys, "fit-prior", tmp_path / "model", "--data", "digits")
+    assert code == 2 and "'style' has the standard prior alone" in err
 
 
 def test_a_model_with_the_standard_prior_alone_is_refused(tmp_path: Path) -> None:
