@@ -155,14 +155,14 @@ class AutoencoderVAE(StagedVAE):
         _check_maps("decode: z", z, self._latent_shape[0], 1)
         return super().raw_output(z, condition)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, scaling_factor: float | None = None) -> None:
         """Write a folder that `diffusers.AutoencoderKL.from_pretrained` opens.
 
         Args and errors: see :func:`sivae.models.diffusers_folder.write_folder`.
         """
         from sivae.models.diffusers_folder import write_folder
 
-        write_folder(folder, self)
+        write_folder(folder, self, scaling_factor=scaling_factor)
 
 
 class _Architecture(NamedTuple):

@@ -18,6 +18,7 @@ import torch
 
 from sivae import files
 from sivae.errors import ModelFileError
+from sivae.fields import table
 from sivae.json_files import read_json
 from sivae.models.autoencoder import PIPELINE_KEYS, AutoencoderVAE, Pipeline
 from sivae.models.storage import fill, plain_state, read_tensors
@@ -91,7 +92,7 @@ def problem_of(folder: Path) -> str | None:
     return None
 
 
-def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
+def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE, *, scaling_factor: float | None = None) -> None:
     """Write a folder that `diffusers.AutoencoderKL.from_pretrained` opens, whole or not at all.
 
     The latents of diffusers are in the units of the networks: those of the model times its `prior_std`. So the written
@@ -101,12 +102,15 @@ def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
     Args:
         folder: is made; a folder that holds such a model and nothing else is replaced.
         model: on any device.
+        scaling_factor: written instead, more than 0; None: as above.
 
     Raises:
         ModelFileError: `folder` holds other files.
+        ValueError: the scaling factor is out of range.
         OSError: the folder cannot be written.
     """
     folder = Path(os.path.abspath(folder))
+    asked = {} if scaling_factor is None else table({"scaling_factor": scaling_factor}, Pipeline)
     if not files.holds_only(folder, {CONFIG, WEIGHTS}):
         raise ModelFileError(
             f"{folder} holds other files than {CONFIG} and {WEIGHTS}; choose another folder, or empty it"
@@ -118,7 +122,7 @@ def write_folder(folder: str | os.PathLike[str], model: AutoencoderVAE) -> None:
         _their_name(name): tensor for name, tensor in plain_state(model).items() if not name.startswith("prior.")
     }
     with files.atomic_folder(folder) as temporary:
-        files.write_json(temporary / CONFIG, _config_of(model))
+        files.write_json(temporary / CONFIG, _config_of(model) | asked)
         files.write_safetensors(temporary / WEIGHTS, tensors, {"format": "pt"})
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import sivae
-from sivae.models import MLPVAE
+from sivae.models import MLPVAE, AutoencoderVAE
 from sivae.models.storage import save_model
 from tests.cli.running import run
 
@@ -49,3 +50,22 @@ def test_what_cannot_be_exported_is_said(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code, _, err = run(capsys, "export", model)
     assert code == 2 and "pip install 'soft-intro-vae[onnx]'" in err
+
+
+def test_an_autoencoder_becomes_a_folder_of_diffusers(model, tmp_path, capsys):
+    save_model(tmp_path / "vae", AutoencoderVAE(8, 1, (4, 8), 2, layers=1, groups=2, prior_std=0.5))
+    for words, factor in (((), 2.0), (("--scaling-factor", 0.3), 0.3)):
+        code, printed, err = run(capsys, "export", tmp_path / "vae", "--to", "diffusers", *words)
+        assert code == 0, err
+        assert printed.strip() == str(tmp_path / "vae-export")
+        assert json.loads((tmp_path / "vae-export" / "config.json").read_text())["scaling_factor"] == factor
+    for words, message in (
+        (
+            (tmp_path / "vae", "--to", "diffusers", "--scaling-factor", 0),
+            "scaling_factor = 0.0: it must be more than 0",
+        ),
+        ((tmp_path / "vae", "--scaling-factor", 1), "--scaling-factor goes with --to diffusers"),
+        ((model, "--to", "diffusers"), "the model 'mlp' is no autoencoder of it; choose another form"),
+    ):
+        code, _, err = run(capsys, "export", *words)
+        assert code == 2 and message in err

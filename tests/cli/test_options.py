@@ -25,7 +25,7 @@ NAMES = {
     "ood": "--in --against --in-split --against-split --out-split --by --k --sigma --beta-rec --beta-kl --seed --count "
     "--skip-damaged --out --out-dir --calibrate --quantile --score --threshold --csv --crop --raw-weights --device",
     "encode": "--split --out --class --crop --raw-weights --device",
-    "export": "--to --noise --raw-weights --out",
+    "export": "--to --noise --scaling-factor --raw-weights --out",
     "fit-prior": "--class --components --count --crop --data --device --out --seed --split",
     "import-checkpoint": "--out --as-trained",
     "info": "--json",
