@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,14 @@ def test_other_files_noise_without_maps_and_missing_packages_are_refused(
         ConfigError, match=r"ONNX needs onnx, onnxscript, onnxruntime, which pip install 'soft-intro-vae\[onnx\]'"
     ):
         check_packages()
+
+
+def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
+    (example,) = (
+        block for block in re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL) if "onnxruntime" not in block
+    )
+    names: dict[str, Any] = {}
+    exec(compile(example, "export.md", "exec"), names)
+    assert names["images"].shape == (300, 3, 16, 16)

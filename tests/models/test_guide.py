@@ -19,7 +19,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for stem, name in (("official_conv_rgb32", "cifar10"), ("official_style128", "ffhq")):
         shutil.copy(ROOT / "tests" / "fixtures" / f"{stem}.pth", f"{name}.pth")
     blocks = re.findall(r"```(python|sh)\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), flags=re.DOTALL)
-    assert [language for language, _ in blocks] == ["python"] * 5 + ["sh", "python"]
+    assert [language for language, _ in blocks] == ["python"] * 4 + ["sh", "python"]
     for language, block in blocks:
         if language == "python":
             exec(compile(block, "models.md", "exec"), {})

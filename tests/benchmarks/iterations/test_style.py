@@ -13,7 +13,7 @@ from benchmarks.iterations.images import batches
 from benchmarks.iterations.style import CASES, StyleCase
 from benchmarks.timing import CPU
 from sivae import ops
-from sivae.models.style.decoder import Noise
+from sivae.models.style.decoder import DrawnNoise
 from sivae.settings.growth import PUBLISHED_BATCHES
 
 SMALL = StyleCase(batch=4, side=16, start_channels=4, max_channels=8, z_dim=6, mapping_layers=2)
@@ -23,7 +23,7 @@ def _maps(noise: ops.PhiloxNoise, case: StyleCase) -> list[Tensor]:
     """The noise maps that our decoder draws from a seed."""
     like = torch.zeros(1, dtype=torch.float64)
     sides = [4 << index for index in range(int(math.log2(case.side)) - 1)]
-    return [Noise(noise).map(2 * i + k, case.batch, side, like) for i, side in enumerate(sides) for k in range(2)]
+    return [DrawnNoise(noise).map(2 * i + k, case.batch, side, like) for i, side in enumerate(sides) for k in range(2)]
 
 
 @pytest.mark.parametrize("side", [16, 128], ids=["resampled", "resampled within convolutions"])
