@@ -109,15 +109,17 @@ def holds_only(folder: Path, names: Collection[str]) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, work: str) -> Iterator[None]:
+def locked(folder: Path, work: str, *, needed: bool = False) -> Iterator[None]:
     """Lock a folder for this process; the lock ends with the process, however that ends.
 
     Args:
         folder: to lock.
         work: what a process does with the folder, for the message: "trains in".
+        needed: raise an error on a file system without locks, instead of going on without one.
 
     Raises:
         FolderInUseError: another process has locked it.
+        OSError: the folder cannot be opened, or locked.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -126,7 +128,7 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         except BlockingIOError:
             raise FolderInUseError(f"another process {work} {folder}; wait for it, or stop it") from None
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            if needed or error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
                 raise  # else a file system without locks: go on without one
         yield
     finally:
@@ -212,7 +214,7 @@ def _remove_abandoned(path: Path) -> None:
     name = re.compile(rf"{re.escape(_TEMPORARY_PREFIX + path.name)}-[0-9a-f]{{8}}")
     for left in path.parent.iterdir() if path.parent.is_dir() else ():
         if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
-            with suppress(FolderInUseError, OSError), locked(left, "writes to"):
+            with suppress(FolderInUseError, OSError), locked(left, "writes to", needed=True):
                 shutil.rmtree(left, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -120,6 +121,18 @@ def test_what_a_killed_command_left_is_deleted_and_what_another_one_writes_is_no
     with files.locked(written, "writes to"):
         assert run(capsys, "encode", folder / "conv", folder / "set.npz", "--out", tmp_path / "out")[0] == 0
     assert {file.name for file in tmp_path.iterdir()} == {"out", written.name, other.name}
+
+
+def test_without_locks_nothing_of_another_command_is_deleted(folder, tmp_path, capsys, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    left = tmp_path / ".tmp-out-0123abcd"
+    left.mkdir()
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    code, _, err = run(capsys, "encode", folder / "vae", folder / "set.npz", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert left.is_dir()
 
 
 @pytest.mark.parametrize("count", [19, 21])
