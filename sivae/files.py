@@ -82,9 +82,9 @@ def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill with files; it becomes `path`, whole, when the block ends well.
 
-    A folder of that name that is already there is replaced, and what killed writes of it left is deleted.
+    A folder of that name that is already there is replaced, and what killed writes of it left is deleted: only when the
+    new one is in place, since it may be all that there is.
     """
-    _remove_abandoned(path)
     temporary = _temporary_sibling(path)
     try:
         with named(path, temporary):
@@ -94,13 +94,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 for file in temporary.iterdir():
                     sync(file)
                 sync(temporary)
-                if path.exists():
-                    remove_folder(path)
-                os.rename(temporary, path)
+                _put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync(path.parent)
+    _remove_abandoned(path)
 
 
 def holds_only(folder: Path, names: Collection[str]) -> bool:
@@ -207,6 +206,21 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a whole folder to its own name, and delete the one that had it."""
+    if not path.exists():
+        os.rename(temporary, path)
+        return
+    old = _temporary_sibling(path)
+    os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # another process may delete it at the same time
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -188,6 +188,8 @@ def _latents(
             counter.advance(len(rows))
             if found == len(places):
                 break
+    if found < len(places):
+        raise ValueError(f"fit_prior: {found} samples came, expected {len(places)}")
     return latents
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -199,3 +200,30 @@ def test_latents_that_are_not_finite_leave_no_folder(folder, tmp_path, capsys):
         assert [file.name for file in tmp_path.iterdir()] == ["model"]
         with torch.no_grad():
             model.encoder.head.bias.zero_()
+
+
+def test_a_kill_or_an_error_while_a_folder_is_replaced_loses_neither(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    rename = os.rename
+
+    def fails_for_the_new(source, target):
+        if Path(target) == out and not (Path(source) / "old").exists():
+            raise OSError(errno.EIO, "broken")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails_for_the_new)
+        with pytest.raises(OSError, match="broken"), files.atomic_folder(out) as temporary:
+            (temporary / "new").touch()
+    assert [file.name for file in tmp_path.iterdir()] == ["out"] and (out / "old").exists()
+
+    def killed(*_, **__):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(SystemExit), files.atomic_folder(out) as temporary:
+            (temporary / "new").touch()
+    assert (out / "new").exists()
