@@ -20,11 +20,10 @@ class StagedNetwork(nn.Module):
 
     checkpoint_activations = False
 
-    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
+    def _through(self, stage: nn.Module, *inputs: Tensor | None) -> Any:
         if self.checkpoint_activations and torch.is_grad_enabled():
-            return recomputed(stage, x)
-        result: Tensor = stage(x)
-        return result
+            return recomputed(stage, *inputs)
+        return stage(*inputs)
 
 
 class StagedVAE(VAEModel):

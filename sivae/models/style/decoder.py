@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sivae import ops
-from sivae.models.recompute import recomputed
+from sivae.models.recompute import StagedNetwork
 from sivae.models.style.equalised import EqualisedConv2d, EqualisedLinear, zeros
 from sivae.models.style.mapping import StyleMapping
 from sivae.models.style.resampling import DoublingConv2d, blurred, doubled, is_whole, mixed
@@ -66,7 +66,7 @@ class GivenNoise:
         return self.maps[k]
 
 
-class StyleDecoder(nn.Module):
+class StyleDecoder(StagedNetwork):
     """Styles [B, 2 n, z_dim] -> images [B, C, 4 * 2^lod, 4 * 2^lod].
 
     Args:
@@ -75,8 +75,6 @@ class StyleDecoder(nn.Module):
         z_dim: number of values of a latent, and of a style.
         mapping_layers: number of layers from latents to styles.
     """
-
-    checkpoint_activations = False
 
     def __init__(self, channels: int, widths: Sequence[int], z_dim: int, mapping_layers: int) -> None:
         super().__init__()
@@ -95,22 +93,18 @@ class StyleDecoder(nn.Module):
         assert isinstance(first, DecoderBlock)
         x = x.to(memory_format=_memory_format(first.conv2.weight))
         for index in range(lod):
-            x = self._through(index, x, styles, noise)
+            x = self._block(index, x, styles, noise)
         before = x
-        x = self._through(lod, x, styles, noise)
+        x = self._block(lod, x, styles, noise)
         image: Tensor = self.exits[lod](x)
         if lod > 0 and not is_whole(blend):
             image = mixed(doubled(self.exits[lod - 1](before)), image, blend)
         return image
 
-    def _through(self, index: int, x: Tensor, styles: Tensor, noise: Noise | None) -> Tensor:
-        block = self.blocks[index]
+    def _block(self, index: int, x: Tensor, styles: Tensor, noise: Noise | None) -> Tensor:
         side = SMALLEST << index
         maps = [None if noise is None else noise.map(2 * index + k, x.shape[0], side, x) for k in range(2)]
-        inputs = (x, styles[:, 2 * index], styles[:, 2 * index + 1], *maps)
-        if self.checkpoint_activations and torch.is_grad_enabled():
-            return recomputed(block, *inputs)
-        result: Tensor = block(*inputs)
+        result: Tensor = self._through(self.blocks[index], x, styles[:, 2 * index], styles[:, 2 * index + 1], *maps)
         return result
 
 

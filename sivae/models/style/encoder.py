@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sivae import ops
-from sivae.models.recompute import recomputed
+from sivae.models.recompute import StagedNetwork
 from sivae.models.style.equalised import EqualisedConv2d, EqualisedLinear, zeros
 from sivae.models.style.mapping import PosteriorMapping
 from sivae.models.style.resampling import HalvingConv2d, blurred, halved, is_whole, mixed
@@ -19,7 +19,7 @@ _SLOPE = 0.2
 _EPS = 1e-5
 
 
-class StyleEncoder(nn.Module):
+class StyleEncoder(StagedNetwork):
     """Images [B, C, S, S] -> mu and logvar side by side, [B, 2 z_dim].
 
     Args:
@@ -27,8 +27,6 @@ class StyleEncoder(nn.Module):
         widths: channels of the entrances, the highest resolution first, then those of the last block's output.
         z_dim: number of latent values.
     """
-
-    checkpoint_activations = False
 
     def __init__(self, channels: int, widths: Sequence[int], z_dim: int) -> None:
         super().__init__()
@@ -45,25 +43,19 @@ class StyleEncoder(nn.Module):
     def styles(self, x: Tensor, lod: int, blend: float | Tensor) -> Tensor:
         """Sum the styles of all resolutions, [B, z_dim]."""
         first = len(self.blocks) - 1 - lod
-        features, total = self._through(first, self._enter(first, x))
+        features, total = self._through(self.blocks[first], self._enter(first, x))
         if lod > 0 and not is_whole(blend):
             total = total * blend
             features = mixed(self._enter(first + 1, halved(x)), features, blend)
         for index in range(first + 1, len(self.blocks)):
-            features, style = self._through(index, features)
+            features, style = self._through(self.blocks[index], features)
             total = total + style
-        return total
+        styles: Tensor = total
+        return styles
 
     def _enter(self, index: int, x: Tensor) -> Tensor:
         # The published networks apply leaky ReLU twice, which equals one with the square of the slope.
         return F.leaky_relu_(self.entrances[index](x), _SLOPE * _SLOPE)
-
-    def _through(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        block = self.blocks[index]
-        if self.checkpoint_activations and torch.is_grad_enabled():
-            return recomputed(block, x)
-        result: tuple[Tensor, Tensor] = block(x)
-        return result
 
 
 class EncoderBlock(nn.Module):

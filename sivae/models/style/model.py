@@ -13,6 +13,7 @@ from torch import Tensor
 from sivae import ops
 from sivae.bounds import MODEL_LAYERS
 from sivae.models.base import VAEModel, checked_counts, evaluating
+from sivae.models.recompute import StagedVAE
 from sivae.models.style.decoder import SMALLEST, DrawnNoise, GivenNoise, Noise, StyleDecoder
 from sivae.models.style.encoder import StyleEncoder
 from sivae.models.style.equalised import rate_scales
@@ -37,7 +38,7 @@ class Truncation:
     cutoff: int = 8
 
 
-class StyleVAE(VAEModel):
+class StyleVAE(StagedVAE):
     """Style-based encoder and decoder of ALAE, as published with Soft-IntroVAE, for square images in [-1, 1].
 
     The model can grow. At the stage `lod` it works on images of 4 * 2^lod pixels a side, and while the stage blends in,
@@ -336,14 +337,6 @@ class StyleVAE(VAEModel):
 
     def rate_scales(self) -> dict[str, float]:
         return rate_scales(self)
-
-    @property
-    def checkpoint_activations(self) -> bool:
-        return self.encoder.checkpoint_activations and self.decoder.checkpoint_activations
-
-    @checkpoint_activations.setter
-    def checkpoint_activations(self, value: bool) -> None:
-        self.encoder.checkpoint_activations = self.decoder.checkpoint_activations = value
 
     def _mixed(self, styles: Tensor, others: Tensor, first: int | Tensor) -> Tensor:
         inputs = torch.arange(styles.shape[1], device=styles.device)[None, :, None]
