@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sivae.errors import ConfigError, RunFolderError
-from sivae.fields import show
-from sivae.files import is_temporary, write_json
 from sivae.json_files import read_json
+from sivae.reproduce.begun import SETTINGS, begin, check_same
 from sivae.reproduce.experiment import Training
 from sivae.settings.presets import preset_config
 from sivae.settings.run import RunConfig
@@ -24,7 +23,6 @@ TITLES: Mapping[Method, str] = {
 }
 _OBJECTIVES: Mapping[Method, str] = {"plain": "vae", "patchgan": "vae", "encoder": "soft-intro"}
 _PRESET = "autoencoder-small"
-_SETTINGS = "settings.json"
 _FORMAT = 1
 _CHECKPOINTS = 10  # of a run, for resuming
 
@@ -109,20 +107,9 @@ class Comparison:
         Raises:
             RunFolderError: it was begun with others, or holds something else.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        other = "choose another folder with --out"
-        if not (folder / _SETTINGS).exists():
-            if any(not is_temporary(path) for path in folder.iterdir()):
-                raise RunFolderError(f"{folder} is not empty and holds no comparison; {other}")
-            write_json(folder / _SETTINGS, {"format": _FORMAT, **asdict(self)})
-            return
-        stored = Comparison.of(folder)
-        for key, mine in asdict(self).items():
-            if (came := getattr(stored, key)) != mine:
-                raise RunFolderError(
-                    f"{folder} was begun with {key} = {show(came)}, and this call has {show(mine)}; go on with the "
-                    f"settings it was begun with, or {other}"
-                )
+        mine = asdict(self)
+        if not begin(folder, {"format": _FORMAT, **mine}, "comparison"):
+            check_same(folder, asdict(Comparison.of(folder)), mine)
 
     @classmethod
     def of(cls, folder: Path) -> Comparison:
@@ -132,7 +119,7 @@ class Comparison:
             RunFolderError: the file is damaged.
         """
         remedy = "begin in another folder"
-        content: Any = read_json(folder / _SETTINGS, cls, error=RunFolderError, remedy=remedy, version=_FORMAT)
+        content: Any = read_json(folder / SETTINGS, cls, error=RunFolderError, remedy=remedy, version=_FORMAT)
         return cls(**{key: content[key] for key in cls.__dataclass_fields__})
 
 

@@ -26,12 +26,13 @@ from sivae.fields import NOT_NEGATIVE, show
 from sivae.json_files import read_json
 from sivae.machine import device_name, find_device, git_commit, versions
 from sivae.reproduce import get_experiment
+from sivae.reproduce.begun import OTHER, SETTINGS, begin, check_same
 from sivae.reproduce.experiment import Experiment, Report, Settings, Trained, Training
 from sivae.reproduce.markdown import duration, for_json
 from sivae.reproduce.trainings import describe, train_all
 from sivae.words import listed, plural
 
-SETTINGS, PAGE, RESULTS = "settings.json", "page.md", "results.json"
+PAGE, RESULTS = "page.md", "results.json"
 _CLOCK = "elapsed.json"
 _FORMAT = 1
 
@@ -123,35 +124,15 @@ def _prepare(folder: Path, name: str, settings: Settings, trainings: Sequence[Tr
         "settings": settings.to_dict(),
         "trainings": {one.name: json.loads(one.config.to_json()) for one in trainings},
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise RunFolderError(f"{folder}: a file stands there; choose another folder with --out") from None
-    path = folder / SETTINGS
-    if not path.exists():
-        if any(not files.is_temporary(one) for one in folder.iterdir()):
-            raise RunFolderError(f"{folder} is not empty and holds no reproduction; choose another folder with --out")
-        files.write_json(path, content)
+    if begin(folder, content, "reproduction"):
         return
-    other = "choose another folder with --out"
-    remedy = f"{other}, or delete this one to begin again"
-    stored = read_json(path, _Stored, error=RunFolderError, remedy=remedy, version=_FORMAT)
+    remedy = f"{OTHER}, or delete this one to begin again"
+    stored = read_json(folder / SETTINGS, _Stored, error=RunFolderError, remedy=remedy, version=_FORMAT)
     if stored["experiment"] != name:
-        raise RunFolderError(f"{folder} holds a reproduction of {stored['experiment']}, not of {name}; {other}")
-    for key, mine in content["settings"].items():
-        came = stored["settings"].get(key)
-        if came != mine:
-            raise RunFolderError(
-                f"{folder} was begun with {_option(key, came)}, and this call has {_option(key, mine)}; "
-                f"go on with the settings it was begun with, or {other}"
-            )
+        raise RunFolderError(f"{folder} holds a reproduction of {stored['experiment']}, not of {name}; {OTHER}")
+    check_same(folder, stored["settings"], content["settings"], _OPTIONS)
     if stored["trainings"] != content["trainings"]:
-        raise RunFolderError(f"{folder} was begun by a version of sivae that trains otherwise; {other}")
-
-
-def _option(key: str, value: Any) -> str:
-    name = _OPTIONS.get(key, f"--{key}")
-    return f"no {name}" if value is None else f"{name} {value if isinstance(value, str) else show(value)}"
+        raise RunFolderError(f"{folder} was begun by a version of sivae that trains otherwise; {OTHER}")
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def test_a_folder_keeps_its_settings(tmp_path: Path) -> None:
     SMALL.keep_in(tmp_path / "out")
     SMALL.keep_in(tmp_path / "out")
     assert Comparison.of(tmp_path / "out") == SMALL
-    with pytest.raises(RunFolderError, match=r"begun with count = 8, and this call has 9.*--out"):
+    with pytest.raises(RunFolderError, match=r"begun with --count 8, and this call has --count 9.*--out"):
         dataclasses.replace(SMALL, count=9).keep_in(tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
