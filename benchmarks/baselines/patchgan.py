@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sivae.method.plain import gaussian_kl, sample
+
 ADAM_BETAS = (0.5, 0.9)
 KL_WEIGHT, CRITIC_WEIGHT = 1e-6, 0.5
 RATIO_EPS, RATIO_LARGEST = 1e-4, 1e4
@@ -118,10 +120,9 @@ class PatchGANStep:
         with self._products(x):
             mu, logvar = self.model.encode(x)
             noise = torch.randn(mu.shape, generator=self.generator, device=mu.device)
-            recon = self.model.decode(mu + torch.exp(0.5 * logvar.float()) * noise).float()
-        mu, logvar = mu.float(), logvar.float()
+            recon = self.model.decode(sample(mu, logvar.float(), noise)).float()
         rec = self.distance(recon, x).mean()
-        kl = 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(1).mean()
+        kl = gaussian_kl(mu.float(), logvar.float()).mean()
         loss = rec + KL_WEIGHT * kl
         found = {"rec": rec, "kl_real": kl}
         criticized = step > self.starts_after
