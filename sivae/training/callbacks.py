@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ class Callback:
     in the first process only. The run's clock stands still meanwhile. Iterations are counted from 1. A run that is
     finished already calls nothing.
 
-    A method that raises an exception is reported in one line on stderr, and no method of that object is called again.
-    The run goes on, with the same results to the bit. KeyboardInterrupt and SystemExit are not caught.
+    A method that raises an exception is reported in one line on stderr, and no method of that object is called again
+    but :meth:`on_end`, which may have something to close. The run goes on, with the same results to the bit.
+    KeyboardInterrupt and SystemExit are not caught.
 
     Iterations can come twice. A resumed run goes on from its last checkpoint, and a run that diverged goes back to one;
     both compute and report the iterations after it again. `run` is then another object, whose `start` is the step of
@@ -101,6 +103,7 @@ class Callbacks:
                     "sivae.training.Callback"
                 )
         self._callbacks = list(callbacks)
+        self._failed: list[Callback] = []
         self.notice: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
 
     def record(self, run: RunInfo, record: Mapping[str, Any]) -> None:
@@ -117,7 +120,14 @@ class Callbacks:
 
     def end(self, run: RunInfo, summary: Mapping[str, Any] | None) -> None:
         """Call :meth:`Callback.on_end`."""
-        self._call("on_end", lambda one: one.on_end(run, None if summary is None else dict(summary)))
+
+        def call(one: Callback) -> None:
+            one.on_end(run, None if summary is None else dict(summary))
+
+        self._call("on_end", call)
+        for one in self._failed:
+            with contextlib.suppress(Exception):  # its first failure was reported
+                call(one)
 
     def _call(self, method: str, call: Callable[[Callback], None]) -> None:
         for one in list(self._callbacks):
@@ -125,9 +135,11 @@ class Callbacks:
                 call(one)
             except Exception as error:  # of code that is not ours, so of any type
                 self._callbacks.remove(one)
+                if method != "on_end":
+                    self._failed.append(one)
                 kind, words = type(error).__name__, reason_of(error)
                 came = kind if words == kind else f"{kind}: {words}"
                 self.notice(
-                    f"warning: the callback {type(one).__name__} failed in {method} ({came}) and is not called again; "
+                    f"warning: the callback {type(one).__name__} failed in {method} ({came}) and is left out; "
                     "the run goes on"
                 )

@@ -136,10 +136,25 @@ def test_a_callback_that_fails_is_said_once_and_left_out(
     watcher = Watcher()
     train(tiny(), tmp_path / "run", progress=False, callbacks=[_failing(method, error), watcher])
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: the callback Failing failed in {method} ({words}) and is not called again; the run goes on"
+        f"warning: the callback Failing failed in {method} ({words}) and is left out; the run goes on"
     ]
     assert_same(tmp_path / "run", whole)
     assert len(watcher.calls) == 9
+
+
+def test_a_callback_that_failed_can_close_what_it_opened(tmp_path: Path) -> None:
+    class Failing(Watcher):
+        def on_record(self, run: RunInfo, record: dict[str, Any]) -> None:
+            super().on_record(run, record)
+            raise OSError("full")
+
+        def on_end(self, run: RunInfo, summary: dict[str, Any] | None) -> None:
+            super().on_end(run, summary)
+            raise OSError("full")
+
+    watcher = Failing()
+    train(tiny(), tmp_path / "run", progress=False, callbacks=[watcher])
+    assert [method for method, _ in watcher.calls] == ["on_record", "on_end"]
 
 
 def test_ctrl_c_in_a_callback_stops_the_run_at_once(tmp_path: Path) -> None:

@@ -43,10 +43,11 @@ class MLflow(Callback):
 
     def _find(self, client: Any, run: RunInfo) -> str:
         """Return the id of MLflow's last run for this folder; empty if there is none."""
-        wanted = str(run.folder.absolute()).replace("'", "''")
+        wanted = str(run.folder.absolute())
+        quote = '"' if "'" in wanted else "'"  # MLflow's filters have no escape
         found = client.search_runs(
             [_experiment(client)],
-            filter_string=f"tags.`{_FOLDER}` = '{wanted}'",
+            filter_string=f"tags.`{_FOLDER}` = {quote}{wanted}{quote}",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )

@@ -53,11 +53,12 @@ def test_a_run_is_logged_and_trains_as_without(client: Any, tmp_path: Path) -> N
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
-def test_a_resumed_run_goes_on_in_the_same_run(client: Any, tmp_path: Path) -> None:
-    train_until(13, tiny(), tmp_path / "run", task=PointsTask, callbacks=[MLflow()])
+@pytest.mark.parametrize("name", ["run", "it's"])
+def test_a_resumed_run_goes_on_in_the_same_run(name: str, client: Any, tmp_path: Path) -> None:
+    train_until(13, tiny(), tmp_path / name, task=PointsTask, callbacks=[MLflow()])
     (stopped,) = _runs(client)
     assert stopped.info.status == "FAILED"
-    train(out=tmp_path / "run", resume=True, progress=False, callbacks=[MLflow()])
+    train(out=tmp_path / name, resume=True, progress=False, callbacks=[MLflow()])
     (run,) = _runs(client)
     assert (run.info.run_id, run.info.status) == (stopped.info.run_id, "FINISHED")
     assert [step for step, _ in _steps(client, run)] == [5, 10, 15, 20]
