@@ -53,7 +53,7 @@ def options(parser: Parser) -> None:
         default=10_000,
         metavar="N",
         help="Largest number of training samples to encode; a tenth of them measures the fit. Each takes 12 bytes of "
-        "memory for each latent value.",
+        "memory for each latent value, and 24 for each Gaussian.",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="Seed of the draws and of the first means.")
     parser.add_argument(

@@ -111,11 +111,11 @@ def fit_prior_to(
 ) -> FittedPrior:
     """Fit a mixture as :func:`fit_prior` does, of any model to the samples of any data.
 
-    Takes three times the latents' memory in float32, that is 12 bytes for each of their values, and 24 for each value
-    of a Gaussian.
+    Takes three times the latents' memory in float32, that is 12 bytes for each of their values, 24 for each value of a
+    Gaussian, and 24 for each pair of a latent and a Gaussian.
 
     Args:
-        model: on the device of the batches.
+        model: on the device of the batches; it is moved to the CPU.
         batches: samples [B, *sample_shape] in the model's values and their conditions, `count` samples or more.
         count: number of samples, 3 or more. One in ten of them, one at least, is held out.
         components, seed, show: see :func:`fit_prior`.
@@ -135,7 +135,7 @@ def fit_prior_to(
         raise ConfigError(
             f"components = {components:,}: expected no more than the {fitted:,} latents to fit; give fewer"
         )
-    needed = 4 * model.z_dim * (3 * count + 6 * components)
+    needed = 4 * (model.z_dim * (3 * count + 6 * components) + 6 * count * components)
     if needed > (free := available_memory()):
         raise ConfigError(
             f"count = {count:,}: fitting {components:,} Gaussians to latents of {model.z_dim:,} values takes "

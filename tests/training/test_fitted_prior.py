@@ -91,11 +91,11 @@ def test_one_of_a_few_latents_is_held_out(points: Path) -> None:
 def test_a_fit_that_does_not_fit_into_memory_is_refused_before_anything_is_encoded(
     points: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitted_prior, "available_memory", lambda: 4 * 2 * (3 * 500 + 6 * 4))
+    monkeypatch.setattr(fitted_prior, "available_memory", lambda: 4 * (2 * (3 * 500 + 6 * 4) + 6 * 500 * 4))
     fit_prior(points, components=4, count=500)
     monkeypatch.setattr(PointsTask, "batch", None)
     with pytest.raises(
-        ConfigError, match=r"latents of 2 values takes 12.2 kB, more than the 12.2 kB free; give a small"
+        ConfigError, match=r"latents of 2 values takes 60.3 kB, more than the 60.2 kB free; give a small"
     ):
         fit_prior(points, components=4, count=501)
 
