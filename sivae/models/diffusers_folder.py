@@ -231,6 +231,17 @@ def _side(size: Any, multiple: int) -> int:
     return max(multiple, height // multiple * multiple)
 
 
+def _pipeline_of(model: AutoencoderVAE) -> Pipeline:
+    """The settings of pipelines. Those of other units than the model's are left out: a shift, or values of channels."""
+    pipeline: Pipeline = model.hyperparameters.get("pipeline", {})
+    if model.prior_std == 1.0 and pipeline:
+        return pipeline
+    mine: Pipeline = {"scaling_factor": 1.0 / model.prior_std}
+    if "force_upcast" in pipeline:
+        mine["force_upcast"] = pipeline["force_upcast"]
+    return mine
+
+
 def _config_of(model: AutoencoderVAE) -> dict[str, Any]:
     own = model.hyperparameters
     kinds = [_WITH_ATTENTION if index in own["attention_stages"] else _PLAIN for index in range(len(own["widths"]))]
@@ -250,8 +261,7 @@ def _config_of(model: AutoencoderVAE) -> dict[str, Any]:
         "up_block_types": [up for _, up in reversed(kinds)],
         "use_post_quant_conv": own["quant_convs"],
         "use_quant_conv": own["quant_convs"],
-        **own.get("pipeline", {}),
-        **({} if model.prior_std == 1.0 and "pipeline" in own else {"scaling_factor": 1.0 / model.prior_std}),
+        **_pipeline_of(model),
     }
 
 
