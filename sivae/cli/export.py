@@ -66,7 +66,7 @@ def options(parser: Parser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help=f"Folder of the files; an export there is replaced. (default: export {IN_FOLDER})",
+        help=f"Folder of the files; an export of the same form there is replaced. (default: export-FORM, {IN_FOLDER})",
     )
 
 
@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> None:
         check_packages()
     model = sivae.from_pretrained(given.model, averaged=not given.raw_weights)
     source = given.model.absolute()
-    out = given.out or OpenedModel(model, torch.device("cpu"), source).beside("export")
+    out = given.out or OpenedModel(model, torch.device("cpu"), source).beside(f"export-{given.to.replace('.', '-')}")
     about = {"source": source.name, "averaged": not given.raw_weights}
     if given.to == _WEIGHTS:
         from sivae.models.storage import save_model

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ from sivae.models.exporting import Method, example_inputs, export_program
 from sivae.progress import measuring
 
 Form = Literal["onnx", "torch.export"]
-FORMS: tuple[Form, ...] = get_args(Form)
 NoiseChoice = Literal["fixed", "drawn", "inputs"]
-NOISES: tuple[NoiseChoice, ...] = get_args(NoiseChoice)
 
 ABOUT, PRIOR = "export.json", "prior.npz"
 _ENDINGS: dict[Form, str] = {"onnx": ".onnx", "torch.export": ".pt2"}
@@ -115,15 +113,16 @@ def export_model(
         for part, method in methods.items():
             progress.begin(part)
             noise_inputs = part == "decoder" and noise == "inputs"
-            names = list(example_inputs(model, method, 1, noise_inputs=noise_inputs))
+            one = example_inputs(model, method, 1, noise_inputs=noise_inputs)
             outputs = ["mu", "logvar"] if part == "encoder" else ["x"]
             path = temporary / f"{part}{_ENDINGS[form]}"
             with _quiet():
                 program = export_program(model, method, noise_inputs=noise_inputs)
-                run = _write(program, path, form, names, outputs)
+                run = _write(program, path, form, list(one), outputs)
             random = part == "decoder" and noise == "drawn"
             done.append(_compare(run, model, method, path.name, noise_inputs=noise_inputs, random=random))
-            described[part] = {"file": path.name, "inputs": _shapes(model, method, noise_inputs), "outputs": outputs}
+            inputs = {name: ["batch", *value.shape[1:]] for name, value in one.items()}
+            described[part] = {"file": path.name, "inputs": inputs, "outputs": outputs}
             described[part] |= {"compared_at": list(done[-1].rows), "largest_deviation": done[-1].deviation}
             progress.advance()
         components = model.prior_components()
@@ -145,11 +144,6 @@ def _description(model: VAEModel, form: Form, programs: Mapping[str, Any]) -> di
         "prior": "N(0, 1)" if model.prior is None else PRIOR,
         **programs,
     }
-
-
-def _shapes(model: VAEModel, method: Method, noise_inputs: bool) -> dict[str, list[int | str]]:
-    inputs = example_inputs(model, method, 1, noise_inputs=noise_inputs)
-    return {name: ["batch", *value.shape[1:]] for name, value in inputs.items()}
 
 
 def _write(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 import sivae
+from sivae.cli.main import parser_of
 from sivae.models import MLPVAE, AutoencoderVAE
+from sivae.models.exported_files import Form, NoiseChoice
 from sivae.models.storage import save_model
 from tests.cli.running import run
 
@@ -27,7 +30,7 @@ def test_programs_are_written_beside_the_model_and_compared(model, capsys):
     assert code == 0, err
     first, second, place = printed.splitlines()
     assert first.startswith("encoder.pt2 differs from the model by") and first.endswith("(batches of 1, 2, 64, 300)")
-    assert second.startswith("decoder.pt2") and place == str(model.with_name("model-export"))
+    assert second.startswith("decoder.pt2") and place == str(model.with_name("model-export-torch-export"))
     assert {file.name for file in Path(place).iterdir()} == {"encoder.pt2", "decoder.pt2", "export.json"}
     assert run(capsys, "export", model, "--to", "torch.export")[0] == 0  # replaces it
 
@@ -38,6 +41,12 @@ def test_weights_are_a_model_that_opens(model, tmp_path, capsys):
     z = torch.randn(3, 2)
     with torch.no_grad():
         assert torch.equal(sivae.from_pretrained(tmp_path / "out").decode(z), sivae.from_pretrained(model).decode(z))
+
+
+def test_the_choices_are_those_of_the_function():
+    actions = {action.dest: action for action in parser_of("export").actions()}
+    assert set(actions["noise"].choices) == set(get_args(NoiseChoice))
+    assert set(actions["to"].choices) == {*get_args(Form), "safetensors", "diffusers"}
 
 
 def test_what_cannot_be_exported_is_said(model, tmp_path, capsys, monkeypatch):
@@ -57,8 +66,8 @@ def test_an_autoencoder_becomes_a_folder_of_diffusers(model, tmp_path, capsys):
     for words, factor in (((), 2.0), (("--scaling-factor", 0.3), 0.3)):
         code, printed, err = run(capsys, "export", tmp_path / "vae", "--to", "diffusers", *words)
         assert code == 0, err
-        assert printed.strip() == str(tmp_path / "vae-export")
-        assert json.loads((tmp_path / "vae-export" / "config.json").read_text())["scaling_factor"] == factor
+        assert printed.strip() == str(tmp_path / "vae-export-diffusers")
+        assert json.loads((tmp_path / "vae-export-diffusers" / "config.json").read_text())["scaling_factor"] == factor
     for words, message in (
         (
             (tmp_path / "vae", "--to", "diffusers", "--scaling-factor", 0),
