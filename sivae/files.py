@@ -73,7 +73,9 @@ def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
             raise OSError(f"{path}: {error}") from error
         came = str(path if error.filename is None else error.filename)
         if temporary is not None and came.startswith(str(temporary)):
-            came, error.filename2 = f"{path}{came.removeprefix(str(temporary))}", None
+            came = f"{path}{came.removeprefix(str(temporary))}"
+            if error.filename2 is not None:  # of a rename; a message would have both
+                raise OSError(error.errno, error.strerror, came) from error
         error.filename = came
         raise
 
@@ -83,8 +85,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill with files; it becomes `path`, whole, when the block ends well.
 
     A folder of that name that is already there is replaced, and what killed writes of it left is deleted: only when the
-    new one is in place, since it may be all that there is.
+    new one is in place, since it may be all that there is. A link to a folder stays, and the folder is replaced.
     """
+    path = Path(os.path.realpath(path))
     temporary = _temporary_sibling(path)
     try:
         with named(path, temporary):

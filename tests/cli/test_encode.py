@@ -227,3 +227,12 @@ def test_a_kill_or_an_error_while_a_folder_is_replaced_loses_neither(folder, tmp
         with pytest.raises(SystemExit), files.atomic_folder(out) as temporary:
             (temporary / "new").touch()
     assert (out / "new").exists()
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with files.atomic_folder(tmp_path / "link") as temporary:
+        (temporary / "new").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "new").exists()
