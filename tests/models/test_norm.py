@@ -254,15 +254,7 @@ class TestWhereOneOpRuns:
         assert ((compiled(x, residual) - once).abs() <= 1e-5 * (1 + once.abs())).all()
         assert not torch.equal(norm.running_mean, mean)  # also updated by the compiled pass
 
-        class Call(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.norm = norm
-
-            def forward(self, x: Tensor) -> Tensor:
-                return activated(self.norm, x, 0.2)
-
-        nodes = torch.export.export(Call(), (x,)).graph.nodes
+        nodes = torch.export.export(_Activated(norm), (x,)).graph.nodes
         assert not any("sivae" in str(node.target) for node in nodes)
 
 
@@ -298,6 +290,15 @@ def test_an_activated_group_norm_is_what_modules_of_torch_compute(
         assert ((one - other).abs() <= 1e-12 * (1 + other.abs())).all()
 
 
+class _Activated(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activated(self.norm, x, 0.2)
+
+
 @pytest.mark.skipif("native" not in ops.available_backends(), reason="modules of torch compute it elsewhere")
 class TestWhereGroupNormIsOneOp:
     """The op has an autograd function of its own."""
@@ -322,20 +323,9 @@ class TestWhereGroupNormIsOneOp:
     def test_not_where_torch_traces(self) -> None:
         """A trace has to run without this package."""
         norm, x = _group_norm_and_images()
-
-        class Call(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.norm = norm
-
-            def forward(self, x: Tensor) -> Tensor:
-                return activated(self.norm, x, 0.2)
-
-        assert {node.kind().split("::")[0] for node in torch.jit.trace(Call(), (x,)).inlined_graph.nodes()} <= {
-            "aten",
-            "prim",
-        }
-        traced = torch.fx.symbolic_trace(Call())
+        nodes = torch.jit.trace(_Activated(norm), (x,)).inlined_graph.nodes()
+        assert {node.kind().split("::")[0] for node in nodes} <= {"aten", "prim"}
+        traced = torch.fx.symbolic_trace(_Activated(norm))
         assert [node.op for node in traced.graph.nodes if node.op == "call_module"] == ["call_module"]
 
     def test_an_eps_of_zero_is_the_modules(self) -> None:
@@ -351,17 +341,9 @@ class TestWhereGroupNormIsOneOp:
         """1e-5 is 168 roundings of float32 of numbers of order 1."""
         norm, x = _group_norm_and_images()
 
-        class Call(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.norm = norm
-
-            def forward(self, x: Tensor) -> Tensor:
-                return activated(self.norm, x, 0.2)
-
-        once = Call()(x.clone())
-        compiled = torch.compile(Call(), fullgraph=True, backend="aot_eager")
+        once = _Activated(norm)(x.clone())
+        compiled = torch.compile(_Activated(norm), fullgraph=True, backend="aot_eager")
         assert ((compiled(x.clone()) - once).abs() <= 1e-5 * (1 + once.abs())).all()
-        program = torch.export.export(Call(), (x.clone(),))
+        program = torch.export.export(_Activated(norm), (x.clone(),))
         assert not any("sivae" in str(node.target) for node in program.graph.nodes)
         assert ((program.module()(x.clone()) - once).abs() <= 1e-5 * (1 + once.abs())).all()
